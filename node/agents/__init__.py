@@ -1,0 +1,1 @@
+"""Agents: definitions, the supervisor, the configured and the WebAssembly runtime."""

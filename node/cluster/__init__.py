@@ -1,0 +1,1 @@
+"""Glue to swim: membership, the capability registry view, addresses of peers."""

@@ -1,0 +1,1 @@
+"""Language-model providers; the default one is offline and deterministic."""

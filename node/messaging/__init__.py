@@ -1,0 +1,1 @@
+"""The message bus: routing, outbox, inbox, mailboxes, conversations, dead letters."""

@@ -1,0 +1,1 @@
+"""Node identity, the cluster authority, credentials, tokens and permissions."""

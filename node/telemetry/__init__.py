@@ -1,0 +1,1 @@
+"""OpenTelemetry traces, metrics, structured logs."""

@@ -1,0 +1,1 @@
+"""The MCP host and the built-in MCP servers."""

@@ -1,0 +1,60 @@
+"""What the router knows of one agent instance that offers a capability, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One agent instance, as its owner's map says.
+
+    Args:
+        agent: Agent id, unique on its node (``data-analyzer``).
+        node: Name of the node it runs on.
+        version: Semantic version of the agent's definition.
+        capabilities: The capabilities it offers, each possibly with a version (``name:v2``).
+        priority: 0 to 1000, 50 by default; higher is preferred.
+        health: 0.0 (unusable) to 1.0.
+        load: 0.0 (idle) to 1.0 (full), as its node last gossiped.
+    """
+
+    agent: str
+    node: str
+    version: str
+    capabilities: tuple[str, ...]
+    priority: int = 50
+    health: float = 1.0
+    load: float = 0.0
+
+
+class CapabilityView(Protocol):
+    """The router's view of the registry; only agents on nodes that membership shows alive."""
+
+    def providers(self, capability: str) -> Sequence[Provider]:
+        """All that offer ``capability``, sorted by (node, agent)."""
+        ...
+
+    def instances(self, agent: str) -> Sequence[Provider]:
+        """All instances of the agent of that name or id, sorted by node."""
+        ...
+
+    def related(self, capability: str) -> Sequence[tuple[str, int]]:
+        """Capabilities with a name like this one, and how many agents offer each."""
+        ...
+
+
+class RegistryWriter(Protocol):
+    """What the supervisor tells the cluster about this node's own agents."""
+
+    def publish(
+        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+    ) -> None:
+        """Offer these capabilities from now on, or change what is offered."""
+        ...
+
+    def withdraw(self, agent: str) -> None:
+        """Offer nothing any more."""
+        ...

@@ -1,0 +1,333 @@
+"""The four things a node is handed and never reaches for: clock, randomness, network, blocking work.
+
+Production wires :func:`system_environment`; ``simulations`` wires a virtual one, so that the same node
+runs from a seed. Everything that reads time, draws a random number, opens a socket or blocks a thread
+goes through here, and a lint rule keeps it so.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+
+import trio
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+Address = tuple[str, int]
+"""Host (an IP address in text) and port."""
+
+_LANES = {"storage": 1, "crypto": 1, "wasm": 2, "model": 1, "files": 2}
+"""Blocking work runs in named lanes, each with a bound on its threads."""
+
+
+class Clock(Protocol):
+    """Time, per node: one simulated node can pause or drift while the others go on."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def wall(self) -> float:
+        """Unix time in seconds, as this node believes it to be."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for ``seconds``."""
+        ...
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep until :meth:`now` is ``deadline``."""
+        ...
+
+    def move_on_after(self, seconds: float) -> trio.CancelScope:
+        """A cancel scope that ends quietly after ``seconds``."""
+        ...
+
+
+class Randomness(Protocol):
+    """Two kinds of chance: secrets and identifiers from ``token``, protocol choices from ``stream``."""
+
+    def token(self, size: int) -> bytes:
+        """``size`` bytes fit for keys, nonces and identifiers."""
+        ...
+
+    def stream(self, purpose: str) -> random.Random:
+        """A generator for protocol choices only; one per purpose, so that a new draw shifts no other."""
+        ...
+
+
+class Datagrams(Protocol):
+    """A bound UDP socket."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        ...
+
+    async def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram; raises OSError where the system refuses it."""
+        ...
+
+    async def receive(self) -> tuple[bytes, Address]:
+        """The next datagram and where it came from."""
+        ...
+
+    def close(self) -> None:
+        """Close the socket."""
+        ...
+
+
+class Listener(Protocol):
+    """A bound TCP listener."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        ...
+
+    async def accept(self) -> trio.abc.Stream:
+        """The next connection."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        ...
+
+
+class LinkCredentials(Protocol):
+    """What this node shows on a peer link, and how it checks what it is shown (``node.security``)."""
+
+    def client_context(self) -> ssl.SSLContext:
+        """TLS 1.3, with this node's leaf, trusting only the cluster CA."""
+        ...
+
+    def server_context(self) -> ssl.SSLContext:
+        """The same for the accepting side; a client certificate is required."""
+        ...
+
+    def leaf(self) -> bytes:
+        """This node's leaf certificate (DER): what a simulated network, which has no TLS, shows."""
+        ...
+
+
+@dataclass(slots=True)
+class SecureStream:
+    """An encrypted stream and the leaf certificate (DER) its peer has proven to hold.
+
+    The chain was verified against the cluster CA; that the leaf names its own issuer, and the expected
+    node, is for the caller to check.
+    """
+
+    stream: trio.abc.Stream
+    peer_leaf: bytes
+
+
+class Network(Protocol):
+    """Sockets."""
+
+    async def open_datagrams(self, host: str, port: int) -> Datagrams:
+        """Bind a UDP socket; port 0 takes a free one."""
+        ...
+
+    async def listen(self, host: str, port: int) -> Listener:
+        """Bind a TCP listener; port 0 takes a free one."""
+        ...
+
+    async def connect(self, host: str, port: int) -> trio.abc.Stream:
+        """Connect by TCP; raises OSError."""
+        ...
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        """The addresses of a name, IPv4 and IPv6; raises OSError."""
+        ...
+
+    async def secure_client(self, stream: trio.abc.Stream, credentials: LinkCredentials) -> SecureStream:
+        """Shake hands as the dialling side; raises OSError or trio.BrokenResourceError."""
+        ...
+
+    async def secure_server(self, stream: trio.abc.Stream, credentials: LinkCredentials) -> SecureStream:
+        """Shake hands as the accepting side; raises OSError or trio.BrokenResourceError."""
+        ...
+
+
+class Workers(Protocol):
+    """Blocking work, off the event loop in production and inline in simulation."""
+
+    async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        """Run ``job(*args)`` in ``lane`` (one of storage, crypto, wasm, model, files)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a node is given; see the module's docstring."""
+
+    clock: Clock
+    randomness: Randomness
+    network: Network
+    workers: Workers
+
+    def new_id(self) -> str:
+        """A new UUIDv7 (RFC 9562 section 5.7): identifiers that sort by the time they were made."""
+        raw = bytearray(int(self.clock.wall() * 1000).to_bytes(6, "big"))
+        raw += self.randomness.token(10)
+        raw[6] = 0x70 | (raw[6] & 0x0F)
+        raw[8] = 0x80 | (raw[8] & 0x3F)
+        text = raw.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class SystemClock:
+    """The machine's clocks under Trio."""
+
+    def now(self) -> float:
+        """Trio's clock, in seconds."""
+        return trio.current_time()
+
+    def wall(self) -> float:
+        """Unix time in seconds."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for ``seconds``."""
+        await trio.sleep(seconds)
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep until :meth:`now` is ``deadline``."""
+        await trio.sleep_until(deadline)
+
+    def move_on_after(self, seconds: float) -> trio.CancelScope:
+        """A cancel scope that ends quietly after ``seconds``."""
+        return trio.move_on_after(seconds)
+
+
+class SystemRandomness:
+    """The operating system's generator."""
+
+    def token(self, size: int) -> bytes:
+        """``size`` bytes of the system's cryptographic source."""
+        return os.urandom(size)
+
+    def stream(self, purpose: str) -> random.Random:
+        """A generator seeded by the system; ``purpose`` matters only where runs are replayed."""
+        del purpose
+        return random.Random(int.from_bytes(os.urandom(16), "big"))
+
+
+class SystemDatagrams:
+    """A UDP socket of Trio."""
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        name = self._socket.getsockname()
+        return name[0], name[1]
+
+    async def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram; raises OSError where the system refuses it."""
+        await self._socket.sendto(data, to)
+
+    async def receive(self) -> tuple[bytes, Address]:
+        """The next datagram and where it came from; a refusal by an earlier target is not an answer."""
+        while True:
+            try:
+                data, source = await self._socket.recvfrom(65_536)
+            except ConnectionError:  # an ICMP "port unreachable" for an earlier send
+                continue
+            return data, (source[0], source[1])
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class SystemListener:
+    """A TCP listener of Trio."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        name = self._listener.socket.getsockname()
+        return name[0], name[1]
+
+    async def accept(self) -> trio.abc.Stream:
+        """The next connection, with Nagle's delay off."""
+        stream = await self._listener.accept()
+        stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+        return stream
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._listener.aclose()
+
+
+class SystemNetwork:
+    """The machine's network under Trio."""
+
+    async def open_datagrams(self, host: str, port: int) -> Datagrams:
+        """Bind a UDP socket."""
+        family, *_, address = (await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM))[0]
+        socket = trio.socket.socket(family, trio.socket.SOCK_DGRAM)
+        try:
+            await socket.bind(address)
+        except BaseException:
+            socket.close()
+            raise
+        return SystemDatagrams(socket)
+
+    async def listen(self, host: str, port: int) -> Listener:
+        """Bind a TCP listener."""
+        return SystemListener((await trio.open_tcp_listeners(port, host=host))[0])
+
+    async def connect(self, host: str, port: int) -> trio.abc.Stream:
+        """Connect by TCP, with Nagle's delay off."""
+        return await trio.open_tcp_stream(host, port)
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        """The addresses of a name."""
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        return list(dict.fromkeys((str(entry[4][0]), int(entry[4][1])) for entry in found))
+
+    async def secure_client(self, stream: trio.abc.Stream, credentials: LinkCredentials) -> SecureStream:
+        """Shake hands as the dialling side."""
+        return await self._secure(trio.SSLStream(stream, credentials.client_context()))
+
+    async def secure_server(self, stream: trio.abc.Stream, credentials: LinkCredentials) -> SecureStream:
+        """Shake hands as the accepting side."""
+        context = credentials.server_context()
+        return await self._secure(trio.SSLStream(stream, context, server_side=True))
+
+    async def _secure(self, stream: trio.SSLStream[trio.abc.Stream]) -> SecureStream:
+        await stream.do_handshake()
+        return SecureStream(stream, stream.getpeercert(binary_form=True) or b"")
+
+
+@dataclass(slots=True)
+class ThreadWorkers:
+    """Worker threads, bounded per lane."""
+
+    _limiters: dict[str, trio.CapacityLimiter] = field(default_factory=dict)
+
+    async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        """Run ``job(*args)`` on a thread of ``lane``; not abandoned when the caller is cancelled."""
+        if lane not in self._limiters:
+            self._limiters[lane] = trio.CapacityLimiter(_LANES[lane])
+        return await trio.to_thread.run_sync(job, *args, limiter=self._limiters[lane])
+
+
+def system_environment() -> Environment:
+    """The machine's own clock, randomness, network and threads."""
+    return Environment(SystemClock(), SystemRandomness(), SystemNetwork(), ThreadWorkers())

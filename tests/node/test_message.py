@@ -1,0 +1,156 @@
+"""A message is sealed once, decodes to itself, and nothing a peer sends escapes as another error."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.errors import ValidationFailed
+from node.message import (
+    Attachment,
+    Message,
+    Performative,
+    RoutingStrategy,
+    attachment_from_json,
+    check,
+    check_capability,
+    parse_time,
+)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def message(**changes):
+    values = {
+        "id": "m-1",
+        "performative": Performative.REQUEST,
+        "sender": "client@node-1",
+        "capability": "data-analysis",
+        "conversation_id": "c-1",
+        "reply_with": "m-1",
+        "timestamp_s": 1_700_000_000.5,
+    }
+    return Message(**(values | changes))
+
+
+@given(content=json_values, data=st.binary(max_size=50), priority=st.integers(0, 9))
+def test_what_was_sealed_is_what_is_read(content, data, priority):
+    original = message(
+        content=content, priority=priority, attachments=(Attachment("a.csv", "text/csv", data),)
+    )
+    check(original)
+    assert Message.unseal(original.seal()) == original
+    assert Message.unseal(original.seal()).seal() == original.seal()
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_and_never_crash(data):
+    with pytest.raises(ValidationFailed):
+        Message.unseal(data)
+
+
+@given(position=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_an_altered_byte_is_refused_or_changes_the_message(position, flip):
+    sealed = bytearray(message(content={"a": [1, 2.5, None]}).seal())
+    sealed[position % len(sealed)] ^= flip
+    try:
+        changed = Message.unseal(bytes(sealed))
+    except ValidationFailed:
+        return
+    assert changed.seal() != message(content={"a": [1, 2.5, None]}).seal()
+
+
+@pytest.mark.parametrize("text", ["accept-proposal", "ACCEPT_PROPOSAL", " Accept_Proposal "])
+def test_performatives_are_read_in_any_spelling(text):
+    assert Performative.parse(text) is Performative.ACCEPT_PROPOSAL
+
+
+def test_a_misspelt_performative_names_the_nearest():
+    with pytest.raises(ValidationFailed) as caught:
+        Performative.parse("requst")
+    assert caught.value.details["nearest"] == "request"
+
+
+def test_strategies_have_aliases_and_suggestions():
+    assert RoutingStrategy.parse("least-loaded") is RoutingStrategy.LOAD_BALANCED
+    with pytest.raises(ValidationFailed, match="best_match"):
+        RoutingStrategy.parse("best_mach")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("receiver", "someone"),
+        ("priority", 10),
+        ("priority", True),
+        ("capability", "Data Analysis"),
+        ("sender", "no spaces@node"),
+        ("conversation_id", ""),
+        ("conversation_id", "x" * 600),
+        ("reply_by_s", float("nan")),
+        ("content", {"a": float("inf")}),
+        ("content", {1: 2}),
+        ("content", b"raw"),
+        ("attachments", (Attachment("../x", "text/csv", b""),)),
+        ("attachments", (Attachment("x", "text/csv", b""), Attachment("x", "text/csv", b""))),
+    ],
+)
+def test_a_field_that_breaks_its_rule_is_named(field, value):
+    with pytest.raises(ValidationFailed) as caught:
+        check(message(**{field: value}))
+    assert caught.value.details["field"] == field
+
+
+def test_content_may_not_nest_without_end():
+    deep = []
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(ValidationFailed, match="deeper"):
+        check(message(content=deep))
+
+
+def test_json_shows_times_in_iso_8601_and_leaves_out_what_is_not_set():
+    shown = message(reply_by_s=1_700_000_001.0).as_json()
+    assert shown["timestamp"] == "2023-11-14T22:13:20.500Z"
+    assert parse_time(shown["reply_by"]) == 1_700_000_001.0
+    assert "receiver" not in shown
+
+
+def test_times_without_a_zone_are_refused():
+    with pytest.raises(ValidationFailed, match="time zone"):
+        parse_time("2026-01-31T12:00:00")
+
+
+def test_capabilities_have_a_namespace_and_a_version():
+    for text in ("data-analysis", "data-analysis:v2", "system:routing-debug", "a:b:v1.2"):
+        assert check_capability(text) == text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"name": "x"},
+        {"name": "x", "text": "a", "base64": "YQ=="},
+        {"name": "x", "base64": "!"},
+        "x",
+        {"name": "x", "text": 3},
+        {"name": "a/b", "text": "x"},
+        {"name": "x", "text": "x", "mode": "rwx"},
+    ],
+)
+def test_malformed_attachments_are_refused(data):
+    with pytest.raises(ValidationFailed):
+        attachment_from_json(data)
+
+
+def test_attachments_come_as_text_or_base64():
+    assert attachment_from_json({"name": "x.csv", "media_type": "text/csv", "text": "é"}).data == "é".encode()
+    assert attachment_from_json({"name": "x", "base64": "AAE="}).data == b"\x00\x01"
