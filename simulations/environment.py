@@ -1,0 +1,105 @@
+"""The environment of one simulated node: virtual clock, seeded chance, virtual network, inline work."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from node.environment import Environment
+from simulations.kernel import EPOCH_S, World
+from simulations.network import Host, HostNetwork, VirtualNetwork
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(slots=True)
+class SimulatedClock:
+    """One node's time: it can be off, and nothing of it happens while the node is paused.
+
+    Args:
+        world: Whose clock it is based on.
+        host: The process it belongs to.
+        offset_s: How far its wall clock is ahead of the true time.
+    """
+
+    world: World
+    host: Host
+    offset_s: float = 0.0
+
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self.world.now()
+
+    def wall(self) -> float:
+        """Unix seconds, as this node believes."""
+        return EPOCH_S + self.world.now() + self.offset_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for ``seconds``."""
+        await self.sleep_until(self.now() + seconds)
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep until ``deadline``, longer when the node is paused then."""
+        over = trio.Event()
+        self.world.at(deadline, over.set, self.host)
+        await over.wait()
+
+    def move_on_after(self, seconds: float) -> trio.CancelScope:
+        """A scope that is cancelled after ``seconds``, later when the node is paused then."""
+        scope = trio.CancelScope()
+        self.world.at(self.now() + seconds, scope.cancel, self.host)
+        return scope
+
+
+@dataclass(slots=True)
+class SimulatedRandomness:
+    """Chance that follows from the seed, the node and the purpose."""
+
+    world: World
+    name: str
+    _secrets: random.Random
+
+    def token(self, size: int) -> bytes:
+        """Bytes for keys and identifiers; here they follow from the seed too."""
+        return self._secrets.randbytes(size)
+
+    def stream(self, purpose: str) -> random.Random:
+        """A generator for one purpose."""
+        return self.world.stream(self.name, purpose)
+
+
+class InlineWorkers:
+    """Blocking work runs on the spot: a thread would make the virtual clock jump."""
+
+    async def run(self, lane: str, job: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run ``job(*args)`` now."""
+        del lane
+        await trio.lowlevel.checkpoint()
+        return job(*args)
+
+
+def simulated_environment(
+    world: World, network: VirtualNetwork, name: str, *, boot: int = 0, clock_offset_s: float = 0.0
+) -> tuple[Environment, Host]:
+    """The environment of the node called ``name``, and the host it lives on.
+
+    Args:
+        world: The run it belongs to.
+        network: The network it is plugged into.
+        name: Node name; also the purpose prefix of its chance.
+        boot: How often it was started before: each start draws other secrets.
+        clock_offset_s: How far its wall clock is off.
+    """
+    host = network.host(name)
+    environment = Environment(
+        SimulatedClock(world, host, clock_offset_s),
+        SimulatedRandomness(world, f"{name}.{boot}", world.stream(f"{name}.{boot}", "secrets")),
+        HostNetwork(network, host),
+        InlineWorkers(),
+    )
+    return environment, host
