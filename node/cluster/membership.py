@@ -1,0 +1,385 @@
+"""Membership of the cluster: runs the swim driver, and turns what it says into what the rooms above need.
+
+It owns the replicated maps and their life on disk: the generation counter, the registers and maps of the last
+run, and the members to try again after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import cbor2
+import trio
+
+from node.cluster.registry import CapabilityRegistry
+from node.config import NodeConfig
+from node.environment import Address, Environment
+from node.errors import DuplicateIdentityError
+from node.message import iso8601
+from node.security.identity import NodeCredentials
+from node.storage import snapshots
+from node.storage.storage import Storage
+from swim import driver, events
+from swim.config import SwimConfig
+from swim.map_events import DuplicateIdentity, Rebased
+from swim.members import Member, State
+from swim.protocol import Swim
+from swim.replicated import Replicated
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_INTERVAL_S: Final = 10.0
+"""How often changed state is written to disk."""
+LEARN_BEFORE_PUBLISHING_S: Final = 3.0
+"""How long a node with seeds waits to hear what generation its peers hold of it."""
+FLUSH_INTERVAL_S: Final = 0.1
+"""How often the maps are asked for what changed."""
+
+
+class MembershipListener(Protocol):
+    """Who is told of changes; called on the loop, must not block."""
+
+    def node_alive(self, node: str) -> None:
+        """A node is up, or up again."""
+        ...
+
+    def node_died(self, node: str) -> None:
+        """A node was declared dead."""
+        ...
+
+    def node_left(self, node: str) -> None:
+        """A node said goodbye."""
+        ...
+
+    def registry_changed(self) -> None:
+        """Somebody offers something else than before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """One member as the admin API shows it.
+
+    Args:
+        name: Its certified name.
+        state: alive, suspect, dead or left.
+        address: Where it gossips.
+        link_address: Where it takes peer links.
+        incarnation: Of its latest own word.
+        version: Of its software.
+        is_self: Whether it is this node.
+        last_heard_s: Seconds since this node itself heard from it.
+        changed_s: Seconds since its state changed.
+    """
+
+    name: str
+    state: str
+    address: Address
+    link_address: Address | None
+    incarnation: int
+    version: str
+    is_self: bool
+    last_heard_s: float
+    changed_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The member as one JSON object."""
+        link = self.link_address
+        return {
+            "name": self.name,
+            "state": self.state,
+            "address": f"{self.address[0]}:{self.address[1]}",
+            "link_address": f"{link[0]}:{link[1]}" if link else None,
+            "incarnation": self.incarnation,
+            "version": self.version,
+            "self": self.is_self,
+            "last_heard_seconds": round(self.last_heard_s, 3),
+            "state_changed_seconds_ago": round(self.changed_s, 3),
+        }
+
+
+class Membership:
+    """The cluster as this node sees it.
+
+    Args:
+        environment: Clock, chance, network.
+        config: The node's configuration.
+        credentials: Who this node is, and whom it trusts.
+        storage: Where the snapshot lives.
+        link_port: Where this node takes peer links; travels in its metadata.
+        version: Of this software.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        config: NodeConfig,
+        credentials: NodeCredentials,
+        storage: Storage,
+        link_port: int,
+        version: str,
+    ) -> None:
+        self._environment, self._config, self._storage = environment, config, storage
+        self.node = credentials.name
+        randomness = environment.randomness
+        self.replicated = Replicated(
+            credentials.identity,
+            credentials.authority,
+            rng=randomness.stream("maps"),
+            entropy=randomness.token,
+        )
+        meta = cbor2.dumps([link_port, version])
+        cluster = config.cluster
+        self.swim = Swim(
+            SwimConfig.profile(cluster.profile, label=credentials.cluster),
+            credentials.identity,
+            credentials.authority,
+            (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
+            meta,
+            self.replicated,
+            randomness.stream("swim"),
+            entropy=randomness.token,
+            gossip_keys=[credentials.gossip_key],
+        )
+        self.registry = CapabilityRegistry(self.replicated, self.node, self.is_alive, self._flush)
+        self.listeners: list[MembershipListener] = []
+        self._up: dict[str, bool] = {self.node: True}
+        self._events: list[dict[str, Any]] = []
+        self._joined = trio.Event()
+        self._changed = True
+        self._superseded: str | None = None
+        self._stop = trio.Event()
+
+    # Questions
+
+    def is_alive(self, node: str) -> bool:
+        """Whether work may be sent there."""
+        return self._up.get(node, False)
+
+    def alive_nodes(self) -> list[str]:
+        """The nodes that are up, this one included, sorted."""
+        return sorted(node for node, up in self._up.items() if up)
+
+    def link_address(self, node: str) -> Address | None:
+        """Where a node takes peer links; None while it is not up."""
+        member = self.swim.member(node)
+        if member is None or not member.is_up:
+            return None
+        port = _meta(member.meta)[0]
+        return (member.address[0], port) if port else None
+
+    def members(self) -> list[MemberView]:
+        """Every member known, this node included, sorted by name."""
+        now = self._environment.clock.now()
+        return sorted((self._view(m, now) for m in self.swim.members()), key=lambda m: m.name)
+
+    def recent_events(self) -> list[dict[str, Any]]:
+        """The latest membership events, oldest first, at most 256."""
+        return list(self._events)
+
+    @property
+    def joined(self) -> bool:
+        """Whether a seed has answered, or none was given."""
+        return self._joined.is_set() or not self._config.cluster.seeds
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of swim, of the maps and of the registry."""
+        return {
+            "swim": self.swim.statistics(),
+            "maps": self.replicated.statistics(),
+            "registry": self.registry.statistics(),
+        }
+
+    # Life
+
+    async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part in the cluster until cancelled, or until :meth:`leave` is done.
+
+        Raises:
+            DuplicateIdentityError: another process has this node's name and the older claim.
+        """
+        clock, network = self._environment.clock, self._environment.network
+        seeds = [*self._config.cluster.seeds, *await self._load()]
+        cluster = self._config.cluster
+        async with trio.open_nursery() as nursery:
+            bound: Address = await nursery.start(
+                lambda task_status: driver.run_swim(
+                    self.swim,
+                    network=network,
+                    clock=clock,
+                    bind=(cluster.bind_host, cluster.bind_port),
+                    advertise=(cluster.advertise_host, 0) if cluster.advertise_host else None,
+                    on_event=self._on_event,
+                    task_status=task_status,
+                )
+            )
+            if seeds:
+                self.swim.join(seeds, clock.now())
+            task_status.started(bound)
+            nursery.start_soon(self._publish)
+            nursery.start_soon(self._keep)
+            nursery.start_soon(self._watch)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+        if self._superseded is not None:
+            raise DuplicateIdentityError(
+                f"another process runs as {self.node!r}",
+                why=self._superseded,
+                fix="Stop one of the two, or give this one a bundle of its own (caxton init --node NAME).",
+            )
+
+    async def leave(self) -> None:
+        """Say goodbye and wait until it has been said often enough."""
+        clock = self._environment.clock
+        self.swim.leave(clock.now())
+        with clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
+            while not self.swim.has_left:
+                await clock.sleep(0.05)
+        await self._save()
+
+    # Work
+
+    def _on_event(self, event: events.Event) -> None:
+        self._note(event)
+        member = getattr(event, "member", None)
+        if isinstance(event, events.Joined):
+            self._joined.set()
+        elif isinstance(event, events.DuplicateName):
+            self._end(f"it listens on {event.address[0]}:{event.address[1]}")
+        elif isinstance(member, Member) and member.name != self.node:
+            self._on_member(event, member)
+        self._flush()
+
+    def _on_member(self, event: events.Event, member: Member) -> None:
+        self._changed = True
+        if isinstance(event, events.MemberReaped):
+            self._up.pop(member.name, None)
+            return
+        was_up, self._up[member.name] = self._up.get(member.name), member.is_up
+        if member.is_up:
+            self.replicated.admit_owner(member.name, self._environment.clock.wall())
+        for listener in self.listeners:
+            if member.is_up and not was_up:
+                listener.node_alive(member.name)
+            elif not member.is_up and was_up:
+                died = isinstance(event, events.MemberDied)
+                (listener.node_died if died else listener.node_left)(member.name)
+        if bool(was_up) != member.is_up:
+            for listener in self.listeners:
+                listener.registry_changed()
+
+    def _flush(self) -> None:
+        """Hand on what changed in the maps."""
+        changes = self.replicated.events()
+        for change in changes:
+            self._changed = True
+            if isinstance(change, DuplicateIdentity) and not change.stays:
+                self._end("both publish under one name, and the other one has the higher boot id")
+        if self.registry.apply(changes):
+            for listener in self.listeners:
+                listener.registry_changed()
+        if any(isinstance(change, Rebased) for change in changes):
+            log.warning("peers held a later generation of this node's map; it was published anew")
+
+    def _end(self, why: str) -> None:
+        self._superseded = why
+        self._stop.set()
+
+    async def _watch(self) -> None:
+        """Hand on changes of the maps that come without a membership event."""
+        while True:
+            self._flush()
+            await self._environment.clock.sleep(FLUSH_INTERVAL_S)
+
+    async def _publish(self) -> None:
+        """Begin to publish, once the peers have had a chance to say which generation they hold."""
+        if self._config.cluster.seeds:
+            with self._environment.clock.move_on_after(LEARN_BEFORE_PUBLISHING_S):
+                await self._joined.wait()
+        clock = self._environment.clock
+        counter = await self._storage.read(lambda c: snapshots.get(c, "generation"))
+        self.replicated.start(int.from_bytes(counter or b"", "big"), clock.now(), clock.wall())
+        await self._save()
+        self._flush()
+
+    async def _keep(self) -> None:
+        """Write the snapshot when something changed."""
+        while True:
+            await self._environment.clock.sleep(SNAPSHOT_INTERVAL_S)
+            if self._changed:
+                await self._save()
+
+    async def _save(self) -> None:
+        self._changed = False
+        members = [m.address for m in self.swim.members() if m.name != self.node]
+        seeds = cbor2.dumps([f"{_bracketed(host)}:{port}" for host, port in members])
+        state = cbor2.dumps(self.replicated.export())
+        generation = self.replicated.generation
+
+        def job(connection: Any) -> None:
+            snapshots.put(connection, "members", seeds)
+            snapshots.put(connection, "maps", state)
+            if generation is not None:
+                snapshots.put(connection, "generation", generation[0].to_bytes(8, "big"))
+
+        await self._storage.write(job)
+
+    async def _load(self) -> list[str]:
+        """Take back the maps of the last run; returns the members it knew, to be tried as seeds."""
+        found = await self._storage.read(lambda c: (snapshots.get(c, "members"), snapshots.get(c, "maps")))
+        members, state = found
+        if state is not None:
+            self.replicated.load_units(cbor2.loads(state), self._environment.clock.wall())
+        known: list[str] = cbor2.loads(members) if members is not None else []
+        return known[: self.swim.config.max_seeds - len(self._config.cluster.seeds)]
+
+    def _note(self, event: events.Event) -> None:
+        clock = self._environment.clock
+        shown: dict[str, Any] = {"event": type(event).__name__, "time": iso8601(clock.wall())}
+        match event:
+            case events.SeedUnreachable(seed=seed, reason=reason, attempt=attempt, retry_in_s=pause):
+                shown |= {"seed": seed, "reason": reason, "attempt": attempt}
+                log.warning("seed %s: %s (attempt %d, next in %.1f s)", seed, reason, attempt, pause)
+            case events.Joined(seeds=seeds, members=members):
+                shown |= {"seeds": list(seeds), "members": members}
+                log.info("joined through %s: %d members", ", ".join(seeds) or "nobody", members)
+            case events.MemberDied(member=member, author=author, silent_for_s=silent):
+                shown |= {"node": member.name, "author": author, "silent_seconds": round(silent, 3)}
+                log.warning("%s died: declared by %s, silent for %.1f s", member.name, author, silent)
+            case _:
+                member = getattr(event, "member", None)
+                shown["node"] = member.name if isinstance(member, Member) else None
+                log.info("%s %s", type(event).__name__, shown["node"])
+        self._events.append(shown)
+        del self._events[:-256]
+
+    def _view(self, member: Member, now: float) -> MemberView:
+        port, version = _meta(member.meta)
+        is_self = member.name == self.node
+        return MemberView(
+            member.name,
+            State(member.state).name.lower(),
+            member.address,
+            (member.address[0], port) if port else None,
+            member.incarnation,
+            version,
+            is_self,
+            0.0 if is_self else max(0.0, now - member.last_heard),
+            max(0.0, now - member.changed_at),
+        )
+
+
+def _meta(meta: bytes) -> tuple[int, str]:
+    """Link port and version of a member; (0, "") if it says something else."""
+    try:
+        port, version = cbor2.loads(meta)
+        return (int(port), str(version)[:32]) if 0 < int(port) < 65_536 else (0, "")
+    except (ValueError, TypeError, OverflowError, cbor2.CBORError):
+        return 0, ""  # whatever a peer wrote
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,231 @@
+"""The capability registry: a view on the owner maps of the cluster, and this node's entries in its own.
+
+Each node writes only its own agents, under ``agent/<id>/<version>``; what the others offer is read from
+their maps. Nothing is stored twice: the view is an index by capability, kept up by the maps' events, and
+built anew when events were lost. A node that membership does not show as up offers nothing, whatever its
+map still says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+import cbor2
+
+from node.cluster.provider import Provider
+from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
+from node.message import check_capability
+from swim.map_events import EntryChanged, EventsLost, MapEvent
+
+PREFIX: Final = "agent/"
+CAPABILITIES_LIMIT: Final = 64
+"""Most capabilities of one agent that are believed."""
+RELATED_LIMIT: Final = 5
+"""Most related capabilities that are named to a sender whose capability nobody has."""
+
+_VERSION_SUFFIX: Final = re.compile(r":v?\d+(\.\d+){0,2}$")
+_HEALTH_STEPS: Final = 255
+_MALFORMED: Final = (ValidationFailed, ValueError, TypeError, OverflowError, cbor2.CBORError)
+
+
+class Maps(Protocol):
+    """The part of the replicated maps this view needs (``swim.replicated.Replicated``)."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set an entry of the own map."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an entry of the own map."""
+        ...
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, str, bytes]]:
+        """All (owner, key, value) below ``prefix``."""
+        ...
+
+    def set_load(self, vector: bytes, now: float) -> None:
+        """Publish the own load vector."""
+        ...
+
+    def load(self, owner: str) -> bytes | None:
+        """The latest load vector of a node."""
+        ...
+
+
+def base_name(capability: str) -> str:
+    """A capability's name without its version: ``data-analysis`` of ``data-analysis:v2``."""
+    return _VERSION_SUFFIX.sub("", capability)
+
+
+class CapabilityRegistry:
+    """Who offers what, cluster-wide.
+
+    Args:
+        maps: The replicated maps.
+        node: This node's name.
+        is_up: Whether membership holds a node to be up.
+        flush: Called after a change of the own map, so that the change is handed on at once.
+    """
+
+    def __init__(
+        self, maps: Maps, node: str, is_up: Callable[[str], bool], flush: Callable[[], None]
+    ) -> None:
+        self._maps, self._node, self._is_up, self._flush = maps, node, is_up, flush
+        self._own: dict[str, str] = {}
+        self._entries: dict[tuple[str, str], Provider] = {}
+        self._by_capability: dict[str, dict[tuple[str, str], Provider]] = {}
+        self._by_agent: dict[str, dict[tuple[str, str], Provider]] = {}
+        self._malformed = 0
+
+    # What this node offers
+
+    def publish(
+        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+    ) -> None:
+        """Offer these capabilities from now on, or change what is offered.
+
+        Raises:
+            ResourceLimitExceeded: the entry does not fit into the map.
+        """
+        key = f"{PREFIX}{agent}/{version}"
+        value = cbor2.dumps([list(capabilities), priority, round(health * _HEALTH_STEPS)])
+        earlier = self._own.get(agent)
+        try:
+            self._maps.put(key, value)
+        except Exception as error:
+            if getattr(error, "code", "") != "entry_too_large":
+                raise
+            raise ResourceLimitExceeded(
+                f"the agent {agent!r} cannot be announced to the cluster",
+                why=str(error),
+                fix="Offer fewer capabilities, or give them shorter names.",
+            ) from error
+        if earlier is not None and earlier != key:
+            self._maps.delete(earlier)
+        self._own[agent] = key
+        self._flush()
+
+    def withdraw(self, agent: str) -> None:
+        """Offer nothing any more."""
+        key = self._own.pop(agent, None)
+        if key is not None:
+            self._maps.delete(key)
+            self._flush()
+
+    def set_load(self, load: float, now: float) -> None:
+        """Tell the cluster how busy this node is, 0.0 to 1.0, in steps of 1/16."""
+        step = min(16, max(0, math.ceil(load * 16)))
+        self._maps.set_load(bytes([step * 15]), now)
+        self._flush()
+
+    # What the cluster offers
+
+    def providers(self, capability: str) -> list[Provider]:
+        """All that offer ``capability``, sorted by (node, agent).
+
+        A capability asked for with a version is matched by that version only; asked for without one, by any.
+        """
+        name = base_name(capability)
+        wanted = capability if capability != name else None
+        found = []
+        for key in sorted(self._by_capability.get(name, ())):
+            provider = self._by_capability[name][key]
+            if self._is_up(provider.node) and (wanted is None or wanted in provider.capabilities):
+                found.append(self._with_load(provider))
+        return found
+
+    def instances(self, agent: str) -> list[Provider]:
+        """All instances of the agent of that id, sorted by node."""
+        found = self._by_agent.get(agent, {})
+        return [self._with_load(found[key]) for key in sorted(found) if self._is_up(key[0])]
+
+    def capabilities(self) -> list[tuple[str, list[Provider]]]:
+        """Every capability that is offered now, sorted by name, with its providers."""
+        found = [(name, self.providers(name)) for name in sorted(self._by_capability)]
+        return [(name, providers) for name, providers in found if providers]
+
+    def related(self, capability: str) -> list[tuple[str, int]]:
+        """Capabilities with a name like this one, and how many agents offer each."""
+        words = set(base_name(capability).split("-"))
+        offered = dict(self.capabilities())
+        close = [name for name in offered if words & set(name.split("-"))]
+        guess = nearest(base_name(capability), offered)
+        if guess is not None and guess not in close:
+            close.insert(0, guess)
+        return [(name, len(offered[name])) for name in close[:RELATED_LIMIT]]
+
+    # Keeping up
+
+    def apply(self, events: Sequence[MapEvent]) -> bool:
+        """Take in what changed in the maps; returns whether anything a router cares about did."""
+        changed = False
+        for event in events:
+            if isinstance(event, EntryChanged) and event.key.startswith(PREFIX):
+                self._set((event.owner, event.key), event.value)
+                changed = True
+            elif isinstance(event, EventsLost):
+                self._rebuild()
+                changed = True
+        return changed
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of entries and of what was not believed."""
+        return {
+            "entries": len(self._entries),
+            "capabilities": len(self._by_capability),
+            "own_agents": len(self._own),
+            "malformed_entries": self._malformed,
+        }
+
+    def _rebuild(self) -> None:
+        for held in sorted(self._entries):
+            self._set(held, None)
+        for owner, key, value in self._maps.entries(PREFIX):
+            self._set((owner, key), value)
+
+    def _set(self, key: tuple[str, str], value: bytes | None) -> None:
+        gone = self._entries.pop(key, None)
+        if gone is not None:
+            for name in {base_name(c): None for c in gone.capabilities}:
+                self._drop(self._by_capability, name, (gone.node, gone.agent))
+            self._drop(self._by_agent, gone.agent, (gone.node, gone.agent))
+        provider = None if value is None else self._decode(key, value)
+        if provider is None:
+            return
+        self._entries[key] = provider
+        for name in {base_name(c): None for c in provider.capabilities}:
+            self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
+        self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+
+    @staticmethod
+    def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, where: tuple[str, str]) -> None:
+        held = index.get(name, {})
+        held.pop(where, None)
+        if not held:
+            index.pop(name, None)
+
+    def _decode(self, key: tuple[str, str], value: bytes) -> Provider | None:
+        """Read an entry another node wrote: signed, so it is its word, but not therefore well-formed."""
+        owner, path = key
+        try:
+            _, agent, version = path.split("/")
+            capabilities, priority, health = cbor2.loads(value)
+            names = tuple(check_capability(name) for name in capabilities)
+            if (
+                0 < len(names) <= CAPABILITIES_LIMIT
+                and 0 <= priority <= 1000
+                and 0 <= health <= _HEALTH_STEPS
+            ):
+                return Provider(agent, owner, version, names, int(priority), health / _HEALTH_STEPS)
+        except _MALFORMED:
+            pass  # counted below, like what is out of range
+        self._malformed += 1
+        return None
+
+    def _with_load(self, provider: Provider) -> Provider:
+        vector = self._maps.load(provider.node)
+        return replace(provider, load=vector[0] / 240) if vector else provider

@@ -1,0 +1,157 @@
+"""The registry shows what owners publish, only while they are up, and believes nothing malformed."""
+
+import random
+
+import cbor2
+import pytest
+
+from node.cluster.registry import CapabilityRegistry, base_name
+from node.errors import ResourceLimitExceeded
+from swim.map_events import EntryChanged, EventsLost
+
+
+class FakeMaps:
+    def __init__(self):
+        self.held = {}
+        self.loads = {}
+
+    def put(self, key, value):
+        self.held["me", key] = value
+
+    def delete(self, key):
+        self.held.pop(("me", key), None)
+
+    def entries(self, prefix=""):
+        return ((o, k, v) for (o, k), v in sorted(self.held.items()) if k.startswith(prefix))
+
+    def set_load(self, vector, now):
+        self.loads["me"] = vector
+
+    def load(self, owner):
+        return self.loads.get(owner)
+
+
+@pytest.fixture
+def maps():
+    return FakeMaps()
+
+
+@pytest.fixture
+def up():
+    return {"me": True, "you": True}
+
+
+@pytest.fixture
+def registry(maps, up):
+    return CapabilityRegistry(maps, "me", lambda node: up.get(node, False), lambda: None)
+
+
+def entry(owner, agent, capabilities, *, version="1.0.0", priority=50, health=255):
+    return EntryChanged(owner, f"agent/{agent}/{version}", cbor2.dumps([capabilities, priority, health]))
+
+
+def test_providers_are_found_by_capability_and_sorted(registry):
+    registry.apply([entry("you", "b", ["sum"]), entry("me", "z", ["sum"]), entry("me", "a", ["sum", "max"])])
+    assert [(p.node, p.agent) for p in registry.providers("sum")] == [("me", "a"), ("me", "z"), ("you", "b")]
+    assert [(p.node, p.agent) for p in registry.providers("max")] == [("me", "a")]
+    assert registry.providers("min") == []
+
+
+def test_a_node_that_is_down_offers_nothing_and_comes_back_without_new_entries(registry, up):
+    registry.apply([entry("you", "b", ["sum"])])
+    up["you"] = False
+    assert registry.providers("sum") == []
+    assert registry.capabilities() == []
+    assert registry.instances("b") == []
+    up["you"] = True
+    assert [p.agent for p in registry.providers("sum")] == ["b"]
+
+
+def test_a_version_asked_for_is_matched_exactly(registry):
+    registry.apply(
+        [entry("me", "old", ["sum:v1"]), entry("me", "new", ["sum:v2"]), entry("me", "any", ["sum"])]
+    )
+    assert [p.agent for p in registry.providers("sum:v2")] == ["new"]
+    assert [p.agent for p in registry.providers("sum")] == ["any", "new", "old"]
+
+
+def test_a_new_version_of_an_entry_replaces_the_old_and_deletion_removes_it(registry):
+    registry.apply([entry("you", "b", ["sum", "max"])])
+    registry.apply([entry("you", "b", ["max"])])
+    assert registry.providers("sum") == []
+    registry.apply([EntryChanged("you", "agent/b/1.0.0", None)])
+    assert registry.providers("max") == []
+    assert registry.statistics()["capabilities"] == 0
+
+
+def test_publishing_another_version_leaves_one_entry(registry, maps):
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+    registry.publish("a", version="2.0.0", capabilities=("sum",), priority=50, health=1.0)
+    assert [key for _, key in maps.held] == ["agent/a/2.0.0"]
+    registry.withdraw("a")
+    registry.withdraw("a")
+    assert maps.held == {}
+
+
+def test_what_is_published_is_what_others_read(registry, maps):
+    registry.publish("a", version="1.2.3", capabilities=("sum", "sum:v2"), priority=70, health=0.5)
+    ((owner, key), value), *_ = maps.held.items()
+    registry.apply([EntryChanged(owner, key, value)])
+    [provider] = registry.providers("sum")
+    assert (provider.version, provider.priority) == ("1.2.3", 70)
+    assert provider.health == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\xff", cbor2.dumps(1), cbor2.dumps([[], 50, 255]), cbor2.dumps([["Bad Name"], 50, 255]),
+     cbor2.dumps([["sum"], -1, 255]), cbor2.dumps([["sum"], 50, 900]), cbor2.dumps([["sum"] * 65, 50, 255]),
+     cbor2.dumps([[1], 50, 255]), cbor2.dumps(["sum", "x", 255])],
+)  # fmt: skip
+def test_malformed_entries_are_counted_and_not_believed(registry, value):
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", value), EntryChanged("you", "agent/odd", value)])
+    assert registry.capabilities() == []
+    assert registry.statistics()["malformed_entries"] == 2
+
+
+def test_random_bytes_never_crash_the_view(registry):
+    rng = random.Random(7)
+    for _ in range(500):
+        registry.apply([EntryChanged("you", "agent/a/1", rng.randbytes(rng.randrange(40)))])
+
+
+def test_after_lost_events_the_view_is_built_anew(registry, maps):
+    registry.apply([entry("you", "gone", ["sum"])])
+    maps.held["you", "agent/b/1.0.0"] = cbor2.dumps([["max"], 50, 255])
+    assert registry.apply([EventsLost()])
+    assert [name for name, _ in registry.capabilities()] == ["max"]
+
+
+def test_related_capabilities_share_a_word_or_look_alike(registry):
+    registry.apply([entry("me", "a", ["data-analysis"]), entry("you", "b", ["data-analysis", "weather"])])
+    assert registry.related("data-analytics") == [("data-analysis", 2)]
+    assert registry.related("wether") == [("weather", 1)]
+    assert registry.related("zzz") == []
+
+
+def test_load_is_quantised_and_shown_with_the_provider(registry, maps):
+    registry.apply([entry("me", "a", ["sum"])])
+    registry.set_load(0.5, now=0.0)
+    assert registry.providers("sum")[0].load == pytest.approx(0.5)
+
+
+def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
+    class Full(Exception):
+        code = "entry_too_large"
+
+    def put(key, value):
+        raise Full("too long")
+
+    maps.put = put
+    with pytest.raises(ResourceLimitExceeded, match="too long"):
+        registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+
+
+def test_the_version_suffix_is_not_part_of_the_name():
+    assert base_name("data-analysis:v2.1") == "data-analysis"
+    assert base_name("system:routing-debug") == "system:routing-debug"
