@@ -1,0 +1,56 @@
+"""Membership and replicated state for a cluster of peers; the core does no I/O.
+
+`Swim` is the protocol, `run_swim` in `swim.driver` runs it under Trio.
+"""
+
+from swim.broadcast import NothingReplicated, Replicated
+from swim.config import SwimConfig
+from swim.events import (
+    CloseStream,
+    DuplicateName,
+    Effect,
+    Event,
+    Joined,
+    MemberAlive,
+    MemberDied,
+    MemberJoined,
+    MemberLeft,
+    MemberReaped,
+    MemberRefuted,
+    MemberSuspected,
+    MemberUpdated,
+    OpenStream,
+    SeedUnreachable,
+    SendDatagram,
+    SendStream,
+)
+from swim.members import Member, State
+from swim.messages import Address
+from swim.protocol import Swim
+
+__all__ = [
+    "Address",
+    "CloseStream",
+    "DuplicateName",
+    "Effect",
+    "Event",
+    "Joined",
+    "Member",
+    "MemberAlive",
+    "MemberDied",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberReaped",
+    "MemberRefuted",
+    "MemberSuspected",
+    "MemberUpdated",
+    "NothingReplicated",
+    "OpenStream",
+    "Replicated",
+    "SeedUnreachable",
+    "SendDatagram",
+    "SendStream",
+    "State",
+    "Swim",
+    "SwimConfig",
+]

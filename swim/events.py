@@ -1,0 +1,179 @@
+"""What `Swim` asks of its driver (effects) and tells its owner (events), as frozen values.
+
+Effects are done in order. Events are told in order; each is final when told.
+"""
+
+from dataclasses import dataclass
+
+from swim.members import Member
+from swim.messages import Address
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """Send these bytes as one datagram; losing it is no error."""
+
+    data: bytes
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """Connect, and report `stream_opened` or `stream_failed` under this id.
+
+    Attributes:
+        id: chosen by the core, always odd; the driver numbers accepted streams evenly.
+        to: where to. The host may be a name (of a seed), to be resolved now.
+    """
+
+    id: int
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SendStream:
+    """Send these bytes on an open stream, after what was sent before."""
+
+    id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream:
+    """Close a stream after all that was sent on it; no report is expected."""
+
+    id: int
+
+
+Effect = SendDatagram | OpenStream | SendStream | CloseStream
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A seed has answered, or every seed turned out to be this member itself.
+
+    Attributes:
+        seeds: the seed that answered, or nothing.
+        members: size of the cluster as known now, this member included.
+    """
+
+    seeds: tuple[str, ...]
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeedUnreachable:
+    """An attempt at a seed failed; it will be tried again.
+
+    Attributes:
+        seed: as given to `join`.
+        reason: what went wrong, in words.
+        attempt: how many attempts at this seed have failed.
+        retry_in_s: pause before the next one.
+    """
+
+    seed: str
+    reason: str
+    attempt: int
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """A member unknown before is up."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAlive:
+    """A member that was held dead or departed is up again.
+
+    Attributes:
+        member: as it is now.
+        restarted: whether its process is another one than before.
+    """
+
+    member: Member
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUpdated:
+    """A member that is up changed its metadata or address, or restarted before anybody noticed."""
+
+    member: Member
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSuspected:
+    """A member is doubted; it stays up until it is declared dead.
+
+    Attributes:
+        member: as it is now.
+        author: who doubts it.
+    """
+
+    member: Member
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRefuted:
+    """A doubted member has proved that it lives."""
+
+    member: Member
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDied:
+    """A member did not refute in time.
+
+    Attributes:
+        member: as it is now.
+        author: who declared it dead.
+        accusers: who had doubted it, as far as known here.
+        silent_for_s: time since this member itself last heard from it.
+    """
+
+    member: Member
+    author: str
+    accusers: tuple[str, ...]
+    silent_for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    """A member said goodbye."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReaped:
+    """A dead or departed member was dropped from the table."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateName:
+    """Another live process speaks under this member's name and is the younger one.
+
+    This process has lost: nobody will believe it any more, and it should stop.
+
+    Attributes:
+        name: the shared name.
+        address: where the other one listens.
+    """
+
+    name: str
+    address: Address
+
+
+Event = (
+    Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
+    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | DuplicateName
+)  # fmt: skip
