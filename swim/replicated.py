@@ -377,6 +377,7 @@ class Replicated:
             "frames_received": self._frames_received,
             "comparisons_opened": self._comparisons_opened,
             "peers": len(self._peers),
+            "is_stopped": int(self._publisher.is_stopped),
         }
 
     def _decode(self, data: bytes, max_bytes: int) -> Frame | None:

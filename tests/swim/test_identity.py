@@ -17,9 +17,7 @@ from swim.identity import (
 CA = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 NODE = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 NODE_KEY = NODE.public_key().public_bytes_raw()
-CREDENTIAL = issue_credential(
-    CA, cluster="prod", name="node-1", public_key=NODE_KEY, not_after=2_000.0
-)
+CREDENTIAL = issue_credential(CA, cluster="prod", name="node-1", public_key=NODE_KEY, not_after=2_000.0)
 
 
 def authority(cluster: str = "prod", **options: int) -> ClusterAuthority:
@@ -41,9 +39,7 @@ def test_a_credential_is_small_enough_to_travel_with_every_statement() -> None:
 def test_a_credential_of_another_cluster_or_authority_is_refused() -> None:
     assert authority("staging").admit(CREDENTIAL, 0.0) is None
     other = Ed25519PrivateKey.from_private_bytes(b"\x03" * 32)
-    forged = issue_credential(
-        other, cluster="prod", name="node-1", public_key=NODE_KEY, not_after=2_000.0
-    )
+    forged = issue_credential(other, cluster="prod", name="node-1", public_key=NODE_KEY, not_after=2_000.0)
     assert authority().admit(forged, 0.0) is None
 
 
@@ -77,9 +73,7 @@ def test_a_signature_for_one_purpose_does_not_serve_another() -> None:
     assert not verify(NODE_KEY, signature, domain("register") + b"data")
 
 
-@pytest.mark.parametrize(
-    "name", ["", "-a", "a-", "A", "a.b", "a" * 64, "ä", "a\n", None, 3], ids=repr
-)
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a" * 64, "ä", "a\n", None, 3], ids=repr)
 def test_names_are_dns_labels(name: object) -> None:
     assert not is_name(name)
     with pytest.raises(ValueError, match="cannot name a node"):
@@ -87,9 +81,7 @@ def test_names_are_dns_labels(name: object) -> None:
 
 
 def test_the_longest_name_still_fits() -> None:
-    credential = issue_credential(
-        CA, cluster="c" * 63, name="n" * 63, public_key=NODE_KEY, not_after=2.0**40
-    )
+    credential = issue_credential(CA, cluster="c" * 63, name="n" * 63, public_key=NODE_KEY, not_after=2.0**40)
     assert authority("c" * 63).admit(credential, 0.0) is not None
 
 
