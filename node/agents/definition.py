@@ -1,0 +1,272 @@
+"""Agent definitions: one Markdown file with YAML front matter becomes one frozen :class:`AgentDefinition`.
+
+All problems of a file are found in one pass, each with line and column, so that a user corrects a file
+once. The Markdown body is documentation for people and is not sent to a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from node.agents.fields import check_fields
+from node.agents.frontmatter import FrontMatter, Path, Problem, read_front_matter
+from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES, check_template, variables
+from node.errors import AgentInvalid, ValidationFailed, nearest
+from node.message import check_capability
+
+DEFAULT_VERSION: Final = "1.0.0"
+DEFAULT_PRIORITY: Final = 50
+_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]$")
+_SEMVER = re.compile(
+    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+)
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDefinition:
+    """What an agent file says, checked and normalised.
+
+    Args:
+        id: The name in kebab-case: the agent's address on its node.
+        name: The name as written.
+        version: Semantic version.
+        capabilities: What it offers, kebab-case, possibly with a version.
+        tools: Tool servers (``csv_parser``) or single tools (``csv_parser/csv_top``) it may use.
+        system_prompt: What it is told before every message.
+        runtime: ``config`` or ``wasm``.
+        module: File name of its WebAssembly module, when the runtime is ``wasm``.
+        parameters: Values for templates, also told to the model.
+        requires: Capabilities of others it may ask.
+        restricted_tools: Tools it may not use although ``tools`` would grant them.
+        templates: Prompt template by performative; ``request`` is the general one.
+        groups: The checked groups of fields, for example ``groups["conversation"]["max_turns"]``.
+        data: Fields that are carried and shown only: author, license, tags ...
+        documentation: The Markdown body.
+        warnings: What is worth knowing but not wrong.
+    """
+
+    id: str
+    name: str
+    version: str = DEFAULT_VERSION
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    system_prompt: str = ""
+    runtime: str = "config"
+    module: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    restricted_tools: tuple[str, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory_enabled: bool = False
+    data: Mapping[str, Any] = field(default_factory=dict)
+    documentation: str = ""
+    warnings: tuple[Problem, ...] = ()
+
+    def setting(self, group: str, name: str, default: Any = None) -> Any:
+        """A value of a group of fields, or ``default`` when the file does not give it."""
+        return self.groups.get(group, {}).get(name, default)
+
+
+def normalise_name(name: str) -> str:
+    """``DataAnalyzer`` and ``data-analyzer`` both as ``data-analyzer``.
+
+    Raises:
+        ValidationFailed: the name breaks the rule for names.
+    """
+    if not 3 <= len(name) <= 64 or not _NAME.fullmatch(name):
+        raise ValidationFailed(
+            f"{name[:80]!r} is not an agent name",
+            why="names have 3 to 64 letters, digits and hyphens, begin with a letter and end with none",
+            fix="Write data-analyzer or DataAnalyzer.",
+            details={"field": "name"},
+        )
+    words = [word for part in name.split("-") for word in _WORDS.findall(part)]
+    return "-".join(word.lower() for word in words)
+
+
+def parse_definition(
+    content: bytes, *, known_tools: Collection[str] | None = None, strict: bool = False
+) -> AgentDefinition:
+    """Read an agent file.
+
+    Args:
+        content: The file.
+        known_tools: Tools and tool servers there are; one that is not among them is a warning. None
+            checks nothing.
+        strict: Warnings are errors.
+
+    Raises:
+        AgentInvalid: ``details["problems"]`` lists every error and warning with line and column.
+    """
+    front = read_front_matter(content)
+    fields = check_fields(front) if front.values else {}
+    definition = _build(front, fields, known_tools) if front.values else None
+    problems = sorted(front.problems, key=lambda p: (p.line, p.column, p.field))
+    errors = [p for p in problems if strict or p.severity == "error"]
+    if errors or definition is None:
+        raise _invalid(problems, len(errors))
+    return definition
+
+
+def _invalid(problems: list[Problem], errors: int) -> AgentInvalid:
+    first = next((p for p in problems if p.severity == "error"), problems[0])
+    where = f"line {first.line}, column {first.column}"
+    name = f"{first.field} " if first.field else ""
+    return AgentInvalid(
+        f"the agent file has {errors} problem{'s' if errors != 1 else ''}",
+        why=f"{where}: {name}{first.message}",
+        fix="Correct every problem listed and deploy again.",
+        details={"problems": [p.as_json() for p in problems]},
+    )
+
+
+def _build(
+    front: FrontMatter, fields: dict[str, Any], known_tools: Collection[str] | None
+) -> AgentDefinition:
+    given = front.values
+    name = fields.get("name", "")
+    identifier = _check_name(front, name) if "name" in given else _missing(front, "name")
+    runtime = fields.get("runtime", "config")
+    if "version" not in given:
+        message = f"no version is given; {DEFAULT_VERSION} is assumed"
+        front.add("missing_field", ("version",), message, severity="warning")
+    elif "version" in fields and not _SEMVER.fullmatch(fields["version"]):
+        front.add("invalid_value", ("version",), "must be a semantic version such as 1.2.0")
+    if not given.get("capabilities"):
+        _missing(front, "capabilities")
+    for list_name in ("capabilities", "requires"):
+        _check_capabilities(front, list_name, fields.get(list_name, ()))
+    if runtime == "wasm":
+        _check_wasm(front, fields)
+    elif "system_prompt" not in given:
+        _missing(front, "system_prompt")
+    _check_tools(front, fields.get("tools", ()), known_tools)
+    parameters = fields.get("parameters", {})
+    _check_parameters(front, parameters)
+    templates = _templates(front, fields, parameters)
+    groups = {key: value for key, value in fields.items() if isinstance(value, dict) and key != "parameters"}
+    carried = ("author", "license", "tags", "created", "updated", "capability_metadata", "memory_scope")
+    return AgentDefinition(
+        id=identifier,
+        name=name,
+        version=fields.get("version", DEFAULT_VERSION),
+        description=fields.get("description", ""),
+        capabilities=tuple(dict.fromkeys(fields.get("capabilities", ()))),
+        tools=tuple(dict.fromkeys(fields.get("tools", ()))),
+        system_prompt=fields.get("system_prompt", ""),
+        runtime=runtime,
+        module=fields.get("module"),
+        priority=fields.get("priority", DEFAULT_PRIORITY),
+        parameters=parameters,
+        requires=fields.get("requires", ()),
+        restricted_tools=fields.get("security", {}).get("restricted_tools", ()),
+        templates=templates,
+        groups=groups,
+        memory_enabled=fields.get("memory_enabled") is True,
+        data={key: fields[key] for key in carried if key in fields},
+        documentation=front.body,
+        warnings=tuple(
+            sorted(
+                (p for p in front.problems if p.severity == "warning"),
+                key=lambda p: (p.line, p.column, p.field),
+            )
+        ),
+    )
+
+
+def _missing(front: FrontMatter, name: str) -> str:
+    front.add("missing_field", (name,), "is required")
+    return ""
+
+
+def _check_name(front: FrontMatter, name: str) -> str:
+    if not name:
+        return ""  # its form was already refused
+    try:
+        return normalise_name(name)
+    except ValidationFailed as error:
+        front.add("invalid_value", ("name",), error.why)
+        return ""
+
+
+def _check_capabilities(front: FrontMatter, list_name: str, names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        path: Path = (list_name, index)
+        try:
+            check_capability(name)
+        except ValidationFailed:
+            front.add("invalid_capability", path, f"{name[:80]!r} is not kebab-case, such as data-analysis")
+            continue
+        if name.startswith("system:") and list_name == "capabilities":
+            front.add("invalid_capability", path, "the namespace 'system:' belongs to Caxton")
+
+
+def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
+    module = fields.get("module")
+    if "module" not in front.values:
+        front.add("missing_field", ("module",), "a wasm agent names its module, for example echo.wat")
+    elif module and (re.search(r"[/\\\x00]", module) or not module.endswith((".wasm", ".wat"))):
+        front.add("invalid_value", ("module",), "must be a plain file name that ends in .wasm or .wat")
+    for name in ("tools", "requires", "llm", "proposals"):
+        if fields.get(name):
+            front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
+
+
+def _check_tools(front: FrontMatter, tools: tuple[str, ...], known: Collection[str] | None) -> None:
+    if known is None:
+        return
+    for index, tool in enumerate(tools):
+        if tool not in known:
+            guess = nearest(tool, known)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            message = f"there is no tool {tool!r} here, so the agent goes without it{hint}"
+            others = (guess,) if guess else tuple(sorted(known))
+            front.add("unknown_tool", ("tools", index), message, severity="warning", alternatives=others)
+
+
+def _check_parameters(front: FrontMatter, parameters: dict[str, Any]) -> None:
+    for name in parameters:
+        if name in (*MESSAGE_VARIABLES, *LATER_VARIABLES):
+            message = f"{name!r} is a variable of every template and cannot be redefined"
+            front.add("reserved_name", ("parameters", name), message)
+
+
+def _templates(front: FrontMatter, fields: dict[str, Any], parameters: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    sources: list[tuple[str, Path]] = [
+        ("system", ("system_prompt",)),
+        ("request", ("user_prompt_template",)),
+        ("request", ("prompt_templates", "request_handler")),
+        ("query", ("prompt_templates", "query_handler")),
+        ("inform", ("prompt_templates", "inform_handler")),
+    ]
+    for performative, path in sources:
+        value: Any = fields
+        for part in path:
+            value = value.get(part, {}) if isinstance(value, dict) else {}
+        if isinstance(value, str):
+            found[performative] = value
+            _check_template(front, path, value, parameters)
+    return found
+
+
+def _check_template(front: FrontMatter, path: Path, template: str, parameters: dict[str, Any]) -> None:
+    known = (*MESSAGE_VARIABLES, *LATER_VARIABLES, *parameters)
+    for problem in check_template(template, parameters):
+        guess = nearest(problem.variable, known) if problem.variable else None
+        line = template.count("\n", 0, problem.offset) + 1
+        where = f" (line {line} of the text)" if "\n" in template else ""
+        hint = f"; did you mean {{{{{guess}}}}}?" if guess else ""
+        others = ((guess,) if guess else tuple(sorted(known))) if problem.variable else ()
+        front.add("template", path, f"{problem.message}{where}{hint}", alternatives=others)
+    for name in dict.fromkeys(name for _, name in variables(template)):
+        if name in LATER_VARIABLES and name not in parameters:
+            message = f"the variable {name!r} is documented but empty in this version"
+            front.add("not_supported_yet", path, message, severity="warning")

@@ -1,0 +1,256 @@
+"""The table of front-matter fields: what each must look like, and whether it does anything yet.
+
+Every documented field is listed. ``USED`` fields change what the agent does. ``DATA`` fields are carried
+and shown, which is all they promise. ``LATER`` fields are documented but have no effect yet: they load,
+with a warning that says so, because a field that is silently ignored is a lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from node.agents.frontmatter import FrontMatter, Path
+from node.errors import nearest
+
+TEXT_LIMIT: Final = 32_768
+"""Longest prompt, in characters."""
+LIST_LIMIT: Final = 64
+"""Most entries of a list field."""
+
+
+class Effect(Enum):
+    """What a field does in this version."""
+
+    USED = "used"
+    DATA = "data"
+    LATER = "later"
+
+
+class Invalid(Exception):
+    """A value does not have the form its field needs."""
+
+
+Check = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One row of the table: a check that returns the value to keep (or raises Invalid), and the effect."""
+
+    check: Check
+    effect: Effect
+
+
+def text(limit: int) -> Check:
+    """Non-empty text of at most ``limit`` characters."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise Invalid("must be text")
+        if len(value) > limit:
+            raise Invalid(f"has {len(value)} characters; at most {limit} are allowed")
+        return value.strip()
+
+    return check
+
+
+def number(low: float, high: float, *, whole: bool = False) -> Check:
+    """A number from ``low`` to ``high``."""
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise Invalid("must be a whole number" if whole else "must be a number")
+        if not low <= value <= high:
+            raise Invalid(f"must be from {low} to {high}")
+        return value
+
+    return check
+
+
+def flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise Invalid("must be true or false")
+    return value
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A mapping with any keys."""
+    if not isinstance(value, dict):
+        raise Invalid("must be a mapping")
+    return value
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """A list of texts; one text alone counts as a list of one."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise Invalid("must be a list of texts")
+    if len(value) > LIST_LIMIT:
+        raise Invalid(f"has {len(value)} entries; at most {LIST_LIMIT} are allowed")
+    return tuple(value)
+
+
+def anything(value: Any) -> Any:
+    """Any JSON value."""
+    return value
+
+
+def one_of(*choices: str) -> Check:
+    """One of a few words."""
+
+    def check(value: Any) -> str:
+        if value not in choices:
+            guess = nearest(str(value), choices)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise Invalid(f"must be one of {', '.join(choices)}{hint}")
+        return str(value)
+
+    return check
+
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)$")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def duration_s(value: Any) -> float:
+    """``60s``, ``500ms``, ``5m``, ``1h`` or plain seconds, as seconds; over 0 and at most a day."""
+    seconds = -1.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
+        seconds = float(found.group(1)) * _SECONDS[found.group(2)]
+    if not 0 < seconds <= 86_400:
+        raise Invalid("must be a duration such as 500ms, 30s, 5m or 1h, at most a day")
+    return seconds
+
+
+def group(value: Any) -> Any:
+    """A mapping whose keys are checked by the group's own table."""
+    return mapping(value)
+
+
+def _rows(effect: Effect, **checks: Check) -> dict[str, Field]:
+    return {name: Field(check, effect) for name, check in checks.items()}
+
+
+def _later(*names: str) -> dict[str, Field]:
+    return {name: Field(anything, Effect.LATER) for name in names}
+
+
+TOP: Final[Mapping[str, Field]] = {
+    **_rows(
+        Effect.USED,
+        name=text(64),
+        version=text(64),
+        capabilities=strings,
+        tools=strings,
+        system_prompt=text(TEXT_LIMIT),
+        user_prompt_template=text(TEXT_LIMIT),
+        parameters=mapping,
+        requires=strings,
+        runtime=one_of("config", "wasm"),
+        module=text(128),
+        priority=number(0, 1000, whole=True),
+    ),
+    **_rows(
+        Effect.DATA,
+        description=text(200),
+        author=anything,
+        license=text(100),
+        tags=strings,
+        created=text(40),
+        updated=text(40),
+        capability_metadata=mapping,
+    ),
+    **_later("tool_config", "memory_enabled", "memory_scope", "memory", "context_configuration"),
+    **_later("context_requirements", "deployment", "monitoring"),
+}
+"""Fields at the top of the front matter; the groups are in :data:`GROUPS`."""
+
+GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
+    "conversation": {
+        **_rows(
+            Effect.USED,
+            max_turns=number(1, 50, whole=True),
+            timeout=duration_s,
+            temperature=number(0, 2),
+        ),
+        **_later("context_window", "memory_strategy", "memory_integration"),
+    },
+    "performance": {
+        **_rows(Effect.USED, max_execution_time=duration_s, concurrent_tools=number(1, 16, whole=True)),
+        **_later("max_memory_usage"),
+    },
+    "messaging": {
+        **_rows(Effect.USED, auto_respond=flag, response_format=one_of("structured", "natural", "hybrid")),
+        **_later("conversation_timeout", "max_conversation_length", "context_window"),
+    },
+    "prompt_templates": _rows(
+        Effect.USED,
+        request_handler=text(TEXT_LIMIT),
+        query_handler=text(TEXT_LIMIT),
+        inform_handler=text(TEXT_LIMIT),
+    ),
+    "llm": {
+        **_rows(Effect.USED, provider=text(64), model=text(128), temperature=number(0, 2)),
+        **_later("max_tokens", "base_url"),
+    },
+    "proposals": _rows(Effect.USED, accept=strings, reject=strings),
+    "resource_limits": {
+        **_rows(Effect.USED, response_timeout=duration_s, tool_call_timeout=duration_s),
+        **_later("max_conversations", "max_memory_entities", "conversation_limit"),
+    },
+    "security": {
+        **_rows(Effect.USED, restricted_tools=strings, max_processing_time=duration_s),
+        **_later("max_memory_usage", "allowed_domains", "sandbox_restrictions"),
+    },
+}
+"""Groups of fields and the table of each."""
+
+
+def check_fields(front: FrontMatter) -> dict[str, Any]:
+    """Check every field against the tables; the result holds what passed, groups as mappings."""
+    return _check(front, front.values, (), {**TOP, **dict.fromkeys(GROUPS, Field(group, Effect.USED))})
+
+
+def _check(
+    front: FrontMatter, values: Mapping[str, Any], path: Path, table: Mapping[str, Field]
+) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        here = (*path, name)
+        row = table.get(name)
+        if row is None:
+            _unknown(front, here, name, table)
+            continue
+        if row.effect is Effect.LATER:
+            if value not in (False, None):
+                front.add(
+                    "not_supported_yet", here, "is documented but has no effect yet", severity="warning"
+                )
+            kept[name] = value
+            continue
+        if value is None:
+            front.add("invalid_value", here, "has no value")
+            continue
+        try:
+            kept[name] = row.check(value)
+        except Invalid as error:
+            front.add("invalid_value", here, str(error))
+            continue
+        if not path and name in GROUPS:
+            kept[name] = _check(front, kept[name], here, GROUPS[name])
+    return kept
+
+
+def _unknown(front: FrontMatter, here: Path, name: str, table: Mapping[str, Field]) -> None:
+    guess = nearest(name, table)
+    message = "is not a field of an agent file" + (f"; did you mean {guess!r}?" if guess else "")
+    others = [guess] if guess else sorted(table)
+    front.add("unknown_field", here, message, alternatives=tuple(others))

@@ -1,0 +1,350 @@
+"""The MCP host: runs tool servers and calls their tools on behalf of agents, within their permissions.
+
+Each server has one owner task, which enters and leaves its client connection (cancel scopes are bound to
+the task that made them) and is fed by a bounded channel. The SDK is imported and a server is started when
+the first agent with one of its tools arrives: importing it costs half a second that a node without
+tools never pays.
+
+A call is checked before it is made: the agent's front matter and the configuration must both grant the
+tool, and the arguments must match its schema. Its time and the size of its result are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from node.environment import Environment, Workers
+from node.errors import ToolFailed, nearest
+from node.telemetry.tracing import Tracing
+from node.tools.files import META_KEY, FileSpaces
+from node.tools.spans import child_span
+
+if TYPE_CHECKING:
+    from mcp.client.client import Client
+    from mcp.server.mcpserver import MCPServer
+
+QUEUE_LIMIT: Final = 256
+"""Most calls waiting for one server's owner task."""
+RUNNING_LIMIT: Final = 16
+"""Most calls running on one server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSettings:
+    """The bounds of tool calls and what the configuration permits.
+
+    Args:
+        allowed_tools: Servers (``csv_parser``) and tools (``csv_parser/csv_top``) any agent may be granted;
+            None permits all built-in ones.
+        call_timeout_s: Longest call.
+        max_result_bytes: Largest result, as JSON.
+    """
+
+    allowed_tools: tuple[str, ...] | None = None
+    call_timeout_s: float = 30.0
+    max_result_bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ToolServer:
+    """A server that can be started: its name, its tools' names, and how to build it, imports included."""
+
+    name: str
+    tools: tuple[str, ...]
+    create: Callable[[FileSpaces, Workers], MCPServer]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInfo:
+    """A tool as its server describes it; ``input_schema`` is JSON Schema of an object."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """On whose behalf a tool is called.
+
+    Args:
+        agent: Id of the calling agent.
+        granted: What its front matter grants.
+        restricted: What it takes away again.
+        files: The files the call may read, by name.
+        traceparent: Parent of the call's span; empty for none.
+        timeout_s: Longest wait; the host's own limit holds too.
+    """
+
+    agent: str
+    granted: tuple[str, ...]
+    restricted: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    traceparent: str = ""
+    timeout_s: float | None = None
+
+
+def builtin_servers() -> tuple[ToolServer, ...]:
+    """The servers that come with Caxton."""
+
+    def create_csv(files: FileSpaces, workers: Workers) -> MCPServer:
+        from node.tools.csv_server import create_csv_server  # noqa: PLC0415 - costs half a second
+
+        return create_csv_server(files, workers)
+
+    tools = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
+    return (ToolServer("csv_parser", tools, create_csv),)
+
+
+@dataclass(slots=True)
+class _Call:
+    tool: str
+    arguments: dict[str, Any]
+    meta: dict[str, Any]
+    done: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    result: Any = None
+    failure: str = ""
+
+
+@dataclass(slots=True)
+class _Connection:
+    send: trio.MemorySendChannel[_Call]
+    specs: dict[str, ToolInfo]
+
+
+class ToolHost:
+    """Runs tool servers and calls tools; :meth:`run` owns the connections.
+
+    Args:
+        environment: Clock and workers.
+        tracing: Opens the span of each call.
+        settings: Bounds and permissions.
+        servers: What can be started; tool names must be unique across them.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        tracing: Tracing,
+        settings: ToolSettings | None = None,
+        servers: Sequence[ToolServer] | None = None,
+    ) -> None:
+        self._environment = environment
+        self._tracing = tracing
+        self._settings = settings or ToolSettings()
+        self._servers = {server.name: server for server in servers or builtin_servers()}
+        self._server_of = {tool: s.name for s in self._servers.values() for tool in s.tools}
+        self._files = FileSpaces()
+        self._connections: dict[str, _Connection] = {}
+        self._starting = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+        self._calls = self._failed = self._refused = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the server connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+                self._connections.clear()
+
+    def known(self) -> tuple[str, ...]:
+        """Every name an agent's front matter may grant: servers, and ``server/tool``."""
+        names: list[str] = []
+        for server in self._servers.values():
+            names += [server.name, *(f"{server.name}/{tool}" for tool in server.tools)]
+        return tuple(names)
+
+    def permitted(self, granted: Collection[str], restricted: Collection[str] = ()) -> tuple[str, ...]:
+        """The tools that both the agent and the configuration grant, in the servers' order."""
+        allowed = self._settings.allowed_tools
+        return tuple(
+            tool
+            for tool, server in self._server_of.items()
+            if _grants(granted, server, tool)
+            and not _grants(restricted, server, tool)
+            and tool not in restricted
+            and (allowed is None or _grants(allowed, server, tool))
+        )
+
+    async def tools_for(self, granted: Collection[str], restricted: Collection[str] = ()) -> list[ToolInfo]:
+        """What the model may see; starts the servers that are needed.
+
+        Raises:
+            ToolFailed: a server does not start.
+        """
+        specs: list[ToolInfo] = []
+        for tool in self.permitted(granted, restricted):
+            connection = await self._connect(self._server_of[tool])
+            specs.append(connection.specs[tool])
+        return specs
+
+    async def call(self, name: str, arguments: Mapping[str, Any], context: CallContext) -> Any:
+        """Call a tool and give its result as JSON values.
+
+        Raises:
+            ToolFailed: not permitted, wrong arguments, timeout, result too large, or the tool's own error.
+        """
+        permitted = self.permitted(context.granted, context.restricted)
+        if name not in permitted:
+            self._refused += 1
+            guess = nearest(name, permitted)
+            raise ToolFailed(
+                f"the agent {context.agent!r} may not use the tool {name[:80]!r}",
+                why="its front matter or the setting tools.allowed_tools does not grant it",
+                fix=f"Did you mean {guess!r}?" if guess else "Grant the tool in both places.",
+                details={"tool": name[:80], "permitted": list(permitted)},
+            )
+        connection = await self._connect(self._server_of[name])
+        _check_arguments(connection.specs[name], arguments)
+        attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": name,
+            "gen_ai.agent.id": context.agent,
+        }
+        self._calls += 1
+        try:
+            with (
+                child_span(
+                    self._tracing, f"tools/call {name}", context.traceparent, attributes, kind="client"
+                ) as span,
+                self._files.open(context.files) as space,
+            ):
+                meta = {META_KEY: space} | ({"traceparent": span.traceparent} if span.traceparent else {})
+                return await self._ask(connection, _Call(name, dict(arguments), meta), context.timeout_s)
+        except ToolFailed:
+            self._failed += 1
+            raise
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts of calls, and the servers that run."""
+        return {
+            "calls": self._calls,
+            "failed": self._failed,
+            "refused": self._refused,
+            "servers": sorted(self._connections),
+            "files": self._files.statistics(),
+        }
+
+    async def _ask(self, connection: _Connection, call: _Call, timeout_s: float | None) -> Any:
+        limit = min(timeout_s or self._settings.call_timeout_s, self._settings.call_timeout_s)
+        try:
+            with self._environment.clock.move_on_after(limit):
+                await connection.send.send(call)
+                await call.done.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ToolFailed(f"the server of the tool {call.tool!r} has stopped") from None
+        finally:
+            call.scope.cancel()  # whoever stops waiting stops the work too
+        if not call.done.is_set():
+            raise ToolFailed(
+                f"the tool {call.tool!r} timed out", why=f"it took more than {limit:g} s", fix="Ask for less."
+            )
+        if call.failure:
+            raise ToolFailed(f"the tool {call.tool!r} failed", why=call.failure)
+        size = len(json.dumps(call.result, ensure_ascii=False).encode())
+        if size > self._settings.max_result_bytes:
+            raise ToolFailed(
+                f"the tool {call.tool!r} answered with too much",
+                why=f"{size:,} bytes; at most {self._settings.max_result_bytes:,} are taken",
+                fix="Ask for less.",
+            )
+        return call.result
+
+    async def _connect(self, name: str) -> _Connection:
+        async with self._starting:
+            if name not in self._connections:
+                if self._nursery is None:
+                    raise ToolFailed(
+                        f"the tool server {name!r} cannot start", why="the tool host is not running"
+                    )
+                self._connections[name] = await self._nursery.start(self._own, self._servers[name])
+            return self._connections[name]
+
+    async def _own(
+        self, server: ToolServer, *, task_status: trio.TaskStatus[_Connection] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Own one connection: enter it, serve its calls, leave it, all in this task."""
+        from mcp.client.client import Client  # noqa: PLC0415 - costs half a second
+
+        with _quiet_logging():
+            mcp_server = server.create(self._files, self._environment.workers)
+        send, receive = trio.open_memory_channel[_Call](QUEUE_LIMIT)
+        running = trio.Semaphore(RUNNING_LIMIT)
+        async with Client(mcp_server, cache=None) as client, trio.open_nursery() as nursery, receive:
+            listed = await client.list_tools()
+            specs = {
+                tool.name: ToolInfo(tool.name, " ".join((tool.description or "").split()), tool.input_schema)
+                for tool in listed.tools
+                if tool.name in server.tools  # a tool that appears unannounced stays hidden
+            }
+            task_status.started(_Connection(send, specs))
+            async for call in receive:
+                await running.acquire()
+                nursery.start_soon(_serve, client, call, running)
+
+
+async def _serve(client: Client, call: _Call, running: trio.Semaphore) -> None:
+    from mcp.shared.exceptions import MCPError  # noqa: PLC0415 - already imported by the owner
+
+    try:
+        with call.scope:
+            answer = await client.call_tool(call.tool, call.arguments, meta=call.meta)  # type: ignore[arg-type]
+            texts = [block.text for block in answer.content if block.type == "text"]
+            if answer.is_error:
+                call.failure = (
+                    " ".join(texts).removeprefix(f"Error executing tool {call.tool}: ") or "no reason"
+                )
+            elif answer.structured_content is not None:
+                call.result = answer.structured_content
+            else:
+                call.result = {"text": "\n".join(texts)}
+    except MCPError as error:
+        call.failure = error.error.message
+    finally:
+        running.release()
+        call.done.set()
+
+
+def _grants(names: Collection[str], server: str, tool: str) -> bool:
+    return server in names or f"{server}/{tool}" in names
+
+
+def _check_arguments(spec: ToolInfo, arguments: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # noqa: PLC0415 - with the SDK
+
+    schema = {"additionalProperties": False, **spec.input_schema}
+    errors = sorted(Draft202012Validator(schema).iter_errors(dict(arguments)), key=lambda e: list(e.path))
+    if errors:
+        first = errors[0]
+        where = ".".join(str(part) for part in first.path) or "the arguments"
+        raise ToolFailed(
+            f"the arguments of the tool {spec.name!r} are not valid",
+            why=f"{where}: {first.message[:300]}",
+            fix="Follow the tool's input schema.",
+            details={"problems": [e.message[:300] for e in errors[:10]]},
+        )
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Keep the SDK from configuring the process's logging, which it does only where nobody has."""
+    root = logging.getLogger()
+    placeholder = logging.NullHandler()
+    root.addHandler(placeholder)
+    try:
+        yield
+    finally:
+        root.removeHandler(placeholder)
