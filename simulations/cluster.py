@@ -1,0 +1,135 @@
+"""A cluster of production nodes in one process: start, pause, crash and restart them by name.
+
+The node is :class:`node.node.Node`, with every room but the admin API; nothing of it is replaced except the
+four things of its environment. Its SQLite file is real. What a process leaves behind when it dies is what the
+file held at that instant: a crash copies the file first, and only then lets the old node's tasks unwind, so
+that whatever their cleanup still writes goes nowhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node.config import load_config
+from node.environment import Environment
+from node.errors import invariant
+from node.node import Node
+from node.security.authority import create_cluster, issue_node
+from node.security.identity import NodeCredentials, SecurityPaths
+from node.security.tokens import Tokens
+from node.telemetry.tracing import Tracing
+from simulations.environment import simulated_environment
+from simulations.kernel import World
+from simulations.network import Host, VirtualNetwork
+
+GOSSIP_PORT = 7946
+LINK_PORT = 7947
+
+
+@dataclass(slots=True)
+class SimulatedNode:
+    """One node of a simulated cluster, in its present life."""
+
+    node: Node
+    environment: Environment
+    host: Host
+    scope: trio.CancelScope
+    ended: trio.Event = field(default_factory=trio.Event)
+
+
+class SimulatedCluster:
+    """Nodes by name.
+
+    Args:
+        world: The run they belong to.
+        directory: Where their files go; must be empty.
+        nursery: Owns their tasks.
+    """
+
+    def __init__(self, world: World, directory: Path, nursery: trio.Nursery) -> None:
+        self.world, self.network = world, VirtualNetwork(world)
+        self.nodes: dict[str, SimulatedNode] = {}
+        self._directory, self._nursery = directory, nursery
+        self._boots: dict[str, int] = {}
+        self._operator, _ = simulated_environment(world, self.network, "operator")
+        create_cluster(directory / "cluster", environment=self._operator, cluster="simulated")
+
+    async def start(self, name: str, *seeds: str) -> Node:
+        """Start a node, for the first time or again, and return it once it is ready.
+
+        Args:
+            name: Its name.
+            seeds: Names of nodes to join through.
+        """
+        boot = self._boots[name] = self._boots.get(name, -1) + 1
+        bundle = self._directory / "cluster" / "nodes" / name
+        if boot == 0:
+            issue_node(self._directory / "cluster", name, environment=self._operator)
+        environment, host = simulated_environment(self.world, self.network, name, boot=boot)
+        config = load_config(
+            bundle / "node.yaml",
+            environ={},
+            overrides={
+                "cluster.bind_host": host.ip,
+                "cluster.bind_port": GOSSIP_PORT,
+                "cluster.link_port": LINK_PORT,
+                "cluster.profile": "local",
+                "cluster.seeds": [f"{self.network.host(seed).ip}:{GOSSIP_PORT}" for seed in seeds],
+                "storage.path": str(self._data(name)),
+            },
+        )
+        ids = self.world.stream(name, "traces")
+        tracing = Tracing.create(service="caxton", node=name, enabled=False, sample_rate=0.0, id_source=ids)
+        node = Node(
+            config,
+            environment=environment,
+            credentials=NodeCredentials.load(SecurityPaths.of_bundle(bundle), environment),
+            tokens=Tokens(),
+            tracing=tracing,
+            serve_http=False,
+        )
+        running = SimulatedNode(node, environment, host, trio.CancelScope())
+        self.nodes[name] = running
+        await self._nursery.start(self._run, running)
+        self.world.record(name, "ready")
+        return node
+
+    async def _run(self, running: SimulatedNode, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with running.scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(running.node.run)
+                    task_status.started()
+        finally:
+            running.ended.set()
+
+    def pause(self, name: str) -> None:
+        """Stop a process as SIGSTOP does: it neither hears, nor acts, nor dies."""
+        self.world.record(name, "paused")
+        self.nodes[name].host.paused = True
+
+    def resume(self, name: str) -> None:
+        """Let a paused process go on."""
+        self.world.record(name, "resumed")
+        self.world.resume(self.nodes[name].host)
+
+    async def crash(self, name: str) -> None:
+        """End a process as SIGKILL does."""
+        running = self.nodes.pop(name)
+        invariant(not running.host.fenced, f"{name} has crashed already")
+        self.world.record(name, "crashed")
+        self.network.fence(running.host)
+        before, after = self._data(name, 0), self._data(name, 1)
+        after.mkdir(parents=True)
+        for file in sorted(before.iterdir()):
+            if file.suffix in (".db", ".db-wal"):
+                shutil.copy2(file, after / file.name)
+        running.scope.cancel()
+        await running.ended.wait()
+
+    def _data(self, name: str, ahead: int = 0) -> Path:
+        return self._directory / "data" / f"{name}.{self._boots[name] + ahead}"
