@@ -1,0 +1,130 @@
+"""The one table of permissions: every HTTP route, frame type and CLI verb names the one it needs.
+
+Code interprets the tables and adds no rule of its own; a route or frame that is not in its table is
+refused. A test walks the application's routes, the frame types and the verbs and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from node.errors import Forbidden
+
+
+class Permission(StrEnum):
+    """What a principal may do; the names are the public specification's."""
+
+    DEPLOY_AGENT = "DeployAgent"
+    REMOVE_AGENT = "RemoveAgent"
+    UPDATE_AGENT = "UpdateAgent"
+    VIEW_METRICS = "ViewMetrics"
+    MODIFY_CONFIG = "ModifyConfig"
+    MANAGE_CLUSTER = "ManageCluster"
+    SEND_MESSAGE = "SendMessage"
+    READ_MESSAGES = "ReadMessages"
+    TRACE_MESSAGES = "TraceMessages"
+    PUBLIC = "Public"
+    """Needs no credential: the health check, the API's own description, local verbs."""
+    PEER = "Peer"
+    """Frames between nodes that the cluster authority has certified; no token carries it."""
+
+
+_P = Permission
+
+_GRANTABLE: Final = tuple(p for p in Permission if p is not Permission.PEER)
+
+ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
+    {
+        "admin": frozenset(_GRANTABLE),
+        "operator": frozenset(_GRANTABLE) - {_P.MODIFY_CONFIG, _P.MANAGE_CLUSTER},
+        "sender": frozenset({_P.PUBLIC, _P.SEND_MESSAGE, _P.READ_MESSAGES}),
+        "viewer": frozenset({_P.PUBLIC, _P.VIEW_METRICS}),
+    }
+)
+"""What the bearer of a token with a role may do."""
+
+
+_AGENT_ROUTES: Final = {
+    ("POST", ""): _P.DEPLOY_AGENT,
+    ("GET", ""): _P.VIEW_METRICS,
+    ("GET", "/{agent}"): _P.VIEW_METRICS,
+    ("DELETE", "/{agent}"): _P.REMOVE_AGENT,
+    ("POST", "/{agent}/stop"): _P.UPDATE_AGENT,
+    ("POST", "/{agent}/start"): _P.UPDATE_AGENT,
+    ("GET", "/{agent}/logs"): _P.READ_MESSAGES,  # logs quote messages
+}
+
+ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
+    {
+        ("GET", "/health"): _P.PUBLIC,
+        ("GET", "/openapi.json"): _P.PUBLIC,
+        ("GET", "/docs"): _P.PUBLIC,
+        ("GET", "/status"): _P.VIEW_METRICS,
+        ("POST", "/shutdown"): _P.MANAGE_CLUSTER,
+        ("GET", "/cluster/members"): _P.VIEW_METRICS,
+        ("GET", "/cluster/status"): _P.VIEW_METRICS,
+        ("GET", "/capabilities"): _P.VIEW_METRICS,
+        ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
+        ("POST", "/messages"): _P.SEND_MESSAGE,
+        ("GET", "/messages/{message_id}"): _P.READ_MESSAGES,
+        ("GET", "/conversations/{conversation_id}"): _P.READ_MESSAGES,
+        ("GET", "/dead-letters"): _P.READ_MESSAGES,
+    }
+    | {
+        (method, prefix + path): permission
+        for prefix in ("/agents", "/config-agents")
+        for (method, path), permission in _AGENT_ROUTES.items()
+    }
+)
+"""(method, path template below /api/v1) -> what the caller needs."""
+
+FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
+    {
+        "hello": _P.PEER,
+        "welcome": _P.PEER,
+        "resume": _P.PEER,
+        "resume_states": _P.PEER,
+        "deliver": _P.PEER,
+        "received": _P.PEER,
+        "settled": _P.PEER,
+        "ping": _P.PEER,
+        "pong": _P.PEER,
+        "goodbye": _P.PEER,
+    }
+)
+"""Frame type of a peer link -> what the sender needs."""
+
+VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
+    {
+        "init": _P.PUBLIC,
+        "start": _P.PUBLIC,
+        "demo": _P.PUBLIC,
+        "deploy": _P.DEPLOY_AGENT,
+        "send": _P.SEND_MESSAGE,
+        "status": _P.VIEW_METRICS,
+        "logs": _P.READ_MESSAGES,
+        "stop": _P.UPDATE_AGENT,
+    }
+)
+"""Verb of the command line -> what its token needs; local verbs run with the user's own rights."""
+
+
+def route_permission(method: str, template: str) -> Permission:
+    """What a caller of this route needs.
+
+    Args:
+        method: HTTP method, upper case.
+        template: Path template below ``/api/v1``.
+
+    Raises:
+        Forbidden: the route is in no table, so nobody may call it.
+    """
+    found = ROUTES.get((method, template))
+    if found is None:
+        raise Forbidden(
+            f"{method} {template} has no permission assigned", why="what is not in the table is refused"
+        )
+    return found
