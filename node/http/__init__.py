@@ -1,1 +1,1 @@
-"""The admin API."""
+"""The admin API of a node: FastAPI on Hypercorn's Trio worker, below /api/v1."""

@@ -1,0 +1,88 @@
+"""Routes of agents: deploy, list, get, stop, start, delete, logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
+
+from node.http.models import AgentQuery, DeleteQuery, DeployBody, LogQuery, StopBody
+from node.http.services import NodeServices
+from node.http.strict_json import StrictRoute
+
+
+def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
+    """The routes below ``/agents`` or its alias ``/config-agents``."""
+    router = APIRouter(prefix=prefix, tags=["agents"], route_class=StrictRoute)
+    supervisor = services.supervisor
+
+    @router.post("", status_code=201)
+    async def deploy(body: DeployBody) -> Response:
+        """Deploy an agent file; answers with the agent as it runs."""
+        info = await supervisor.deploy(
+            body.file(),
+            filename=body.filename or "",
+            artifacts=body.artifact_files(),
+            name=body.name,
+            workspace=body.workspace,
+            replace=body.replace,
+            auto_start=body.auto_start,
+        )
+        return JSONResponse(info.as_json(), 201)
+
+    @router.get("")
+    async def list_agents(query: Annotated[AgentQuery, Query()]) -> Response:
+        """The agents of this node, a page at a time."""
+        found = [
+            info
+            for info in supervisor.list()
+            if (query.status is None or str(info.status) == query.status)
+            and (query.capability is None or query.capability in info.capabilities)
+        ]
+        page = found[query.offset : query.offset + query.limit]
+        return JSONResponse(
+            {
+                "agents": [info.as_json() for info in page],
+                "total": len(found),
+                "limit": query.limit,
+                "offset": query.offset,
+            }
+        )
+
+    @router.get("/{agent}")
+    async def get(agent: str) -> Response:
+        """One agent."""
+        return JSONResponse(supervisor.get(agent).as_json())
+
+    @router.delete("/{agent}", status_code=204)
+    async def delete(agent: str, query: Annotated[DeleteQuery, Query()]) -> Response:
+        """Remove an agent; with force, without letting it finish."""
+        await supervisor.delete(agent, force=query.force)
+        return Response(status_code=204)
+
+    @router.post("/{agent}/stop")
+    async def stop(agent: str, body: StopBody | None = None) -> Response:
+        """Stop an agent; what waits in its mailbox stays there."""
+        await supervisor.stop(agent, grace_s=(body or StopBody()).grace_period_seconds)
+        return JSONResponse(supervisor.get(agent).as_json())
+
+    @router.post("/{agent}/start")
+    async def start(agent: str) -> Response:
+        """Start a stopped agent."""
+        await supervisor.start(agent)
+        return JSONResponse(supervisor.get(agent).as_json())
+
+    @router.get("/{agent}/logs")
+    async def logs(agent: str, query: Annotated[LogQuery, Query()]) -> Response:
+        """The last log records of an agent, oldest first."""
+        records = supervisor.logs(
+            agent,
+            tail=query.tail,
+            since_s=query.since_s(services.environment.clock.wall()),
+            level=query.level,
+        )
+        shown: list[dict[str, Any]] = [record.as_json() for record in records]
+        return JSONResponse({"agent": agent, "records": shown})
+
+    return router

@@ -1,0 +1,128 @@
+"""The application of the admin API: routes, the gate before them, and its own description."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from node.errors import CaxtonError, ValidationFailed
+from node.http.agents import agent_routes
+from node.http.cluster import cluster_routes
+from node.http.docs_page import PAGE_POLICY, docs_page
+from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
+from node.http.gate import Gate
+from node.http.messages import message_routes
+from node.http.models import ErrorBody
+from node.http.routes import API
+from node.http.services import NodeServices
+from node.security.permissions import ROUTES, Permission
+from node.telemetry.version import software_version
+
+_DESCRIPTION: Final = (
+    "One node of a Caxton cluster. Send Authorization: Bearer TOKEN with everything but the health check "
+    "and this description; every refusal has a code, what happened, why, and how to fix it."
+)
+_NO_TELEMETRY: Final = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry reaches for global providers; the gate makes our spans."""
+
+
+def create_app(services: NodeServices) -> FastAPI:
+    """Build the admin API of one node.
+
+    Args:
+        services: The rooms of the node.
+    """
+    options: dict[str, Any] = {"telemetry": _NO_TELEMETRY}
+    app = FastAPI(
+        title="Caxton",
+        description=_DESCRIPTION,
+        version=software_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        responses={"default": {"model": ErrorBody, "description": "A refusal."}},
+        exception_handlers={
+            RequestValidationError: _raise_invalid,
+            HTTPException: _raise_http,
+            CaxtonError: _raise,
+        },
+        **options,
+    )
+    for router in (cluster_routes(services), message_routes(services)):
+        app.include_router(router, prefix=API)
+    for prefix in ("/agents", "/config-agents"):
+        app.include_router(agent_routes(services, prefix), prefix=API)
+    _describe(app)
+    gate: dict[str, Any] = {"services": services}
+    app.add_middleware(Gate, **gate)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = FastAPI.openapi(app)
+            found["components"]["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-Caxton-Token"},
+            }
+            for path, methods in found["paths"].items():
+                for method, operation in methods.items():
+                    needed = ROUTES[(method.upper(), path.removeprefix(API))]
+                    public = needed is Permission.PUBLIC
+                    operation["security"] = [] if public else [{"bearer": []}, {"header": []}]
+                    operation["x-permission"] = needed.value
+        return app.openapi_schema or found
+
+    async def openapi_json(request: Request) -> Response:
+        del request
+        return JSONResponse(description())
+
+    async def docs(request: Request) -> Response:
+        del request
+        return HTMLResponse(docs_page(description()), headers={"content-security-policy": PAGE_POLICY})
+
+    app.add_route(f"{API}/openapi.json", openapi_json, include_in_schema=False)
+    app.add_route(f"{API}/docs", docs, include_in_schema=False)
+
+
+async def _raise(request: Request, error: Exception) -> Response:
+    """Hand an error on to the gate, which answers all of them."""
+    del request
+    raise error
+
+
+async def _raise_invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    problems = error.errors()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    sent = isinstance(error.body, bytes) and error.body
+    if sent and kind != "application/json" and not kind.endswith("+json"):
+        raise UnsupportedMediaType(
+            "the body of the request is not declared as JSON",
+            why=f"its Content-Type is {kind[:80]!r}" if kind else "it has no Content-Type",
+            fix="Send Content-Type: application/json.",
+        )
+    raise validation_failed(problems, error.body)
+
+
+async def _raise_http(request: Request, error: Exception) -> Response:
+    del request
+    status = getattr(error, "status_code", 500)
+    if status == 404:
+        raise RouteNotFound("there is no such route", fix=f"See {API}/docs.")
+    if status in (400, 422):
+        raise ValidationFailed("the request cannot be read", why=str(getattr(error, "detail", ""))[:200])
+    raise error

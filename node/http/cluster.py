@@ -1,0 +1,134 @@
+"""Routes of the node and its cluster: health, status, members, capabilities, shutdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from node.cluster.provider import Provider
+from node.errors import CapabilityNotFound
+from node.http.models import HealthBody
+from node.http.services import NodeServices
+from node.http.strict_json import StrictRoute
+from node.message import check_capability
+from node.telemetry.version import software_version
+
+
+def cluster_routes(services: NodeServices) -> APIRouter:
+    """The routes of the node and its cluster."""
+    router = APIRouter(tags=["cluster"], route_class=StrictRoute)
+    version = software_version()
+
+    @router.get("/health", tags=["node"], response_model=HealthBody)
+    async def health() -> Response:
+        """Whether the node lives and takes messages; needs no token."""
+        return JSONResponse(_health(services, version))
+
+    @router.get("/status", tags=["node"])
+    async def status() -> Response:
+        """Queues, links, bytes on disk, unsettled messages by node, membership: what every room counts."""
+        return JSONResponse(
+            _health(services, version)
+            | {
+                "partition_state": str(services.membership.partition_state),
+                "unsettled_by_node": dict(services.bus.unsettled_by_node()),
+                "messaging": dict(services.bus.statistics()),
+                "membership": dict(services.membership.statistics()),
+                "tracing": services.tracing.statistics(),
+                "rooms": services.statistics(),
+            }
+        )
+
+    @router.post("/shutdown", tags=["node"], status_code=202)
+    async def shutdown() -> Response:
+        """Leave the cluster and stop, gracefully."""
+        services.shutdown()
+        return JSONResponse({"status": "stopping", "node": services.node}, 202)
+
+    @router.get("/cluster/members")
+    async def members() -> Response:
+        """All members this node knows, and in what state."""
+        return JSONResponse(
+            {
+                "node": services.node,
+                "partition_state": str(services.membership.partition_state),
+                "members": [member.as_json() for member in services.membership.members()],
+            }
+        )
+
+    @router.get("/cluster/status")
+    async def cluster_status() -> Response:
+        """The cluster at a glance: members by state, capabilities, agents, unsettled messages."""
+        shown = [member.as_json() for member in services.membership.members()]
+        capabilities = services.registry.capabilities()
+        agents = {(p.node, p.agent) for _, providers in capabilities for p in providers}
+        return JSONResponse(
+            {
+                "node": services.node,
+                "partition_state": str(services.membership.partition_state),
+                "members": shown,
+                "members_by_state": dict(sorted(Counter(str(m.get("state", "")) for m in shown).items())),
+                "agents_count": len(agents),
+                "capabilities": {name: len(providers) for name, providers in capabilities},
+                "unsettled_by_node": dict(services.bus.unsettled_by_node()),
+            }
+        )
+
+    @router.get("/capabilities", tags=["capabilities"])
+    async def capabilities() -> Response:
+        """Every capability in the cluster and who offers it."""
+        found = services.registry.capabilities()
+        return JSONResponse({"capabilities": [_capability(name, providers) for name, providers in found]})
+
+    @router.get("/capabilities/{capability}", tags=["capabilities"])
+    async def capability(capability: str) -> Response:
+        """Who offers one capability."""
+        providers = services.registry.providers(check_capability(capability))
+        if not providers:
+            near = services.registry.related(capability)
+            related = [{"capability": name, "agents_count": count} for name, count in near]
+            names = ", ".join(name for name, _ in near[:3])
+            raise CapabilityNotFound(
+                f"nobody offers {capability!r}",
+                why="no agent on a live node has registered it",
+                fix=f"Did you mean one of {names}?" if names else "Deploy an agent that offers it.",
+                details={"capability": capability, "related": related},
+            )
+        return JSONResponse(_capability(capability, providers))
+
+    return router
+
+
+def _health(services: NodeServices, version: str) -> dict[str, Any]:
+    ready = services.ready()
+    return {
+        "status": "healthy" if ready else "starting",
+        "version": version,
+        "node": services.node,
+        "agents_count": len(services.supervisor.list()),
+        "uptime": round(services.environment.clock.now() - services.started_at, 3),
+        "ready": ready,
+    }
+
+
+def _capability(name: str, providers: Any) -> dict[str, Any]:
+    return {
+        "capability": name,
+        "agents_count": len(providers),
+        "providers": [_provider(provider) for provider in providers],
+    }
+
+
+def _provider(provider: Provider) -> dict[str, Any]:
+    return {
+        "agent": provider.agent,
+        "node": provider.node,
+        "version": provider.version,
+        "capabilities": list(provider.capabilities),
+        "priority": provider.priority,
+        "health": provider.health,
+        "load": provider.load,
+    }

@@ -1,0 +1,332 @@
+"""Everything that is decided before the application sees a request, in one place.
+
+In this order: is there such a route in the permission table, who calls, may they, does the request come
+from this machine when it carries no credential, is there room, is the body within its limit and time.
+Whatever goes wrong further in is answered from here as well, as one JSON object, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded
+from node.http.errors import (
+    InternalError,
+    MethodNotAllowed,
+    RequestTimedOut,
+    RequestTooLarge,
+    RouteNotFound,
+    as_caxton,
+    error_response,
+)
+from node.http.routes import API, RouteTable
+from node.http.services import NodeServices
+from node.security.permissions import Permission, route_permission
+from node.telemetry.tracing import Span, clean_traceparent
+
+IN_FLIGHT_LIMIT: Final = 512
+"""Most requests at once; more are answered 429."""
+BODY_BYTES_LIMIT: Final = 64 * 1024 * 1024
+"""Most bytes of request bodies held at once, over all requests."""
+BODY_TIME_LIMIT_S: Final = 30.0
+"""Longest time for one body to arrive, in seconds."""
+
+_LOG: Final = logging.getLogger("caxton.http")
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
+_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+class ClientGone(Exception):
+    """The caller hung up before its request was complete."""
+
+
+@dataclass(slots=True)
+class _Reply:
+    """The sending side of one request: adds our headers, and knows whether an answer has begun."""
+
+    send: Send
+    request_id: str
+    status: int = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", []))
+            there = {name.lower() for name, _ in headers}
+            extra = _HEADERS | {"x-request-id": self.request_id}
+            headers += [(k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in there]
+            message = {**message, "headers": headers}
+        await self.send(message)
+
+
+class Gate:
+    """The outermost layer of the admin API, an ASGI middleware.
+
+    Args:
+        app: The application behind it.
+        services: The rooms of the node.
+    """
+
+    def __init__(self, app: ASGIApp, services: NodeServices) -> None:
+        self._app = app
+        self._services = services
+        self._clock = services.environment.clock
+        self._limit_bytes = services.config.server.request_limit_bytes
+        self._routes = RouteTable()
+        self._in_flight = 0
+        self._body_bytes = 0
+        self._requests = 0
+        self._refused = 0
+        self._failed = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one connection's request pass, or answer it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        self._requests += 1
+        reply = _Reply(send, self._services.environment.new_id())
+        try:
+            await self._pass(scope, receive, reply)
+        except ClientGone:
+            return
+        except Exception as error:
+            if reply.status:  # too late for another answer: the connection is all that can be ended
+                _LOG.exception("request %s failed while it was being answered", reply.request_id)
+                raise
+            await self._answer(error, reply)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start, and what is held now."""
+        return {
+            "requests": self._requests,
+            "refused": self._refused,
+            "failed": self._failed,
+            "in_flight": self._in_flight,
+            "in_flight_limit": IN_FLIGHT_LIMIT,
+            "body_bytes": self._body_bytes,
+            "body_bytes_limit": BODY_BYTES_LIMIT,
+        }
+
+    async def _pass(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        headers = _first_headers(scope["headers"])
+        template = self._admit(scope, headers)
+        if self._in_flight >= IN_FLIGHT_LIMIT:
+            raise _full("the node answers as many requests as it can", f"limit {IN_FLIGHT_LIMIT}")
+        self._in_flight += 1
+        held = 0
+        try:
+            body = await self._read(receive, headers)
+            held = len(body)
+            if template == "/health":
+                await self._app(scope, _replay(body, receive), reply)
+                return
+            with self._services.tracing.span(
+                f"{scope['method']} {API}{template}",
+                parent=clean_traceparent(headers.get("traceparent")),
+                kind="server",
+                attributes={"http.request.method": scope["method"], "http.route": API + template},
+            ) as span:
+                await self._traced(scope, _replay(body, receive), reply, span)
+        finally:
+            self._in_flight -= 1
+            self._body_bytes -= held
+
+    async def _traced(self, scope: Scope, receive: Receive, reply: _Reply, span: Span) -> None:
+        scope.setdefault("state", {})["traceparent"] = span.traceparent
+        try:
+            await self._app(scope, receive, reply)
+        except Exception as error:
+            if reply.status:
+                raise
+            span.fail(error)
+            await self._answer(error, reply)
+        span.set("http.response.status_code", reply.status)
+        if reply.status >= 500:
+            span.fail(f"status {reply.status}")
+
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> str:
+        found = self._routes.match(scope["path"])
+        template, method = found.template, scope["method"]
+        known = template is not None and method in found.methods
+        needed = route_permission(method, template) if known and template is not None else None
+        token = _token(headers)
+        if needed is not Permission.PUBLIC:
+            caller = self._services.tokens.authenticate(token)
+            if token is None:
+                _require_local(scope, headers)
+            if needed is not None:
+                caller.require(needed)
+        if template is None:
+            raise RouteNotFound(
+                "there is no such route",
+                why=f"the admin API is below {API}",
+                fix=f"See {API}/docs for the routes there are.",
+            )
+        if not known:
+            raise MethodNotAllowed(
+                "this route does not have that method",
+                why="it has " + ", ".join(found.methods),
+                fix=f"See {API}/docs.",
+                details={"allowed": list(found.methods)},
+            )
+        return template
+
+    async def _read(self, receive: Receive, headers: dict[str, str]) -> bytes:
+        """The whole body; counts it in ``_body_bytes``, which the caller gives back."""
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        held, complete = 0, False
+        with self._clock.move_on_after(BODY_TIME_LIMIT_S):
+            try:
+                while not complete:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunk = event.get("body", b"")
+                    if held + len(chunk) > self._limit_bytes:
+                        raise self._too_large()
+                    if self._body_bytes + len(chunk) > BODY_BYTES_LIMIT:
+                        raise _full(
+                            "too many request bodies are under way", f"limit {BODY_BYTES_LIMIT} bytes"
+                        )
+                    held += len(chunk)
+                    self._body_bytes += len(chunk)
+                    chunks.append(chunk)
+                    complete = not event.get("more_body", False)
+            finally:
+                if not complete:
+                    self._body_bytes -= held
+        if not complete:
+            raise RequestTimedOut(
+                "the body of the request did not arrive",
+                why=f"it took longer than {BODY_TIME_LIMIT_S:.0f} s",
+                fix="Send it again.",
+            )
+        return b"".join(chunks)
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(
+            "the body of the request is too large",
+            why=f"the limit is {self._limit_bytes} bytes",
+            fix="Send less at once, or raise server.request_limit_bytes.",
+            details={"limit_bytes": self._limit_bytes},
+        )
+
+    async def _answer(self, error: Exception, reply: _Reply) -> None:
+        known = as_caxton(error)
+        if known is None:
+            self._failed += 1
+            _LOG.error("request %s met a bug", reply.request_id, exc_info=error)
+            known = InternalError(
+                "the node could not answer this request",
+                why="an unexpected error, logged on the node under the request's id",
+                fix=f"Report it with the log lines of request {reply.request_id}.",
+            )
+        else:
+            self._refused += 1
+        await send_error(known, reply, reply.request_id, self._clock.wall())
+
+
+async def send_error(error: CaxtonError, send: Send, request_id: str, wall_s: float) -> None:
+    """Answer a request with ``error``."""
+    status, headers, body = error_response(error, request_id=request_id, wall_s=wall_s)
+    pairs = [(k.encode(), v.encode()) for k, v in headers.items()]
+    pairs.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receiving side that gives the body at once, then whatever comes."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _first_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in raw:
+        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return found
+
+
+def _token(headers: dict[str, str]) -> str | None:
+    """The presented token; the empty string, which is never valid, for a credential of another kind."""
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+    return headers.get("x-caxton-token")
+
+
+def _require_local(scope: Scope, headers: dict[str, str]) -> None:
+    """Let a request without a token pass only from this machine and from no foreign web page.
+
+    A web page whose name was rebound to 127.0.0.1 arrives under its own name in ``Host``; one that posts
+    across sites says so in ``Origin``.
+
+    Raises:
+        Forbidden: it comes from somewhere else.
+    """
+    client = scope.get("client")
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    if (
+        client is not None
+        and _is_loopback(str(client[0]))
+        and _is_loopback(_hostname(f"//{host}"))
+        and (origin is None or _hostname(origin, with_port=True) == _hostname(f"//{host}", with_port=True))
+    ):
+        return
+    raise Forbidden(
+        "a request without a token must come from this machine",
+        why="the connection, the Host header or the Origin header names another one",
+        fix="Send a token, or use http://127.0.0.1.",
+    )
+
+
+def _hostname(url: str, *, with_port: bool = False) -> str:
+    try:
+        parts = urlsplit(url)
+        return parts.netloc.lower() if with_port else (parts.hostname or "")
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _full(what: str, why: str) -> ResourceLimitExceeded:
+    return ResourceLimitExceeded(what, why=why, fix="Send it again later.", details={"retry_after_s": 1})

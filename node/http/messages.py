@@ -1,0 +1,158 @@
+"""Routes of messages: send, send and wait, look up, conversations, dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from node.errors import AgentNotFound, CaxtonError, Forbidden, NoReply, ResourceLimitExceeded
+from node.http.models import DeadLetterQuery, MessageBody, MessageQuery, ReceiptBody
+from node.http.services import NodeServices
+from node.http.strict_json import StrictRoute
+from node.message import Message, RoutingStrategy, iso8601
+
+WAITING_LIMIT: Final = 256
+"""Most requests that wait for a reply at once."""
+
+
+def message_routes(services: NodeServices) -> APIRouter:
+    """The routes of messages."""
+    router = APIRouter(tags=["messages"], route_class=StrictRoute)
+    bus = services.bus
+    waiting = _Waiting(services)
+
+    @router.post(
+        "/messages",
+        status_code=202,
+        response_model=ReceiptBody,
+        responses={200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."}},
+    )
+    async def send(request: Request, body: MessageBody, query: Annotated[MessageQuery, Query()]) -> Response:
+        """Send a message; with ``wait``, answer with its reply.
+
+        Without ``wait`` the answer is 202 as soon as the message is on disk. With it, the answer is 200 with
+        ``reply`` (``replies`` of a broadcast), or 504 when none came; the message goes on all the same, and
+        ``GET /messages/{message_id}`` shows what became of it.
+        """
+        message = body.build(services.environment, services.node)
+        _refuse_impostor(services, message)
+        traceparent = request.scope.get("state", {}).get("traceparent", "")
+        wait_s = query.wait or body.wait_s
+        if wait_s is not None:
+            return JSONResponse(await waiting.answer(message, wait_s, traceparent))
+        receipt = await bus.accept(message, traceparent=traceparent, ttl_s=body.ttl_s)
+        return JSONResponse(
+            {
+                "message_id": receipt.message_id,
+                "conversation_id": receipt.conversation_id,
+                "routed_to": list(receipt.routed_to),
+                "routing_strategy": str(receipt.routing_strategy),
+                "status": str(receipt.status),
+                "timestamp": iso8601(receipt.timestamp_s),
+            },
+            202,
+        )
+
+    @router.get("/messages/{message_id}")
+    async def get(message_id: str) -> Response:
+        """A message with its history: where it was routed, attempted, settled."""
+        return JSONResponse((await bus.history(message_id)).as_json())
+
+    @router.get("/conversations/{conversation_id}", tags=["conversations"])
+    async def conversation(conversation_id: str) -> Response:
+        """The messages of a conversation that this node has seen."""
+        found = _shown(await bus.conversation(conversation_id))
+        if isinstance(found, list):
+            found = {"conversation_id": conversation_id, "messages": found}
+        return JSONResponse(found)
+
+    @router.get("/dead-letters")
+    async def dead_letters(query: Annotated[DeadLetterQuery, Query()]) -> Response:
+        """What could not be delivered, with its history, newest first."""
+        found = _shown(await bus.dead_letters(query.limit))
+        return JSONResponse({"dead_letters": found, "limit": query.limit})
+
+    return router
+
+
+class _Waiting:
+    """Requests that wait for a reply, and the bound on them."""
+
+    def __init__(self, services: NodeServices) -> None:
+        self._services = services
+        self._count = 0
+
+    async def answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
+        """The receipt of ``message`` with its reply or replies."""
+        if self._count >= WAITING_LIMIT:
+            raise ResourceLimitExceeded(
+                "too many requests wait for a reply",
+                why=f"the limit is {WAITING_LIMIT}",
+                fix="Send without waiting and look the message up, or try again later.",
+                details={"retry_after_s": 1},
+            )
+        self._count += 1
+        try:
+            return await self._answer(message, wait_s, traceparent)
+        except NoReply as error:
+            error.details.setdefault("message_id", message.id)
+            error.details.setdefault("conversation_id", message.conversation_id)
+            raise
+        finally:
+            self._count -= 1
+
+    async def _answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
+        bus = self._services.bus
+        found: dict[str, Any] = {
+            "message_id": message.id,
+            "conversation_id": message.conversation_id,
+            "routed_to": [],
+            "routing_strategy": message.routing_strategy.value,
+            "status": "answered",
+            "timestamp": iso8601(message.timestamp_s),
+        }
+        if message.routing_strategy is RoutingStrategy.BROADCAST:
+            replies = await bus.gather(message, timeout_s=wait_s, traceparent=traceparent)
+            found["replies"] = [reply.as_json() for reply in replies]
+            senders = [reply.sender for reply in replies]
+        else:
+            reply = await bus.request(message, timeout_s=wait_s, traceparent=traceparent)
+            found["reply"] = reply.as_json()
+            senders = [reply.sender]
+        found["routed_to"] = await self._routed_to(message.id) or senders
+        return found
+
+    async def _routed_to(self, message_id: str) -> list[str]:
+        """Where the message went, as its history has it; a reply already here is never lost over this."""
+        try:
+            routed = (await self._services.bus.history(message_id)).as_json().get("routed_to")
+        except CaxtonError:
+            return []
+        return [str(address) for address in routed] if isinstance(routed, list | tuple) else []
+
+
+def _refuse_impostor(services: NodeServices, message: Message) -> None:
+    """Refuse a client that signs with the name of an agent of this node.
+
+    Raises:
+        Forbidden: it does; agents decide by this name whom they listen to.
+    """
+    name = message.sender.partition("@")[0]
+    try:
+        services.supervisor.get(name)
+    except AgentNotFound:
+        return
+    raise Forbidden(
+        f"{name!r} is an agent of this node",
+        why="only an agent itself may send under its name",
+        fix="Leave the sender out.",
+        details={"field": "sender"},
+    )
+
+
+def _shown(found: Any) -> Any:
+    if isinstance(found, list | tuple):
+        return [_shown(item) for item in found]
+    return found.as_json() if hasattr(found, "as_json") else found

@@ -1,0 +1,305 @@
+"""What callers send to the admin API and what they get, checked at the edge.
+
+Unknown keys are refused with the nearest valid one: a misspelt ``capabilty`` must not become a message
+to nobody.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from node.environment import Environment
+from node.errors import ValidationFailed, nearest
+from node.message import (
+    ATTACHMENT_LIMIT,
+    Message,
+    Performative,
+    RoutingStrategy,
+    attachment_from_json,
+    check,
+    parse_time,
+)
+
+WAIT_LIMIT_S: Final = 300.0
+"""Longest time a request may wait for a reply, in seconds."""
+TTL_LIMIT_S: Final = 7 * 24 * 3600.0
+"""Longest time a message may live, in seconds."""
+ARTIFACT_LIMIT: Final = 16
+"""Most artifacts deployed beside one agent file."""
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+_DURATION: Final = re.compile(r"^(\d{1,9})(s|m|h|d)$")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class _Strict(BaseModel):
+    """Refuses unknown keys, by their nearest valid name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    guess = nearest(str(key)[:80], cls.model_fields)
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key; valid keys are {valid}",
+                        {
+                            "key": str(key)[:80],
+                            "nearest": guess or "",
+                            "valid": ", ".join(sorted(cls.model_fields)),
+                        },
+                    )
+        return data
+
+
+class _StrictBody(_Strict):
+    """The same for JSON bodies, which have types of their own: no text is taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AttachmentBody(_StrictBody):
+    """A file that travels inside a message: a name, and its content as text or base64."""
+
+    name: Label
+    media_type: Label = "application/octet-stream"
+    text: str | None = None
+    base64: str | None = None
+
+
+class MessageBody(_StrictBody):
+    """A FIPA-ACL message to send; exactly one of receiver and capability."""
+
+    performative: Annotated[Label, Field(examples=["request"])] = "request"
+    sender: Annotated[Label | None, Field(description="Defaults to client@NODE.")] = None
+    receiver: Annotated[Label | None, Field(description="name or name@node")] = None
+    capability: Annotated[Label | None, Field(examples=["data-analysis"])] = None
+    content: Annotated[Any, Field(description="Any JSON value.")] = None
+    conversation_id: Label | None = None
+    reply_with: Label | None = None
+    in_reply_to: Label | None = None
+    reply_by: Annotated[Label | None, Field(description="ISO 8601 with an offset.")] = None
+    protocol: Label | None = None
+    language: Label = "json"
+    ontology: Label = "caxton-v1"
+    routing_strategy: Annotated[Label, Field(examples=["best_match", "load_balanced", "broadcast"])] = (
+        "best_match"
+    )
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
+    wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
+    ttl_s: Annotated[float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False)] = None
+
+    def build(self, environment: Environment, node: str) -> Message:
+        """The message as it enters the cluster.
+
+        Raises:
+            ValidationFailed: a field breaks one of the rules every message keeps.
+        """
+        identifier = environment.new_id()
+        message = Message(
+            id=identifier,
+            performative=Performative.parse(self.performative),
+            sender=sender_of(self.sender, node),
+            receiver=self.receiver,
+            capability=self.capability,
+            content=self.content,
+            conversation_id=self.conversation_id or identifier,
+            reply_with=self.reply_with or identifier,
+            in_reply_to=self.in_reply_to,
+            reply_by_s=None if self.reply_by is None else parse_time(self.reply_by),
+            protocol=self.protocol,
+            language=self.language,
+            ontology=self.ontology,
+            routing_strategy=RoutingStrategy.parse(self.routing_strategy),
+            priority=self.priority,
+            timestamp_s=environment.clock.wall(),
+            attachments=tuple(
+                attachment_from_json(a.model_dump(exclude_none=True)) for a in self.attachments
+            ),
+        )
+        check(message)
+        return message
+
+
+def sender_of(sender: str | None, node: str) -> str:
+    """The full address of a client of this node's API.
+
+    Raises:
+        ValidationFailed: the address is of another node, for which this one cannot speak.
+    """
+    if sender is None:
+        return f"client@{node}"
+    name, at, where = sender.partition("@")
+    if at and where != node:
+        raise ValidationFailed(
+            f"the sender {sender[:80]!r} is not of this node",
+            why=f"this is {node!r}, and a node signs only what its own clients and agents send",
+            fix=f"Leave the sender out, or write {name[:80] + '@' + node!r}.",
+            details={"field": "sender"},
+        )
+    return f"{name}@{node}"
+
+
+class DeployBody(_StrictBody):
+    """An agent file to deploy: Markdown with front matter as text, or any file as base64."""
+
+    content: Annotated[str | None, Field(description="The agent file as text.")] = None
+    content_base64: Annotated[str | None, Field(description="The agent file as base64 (a .wasm).")] = None
+    name: Label | None = None
+    workspace: Label = "default"
+    auto_start: bool = True
+    replace: bool = False
+    filename: Annotated[FileName | None, Field(examples=["data_analyzer.md"])] = None
+    artifacts: Annotated[
+        dict[FileName, str],
+        Field(max_length=ARTIFACT_LIMIT, description="File name -> base64 of what it names."),
+    ] = {}
+
+    def file(self) -> bytes:
+        """The agent file.
+
+        Raises:
+            ValidationFailed: none, two, or one that cannot be decoded.
+        """
+        if (self.content is None) == (self.content_base64 is None):
+            raise ValidationFailed(
+                "the request has no agent file",
+                why="exactly one of content and content_base64 must be given",
+                fix="Put the text of the agent file into content.",
+                details={"field": "content"},
+            )
+        if self.content is not None:
+            return self.content.encode()
+        return _decoded("content_base64", self.content_base64 or "")
+
+    def artifact_files(self) -> dict[str, bytes]:
+        """The artifacts, decoded.
+
+        Raises:
+            ValidationFailed: one cannot be.
+        """
+        return {name: _decoded(f"artifacts.{name}", text) for name, text in self.artifacts.items()}
+
+
+def _decoded(field: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise ValidationFailed(
+            f"{field} cannot be decoded",
+            why="it is not base64",
+            fix="Encode it with base64 (RFC 4648).",
+            details={"field": field},
+        ) from None
+
+
+class StopBody(_StrictBody):
+    """How to stop an agent."""
+
+    grace_period_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = 10.0
+
+
+class AgentQuery(_Strict):
+    """Which agents to list."""
+
+    status: Label | None = None
+    capability: Label | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class DeleteQuery(_Strict):
+    """How to delete an agent."""
+
+    force: bool = False
+
+
+class LogQuery(_Strict):
+    """Which log records to show."""
+
+    tail: Annotated[int, Field(ge=1, le=1000)] = 100
+    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
+    level: LogLevel | None = None
+
+    def since_s(self, now_s: float) -> float | None:
+        """The start as Unix seconds.
+
+        Raises:
+            ValidationFailed: it is neither a time nor a duration.
+        """
+        if self.since is None:
+            return None
+        found = _DURATION.match(self.since)
+        if found is None:
+            return parse_time(self.since)
+        return max(0.0, now_s - int(found[1]) * _SECONDS[found[2]])
+
+
+class MessageQuery(_Strict):
+    """Whether to wait for the reply."""
+
+    wait: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
+
+
+class DeadLetterQuery(_Strict):
+    """How many dead letters to show."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class HealthBody(BaseModel):
+    """Whether the node lives and takes messages."""
+
+    status: str
+    version: str
+    node: str
+    agents_count: int
+    uptime: float
+    ready: bool
+
+
+class ReceiptBody(BaseModel):
+    """What became of a message that was sent."""
+
+    message_id: str
+    conversation_id: str
+    routed_to: list[str]
+    routing_strategy: str
+    status: str
+    timestamp: str
+    reply: dict[str, Any] | None = None
+    replies: list[dict[str, Any]] | None = None
+
+
+class ErrorFacts(BaseModel):
+    """The inner shape of an error."""
+
+    code: str
+    message: str
+    why: str
+    fix: str
+    details: dict[str, Any]
+
+
+class ErrorBody(BaseModel):
+    """Every refusal: a stable code, what happened, why, and how to fix it."""
+
+    error: ErrorFacts
+    code: str
+    details: dict[str, Any] | None = None
+    timestamp: str
+    request_id: str

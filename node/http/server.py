@@ -1,0 +1,133 @@
+"""Serves the admin API with Hypercorn's Trio worker on the node's own event loop.
+
+Hypercorn's own accept loop runs all connections in one nursery, so that one malformed HTTP/2 upgrade ends
+the server (and with it the node). The loop is therefore ours: each connection is Hypercorn's, and what
+goes wrong in it ends there.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from fastapi import FastAPI
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
+from hypercorn.utils import wrap_app
+
+from node.environment import Address, Environment, Listener
+from node.errors import AddressInUse
+
+GRACE_S: Final = 3.0
+"""Longest time that running requests may take to end when the node stops, in seconds."""
+KEEP_ALIVE_S: Final = 15
+"""Longest time a connection may idle between requests, or take to send its first, in seconds."""
+CONNECTION_LIMIT: Final = 1024
+"""Most connections at once; more are closed at once."""
+ACCEPT_PAUSE_S: Final = 0.1
+"""Pause when the system refuses to accept (no file descriptor is free), in seconds."""
+
+_LOG: Final = logging.getLogger("caxton.http")
+
+
+async def serve(
+    app: FastAPI,
+    *,
+    environment: Environment,
+    host: str,
+    port: int,
+    shutdown: Callable[[], Awaitable[None]],
+    key: str = "server.port",
+    task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until ``shutdown`` returns, then let running requests end for at most :data:`GRACE_S`.
+
+    Args:
+        app: The application.
+        environment: Clock and network.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        shutdown: Waits for the end.
+        key: The configuration key that an error about the port names.
+        task_status: Is told the bound address.
+
+    Raises:
+        AddressInUse: the port is taken, or the address cannot be bound.
+    """
+    try:
+        listener = await environment.network.listen(host, port)
+    except OSError as error:
+        raise _not_bound(error, host, port, key) from error
+    server = _Server(app, environment)
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(server.accept, listener, connections)
+                task_status.started(listener.address)
+                await shutdown()
+                accepting.cancel_scope.cancel()
+            await listener.aclose()
+            await server.context.terminated.set()
+            connections.cancel_scope.deadline = environment.clock.now() + GRACE_S
+    finally:
+        with trio.CancelScope(shield=True):  # closing a listening socket does not wait for anybody
+            await listener.aclose()
+
+
+class _Server:
+    """The connections of one listener."""
+
+    def __init__(self, app: FastAPI, environment: Environment) -> None:
+        self._config = _settings()
+        self._app: AppWrapper = wrap_app(app, self._config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]
+        self._clock = environment.clock
+        self._open = 0
+        self.context = WorkerContext(None)
+
+    async def accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        """Accept for ever; each connection gets a task of its own."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                _LOG.warning("no connection can be accepted: %s", error)
+                await self._clock.sleep(ACCEPT_PAUSE_S)
+                continue
+            if self._open >= CONNECTION_LIMIT:
+                await trio.aclose_forcefully(stream)
+                continue
+            self._open += 1
+            connections.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        try:
+            state = ConnectionState(LifespanState())
+            await TCPServer(self._app, self._config, self.context, state, stream)  # type: ignore[arg-type]
+        except* Exception as errors:
+            _LOG.info("a connection ended in an error: %r", errors.exceptions[0])
+        finally:
+            self._open -= 1
+
+
+def _settings() -> Config:
+    config = Config()
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+def _not_bound(error: OSError, host: str, port: int, key: str) -> AddressInUse:
+    taken = error.errno == errno.EADDRINUSE
+    return AddressInUse(
+        f"the admin API cannot listen on {host}:{port}",
+        why="another process listens there" if taken else str(error),
+        fix=f"Stop that process, or set {key} to another port (0 takes a free one).",
+        details={"key": key, "host": host, "port": port},
+    )

@@ -1,0 +1,261 @@
+"""What the admin API is handed: the rooms of the node, each by the few verbs that HTTP needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from node.cluster.provider import Provider
+from node.environment import Environment
+from node.message import Message
+from node.security.permissions import Permission
+from node.telemetry.tracing import Tracing
+
+
+class Rendered(Protocol):
+    """Anything that knows its own form in the public API."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        ...
+
+
+class SentMessage(Protocol):
+    """What the bus says of a message it has durably accepted (``messaging.bus.Receipt``)."""
+
+    @property
+    def message_id(self) -> str:
+        """The message."""
+        ...
+
+    @property
+    def conversation_id(self) -> str:
+        """Its conversation."""
+        ...
+
+    @property
+    def routed_to(self) -> tuple[str, ...]:
+        """The agents it was given to; none yet while it waits for a provider."""
+        ...
+
+    @property
+    def routing_strategy(self) -> str:
+        """How they were chosen."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """The state of its delivery."""
+        ...
+
+    @property
+    def timestamp_s(self) -> float:
+        """Unix time in seconds at which it was accepted."""
+        ...
+
+
+class MessageBus(Protocol):
+    """The verbs of ``messaging.bus.Bus`` that HTTP calls."""
+
+    async def accept(
+        self, message: Message, *, traceparent: str = "", ttl_s: float | None = None
+    ) -> SentMessage:
+        """Take a message durably."""
+        ...
+
+    async def request(self, message: Message, *, timeout_s: float, traceparent: str = "") -> Message:
+        """Take a message and wait for its reply."""
+        ...
+
+    async def gather(
+        self, message: Message, *, timeout_s: float, quorum: int | None = None, traceparent: str = ""
+    ) -> Sequence[Message]:
+        """Broadcast and wait for the replies."""
+        ...
+
+    async def history(self, message_id: str) -> Rendered:
+        """What became of a message."""
+        ...
+
+    async def conversation(self, conversation_id: str) -> Any:
+        """The messages of a conversation."""
+        ...
+
+    async def dead_letters(self, limit: int) -> Any:
+        """What could not be delivered, newest first."""
+        ...
+
+    def unsettled_by_node(self) -> Mapping[str, int]:
+        """How many messages each node has not settled yet."""
+        ...
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts and sizes."""
+        ...
+
+
+class AgentView(Rendered, Protocol):
+    """One deployed agent (``agents.supervisor.AgentInfo``)."""
+
+    @property
+    def status(self) -> str:
+        """starting, running, stopped, error or restarting."""
+        ...
+
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """What it offers."""
+        ...
+
+
+class Agents(Protocol):
+    """The verbs of ``agents.supervisor.AgentSupervisor`` that HTTP calls."""
+
+    async def deploy(
+        self,
+        content: bytes,
+        *,
+        filename: str = "",
+        artifacts: Mapping[str, bytes] = ...,
+        name: str | None = None,
+        workspace: str = "default",
+        replace: bool = False,
+        auto_start: bool = True,
+    ) -> AgentView:
+        """Deploy an agent file."""
+        ...
+
+    def list(self) -> Sequence[AgentView]:
+        """All agents of this node."""
+        ...
+
+    def get(self, agent: str) -> AgentView:
+        """The agent of that name or id; raises AgentNotFound."""
+        ...
+
+    async def stop(self, agent: str, *, grace_s: float) -> Any:
+        """Stop it."""
+        ...
+
+    async def start(self, agent: str) -> Any:
+        """Start it again."""
+        ...
+
+    async def delete(self, agent: str, *, force: bool) -> None:
+        """Remove it."""
+        ...
+
+    def logs(
+        self, agent: str, *, tail: int, since_s: float | None = None, level: str | None = None
+    ) -> Sequence[Rendered]:
+        """Its last log records, oldest first."""
+        ...
+
+
+class Members(Protocol):
+    """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
+
+    def members(self) -> Sequence[Rendered]:
+        """All members known."""
+        ...
+
+    @property
+    def partition_state(self) -> str:
+        """Whether this node sees a majority."""
+        ...
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts and sizes."""
+        ...
+
+
+class Capabilities(Protocol):
+    """The verbs of ``cluster.registry.CapabilityRegistry`` that HTTP calls."""
+
+    def capabilities(self) -> Sequence[tuple[str, Sequence[Provider]]]:
+        """Every capability known and who offers it."""
+        ...
+
+    def providers(self, capability: str) -> Sequence[Provider]:
+        """Who offers this one."""
+        ...
+
+    def related(self, capability: str) -> Sequence[tuple[str, int]]:
+        """Capabilities with a name like this one, and how many agents offer each."""
+        ...
+
+
+class Caller(Protocol):
+    """Who makes a request (``security.tokens.Principal``)."""
+
+    def require(self, permission: Permission) -> None:
+        """Let the request pass only with ``permission``; raises Forbidden."""
+        ...
+
+
+class TokenCheck(Protocol):
+    """The verb of ``security.tokens.Tokens`` that HTTP calls."""
+
+    def authenticate(self, token: str | None) -> Caller:
+        """Whose token this is; raises Unauthorized."""
+        ...
+
+
+class ServerSettings(Protocol):
+    """The part of ``config.NodeConfig.server`` that HTTP reads."""
+
+    @property
+    def request_limit_bytes(self) -> int:
+        """Largest request body."""
+        ...
+
+
+class HttpConfig(Protocol):
+    """The part of ``config.NodeConfig`` that HTTP reads."""
+
+    @property
+    def server(self) -> ServerSettings:
+        """The admin API."""
+        ...
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeServices:
+    """The rooms of one node, wired by ``node.node``.
+
+    Args:
+        environment: Clock and ids.
+        config: The node's configuration.
+        node: The node's name.
+        membership: Who is in the cluster.
+        registry: Who offers what.
+        bus: Takes messages.
+        supervisor: Runs agents.
+        storage: The node's database; HTTP shows only what ``statistics`` says of it.
+        tokens: Says who a caller is.
+        tracing: Starts the span of a request.
+        started_at: Monotonic seconds at which the node started.
+        shutdown: Ends the node gracefully; returns at once.
+        statistics: What every room counts, for ``GET /status``.
+        ready: Whether the node takes messages already.
+    """
+
+    environment: Environment
+    config: HttpConfig
+    node: str
+    membership: Members
+    registry: Capabilities
+    bus: MessageBus
+    supervisor: Agents
+    storage: object
+    tokens: TokenCheck
+    tracing: Tracing
+    started_at: float
+    shutdown: Callable[[], None]
+    statistics: Callable[[], dict[str, Any]]
+    ready: Callable[[], bool] = _always

@@ -1,0 +1,252 @@
+"""Rooms of a node, reduced to what the admin API asks of them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import trio
+
+from node.cluster.provider import Provider
+from node.environment import Environment, SystemClock, SystemNetwork, ThreadWorkers
+from node.errors import AgentAlreadyExists, AgentInvalid, AgentNotFound, MessageNotFound, NoReply
+from node.http.app import create_app
+from node.http.services import NodeServices
+from node.message import Message, Performative
+from node.security.tokens import Tokens
+from node.telemetry.tracing import Tracing
+
+NODE = "alpha"
+ADMIN, SENDER, VIEWER = "caxton_admin", "caxton_sender", "caxton_viewer"
+START = 1_700_000_000.0
+
+
+class TrioClock(SystemClock):
+    """Trio's (mock) clock; what it calls the date never changes."""
+
+    def wall(self) -> float:
+        return START
+
+
+class SeededRandomness:
+    def __init__(self) -> None:
+        self._source = random.Random(0)
+
+    def token(self, size: int) -> bytes:
+        return self._source.randbytes(size)
+
+    def stream(self, purpose: str) -> random.Random:
+        return random.Random(purpose)
+
+
+@dataclass
+class Shown:
+    body: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return self.body
+
+
+@dataclass
+class Receipt:
+    message_id: str
+    conversation_id: str
+    routed_to: tuple[str, ...] = ("worker@beta",)
+    routing_strategy: str = "best_match"
+    status: str = "accepted"
+    timestamp_s: float = START
+
+
+class FakeBus:
+    def __init__(self) -> None:
+        self.accepted: list[tuple[Message, str, float | None]] = []
+        self.error: Exception | None = None
+        self.delay_s = 0.0
+
+    def _reply(self, message: Message, sender: str) -> Message:
+        return Message(
+            id=f"re-{message.id}",
+            performative=Performative.INFORM,
+            sender=sender,
+            receiver=message.sender,
+            content={"echo": message.content},
+            conversation_id=message.conversation_id,
+            reply_with="r",
+            in_reply_to=message.reply_with,
+        )
+
+    async def accept(self, message: Message, *, traceparent: str = "", ttl_s: float | None = None) -> Receipt:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        self.accepted.append((message, traceparent, ttl_s))
+        return Receipt(message.id, message.conversation_id)
+
+    async def request(self, message: Message, *, timeout_s: float, traceparent: str = "") -> Message:
+        await self.accept(message, traceparent=traceparent)
+        if self.delay_s > timeout_s:
+            await TrioClock().sleep(timeout_s)
+            raise NoReply("no reply came", why=f"{timeout_s} s passed")
+        await TrioClock().sleep(self.delay_s)
+        return self._reply(message, "worker@beta")
+
+    async def gather(
+        self, message: Message, *, timeout_s: float, quorum: int | None = None, traceparent: str = ""
+    ) -> list[Message]:
+        await self.accept(message, traceparent=traceparent)
+        return [self._reply(message, "worker@beta"), self._reply(message, "worker@gamma")]
+
+    async def history(self, message_id: str) -> Shown:
+        for message, _, _ in self.accepted:
+            if message.id == message_id:
+                return Shown(message.as_json() | {"routed_to": ["worker@beta"], "history": []})
+        raise MessageNotFound(f"no message {message_id[:80]!r}")
+
+    async def conversation(self, conversation_id: str) -> list[Message]:
+        return [m for m, _, _ in self.accepted if m.conversation_id == conversation_id]
+
+    async def dead_letters(self, limit: int) -> list[Shown]:
+        return [Shown({"message_id": str(n)}) for n in range(3)][:limit]
+
+    def unsettled_by_node(self) -> Mapping[str, int]:
+        return {"beta": 2}
+
+    def statistics(self) -> Mapping[str, Any]:
+        return {"outbox": len(self.accepted)}
+
+
+@dataclass
+class Agent:
+    name: str
+    capabilities: tuple[str, ...] = ("echo",)
+    status: str = "running"
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "status": self.status, "capabilities": list(self.capabilities)}
+
+
+class FakeAgents:
+    def __init__(self) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.forced = False
+
+    async def deploy(
+        self,
+        content: bytes,
+        *,
+        filename: str = "",
+        artifacts: Mapping[str, bytes] = {},
+        name: str | None = None,
+        workspace: str = "default",
+        replace: bool = False,
+        auto_start: bool = True,
+    ) -> Agent:
+        if content == b"broken":
+            raise AgentInvalid("the agent file is broken", details={"problems": [{"line": 2, "column": 1}]})
+        agent = Agent(name or "from-file", files={filename: content, **artifacts})
+        if agent.name in self.agents and not replace:
+            raise AgentAlreadyExists(f"{agent.name} is there already", fix="Use replace.")
+        self.agents[agent.name] = agent
+        return agent
+
+    def list(self) -> Sequence[Agent]:
+        return [self.agents[name] for name in sorted(self.agents)]
+
+    def get(self, agent: str) -> Agent:
+        if agent not in self.agents:
+            raise AgentNotFound(f"no agent {agent[:80]!r}")
+        return self.agents[agent]
+
+    async def stop(self, agent: str, *, grace_s: float) -> None:
+        self.get(agent).status = "stopped"
+
+    async def start(self, agent: str) -> None:
+        self.get(agent).status = "running"
+
+    async def delete(self, agent: str, *, force: bool) -> None:
+        self.forced = force
+        del self.agents[self.get(agent).name]
+
+    def logs(
+        self, agent: str, *, tail: int, since_s: float | None = None, level: str | None = None
+    ) -> Sequence[Shown]:
+        self.get(agent)
+        record = {"message": "hello", "since_s": since_s, "level": level or "info", "timestamp_s": START}
+        return [Shown(record)] * min(tail, 2)
+
+
+class FakeMembers:
+    partition_state = "healthy"
+
+    def members(self) -> list[Shown]:
+        return [Shown({"name": "alpha", "state": "alive"}), Shown({"name": "beta", "state": "suspect"})]
+
+    def statistics(self) -> dict[str, int]:
+        return {"alive": 1}
+
+
+class FakeRegistry:
+    def capabilities(self) -> list[tuple[str, list[Provider]]]:
+        return [("echo", [Provider("worker", "beta", "1.0.0", ("echo",))])]
+
+    def providers(self, capability: str) -> list[Provider]:
+        return dict(self.capabilities()).get(capability, [])
+
+    def related(self, capability: str) -> list[tuple[str, int]]:
+        return [("echo", 1)]
+
+
+@dataclass(frozen=True)
+class Server:
+    request_limit_bytes: int = 4096
+
+
+@dataclass(frozen=True)
+class Config:
+    server: Server = Server()
+
+
+class World:
+    """One node's admin API over fakes."""
+
+    def __init__(
+        self, *, dev_mode: bool = False, tracing: Tracing | None = None, limit_bytes: int = 4096
+    ) -> None:
+        self.bus, self.agents, self.stopped = FakeBus(), FakeAgents(), 0
+        self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
+        roles = [(t.removeprefix("caxton_"), t) for t in (ADMIN, SENDER, VIEWER)]
+        tokens = Tokens(
+            [(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in roles],
+            dev_mode=dev_mode,
+        )
+        self.services = NodeServices(
+            environment=self.environment,
+            config=Config(Server(limit_bytes)),
+            node=NODE,
+            membership=FakeMembers(),
+            registry=FakeRegistry(),
+            bus=self.bus,
+            supervisor=self.agents,
+            storage=None,
+            tokens=tokens,
+            tracing=tracing or Tracing.off(),
+            started_at=0.0,
+            shutdown=self._shutdown,
+            statistics=lambda: {"storage": {"bytes": 1}},
+        )
+        self.app = create_app(self.services)
+
+    def _shutdown(self) -> None:
+        self.stopped += 1
+
+    def client(
+        self, token: str | None = ADMIN, *, address: str = "127.0.0.1", host: str = "127.0.0.1:8080"
+    ) -> httpx.AsyncClient:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        transport = httpx.ASGITransport(self.app, client=(address, 40_000))
+        return httpx.AsyncClient(transport=transport, base_url=f"http://{host}/api/v1", headers=headers)
