@@ -211,9 +211,9 @@ class MemberTable:
         ]
         return rng.sample(candidates, min(count, len(candidates)))
 
-    def reap(self, before: float) -> list[Record]:
-        """Drop dead and departed members that changed before a time; remember the dead's address."""
-        reaped = [r for r in self._records.values() if not r.is_up and r.changed_at <= before]
+    def reap(self, now: float, after_s: float) -> list[Record]:
+        """Drop members that have been dead or gone for so long; remember the dead's address."""
+        reaped = [r for r in self._records.values() if not r.is_up and r.changed_at + after_s <= now]
         for record in reaped:
             del self._records[record.alive.name]
             if record.state is State.DEAD:
@@ -227,9 +227,10 @@ class MemberTable:
         dead = [r.alive.address for r in self._records.values() if r.state is State.DEAD]
         return list(dict.fromkeys([*dead, *self._remembered.values()]))
 
-    def next_reap(self) -> float | None:
-        """Return when the longest dead or departed member changed, if there is one."""
-        return min((r.changed_at for r in self._records.values() if not r.is_up), default=None)
+    def next_reap(self, after_s: float) -> float | None:
+        """Return when `reap` next has something to drop."""
+        # The same sum as in `reap`: a rounding difference would fire a timer that does nothing.
+        return min((r.changed_at + after_s for r in self._records.values() if not r.is_up), default=None)
 
     def statistics(self) -> dict[str, int]:
         """Count members by state, and remembered addresses."""

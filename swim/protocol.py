@@ -89,16 +89,16 @@ class Swim:
         has_left: whether a goodbye has been said for long enough; nothing happens afterwards.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (the seven parts of a member, in their fixed order)
         self,
         config: SwimConfig,
         identity: Identity,
         authority: Authority,
-        *,
         address: Address,
         meta: bytes,
         replicated: Replicated,
         rng: random.Random,
+        *,
         entropy: Callable[[int], bytes],
         gossip_keys: Sequence[bytes] = (),
     ) -> None:
@@ -274,7 +274,8 @@ class Swim:
         times = [
             self._gossip_at, self._push_pull_at, self._reconnect_at, self._leave_until,
             self._prober.next_timer(), self._learning.next_timer(), self._streams.next_timer(),
-            self._seeds.next_timer(), self._replicated.next_timer(), self._next_reap(),
+            self._seeds.next_timer(), self._replicated.next_timer(),
+            self._table.next_reap(self.config.reap_after_s),
         ]  # fmt: skip
         return min(time for time in times if time is not None)
 
@@ -438,7 +439,11 @@ class Swim:
             if message.target != self.name:
                 self._counts["dropped_wrong_target"] += 1
                 return
-            self.send(source, [Ack(message.sequence, self.name, self.root())], record)
+            answer: list[Message] = [Ack(message.sequence, self.name, self.root())]
+            if record is not None and source != record.alive.address:
+                # Perhaps an older process under a name that has moved on: it shall learn of that.
+                answer.append(record.alive)
+            self.send(source, answer, record)
             self._compare_root(record, message.root, now)
             if record is None and now >= self._meet_after:
                 self._meet_after = now + self.config.probe_interval_s
@@ -513,16 +518,9 @@ class Swim:
                     self._events.append(event)
 
     def _reap(self, now: float) -> None:
-        due = self._next_reap()
-        if due is None or due > now:
-            return
-        for record in self._table.reap(now - self.config.reap_after_s):
+        for record in self._table.reap(now, self.config.reap_after_s):
             self._replicated.forget(record.alive.name)
             self._events.append(MemberReaped(record.view()))
-
-    def _next_reap(self) -> float | None:
-        changed_at = self._table.next_reap()
-        return None if changed_at is None else changed_at + self.config.reap_after_s
 
     def _finish_leaving(self, now: float) -> None:
         if self._leave_until is not None and now >= self._leave_until:

@@ -1,6 +1,6 @@
 """A small real network and clock for the driver's tests: loopback sockets, real time."""
 
-# ruff: noqa: TID251, ASYNC110 (the network and the clock that the driver is handed are real here)
+# ruff: noqa: TID251 (the network and the clock that the driver is handed are real here)
 
 import time
 
