@@ -15,6 +15,8 @@ from swim.messages import ROOT_BYTES, MapFrame, Statement, Suspect
 
 FRAME_HEADER_BYTES: Final = 8
 """What a map frame costs beyond its bytes: array, code and length."""
+MIN_MAP_BYTES: Final = 64
+"""With less room than this the map is not asked."""
 
 
 class Replicated(Protocol):
@@ -210,14 +212,9 @@ class Piggyback:
         return taken
 
     def _map_frames(self, room: int, members: int) -> list[bytes]:
-        frames: list[bytes] = []
-        while room > FRAME_HEADER_BYTES + 64 and len(frames) < 16:
-            limit = min(room - FRAME_HEADER_BYTES, self._max_map_frame_bytes)
-            # Frames are asked for one packetful at a time; each costs a header of its own.
-            units = self._replicated.broadcasts(limit, members)
-            if not units:
-                break
-            encoded = [encode_message(MapFrame(unit)) for unit in units]
-            frames += encoded
-            room -= sum(map(len, encoded))
-        return frames
+        """Ask the map once: each call counts as a transmission of all that it returns."""
+        limit = room - FRAME_HEADER_BYTES
+        if limit < MIN_MAP_BYTES:
+            return []
+        frames = self._replicated.broadcasts(min(limit, self._max_map_frame_bytes), members)
+        return [encode_message(MapFrame(frame)) for frame in frames]

@@ -42,7 +42,6 @@ class SwimConfig:
         gossip_interval_s: how often waiting rumours and map units are sent on. Silent when
             nothing waits.
         gossip_nodes: how many random members each gossip tick reaches.
-        gossip_packets: most datagrams for one member in one tick, when many map units wait.
         gossip_to_dead_s: how long a dead member is still told news, so that it can refute.
         retransmit_mult: each rumour is sent this many times log10 of the cluster's size. Below 3
             rumours get lost; above 6 it is only traffic.
@@ -81,7 +80,6 @@ class SwimConfig:
     lag_warning_s: float = 0.25
     gossip_interval_s: float = 0.2
     gossip_nodes: int = 3
-    gossip_packets: int = 4
     gossip_to_dead_s: float = 30.0
     retransmit_mult: float = 4.0
     push_pull_interval_s: float = 30.0
@@ -119,7 +117,7 @@ class SwimConfig:
             (0 < self.join_retry_initial_s <= self.join_retry_max_s, "join_retry_initial_s exceeds the max"),
             (min(self.gossip_interval_s, self.push_pull_interval_s, self.reconnect_interval_s,
                  self.reap_after_s, self.stream_timeout_s) > 0, "intervals must be positive"),
-            (min(self.gossip_nodes, self.gossip_packets, self.max_streams, self.max_members,
+            (min(self.gossip_nodes, self.max_streams, self.max_members,
                  self.max_rumours, self.max_seeds) >= 1, "counts and caps must be at least 1"),
             (0 <= self.max_meta_bytes <= 512, "max_meta_bytes must be 0 to 512"),
             (64 <= self.max_map_frame_bytes <= 1_150, "max_map_frame_bytes must be 64 to 1150"),

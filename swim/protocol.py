@@ -62,8 +62,6 @@ BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - ENVELOPE_BYTES
 """Room for messages in one datagram."""
 MAX_REBASES: Final = 3
 """How often a leftover of a past life is outbid before it is taken for a live duplicate."""
-FULL_PACKET: Final = 0.7
-"""A gossip packet filled to this share suggests that more waits."""
 MAX_GOODBYES: Final = 64
 """Members told directly that we leave; the others hear it by rumour."""
 
@@ -498,11 +496,8 @@ class Swim:
             self._rng, self.config.gossip_nodes, dead_since=now - self.config.gossip_to_dead_s
         )
         for record in targets:
-            for _ in range(self.config.gossip_packets):
-                encoded = self._piggyback.fill(BODY_BYTES, members=members, transmissions=transmissions)
-                self._send_encoded(record.alive.address, encoded)
-                if sum(map(len, encoded)) < FULL_PACKET * BODY_BYTES:
-                    break
+            encoded = self._piggyback.fill(BODY_BYTES, members=members, transmissions=transmissions)
+            self._send_encoded(record.alive.address, encoded)
 
     def _reconnect(self, now: float) -> None:
         lost = self._table.lost_addresses()
