@@ -284,7 +284,7 @@ def world() -> World:
     ),
 )
 def test_no_request_gets_a_5xx(
-    world: World, method: str, path: str, query: bytes, body: bytes, content_type: bytes
+    *, world: World, method: str, path: str, query: bytes, body: bytes, content_type: bytes
 ) -> None:
     async def run() -> None:
         sent: list[dict[str, object]] = []
