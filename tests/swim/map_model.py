@@ -4,6 +4,7 @@ import random
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from swim import strict_cbor
 from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential
 from swim.replicated import Limits, Replicated
 
@@ -27,6 +28,11 @@ def identity(name: str, not_after: float = NEVER) -> Ed25519Identity:
         not_after=not_after,
     )
     return Ed25519Identity(name, key, credential)
+
+
+def push(*pushed: bytes, horizon: int = 0) -> bytes:
+    """Return a frame with units, from a sender that stands at `horizon`."""
+    return strict_cbor.encode([1, horizon, bytes(8), list(pushed)])
 
 
 class Peers:

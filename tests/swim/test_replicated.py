@@ -21,7 +21,7 @@ from swim.map_events import (
 from swim.owner_maps import OwnerMaps, OwnMap
 from swim.replicated import Limits, StateError
 from swim.unit_queue import UnitQueue, max_transmissions
-from tests.swim.map_model import CLUSTER, MAX_FRAME_BYTES, Peers, authority, identity
+from tests.swim.map_model import CLUSTER, MAX_FRAME_BYTES, Peers, authority, identity, push
 
 fast = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -117,7 +117,9 @@ def test_a_lost_disk_converges_even_if_no_peer_was_asked_first(seed: int) -> Non
     peers["a"].put("new", b"1")
     peers.settle()
     duplicates = [e for e in peers["a"].events() if isinstance(e, DuplicateIdentity)]
-    if [event.stays for event in duplicates] == [False]:  # it stops with an error; its next start has learned the counter
+    if [event.stays for event in duplicates] == [
+        False
+    ]:  # it stops with an error; its next start has learned the counter
         peers.boot("a", counter=1, stored=peers["a"].export())
         peers["a"].put("new", b"1")
         peers.settle()
@@ -185,10 +187,6 @@ def test_a_half_arrived_generation_does_not_look_like_a_deletion() -> None:
         assert len(list(peers["b"].entries())) == 100
     assert peers["b"].own_units() != []
     assert sorted(u for u in peers["b"].export() if u in reborn.own_units()) == sorted(reborn.own_units())
-
-
-def push(*pushed: bytes, horizon: int = 0) -> bytes:
-    return strict_cbor.encode([1, horizon, bytes(8), list(pushed)])
 
 
 def test_a_reaped_owner_does_not_come_back_by_hearsay() -> None:

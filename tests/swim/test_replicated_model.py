@@ -1,29 +1,33 @@
 """Holds the replicated maps to convergence, whatever happens to three nodes; and the test to that."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from swim import units
+from swim import anti_entropy, cluster_map, units
 from swim.cluster_map import ClusterMap
-from swim.hlc import ClockSkewError, ClockWatch
+from swim.hlc import ClockSkewError
 from swim.map_events import BehindHorizon, DuplicateIdentity, Rebased
-from swim.owner_maps import OwnerMap, OwnerMaps
-from swim.publisher import Publisher
-from tests.swim.map_model import MAX_FRAME_BYTES, Peers
+from swim.owner_maps import Held, OwnerMap, OwnerMaps
+from swim.publisher import Publisher, StateError
+from tests.swim.map_model import MAX_FRAME_BYTES, Peers, push
 
 NAMES = ("a", "b", "c")
+CLUSTER_KEYS = ("x", "y", "z")
+KEYS = tuple(f"key-{number}" for number in range(12))
 names = st.sampled_from(NAMES)
-keys = st.sampled_from([f"key-{number}" for number in range(12)])
-cluster_keys = st.sampled_from(["x", "y", "z"])
-values = st.binary(min_size=1, max_size=2).map(lambda seed: seed * 120)
+keys = st.sampled_from(KEYS)
+cluster_keys = st.sampled_from(CLUSTER_KEYS)
+values = st.binary(min_size=1, max_size=2).map(lambda seed: seed * 200)
 
-Write = tuple[int, str, bytes | None]
-"""(stamp, author, value) of a write of the cluster map."""
+Rank = tuple[units.Generation, int]
+Write = tuple[int, str, bytes, bytes | None]
+"""(stamp, author, digest, value) of a write of the cluster map."""
 
 
 class ThreeNodes(RuleBasedStateMachine):
@@ -37,39 +41,41 @@ class ThreeNodes(RuleBasedStateMachine):
         self.disks: dict[str, list[bytes]] = {name: [] for name in NAMES}
         self.counters = dict.fromkeys(NAMES, 1)
         self.generations: dict[str, units.Generation] = {}
+        self.seen: dict[tuple[str, str, str], Rank] = {}  # reader, owner, key
+        self.ranks: dict[bytes, Rank] = {}
+        self.held_up: list[tuple[str, bytes]] = []
         for name in NAMES:
             self.peers[name].set_roster(NAMES)
 
+    @initialize(busy=st.booleans())
+    def begin(self, busy: bool) -> None:
+        if busy:
+            for name, cluster_key in zip(NAMES, CLUSTER_KEYS, strict=True):
+                self.put(name, {key: key.encode() * 40 for key in KEYS[::2]})
+                self.cluster_put(name, cluster_key, b"begin")
+            self.time_passes(3)
+
     # What a user does
 
-    @rule(name=names, key=keys, value=values)
-    def put(self, name: str, key: str, value: bytes) -> None:
-        self.revive(name)
-        self.peers[name].put(key, value)
-        self.owned[name][key] = value
+    @rule(name=names, entries=st.dictionaries(keys, values, min_size=1, max_size=8))
+    def put(self, name: str, entries: dict[str, bytes]) -> None:
+        for key, value in entries.items():
+            self.peers[name].put(key, value)
+            self.owned[name][key] = value
 
-    @rule(name=names, key=keys)
-    def delete(self, name: str, key: str) -> None:
-        self.revive(name)
-        self.peers[name].delete(key)
-        self.owned[name].pop(key, None)
+    @rule(name=names, several=st.lists(keys, min_size=1, max_size=8))
+    def delete(self, name: str, several: list[str]) -> None:
+        for key in several:
+            self.peers[name].delete(key)
+            self.owned[name].pop(key, None)
 
     @rule(name=names, key=cluster_keys, value=values)
     def cluster_put(self, name: str, key: str, value: bytes) -> None:
-        try:
-            stamp = self.peers[name].cluster_put(key, value, self.peers.wall_of(name))
-        except ClockSkewError:
-            return
-        self.writes.setdefault(key, []).append((stamp, name, value))
+        self.cluster_write(name, key, value)
 
     @rule(name=names, key=cluster_keys)
     def cluster_delete(self, name: str, key: str) -> None:
-        try:
-            stamp = self.peers[name].cluster_delete(key, self.peers.wall_of(name))
-        except ClockSkewError:
-            return
-        if stamp is not None:
-            self.writes.setdefault(key, []).append((stamp, name, None))
+        self.cluster_write(name, key, None)
 
     # What happens to the nodes
 
@@ -80,7 +86,7 @@ class ThreeNodes(RuleBasedStateMachine):
             self.settle_accounts()
 
     @rule(name=names)
-    def lose_a_frame(self, name: str) -> None:
+    def lose_frames(self, name: str) -> None:
         self.peers[name].broadcasts(1200, 3)
 
     @rule(one=names, other=names, at=st.integers(0, 1150), bit=st.integers(0, 7))
@@ -88,14 +94,29 @@ class ThreeNodes(RuleBasedStateMachine):
         for frame in self.peers[one].broadcasts(1200, 3):
             altered = bytearray(frame)
             altered[-1 - at % len(frame)] ^= 1 << bit
-            self.peers[other].receive(
-                one, bytes(altered), self.peers.now, self.peers.wall_of(other)
-            )
+            self.hand_over(one, other, bytes(altered))
 
-    @rule(seconds=st.sampled_from([0.5, 3.0, 20.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.peers.advance(seconds)
-        self.settle_accounts()
+    @rule(one=names)
+    def hold_up_frames(self, one: str) -> None:
+        """Let the network keep frames, with all that a node says of itself, for later."""
+        horizon = self.peers[one]._cluster.horizon
+        self.held_up += [(one, frame) for frame in self.peers[one].broadcasts(1200, 3)]
+        for unit in self.peers[one].own_units() + self.peers[one]._cluster.units():
+            self.held_up.append((one, push(unit, horizon=horizon)))
+        del self.held_up[:-40]
+
+    @rule(other=names, which=st.lists(st.integers(0, 39), min_size=1, max_size=12))
+    def deliver_late(self, other: str, which: list[int]) -> None:
+        for number in which:
+            if self.held_up:
+                one, frame = self.held_up[number % len(self.held_up)]
+                self.hand_over(one, other, frame)
+
+    @rule(seconds=st.integers(1, 12))
+    def time_passes(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.peers.settle(rounds=1)
+            self.settle_accounts()
 
     @rule(name=names)
     def partition(self, name: str) -> None:
@@ -131,6 +152,7 @@ class ThreeNodes(RuleBasedStateMachine):
     def reap(self, name: str, reaped: str) -> None:
         self.peers[name].forget(reaped)
         if name != reaped:
+            self.forget_what_was_seen(name, reaped)
             assert reaped not in self.peers[name].owners()
 
     @rule(name=names, reaped=names)
@@ -156,6 +178,20 @@ class ThreeNodes(RuleBasedStateMachine):
         for name in NAMES:
             assert self.map_of(name, name) == self.owned[name]
 
+    @invariant()
+    def no_reader_goes_back(self) -> None:
+        """What a reader was told by a newer bucket is never again answered by an older one."""
+        for reader in NAMES:
+            for owner in NAMES:
+                found = self.peers[reader]._maps._owners.get(owner)
+                if found is None:
+                    continue
+                for key in KEYS:
+                    held = found.deciding(key)
+                    rank = self.rank_of(held) if held else ((0, b""), 0)
+                    assert rank >= self.seen.get((reader, owner, key), ((0, b""), 0))
+                    self.seen[reader, owner, key] = rank
+
     # What holds in the end
 
     def teardown(self) -> None:
@@ -167,33 +203,48 @@ class ThreeNodes(RuleBasedStateMachine):
                 if other != name:
                     self.peers[name].observe_clock(other, 0.0)
         self.peers.advance(200.0)  # until stamps from the future are not any more
-        for _ in range(80):
-            self.peers.settle(rounds=1)
-            self.settle_accounts()
-            for name in NAMES:
-                self.revive(name)
+        self.time_passes(60)
         assert self.peers.agree()
         assert self.peers["a"].export() == self.peers["b"].export() == self.peers["c"].export()
         for reader in NAMES:
             assert self.peers[reader].statistics()["behind_horizon"] == 0
             for owner in NAMES:
                 assert self.map_of(reader, owner) == self.owned[owner]
-            for key in ("x", "y", "z"):
-                last = max(self.writes.get(key, []), default=(0, "", None))
-                assert self.peers[reader].cluster_get(key) == last[2]
+            for key in CLUSTER_KEYS:
+                last = max(self.writes.get(key, []), default=(0, "", b"", None))
+                assert self.peers[reader].cluster_get(key) == last[3]
 
     # The model
 
+    def hand_over(self, one: str, other: str, frame: bytes) -> None:
+        if one != other:
+            self.peers[other].receive(one, frame, self.peers.now, self.peers.wall_of(other))
+            self.settle_accounts()
+
     def map_of(self, reader: str, owner: str) -> dict[str, bytes]:
-        return {
-            key: value for name, key, value in self.peers[reader].entries() if name == owner
-        }
+        return {key: value for name, key, value in self.peers[reader].entries() if name == owner}
+
+    def rank_of(self, held: Held) -> Rank:
+        """Return what the owner signed, whatever the code under test makes of it."""
+        if held.digest not in self.ranks:
+            bucket = units.decode(held.data, max_bytes=2000)
+            assert isinstance(bucket, units.Bucket)
+            self.ranks[held.digest] = (bucket.generation, bucket.version)
+        return self.ranks[held.digest]
+
+    def forget_what_was_seen(self, reader: str, owner: str) -> None:
+        for key in KEYS:
+            self.seen.pop((reader, owner, key), None)
 
     def restart(self, name: str, *, counter: int, stored: list[bytes]) -> None:
-        self.generations.pop(name, None)  # of a lost disk, until peers have been heard
+        before = self.generations.pop(name, (0, b""))
+        for owner in NAMES:
+            self.forget_what_was_seen(name, owner)
         node = self.peers.boot(name, counter=counter, stored=stored)
         node.set_roster(NAMES)
         assert node.generation is not None
+        if counter:  # with a lost disk, the counter is learned only once peers have been heard
+            assert node.generation > before
         self.counters[name] = node.generation[0]
         self.owned[name] = {}
         self.forget_lost_writes()
@@ -201,9 +252,7 @@ class ThreeNodes(RuleBasedStateMachine):
     def revive(self, name: str) -> None:
         """Do what an operator or a service manager does when the node has stopped."""
         if self.peers[name].statistics()["is_stopped"]:
-            self.restart(
-                name, counter=self.counters[name], stored=self.peers[name].export()
-            )
+            self.restart(name, counter=self.counters[name], stored=self.peers[name].export())
 
     def settle_accounts(self) -> None:
         """Write down what nodes report, as a node and its disk would."""
@@ -218,21 +267,41 @@ class ThreeNodes(RuleBasedStateMachine):
 
     def forget_lost_writes(self) -> None:
         """Forget the writes that only a crashed node, or one behind the horizon, knew."""
+        self.held_up = [(one, frame) for one, frame in self.held_up if not has_register(frame)]
         horizon = max(node._cluster.horizon for node in self.peers.nodes.values())
         for key, writes in self.writes.items():
-            held = [node.cluster_stamp(key) for node in self.peers.nodes.values()]
-            shown = {
-                node._cluster._registers[key].register.stamp
+            held = [
+                node._cluster._registers[key].order
                 for node in self.peers.nodes.values()
                 if key in node._cluster._registers
-            }
-            self.writes[key] = [
-                write
-                for write in writes
-                if write[0] in shown
-                or write[0] < max(held)
-                or (write[2] is None and write[0] <= horizon)
             ]
+            last = max(held, default=(0, "", b""))
+            self.writes[key] = [
+                write for write in writes if write[:3] <= last or (write[3] is None and write[0] <= horizon)
+            ]
+
+    def cluster_write(self, name: str, key: str, value: bytes | None) -> None:
+        node, wall = self.peers[name], self.peers.wall_of(name)
+        try:
+            stamp: int | None
+            if value is None:  # noqa: SIM108 - one line would be too long
+                stamp = node.cluster_delete(key, wall)
+            else:
+                stamp = node.cluster_put(key, value, wall)
+        except ClockSkewError:
+            return
+        if stamp is not None:
+            self.note_write(name, key, stamp, value)
+
+    def note_write(self, name: str, key: str, stamp: int, value: bytes | None) -> None:
+        digest = self.peers[name]._cluster._registers[key].digest
+        self.writes.setdefault(key, []).append((stamp, name, digest, value))
+
+
+def has_register(frame: bytes) -> bool:
+    decoded = anti_entropy.decode(frame, max_bytes=2000)
+    read = [units.decode(unit, max_bytes=2000) for unit in decoded.units]
+    return any(isinstance(unit, units.Register) for unit in read)
 
 
 @pytest.mark.timeout(120)
@@ -240,7 +309,7 @@ def test_three_nodes_converge_whatever_happens() -> None:
     run(examples=60, steps=40)
 
 
-def run(*, examples: int, steps: int) -> None:
+def run(*, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         ThreeNodes,
         settings=settings(
@@ -252,5 +321,87 @@ def run(*, examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
             print_blob=False,
             report_multiple_bugs=False,
+            phases=phases,
         ),
     )
+
+
+# Planted bugs: the same machine has to catch each
+
+
+def skip_the_version_check(patch: pytest.MonkeyPatch) -> None:
+    """Take whatever bucket came last, as if it were the newest."""
+    accept = OwnerMaps.accept
+    versions = iter(range(10**6, 10**9))
+
+    def accept_as_newest(self: OwnerMaps, owner: str, bucket: Any, *rest: Any) -> Any:
+        newest = dataclasses.replace(
+            bucket, version=next(versions), generation=max(bucket.generation, self.generation(owner))
+        )
+        return accept(self, owner, newest, *rest)
+
+    patch.setattr(OwnerMaps, "refusal", lambda *_: None)
+    patch.setattr(OwnerMaps, "accept", accept_as_newest)
+
+
+def believe_every_signature(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(units, "is_signed_by", lambda *_: True)
+
+
+def do_not_bump_the_generation(patch: pytest.MonkeyPatch) -> None:
+    def start(self: Publisher, counter_on_disk: int, entropy: Callable[[int], bytes]) -> Any:
+        self.generation = (max(counter_on_disk, 1), bytes(8))
+        self._publish(sorted(self._map.buckets))
+        return self.generation
+
+    patch.setattr(Publisher, "start", start)
+
+
+def forget_deletions_at_once(patch: pytest.MonkeyPatch) -> None:
+    def retirable(self: ClusterMap, _name: str) -> Any:
+        return tuple(
+            (units.key_hash(key), held.register.stamp)
+            for key, held in self._tombstones.items()
+            if held.register.stamp > self.horizon
+        )
+
+    patch.setattr(ClusterMap, "retirable", retirable)
+    patch.setattr(ClusterMap, "refusal", lambda *_: "")
+
+
+def let_any_later_write_win(patch: pytest.MonkeyPatch) -> None:
+    """Order registers by arrival instead of by stamp."""
+    patch.setattr(cluster_map.HeldRegister, "order", property(lambda self: (self.sequence, "", b"")))
+    patch.setattr(ClusterMap, "refusal", lambda *_: "")
+
+
+def drop_the_parent_when_one_half_arrives(patch: pytest.MonkeyPatch) -> None:
+    """Forget, on a split, that the other half may not have arrived."""
+    covered = OwnerMap.is_covered
+
+    def is_covered(self: OwnerMap, depth: int, prefix: int, rank: Any) -> bool:
+        return covered(self, depth, prefix, rank) or any(
+            held.rank > rank for held in self.overlapping(depth, prefix)
+        )
+
+    patch.setattr(OwnerMap, "is_covered", is_covered)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "plant",
+    [
+        skip_the_version_check,
+        believe_every_signature,
+        do_not_bump_the_generation,
+        forget_deletions_at_once,
+        let_any_later_write_win,
+        drop_the_parent_when_one_half_arrives,
+    ],
+)
+def test_a_planted_bug_is_caught(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, KeyError, StateError)):
+        run(examples=150, steps=40, phases=[Phase.generate])
