@@ -35,7 +35,7 @@ ARTIFACT_LIMIT: Final = 16
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
-LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _DURATION: Final = re.compile(r"^(\d{1,9})(s|m|h|d)$")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

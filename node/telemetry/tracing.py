@@ -243,9 +243,10 @@ class Tracing:
     async def aclose(self, workers: Workers) -> None:
         """Hand what is left to the exporters and end them, off the event loop and within a bound."""
         if self._provider is not None:
-            await workers.run("files", self._end)
+            await workers.run("files", self.shutdown)
 
-    def _end(self) -> None:
+    def shutdown(self) -> None:
+        """The same, blocking for as long as two exports may take."""
         if self._provider is not None:
             self._provider.shutdown()
 

@@ -1,0 +1,194 @@
+"""Talks to the admin API of a node for the verbs, and finds that node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from node.cli.errors import Refused
+from node.cli.local_nodes import local_nodes
+from node.errors import NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
+
+TIMEOUT_S: Final = 10.0
+"""Longest time a node may take to answer, beyond what it was asked to wait, in seconds."""
+TOKEN_LIMIT_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A node to talk to.
+
+    Args:
+        api: Base URL, without ``/api/v1``.
+        token: Bearer token, if any.
+        pid: Its process, when it runs on this machine.
+    """
+
+    api: str
+    token: str | None = None
+    pid: int | None = None
+
+
+def find_target(
+    *, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+) -> Target:
+    """The node that the options name, else the one that runs on this machine.
+
+    Raises:
+        NodeUnreachable: none runs here, or several do.
+        ValidationFailed: the address is not one.
+        SecurityMaterialInvalid: the token file cannot be read.
+    """
+    if token is None and token_file is not None:
+        token = _read_token(token_file)
+    if api is not None:
+        return Target(_checked(api), token)
+    running = local_nodes()
+    chosen = [node for node in running if node_name in (None, node.node)]
+    if len(chosen) == 1:
+        [node] = chosen
+        if token is None and node.token_file is not None:
+            token = _read_token(Path(node.token_file))
+        return Target(_checked(node.api), token, node.pid)
+    names = ", ".join(node.node for node in running)
+    if not chosen and node_name is not None:
+        guess = nearest(node_name, [node.node for node in running])
+        raise NodeUnreachable(
+            f"no node {node_name!r} runs on this machine",
+            why=f"running: {names}" if names else "no node is running here",
+            fix=f"Did you mean {guess!r}?" if guess else "Start it, or name its address with --api URL.",
+        )
+    if not chosen:
+        raise NodeUnreachable(
+            "no node is running on this machine",
+            why="none has announced itself to this user",
+            fix="Start one with `caxton start`, or name a node's address with --api URL.",
+        )
+    raise NodeUnreachable(
+        "several nodes are running on this machine",
+        why=f"they are {names}",
+        fix=f"Choose one, for example --node {chosen[0].node}.",
+    )
+
+
+class Client:
+    """One connection to a node; a context manager.
+
+    Args:
+        target: The node.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        headers = {} if target.token is None else {"authorization": f"Bearer {target.token}"}
+        self._http = httpx.Client(
+            base_url=f"{target.api}/api/v1", headers=headers, timeout=TIMEOUT_S, trust_env=False
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: object) -> Any:
+        """The JSON of a route."""
+        return self.call("GET", path, query=query)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, object] | None = None,
+        wait_s: float = 0.0,
+    ) -> Any:
+        """Call a route.
+
+        Args:
+            method: HTTP method.
+            path: Below ``/api/v1``.
+            body: JSON object to send.
+            query: Parameters; those that are None are left out.
+            wait_s: How long the node was asked to wait, on top of :data:`TIMEOUT_S`.
+
+        Returns:
+            The JSON of the answer, or None when it has no body.
+
+        Raises:
+            NodeUnreachable: nobody answers, or somebody else does.
+            Refused: the node says no.
+        """
+        parameters = {key: str(value) for key, value in (query or {}).items() if value is not None}
+        try:
+            answer = self._http.request(
+                method, path, json=body, params=parameters, timeout=TIMEOUT_S + wait_s
+            )
+        except httpx.HTTPError as error:
+            raise NodeUnreachable(
+                f"the node at {self.target.api} does not answer",
+                why=str(error) or type(error).__name__,
+                fix="Check that it runs (`caxton start`) and that the address is right (--api URL).",
+            ) from error
+        if answer.status_code == 204:
+            return None
+        try:
+            found = answer.json()
+        except (ValueError, UnicodeDecodeError):
+            found = None
+        if not isinstance(found, dict):
+            raise NodeUnreachable(
+                f"what answers at {self.target.api} is not a Caxton node",
+                why=f"status {answer.status_code} without a JSON object",
+                fix="Check the address (--api URL).",
+            )
+        if answer.is_error:
+            raise Refused(found, answer.status_code)
+        return found
+
+
+def segment(text: str) -> str:
+    """``text`` as one segment of a path."""
+    return quote(text, safe="@:")
+
+
+def pretty(value: object) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _checked(api: str) -> str:
+    address = api if "://" in api else f"http://{api}"
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValidationFailed(
+            f"{api[:200]!r} is not the address of a node", fix="Write it as http://127.0.0.1:8080."
+        )
+    return address.rstrip("/").removesuffix("/api/v1")
+
+
+def _read_token(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(TOKEN_LIMIT_BYTES + 1)
+        token = raw.decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecurityMaterialInvalid(
+            f"the token file {path} cannot be read",
+            why=getattr(error, "strerror", None) or "it is not plain text",
+            fix="Name another with --token-file; `caxton init` writes admin.token.",
+        ) from error
+    if not token or len(raw) > TOKEN_LIMIT_BYTES or not token.isprintable() or " " in token:
+        raise SecurityMaterialInvalid(f"{path} does not hold a token", fix="Name another with --token-file.")
+    return token

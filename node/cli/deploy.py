@@ -1,0 +1,109 @@
+"""``caxton deploy``: an agent file to a node."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli.client import Client, find_target
+from node.cli.options import node_options
+from node.cli.output import print_json, safe
+from node.errors import ValidationFailed
+
+FILE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""Largest agent file or artifact, in bytes."""
+
+
+@click.command("deploy")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="Deploy it under another name.")
+@click.option("--workspace", default="default", show_default=True)
+@click.option("--replace", is_flag=True, help="Replace an agent of that name.")
+@click.option("--no-start", is_flag=True, help="Deploy it without starting it.")
+@node_options
+def command(
+    file: Path,
+    name: str | None,
+    workspace: str,
+    replace: bool,
+    no_start: bool,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat)."""
+    body = deployment(file)
+    body |= {"workspace": workspace, "replace": replace, "auto_start": not no_start}
+    if name is not None:
+        body["name"] = name
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    with Client(target) as client:
+        found = client.call("POST", "/agents", body=body, wait_s=60.0)
+    if as_json:
+        print_json(found)
+        return
+    offers = ", ".join(str(c) for c in found.get("capabilities", []))
+    click.echo(
+        safe(f"{found.get('name')} is {found.get('status')}" + (f"; it offers {offers}" if offers else ""))
+    )
+
+
+def deployment(file: Path) -> dict[str, Any]:
+    """The request that deploys ``file``, with the WebAssembly module its front matter names, if any.
+
+    Raises:
+        ValidationFailed: a file cannot be read.
+    """
+    raw = _read(file)
+    if file.suffix in (".wasm", ".wat"):
+        return {"content_base64": base64.b64encode(raw).decode(), "filename": file.name}
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValidationFailed(
+            f"{file} is not UTF-8 text",
+            why=f"byte {error.start} cannot be decoded",
+            fix="Save it as UTF-8; a WebAssembly module must end in .wasm or .wat.",
+        ) from error
+    body: dict[str, Any] = {"content": text, "filename": file.name}
+    module = _module_of(text)
+    if module is not None:
+        body["artifacts"] = {module: base64.b64encode(_read(file.parent / module)).decode()}
+    return body
+
+
+def _module_of(text: str) -> str | None:
+    """The module a front matter names; None where there is none or the node will refuse it anyway."""
+    lines = text.lstrip("\ufeff").splitlines()
+    if "module:" not in text or not lines or lines[0].strip() != "---":
+        return None
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
+    if end is None:
+        return None
+    import yaml  # noqa: PLC0415 - only for agents that name a module
+
+    try:
+        front = yaml.safe_load("\n".join(lines[1:end]))
+    except yaml.YAMLError:
+        return None  # the node says where, with line and column
+    module = front.get("module") if isinstance(front, dict) else None
+    plain = isinstance(module, str) and module.endswith((".wasm", ".wat")) and Path(module).name == module
+    return module if plain else None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise ValidationFailed(
+            f"{path} cannot be read", why=error.strerror or str(error), fix="Check the path."
+        ) from error
+    if len(raw) > FILE_LIMIT_BYTES:
+        raise ValidationFailed(f"{path} is too large", why=f"the limit is {FILE_LIMIT_BYTES} bytes")
+    return raw

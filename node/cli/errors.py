@@ -1,0 +1,66 @@
+"""Errors that only the command line meets."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import click
+
+from node.errors import CaxtonError, error_classes
+
+
+class UsageFailed(CaxtonError):
+    """The command line was not understood."""
+
+    code = "USAGE_ERROR"
+    exit_code = 2
+
+    @classmethod
+    def of(cls, error: click.ClickException) -> UsageFailed:
+        """What click found wrong."""
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "caxton"
+        possible = getattr(error, "possibilities", None) or []
+        fix = f"Did you mean {possible[0]!r}? " if possible else ""
+        message = getattr(error, "message", str(error)) if possible else error.format_message()
+        return cls(
+            message.rstrip("."),
+            fix=f"{fix}See `{path} --help`.",
+            details={"nearest": possible[0]} if possible else {},
+        )
+
+
+class UnexpectedFailure(CaxtonError):
+    """A bug in Caxton."""
+
+    code = "INTERNAL_ERROR"
+
+
+class FailureReply(CaxtonError):
+    """The message was delivered and the answer was a refusal: FAILURE or NOT_UNDERSTOOD."""
+
+    code = "FAILURE_REPLY"
+
+
+class Refused(CaxtonError):
+    """A node refused a request; carries the code, status and exit status the node's error had."""
+
+    def __init__(self, body: dict[str, Any], status: int) -> None:
+        facts = body.get("error")
+        facts = facts if isinstance(facts, dict) else {}
+        details = facts.get("details")
+        super().__init__(
+            str(facts.get("message") or f"the node answered with status {status}"),
+            why=str(facts.get("why", "")),
+            fix=str(facts.get("fix", "")),
+            details=details if isinstance(details, dict) else {},
+        )
+        self.code: ClassVar[str] = str(facts.get("code", "INTERNAL_ERROR"))  # type: ignore[misc]
+        self.status: ClassVar[int] = status  # type: ignore[misc]
+        known = {found.code: found.exit_code for found in error_classes()}
+        self.exit_code: ClassVar[int] = known.get(self.code, 1)  # type: ignore[misc]
+        self.body = body
+
+    def as_json(self) -> dict[str, Any]:
+        """The node's own words."""
+        return self.body

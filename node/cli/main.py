@@ -1,0 +1,168 @@
+"""Entry point of the ``caxton`` command.
+
+``caxton --help`` must be quick on a small machine, so this module imports nothing but click: the table
+below has every verb's short help, and a verb's module is imported when the verb runs. All errors end
+here: what happened, why, and how to fix it, on standard error, with an exit status of the error's class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from node.errors import CaxtonError
+
+VERBS: Final = {
+    "init": ("node.cli.init", "Create a cluster's keys and certificates, and add nodes to it."),
+    "start": ("node.cli.start", "Start a node; without any option, alone on this machine."),
+    "demo": ("node.cli.demo", "Show three nodes answering, and surviving the loss of one."),
+    "deploy": ("node.cli.deploy", "Deploy an agent file to a node."),
+    "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
+    "status": ("node.cli.status", "Show a node, or its whole cluster."),
+    "logs": ("node.cli.logs", "Show what agents have logged."),
+    "stop": ("node.cli.stop", "Stop an agent, or the local node."),
+}
+"""Verb -> (module that has it as ``command``, its line in the help)."""
+
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+class Verbs(click.Group):
+    """The verbs, imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order in which one meets them."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb, or None when there is no such verb."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module, short_help = VERBS[cmd_name]
+        command: click.Command = importlib.import_module(module).command
+        command.short_help = short_help
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, from the table alone."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, short_help) for verb, (_, short_help) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that ``args`` begin with."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=VERBS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    if value and not ctx.resilient_parsing:
+        from node.telemetry.version import software_version  # noqa: PLC0415 - see the module's docstring
+
+        click.echo(f"caxton {software_version()}")
+        ctx.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Run agents on a peer-to-peer cluster of self-contained nodes.
+
+    Start with `caxton demo`, or with `caxton start` and, in another terminal, `caxton status`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        found = cli.main(args=list(arguments), prog_name="caxton", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        return 0
+    except Exception as error:
+        if _is_interrupt(error):
+            return INTERRUPTED
+        if os.environ.get("CAXTON_DEBUG") == "1":
+            raise
+        return _report(_as_caxton(error), as_json="--json" in arguments)
+    except BaseExceptionGroup as error:
+        if _is_interrupt(error):
+            return INTERRUPTED
+        raise
+    return found if isinstance(found, int) else 0
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None
+
+
+def _as_caxton(error: Exception) -> CaxtonError:
+    """Whatever went wrong, as an error with what, why and fix."""
+    from node.cli.errors import UnexpectedFailure, UsageFailed  # noqa: PLC0415 - only when something went wrong
+    from node.errors import CaxtonError  # noqa: PLC0415
+
+    leaf = _first_leaf(error, CaxtonError)
+    if isinstance(leaf, CaxtonError):
+        return leaf
+    if isinstance(error, click.ClickException):
+        return UsageFailed.of(error)
+    return UnexpectedFailure(
+        f"an unexpected error: {type(leaf).__name__}: {leaf}",
+        why="this is a bug in Caxton",
+        fix="Run it again with CAXTON_DEBUG=1 in the environment and report the traceback.",
+    )
+
+
+def _first_leaf(error: BaseException, wanted: type[BaseException]) -> BaseException:
+    """The first error of the wanted class inside nested groups, else the first error at all."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_first_leaf(inner, wanted) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, wanted)), leaves[0])
+
+
+def _report(error: CaxtonError, *, as_json: bool) -> int:
+    if as_json:
+        import json  # noqa: PLC0415 - only when something went wrong
+
+        found: dict[str, Any] = error.as_json()
+        click.echo(json.dumps(found, default=str))
+    lines = [f"caxton: {error.what}"]
+    lines += [f"  why: {error.why}"] if error.why else []
+    lines += [f"  fix: {error.fix}"] if error.fix else []
+    click.echo("\n".join(lines), err=True)
+    return error.exit_code

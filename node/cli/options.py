@@ -1,0 +1,32 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+
+def node_options(function: F) -> F:
+    """How to find the node that a verb talks to, and to speak for whom."""
+    for option in (
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="File that holds the token.",
+        ),
+        click.option("--token", envvar="CAXTON_TOKEN", help="Bearer token (or CAXTON_TOKEN)."),
+        click.option("--node", "node_name", metavar="NAME", help="Which local node, when there are several."),
+        click.option(
+            "--api", envvar="CAXTON_API", metavar="URL", help="Admin API of a node (or CAXTON_API)."
+        ),
+        json_option,
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,158 @@
+"""``caxton send``: one message, and its reply."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli.client import Client, find_target, pretty
+from node.cli.errors import FailureReply, UsageFailed
+from node.cli.options import node_options
+from node.cli.output import print_json, safe
+from node.errors import ValidationFailed
+
+INPUT_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""Most bytes read from standard input or one attachment."""
+_EXPECTS_REPLY: Final = frozenset({"request", "query", "propose"})
+_REFUSALS: Final = frozenset({"failure", "not_understood"})
+
+
+@click.command("send")
+@click.argument("content", required=False)
+@click.option("--capability", metavar="NAME", help="Send to whoever offers this capability.")
+@click.option("--to", "receiver", metavar="AGENT", help="Send to this agent: name or name@node.")
+@click.option("--performative", default="request", show_default=True)
+@click.option("--strategy", metavar="NAME", help="best_match, load_balanced or broadcast.")
+@click.option("--conversation", metavar="ID", help="Continue a conversation.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
+@click.option(
+    "--attach",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="File to send along; repeatable.",
+)
+@click.option("--wait/--no-wait", default=None, help="Wait for the reply; by default if one is expected.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 300),
+    default=30.0,
+    show_default=True,
+    help="Longest wait for the reply, in seconds.",
+)
+@node_options
+def command(
+    content: str | None,
+    capability: str | None,
+    receiver: str | None,
+    performative: str,
+    strategy: str | None,
+    conversation: str | None,
+    priority: int | None,
+    attach: tuple[Path, ...],
+    wait: bool | None,
+    timeout_s: float,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Send CONTENT, JSON or text (- reads standard input), and show the reply."""
+    if (capability is None) == (receiver is None):
+        raise UsageFailed(
+            "exactly one of --capability and --to must be given",
+            fix='For example: caxton send --capability data-analysis \'{"action": "analyze"}\'.',
+        )
+    options = {
+        "capability": capability,
+        "receiver": receiver,
+        "routing_strategy": strategy,
+        "conversation_id": conversation,
+        "priority": priority,
+    }
+    body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    body |= {"performative": performative, "content": _content(content)}
+    if attach:
+        body["attachments"] = [_attachment(path) for path in attach]
+    if wait is None:
+        wait = performative.strip().lower().replace("-", "_") in _EXPECTS_REPLY
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    with Client(target) as client:
+        query = {"wait": timeout_s} if wait else None
+        found = client.call("POST", "/messages", body=body, query=query, wait_s=timeout_s if wait else 0.0)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+    _raise_refusal(found, as_json=as_json)
+
+
+def _show(found: dict[str, Any]) -> None:
+    replies = found.get("replies") or ([found["reply"]] if found.get("reply") else [])
+    if not replies:
+        where = ", ".join(found.get("routed_to", [])) or "waiting for a provider"
+        click.echo(safe(f"{found.get('message_id')}  {found.get('status')}  {where}"))
+    for reply in replies:
+        click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)
+        answer = reply.get("content")
+        click.echo(safe(answer if isinstance(answer, str) else pretty(answer)))
+
+
+def _raise_refusal(found: dict[str, Any], *, as_json: bool) -> None:
+    """End with a status other than 0 when the answer was no; the answer itself is printed already."""
+    reply = found.get("reply") or {}
+    if reply.get("performative") not in _REFUSALS:
+        return
+    if as_json:
+        click.get_current_context().exit(FailureReply.exit_code)
+    answer = reply.get("content")
+    why = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
+    raise FailureReply(
+        f"the answer was {reply['performative']}",
+        why=safe(why or "")[:500],
+        fix=f"See the way of the message: GET /api/v1/messages/{found.get('message_id')}.",
+    )
+
+
+def _content(text: str | None) -> Any:
+    if text == "-":
+        raw = sys.stdin.buffer.read(INPUT_LIMIT_BYTES + 1)
+        if len(raw) > INPUT_LIMIT_BYTES:
+            raise ValidationFailed(
+                "standard input is too large", why=f"the limit is {INPUT_LIMIT_BYTES} bytes"
+            )
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ValidationFailed(
+                "standard input is not UTF-8 text", fix="Send other files with --attach FILE."
+            ) from None
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _attachment(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(INPUT_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise ValidationFailed(
+            f"the attachment {path} cannot be read", why=error.strerror or str(error), fix="Check the path."
+        ) from error
+    if len(raw) > INPUT_LIMIT_BYTES:
+        raise ValidationFailed(
+            f"the attachment {path} is too large", why=f"the limit is {INPUT_LIMIT_BYTES} bytes"
+        )
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"name": path.name, "media_type": media_type, "base64": base64.b64encode(raw).decode()}

@@ -1,0 +1,88 @@
+"""``caxton status``: a node, or its whole cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.client import Client, find_target
+from node.cli.options import node_options
+from node.cli.output import print_json, print_table, safe
+
+
+@click.command("status")
+@click.option("--cluster", is_flag=True, help="Show the members, agents and capabilities of the cluster.")
+@node_options
+def command(
+    cluster: bool,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Show how a node does: agents, queues, links, bytes; with --cluster, its cluster."""
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    with Client(target) as client:
+        if cluster:
+            found = client.get("/cluster/status") | client.get("/capabilities")
+        else:
+            found = client.get("/status") | {"agents": client.get("/agents", limit=200)["agents"]}
+    if as_json:
+        print_json(found)
+    elif cluster:
+        _show_cluster(found)
+    else:
+        _show_node(found)
+
+
+def _show_cluster(found: dict[str, Any]) -> None:
+    click.echo(safe(f"Seen from {found.get('node')}: {found.get('partition_state')}"))
+    unsettled = found.get("unsettled_by_node", {})
+    rows = []
+    for member in found.get("members", []):
+        name = member.get("name", member.get("node", ""))
+        address = member.get("address", "")
+        rows.append((name, member.get("state", ""), _address(address), unsettled.get(name, 0)))
+    print_table("Members", ("member", "state", "address", "unsettled"), rows)
+    offers = [
+        (entry["capability"], provider["agent"], provider["node"], provider["version"], provider["load"])
+        for entry in found.get("capabilities", [])
+        for provider in entry["providers"]
+    ]
+    if offers:
+        click.echo()
+        print_table("Capabilities", ("capability", "agent", "node", "version", "load"), offers)
+
+
+def _show_node(found: dict[str, Any]) -> None:
+    click.echo(
+        safe(
+            f"{found.get('node')}: {found.get('status')}, up {found.get('uptime', 0):.0f} s, "
+            f"version {found.get('version')}, {found.get('partition_state')}"
+        )
+    )
+    agents = [(a.get("name"), a.get("status"), ", ".join(a.get("capabilities", []))) for a in found["agents"]]
+    if agents:
+        click.echo()
+        print_table("Agents", ("agent", "status", "capabilities"), agents)
+    rooms = {"messaging": found.get("messaging"), "membership": found.get("membership")} | found.get(
+        "rooms", {}
+    )
+    counts = [
+        (room, key, value)
+        for room, values in rooms.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if isinstance(value, int | float | str)
+    ]
+    counts += [("unsettled", node, count) for node, count in found.get("unsettled_by_node", {}).items()]
+    if counts:
+        click.echo()
+        print_table("Counts", ("room", "what", "value"), counts)
+
+
+def _address(value: object) -> str:
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)

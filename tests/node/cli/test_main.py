@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import click
+import pytest
+
+from node.cli import main
+from node.cli.main import VERBS, cli, run
+from node.errors import AddressInUse
+from node.security.permissions import VERBS as PERMISSIONS
+from tests.node.cli.conftest import Shell
+
+WRITTEN = [verb for verb, (module, _) in VERBS.items() if importlib.util.find_spec(module) is not None]
+
+
+def test_every_verb_has_a_permission() -> None:
+    assert set(VERBS) == set(PERMISSIONS)
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_every_verb_has_json_and_a_help_text(verb: str, shell: Shell) -> None:
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None
+    assert "--json" in [option for parameter in command.params for option in parameter.opts]
+    assert shell(verb, "--help") == 0
+    assert f"caxton {verb}" in shell.out
+
+
+def test_the_help_imports_nothing_but_click_and_the_table() -> None:
+    program = (
+        "import sys; from node.cli.main import run; run(['--help']); "
+        "bad = [m for m in ('trio', 'httpx', 'pydantic', 'rich', 'yaml', 'node.errors', 'node.cli.send') "
+        "if m in sys.modules]; sys.exit(repr(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb, (_, short_help) in VERBS.items():
+        assert verb in done.stdout
+        assert short_help in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "guess"),
+    [
+        (["snd"], "'send'"),
+        (["statsu", "--json"], "'status'"),
+        (["send", "--capabilty", "x"], "'--capability'"),
+    ],
+)
+def test_a_misspelt_word_gets_a_suggestion(arguments: list[str], guess: str, shell: Shell) -> None:
+    assert shell(*arguments) == 2
+    assert shell.err.startswith("caxton: ")
+    assert f"fix: Did you mean {guess}?" in shell.err
+    assert ("USAGE_ERROR" in shell.out) is ("--json" in arguments)
+
+
+def test_a_word_like_no_other_gets_the_help(shell: Shell) -> None:
+    assert shell("zzzzzz") == 2
+    assert "caxton --help" in shell.err
+
+
+def test_bare_caxton_shows_its_help(shell: Shell) -> None:
+    shell()
+    assert "Verbs:" in shell.out + shell.err
+
+
+def test_the_version_is_shown(shell: Shell) -> None:
+    assert shell("--version") == 0
+    assert shell.out.startswith("caxton ")
+
+
+def break_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main.cli, "main", fail)
+
+
+def test_an_error_in_a_nursery_says_what_why_and_fix(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = AddressInUse("port 8080 is taken", why="another process listens", fix="Use --port 0.")
+    break_with(monkeypatch, ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("x"), error])]))
+    assert shell("start") == AddressInUse.exit_code
+    assert shell.err == "caxton: port 8080 is taken\n  why: another process listens\n  fix: Use --port 0.\n"
+
+
+def test_a_bug_has_no_traceback_unless_it_is_asked_for(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_with(monkeypatch, ZeroDivisionError("oops"))
+    assert shell("start", "--json") == 1
+    assert "Traceback" not in shell.err
+    assert "CAXTON_DEBUG=1" in shell.err
+    assert '"INTERNAL_ERROR"' in shell.out
+    monkeypatch.setenv("CAXTON_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(["start"])
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), click.Abort(), BaseExceptionGroup("nursery", [KeyboardInterrupt()])]
+)
+def test_ctrl_c_is_quiet(error: BaseException, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_with(monkeypatch, error)
+    assert shell("logs") == 130
+    assert shell.out == shell.err == ""

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+
+from node.cli.local_nodes import local_nodes
+from node.errors import AddressInUse
+from tests.node.cli.conftest import Shell
+
+
+@dataclass(frozen=True)
+class Ready:
+    node: str
+    api: tuple[str, int] | None
+    gossip: tuple[str, int]
+    links: tuple[str, int]
+    data_dir: Path
+    token_file: Path | None
+
+
+class FakeNodeModule(ModuleType):
+    """Stands where ``node.node`` is: becomes ready, gets a signal, ends when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__("node.node")
+        self.configs: list[Any] = []
+        self.announced: list[str] = []
+        self.error: Exception | None = None
+        self.host = "127.0.0.1"
+
+    async def run_node(
+        self, config: Any, *, environment: Any, on_ready: Callable[[Any], None], shutdown: trio.Event
+    ) -> None:
+        self.configs.append(config)
+        if self.error is not None:
+            raise ExceptionGroup("rooms", [self.error])
+        address = (self.host, 8080)
+        on_ready(
+            Ready(
+                config.cluster.node_name, address, address, address, config.storage.data_dir, Path("/token")
+            )
+        )
+        self.announced = [node.api for node in local_nodes()]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await shutdown.wait()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNodeModule]:
+    module = FakeNodeModule()
+    monkeypatch.setitem(sys.modules, "node.node", module)
+    root = logging.getLogger()
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    root.handlers = []
+    yield module
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+
+
+def test_a_bare_start_is_ready_announced_and_ends_on_a_signal(
+    fake: FakeNodeModule, shell: Shell, tmp_path: Path
+) -> None:
+    assert shell("start") == 0
+    [config] = fake.configs
+    assert config.storage.data_dir == tmp_path / "state" / "caxton"
+    assert shell.out == f"Node {config.cluster.node_name} is ready; admin API http://127.0.0.1:8080\n"
+    assert fake.announced == ["http://127.0.0.1:8080"]
+    assert local_nodes() == []
+
+
+def test_options_win_and_readiness_is_told_every_way(
+    fake: FakeNodeModule, shell: Shell, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    ready = tmp_path / "ready.json"
+    found = shell.json(
+        *("start", "--name", "n1", "--port", "0", "--bind", "127.0.0.1:7000", "--seed", "127.0.0.1:7001"),
+        *("--data-dir", str(tmp_path / "d"), "--set", "messaging.mailbox_capacity=7"),
+        *("--ready-file", str(ready), "--ready-fd", str(writer)),
+    )
+    [config] = fake.configs
+    assert (config.cluster.node_name, config.server.port, config.cluster.bind_port) == ("n1", 0, 7000)
+    assert config.cluster.seeds == ("127.0.0.1:7001",)
+    assert config.messaging.mailbox_capacity == 7
+    assert config.storage.data_dir == tmp_path / "d"
+    with os.fdopen(reader) as pipe:
+        assert json.loads(pipe.read()) == json.loads(ready.read_text()) == found
+    assert (found["node"], found["token_file"], found["pid"]) == ("n1", "/token", os.getpid())
+
+
+def test_a_node_that_listens_everywhere_is_reached_on_loopback(fake: FakeNodeModule, shell: Shell) -> None:
+    fake.host = "::"
+    assert shell.json("start")["api"] == "http://[::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--bind", "7946"), "HOST:PORT"),
+        (("--set", "server.port"), "KEY=VALUE"),
+        (("--set", "server.prot=1"), "port"),
+        (("--seed", "nowhere"), "seeds"),
+        (("--config", "/does/not/exist.yaml"), "exist.yaml"),
+        (("--port", "70000"), "70000"),
+    ],
+)
+def test_what_cannot_start_says_why(
+    arguments: tuple[str, ...], says: str, fake: FakeNodeModule, shell: Shell
+) -> None:
+    assert shell("start", *arguments) == 2
+    assert says in shell.err
+    assert fake.configs == []
+
+
+def test_an_error_of_a_room_is_the_error_of_the_command(fake: FakeNodeModule, shell: Shell) -> None:
+    fake.error = AddressInUse("port 8080 is taken", fix="Use --port 0.")
+    assert shell("start") == AddressInUse.exit_code
+    assert shell.err.startswith("caxton: port 8080 is taken\n")
+
+
+def test_a_log_file_that_cannot_be_written_is_named(
+    fake: FakeNodeModule, shell: Shell, tmp_path: Path
+) -> None:
+    assert shell("start", "--set", f"observability.logging.file={tmp_path}/no/such/dir.log") == 2
+    assert "observability.logging.file" in shell.err

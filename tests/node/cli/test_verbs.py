@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cli import stop
+from node.cli.local_nodes import LocalNode, announce, local_nodes
+from tests.node.cli.conftest import TOKEN, FakeNode, Shell
+
+RECEIPT: dict[str, Any] = {
+    "message_id": "m1",
+    "conversation_id": "c1",
+    "routed_to": ["worker@beta"],
+    "routing_strategy": "best_match",
+    "status": "answered",
+    "timestamp": "2026-01-01T00:00:00Z",
+}
+
+
+def reply(performative: str, content: object) -> dict[str, Any]:
+    return RECEIPT | {"reply": {"sender": "worker@beta", "performative": performative, "content": content}}
+
+
+def test_send_waits_for_the_reply_and_shows_its_content(node: FakeNode, shell: Shell) -> None:
+    node.answers["POST", "/messages"] = 200, reply("inform", {"total": 3})
+    assert shell("send", "--capability", "data-analysis", '{"action": "analyze"}', "--timeout", "5") == 0
+    assert json.loads(shell.out) == {"total": 3}
+    [(_, path, body, authorization)] = node.requests
+    assert path == "/messages?wait=5.0"
+    assert body == {
+        "capability": "data-analysis",
+        "performative": "request",
+        "content": {"action": "analyze"},
+    }
+    assert authorization == f"Bearer {TOKEN}"
+    assert shell.json("send", "--to", "worker", "plain text") == node.answers["POST", "/messages"][1]
+    assert node.requests[-1][2]["content"] == "plain text"
+
+
+def test_an_inform_is_not_waited_for(node: FakeNode, shell: Shell) -> None:
+    node.answers["POST", "/messages"] = 202, RECEIPT | {"status": "accepted"}
+    assert shell("send", "--to", "worker@beta", "--performative", "INFORM", "{}") == 0
+    assert shell.out == "m1  accepted  worker@beta\n"
+    assert node.requests[-1][1] == "/messages"
+    assert shell("send", "--to", "worker", "--no-wait", "x") == 0
+    assert node.requests[-1][1] == "/messages"
+
+
+def test_attachments_and_standard_input_travel_along(
+    node: FakeNode, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.answers["POST", "/messages"] = 200, reply("inform", "done")
+    (tmp_path / "sales.csv").write_text("a,b\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[1, 2]")))
+    assert shell("send", "--capability", "c", "-", "--attach", str(tmp_path / "sales.csv")) == 0
+    assert shell.out == "done\n"
+    body = node.requests[-1][2]
+    assert body["content"] == [1, 2]
+    [attachment] = body["attachments"]
+    assert (attachment["name"], attachment["media_type"]) == ("sales.csv", "text/csv")
+    assert base64.b64decode(attachment["base64"]) == b"a,b\n"
+    assert shell("send", "--capability", "c", "--attach", str(tmp_path / "none.csv")) == 2
+    assert "none.csv cannot be read" in shell.err
+
+
+def test_a_refusal_is_a_failure_of_the_command(node: FakeNode, shell: Shell) -> None:
+    node.answers["POST", "/messages"] = 200, reply("failure", {"reason": "no provider"})
+    assert shell("send", "--capability", "c", "x") == 1
+    assert "the answer was failure" in shell.err
+    assert "no provider" in shell.err
+    assert shell("send", "--capability", "c", "x", "--json") == 1
+    assert json.loads(shell.out)["reply"]["performative"] == "failure"
+
+
+def test_send_needs_exactly_one_address(shell: Shell) -> None:
+    assert shell("send", "x") == 2
+    assert shell("send", "--to", "a", "--capability", "b", "x") == 2
+    assert "exactly one" in shell.err
+
+
+def test_what_the_node_refuses_is_told_in_its_words_with_its_status(node: FakeNode, shell: Shell) -> None:
+    body = {
+        "error": {
+            "code": "UNAUTHORIZED",
+            "message": "the token is not valid",
+            "why": "w",
+            "fix": "f",
+            "details": {},
+        },
+        "code": "UNAUTHORIZED",
+        "request_id": "r",
+    }
+    node.answers["GET", "/status"] = 401, body
+    assert shell("status") == 4
+    assert shell.err == "caxton: the token is not valid\n  why: w\n  fix: f\n"
+    assert shell.json("status") == body
+    node.answers["GET", "/status"] = 500, {"error": "other shape"}
+    assert shell("status") == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"\xff"])
+def test_something_else_on_the_port_is_told(body: bytes, node: FakeNode, shell: Shell) -> None:
+    node.answers["GET", "/status"] = 200, body
+    assert shell("status") == 3
+    assert "not a Caxton node" in shell.err
+
+
+def test_nobody_there_is_told_with_a_fix(shell: Shell) -> None:
+    assert shell("status") == 3
+    assert "caxton start" in shell.err
+    assert shell("status", "--api", "http://127.0.0.1:1") == 3
+    assert "does not answer" in shell.err
+    assert shell("status", "--api", "ftp://x") == 2
+    assert shell("status", "--api", "http://[::1") == 2
+
+
+def test_a_node_is_chosen_by_name_when_there_are_several(node: FakeNode, shell: Shell) -> None:
+    announce(LocalNode("beta", "http://127.0.0.1:1", os.getpid()))
+    node.answers["GET", "/cluster/status"] = 200, {"node": "alpha", "partition_state": "healthy"}
+    node.answers["GET", "/capabilities"] = 200, {"capabilities": []}
+    assert shell("status", "--cluster") == 3
+    assert "alpha, beta" in shell.err
+    assert shell("status", "--cluster", "--node", "alpha") == 0
+    assert shell("status", "--node", "alpa") == 3
+    assert "Did you mean 'alpha'?" in shell.err
+
+
+def test_files_of_dead_or_foreign_processes_are_ignored(state: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left_over = announce(LocalNode("old", "http://127.0.0.1:1", gone.pid))
+    for number, text in enumerate(
+        ['{"node": 1}', "[]", "x", '{"node":"a","api":"b","pid":-1,"token_file":null}']
+    ):
+        (state / f"bad{number}.json").write_text(text)
+    mine = announce(LocalNode("new", "http://127.0.0.1:1", os.getpid()))
+    assert [node.node for node in local_nodes()] == ["new"]
+    assert not left_over.exists()
+    assert mine.stat().st_mode & 0o077 == 0
+
+
+def test_a_token_comes_from_option_file_or_environment(
+    node: FakeNode, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.answers["POST", "/agents/w/stop"] = 200, {"name": "w", "status": "stopped"}
+    (tmp_path / "t").write_text("from-file\n")
+    shell("stop", "w", "--token-file", str(tmp_path / "t"))
+    shell("stop", "w", "--token", "from-option")
+    monkeypatch.setenv("CAXTON_TOKEN", "from-environment")
+    shell("stop", "w", "--api", node.api)
+    assert [r[3] for r in node.requests] == [
+        "Bearer from-file",
+        "Bearer from-option",
+        "Bearer from-environment",
+    ]
+    monkeypatch.delenv("CAXTON_TOKEN")
+    (tmp_path / "t").write_text("two words")
+    assert shell("stop", "w", "--token-file", str(tmp_path / "t")) == 2
+    assert shell("stop", "w", "--token-file", str(tmp_path / "none")) == 2
+
+
+def test_deploy_sends_the_file_and_the_module_it_names(node: FakeNode, shell: Shell, tmp_path: Path) -> None:
+    node.answers["POST", "/agents"] = 201, {"name": "echo", "status": "running", "capabilities": ["echo"]}
+    (tmp_path / "echo.md").write_text("---\nname: echo\nmodule: echo.wat\n---\nText\n")
+    (tmp_path / "echo.wat").write_text("(module)")
+    assert shell("deploy", str(tmp_path / "echo.md"), "--replace") == 0
+    assert shell.out == "echo is running; it offers echo\n"
+    body = node.requests[-1][2]
+    assert body["artifacts"] == {"echo.wat": base64.b64encode(b"(module)").decode()}
+    assert (body["filename"], body["replace"]) == ("echo.md", True)
+    assert shell("deploy", str(tmp_path / "echo.wat"), "--name", "raw") == 0
+    body = node.requests[-1][2]
+    assert base64.b64decode(body["content_base64"]) == b"(module)"
+    assert "content" not in body
+
+
+@pytest.mark.parametrize("module", ["../secret.wat", "/etc/secret.wat", "passwd", "[1]", "{"])
+def test_deploy_sends_no_other_file(module: str, node: FakeNode, shell: Shell, tmp_path: Path) -> None:
+    node.answers["POST", "/agents"] = 201, {}
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    (tmp_path / "secret.wat").write_text("secret")
+    (folder / "a.md").write_text(f"---\nmodule: {module}\n---\n")
+    assert shell("deploy", str(folder / "a.md")) == 0
+    assert "artifacts" not in node.requests[-1][2]
+
+
+def test_deploy_says_which_file_is_missing(node: FakeNode, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("---\nmodule: gone.wasm\n---\n")
+    assert shell("deploy", str(tmp_path / "a.md")) == 2
+    assert "gone.wasm cannot be read" in shell.err
+    (tmp_path / "b.md").write_bytes(b"\xff")
+    assert shell("deploy", str(tmp_path / "b.md")) == 2
+    assert shell("deploy", str(tmp_path / "none.md")) == 2
+    assert node.requests == []
+
+
+def test_status_shows_agents_counts_and_no_control_characters(node: FakeNode, shell: Shell) -> None:
+    node.answers["GET", "/status"] = (
+        200,
+        {
+            "node": "alpha",
+            "status": "healthy",
+            "uptime": 3.2,
+            "version": "1",
+            "messaging": {"outbox": 2},
+            "rooms": {"storage": {"bytes": 4096}},
+            "unsettled_by_node": {"beta": 7},
+        },
+    )
+    node.answers["GET", "/agents"] = (
+        200,
+        {"agents": [{"name": "a\x1b[31m", "status": "running", "capabilities": ["x"]}]},
+    )
+    assert shell("status") == 0
+    assert "\x1b" not in shell.out
+    rows = [line.split() for line in shell.out.splitlines()]
+    assert ["messaging", "outbox", "2"] in rows
+    assert ["storage", "bytes", "4096"] in rows
+    assert ["unsettled", "beta", "7"] in rows
+
+
+def test_status_of_the_cluster_shows_members_and_capabilities(node: FakeNode, shell: Shell) -> None:
+    node.answers["GET", "/cluster/status"] = (
+        200,
+        {
+            "node": "alpha",
+            "partition_state": "healthy",
+            "members": [{"name": "beta", "state": "alive", "address": ["10.0.0.2", 7946]}],
+            "unsettled_by_node": {"beta": 3},
+        },
+    )
+    provider = {"agent": "worker", "node": "beta", "version": "1.0.0", "load": 0.5}
+    node.answers["GET", "/capabilities"] = (
+        200,
+        {"capabilities": [{"capability": "echo", "providers": [provider]}]},
+    )
+    assert shell("status", "--cluster") == 0
+    rows = [line.split() for line in shell.out.splitlines()]
+    assert ["beta", "alive", "10.0.0.2:7946", "3"] in rows
+    assert ["echo", "worker", "beta", "1.0.0", "0.5"] in rows
+
+
+def test_logs_of_all_agents_are_merged_by_time(node: FakeNode, shell: Shell) -> None:
+    node.answers["GET", "/agents"] = 200, {"agents": [{"name": "a"}, {"name": "b"}]}
+    for name, second in (("a", 2), ("b", 1)):
+        record = {"time": f"2026-01-01T00:00:0{second}Z", "level": "info", "message": "m\x1b", "tool": "csv"}
+        node.answers["GET", f"/agents/{name}/logs"] = 200, {"records": [record]}
+    assert shell("logs", "--since", "1h", "--level", "info") == 0
+    lines = shell.out.splitlines()
+    assert [line.split()[2] for line in lines] == ["b:", "a:"]
+    assert lines[0].endswith("m\ufffd tool=csv")
+    assert node.requests[-1][1] == "/agents/b/logs?since=1h&tail=100&level=info"
+
+
+def test_logs_follow_shows_each_record_once(
+    node: FakeNode, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {"time": "2026-01-01T00:00:01Z", "level": "info", "message": "one"}
+    second = first | {"message": "two"}
+    node.answers["GET", "/agents/a/logs"] = 200, {"records": [first]}
+    rounds = iter([[first, second], [first, second]])
+
+    def later(_: float) -> None:
+        records = next(rounds, None)
+        if records is None:
+            raise KeyboardInterrupt
+        node.answers["GET", "/agents/a/logs"] = 200, {"records": records}
+
+    monkeypatch.setattr("node.cli.logs.time.sleep", later)
+    assert shell("logs", "a", "--follow", "--json") == 130
+    assert [json.loads(line)["message"] for line in shell.out.splitlines()] == ["one", "two"]
+
+
+def test_stopping_a_node_waits_for_its_end(
+    node: FakeNode, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.answers["POST", "/shutdown"] = 202, {"status": "stopping", "node": "alpha"}
+    node.answers["GET", "/health"] = 200, {}
+    monkeypatch.setattr(stop, "LEAVE_LIMIT_S", 0.2)
+    assert shell("stop", "--api", node.api) == 3
+    assert "still there" in shell.err
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    announce(LocalNode("beta", node.api, child.pid))
+    monkeypatch.setattr(stop, "FORCE_AFTER_S", 0.1)
+    assert shell("stop", "--force", "--node", "beta") == 0
+    assert shell.out == "alpha has been killed\n"
+    assert child.wait() == -9
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+def test_init_writes_a_cluster_and_more_nodes_later(shell: Shell, tmp_path: Path) -> None:
+    directory = tmp_path / "cluster"
+    found = shell.json(
+        "init", str(directory), "--cluster", "test", "--node", "n1", "--seed", "127.0.0.1:7000"
+    )
+    assert (found["cluster"], found["created"]) == ("test", True)
+    assert Path(found["nodes"]["n1"]).is_file()
+    assert Path(found["admin_token_file"]).is_file()
+    assert shell("init", str(directory), "--node", "n2") == 0
+    assert f"Next: caxton start --config {directory}/nodes/n2/node.yaml" in shell.out
+    assert shell("init", str(directory), "--node", "n2") == 2
+    assert "--renew" in shell.err
+    assert shell("init", str(directory)) == 2
