@@ -42,6 +42,7 @@ class ThreeNodes(RuleBasedStateMachine):
         self.counters = dict.fromkeys(NAMES, 1)
         self.generations: dict[str, units.Generation] = {}
         self.seen: dict[tuple[str, str, str], Rank] = {}  # reader, owner, key
+        self.retired: dict[tuple[bytes, int], None] = {}  # key hash, stamp
         self.ranks: dict[bytes, Rank] = {}
         self.held_up: list[tuple[str, bytes]] = []
         for name in NAMES:
@@ -257,6 +258,12 @@ class ThreeNodes(RuleBasedStateMachine):
     def settle_accounts(self) -> None:
         """Write down what nodes report, as a node and its disk would."""
         for name in NAMES:
+            retirement = self.peers[name]._cluster.retirement
+            if retirement is not None:
+                unit = units.decode(retirement[1], max_bytes=2000)
+                assert isinstance(unit, units.Retirement)
+                self.retired.update(dict.fromkeys(unit.retired))
+        for name in NAMES:
             for event in self.peers[name].events():
                 if isinstance(event, Rebased):
                     self.counters[name] = event.generation[0]
@@ -269,6 +276,7 @@ class ThreeNodes(RuleBasedStateMachine):
         """Forget the writes that only a crashed node, or one behind the horizon, knew."""
         self.held_up = [(one, frame) for one, frame in self.held_up if not has_register(frame)]
         horizon = max(node._cluster.horizon for node in self.peers.nodes.values())
+        self.retired = {held: None for held in self.retired if held[1] <= horizon}
         for key, writes in self.writes.items():
             held = [
                 node._cluster._registers[key].order
@@ -277,7 +285,9 @@ class ThreeNodes(RuleBasedStateMachine):
             ]
             last = max(held, default=(0, "", b""))
             self.writes[key] = [
-                write for write in writes if write[:3] <= last or (write[3] is None and write[0] <= horizon)
+                write
+                for write in writes
+                if write[:3] <= last or (units.key_hash(key), write[0]) in self.retired
             ]
 
     def cluster_write(self, name: str, key: str, value: bytes | None) -> None:
