@@ -106,8 +106,8 @@ def parse_definition(
         AgentInvalid: ``details["problems"]`` lists every error and warning with line and column.
     """
     front = read_front_matter(content)
-    fields = check_fields(front) if front.values else {}
-    definition = _build(front, fields, known_tools) if front.values else None
+    readable = bool(front.values) or not front.problems
+    definition = _build(front, check_fields(front), known_tools) if readable else None
     problems = sorted(front.problems, key=lambda p: (p.line, p.column, p.field))
     errors = [p for p in problems if strict or p.severity == "error"]
     if errors or definition is None:

@@ -313,6 +313,8 @@ async def _serve(client: Client, call: _Call, running: trio.Semaphore) -> None:
                 call.result = {"text": "\n".join(texts)}
     except MCPError as error:
         call.failure = error.error.message
+    except Exception as error:  # the SDK refuses a bad answer with many types
+        call.failure = f"its answer is not valid ({type(error).__name__})"
     finally:
         running.release()
         call.done.set()

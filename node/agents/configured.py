@@ -1,0 +1,258 @@
+"""The runtime of a configured agent: FIPA message -> prompt -> model and tools -> FIPA answer.
+
+Everything is bounded before it is spent (:mod:`node.agents.guard`) and ends at the earliest of the agent's
+own limit, the node's, and the time the sender is ready to wait. Whatever goes wrong becomes a FAILURE with
+code and reason; the agent stays up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import trio
+
+from node.agents.ask import Asker, Requester
+from node.agents.definition import AgentDefinition
+from node.agents.guard import LoopGuard, LoopLimits
+from node.agents.journal import Journal
+from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
+from node.agents.settings import AgentSettings
+from node.environment import Environment
+from node.errors import CaxtonError, ResourceLimitExceeded, ToolFailed
+from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
+from node.message import Message, Performative
+from node.messaging.delivery import Delivery, Draft
+from node.telemetry.tracing import Tracing
+from node.tools.host import CallContext, ToolHost
+from node.tools.spans import child_span
+
+_CONCURRENT_TOOLS: Final = 3
+_ACTION_KEYS: Final = ("action", "proposal", "operation", "task")
+_OUTCOMES: Final = {
+    "answer": Performative.INFORM,
+    "failed": Performative.FAILURE,
+    "not_understood": Performative.NOT_UNDERSTOOD,
+}
+
+
+class ConfiguredAgent:
+    """Handles the messages of one configured agent.
+
+    Args:
+        definition: What the agent file says.
+        node: Name of this node; the agent's address is ``id@node``.
+        environment: Clock and identifiers.
+        provider: The language model, chosen when the agent was deployed.
+        tools: Where its tools run.
+        specs: The tools it may see.
+        tracing: Opens spans.
+        bus: Carries its questions to other agents.
+        journal: Where it notes what it does.
+        settings: The node's bounds.
+    """
+
+    def __init__(
+        self,
+        definition: AgentDefinition,
+        *,
+        node: str,
+        environment: Environment,
+        provider: Provider,
+        tools: ToolHost,
+        specs: Sequence[ToolSpec],
+        tracing: Tracing,
+        bus: Requester,
+        journal: Journal,
+        settings: AgentSettings,
+    ) -> None:
+        self._definition = definition
+        self._environment = environment
+        self._provider = provider
+        self._tools = tools
+        self._tracing = tracing
+        self._journal = journal
+        self._settings = settings
+        self._asker = Asker(
+            sender=f"{definition.id}@{node}",
+            requires=definition.requires,
+            bus=bus,
+            environment=environment,
+            max_hops=settings.max_hops,
+        )
+        self._specs = (*specs, *self._asker.specs())
+        wanted = definition.setting("conversation", "max_turns", settings.max_turns)
+        self._limits = LoopLimits(
+            min(wanted, settings.max_turns), settings.max_tool_calls, settings.max_tokens
+        )
+
+    async def handle(self, delivery: Delivery) -> Sequence[Draft]:
+        """Answer one message; messages that ask for nothing are noted and not answered."""
+        message = delivery.message
+        if message.performative is Performative.PROPOSE:
+            return [self._consider(message)]
+        responds = self._definition.setting("messaging", "auto_respond", False)
+        if not message.expects_reply and not (message.performative is Performative.INFORM and responds):
+            self._journal.log("info", f"{message.performative.value} from {message.sender} noted")
+            return []
+        attributes = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.id": self._definition.id,
+            "gen_ai.agent.name": self._definition.name,
+            "gen_ai.conversation.id": message.conversation_id,
+        }
+        with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
+            draft = await self._answer(delivery, span.traceparent)
+            if draft.performative is Performative.FAILURE:
+                span.fail(str(draft.content.get("reason", "")))
+            return [draft]
+
+    async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
+        budget_s = self._budget_s(delivery)
+        guard = LoopGuard(self._limits)
+        try:
+            with self._environment.clock.move_on_after(max(0.0, budget_s)):
+                completion = await self._loop(delivery, guard, traceparent)
+                content = reply_content(self._definition, completion)
+                if completion.outcome == "failed":
+                    content = {
+                        "code": ToolFailed.code,
+                        "reason": completion.text,
+                        "details": completion.content,
+                    }
+                performative = _OUTCOMES[completion.outcome]
+                self._journal.log("info", f"answered {performative.value}", **guard.spent)
+                return Draft(performative, content, protocol=delivery.message.protocol)
+        except CaxtonError as error:
+            return self._failure(error, guard, delivery.message)
+        late = ResourceLimitExceeded(
+            "the agent ran out of time", why=f"it had {budget_s:g} s", details={"limit": "wall_clock"}
+        )
+        return self._failure(late, guard, delivery.message)
+
+    def _budget_s(self, delivery: Delivery) -> float:
+        own = [
+            self._definition.setting(group, name)
+            for group, name in (
+                ("conversation", "timeout"),
+                ("performance", "max_execution_time"),
+                ("resource_limits", "response_timeout"),
+                ("security", "max_processing_time"),
+            )
+        ]
+        bounds = [self._settings.agent_timeout_s, *(bound for bound in own if bound is not None)]
+        if delivery.deadline is not None:
+            bounds.append(delivery.deadline - self._environment.clock.now())
+        return float(min(bounds))
+
+    async def _loop(self, delivery: Delivery, guard: LoopGuard, traceparent: str) -> Completion:
+        message = delivery.message
+        conversation = first_messages(self._definition, message, [spec.name for spec in self._specs])
+        while True:
+            completion = await self._complete(conversation, message, guard, traceparent)
+            if not completion.tool_calls:
+                return completion
+            guard.allow(completion.tool_calls)
+            conversation.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
+            conversation += await self._call_all(completion.tool_calls, delivery, traceparent)
+
+    async def _complete(
+        self, conversation: list[ChatMessage], message: Message, guard: LoopGuard, traceparent: str
+    ) -> Completion:
+        turn = guard.next_turn()
+        attributes: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": self._provider.name,
+            "gen_ai.conversation.id": message.conversation_id,
+            "caxton.turn": turn,
+        }
+        group = "llm" if self._definition.setting("llm", "temperature") is not None else "conversation"
+        request = CompletionRequest(
+            messages=tuple(conversation),
+            tools=self._specs,
+            subject=subject_of(message),
+            turn=turn,
+            model=self._definition.setting("llm", "model"),
+            temperature=self._definition.setting(group, "temperature"),
+        )
+        with child_span(self._tracing, "llm.complete", traceparent, attributes, kind="client") as span:
+            completion = await self._provider.complete(request)
+            span.set("gen_ai.usage.input_tokens", completion.usage.input_tokens)
+            span.set("gen_ai.usage.output_tokens", completion.usage.output_tokens)
+        guard.spend(completion.usage)
+        return completion
+
+    async def _call_all(
+        self, calls: Sequence[ToolCall], delivery: Delivery, traceparent: str
+    ) -> list[ChatMessage]:
+        """Call the tools of one turn, a few at once; the results stand in the order of the calls."""
+        width = self._definition.setting("performance", "concurrent_tools", _CONCURRENT_TOOLS)
+        limiter = trio.Semaphore(width)
+        results: dict[int, ChatMessage] = {}
+
+        async def call(index: int, wanted: ToolCall) -> None:
+            async with limiter:
+                results[index] = await self._call(wanted, delivery, traceparent)
+
+        async with trio.open_nursery() as nursery:
+            for index, wanted in enumerate(calls):
+                nursery.start_soon(call, index, wanted)
+        return [results[index] for index in range(len(calls))]
+
+    async def _call(self, call: ToolCall, delivery: Delivery, traceparent: str) -> ChatMessage:
+        timeout_s = self._definition.setting("resource_limits", "tool_call_timeout")
+        try:
+            if call.name in self._asker:
+                result = await self._asker.ask(
+                    call.name,
+                    call.arguments,
+                    about=delivery.message,
+                    hops=delivery.hops,
+                    timeout_s=min(timeout_s or self._settings.agent_timeout_s, self._budget_s(delivery)),
+                    traceparent=traceparent,
+                )
+            else:
+                context = CallContext(
+                    agent=self._definition.id,
+                    granted=self._definition.tools,
+                    restricted=self._definition.restricted_tools,
+                    files={a.name: a.data for a in delivery.message.attachments},
+                    traceparent=traceparent,
+                    timeout_s=timeout_s,
+                )
+                result = await self._tools.call(call.name, call.arguments, context)
+        except CaxtonError as error:
+            self._journal.log("warning", f"tool {call.name}: {error}")
+            return ChatMessage("tool", str(error), call=call, is_error=True)
+        self._journal.log("debug", f"tool {call.name} answered")
+        return ChatMessage("tool", tool_text(result), call=call, result=result)
+
+    def _consider(self, message: Message) -> Draft:
+        """Accept or reject a proposal by the agent's rules; one that no rule names is not understood."""
+        topic = message.content
+        if isinstance(topic, dict):
+            topic = next((topic[key] for key in _ACTION_KEYS if key in topic), None)
+        word = topic.strip().casefold() if isinstance(topic, str) else ""
+        for performative, rule in (
+            (Performative.REJECT_PROPOSAL, "reject"),
+            (Performative.ACCEPT_PROPOSAL, "accept"),
+        ):
+            named = [entry.casefold() for entry in self._definition.setting("proposals", rule, ())]
+            if word and (word in named or "*" in named):
+                self._journal.log("info", f"{performative.value}: {word[:80]}")
+                return Draft(performative, {"proposal": message.content, "rule": rule})
+        rules = self._definition.groups.get("proposals", {})
+        reason = "no rule of the agent names this proposal"
+        return Draft(
+            Performative.NOT_UNDERSTOOD, {"reason": reason, "rules": {k: list(v) for k, v in rules.items()}}
+        )
+
+    def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
+        self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)
+        return Draft(Performative.FAILURE, failure_content(error), protocol=message.protocol)
+
+
+def failure_content(error: CaxtonError) -> dict[str, Any]:
+    """The content of a FAILURE: code, reason, what to do, and structured facts."""
+    content = {"code": error.code, "reason": str(error), "fix": error.fix, "details": error.details}
+    return {key: value for key, value in content.items() if value}

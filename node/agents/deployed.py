@@ -1,0 +1,101 @@
+"""What the supervisor shows of an agent, and what it needs of the rooms around it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import apsw
+
+from node.agents.ask import Requester
+from node.message import iso8601
+from node.messaging.delivery import Delivery, Draft
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """What the supervisor needs of ``node.storage``."""
+
+    async def write(self, job: Callable[[apsw.Connection], T]) -> T:
+        """Run ``job`` in a transaction; returns after the commit."""
+        ...
+
+    async def read(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run ``query``."""
+        ...
+
+
+class AgentBus(Requester, Protocol):
+    """What the supervisor needs of ``node.messaging.bus.Bus``."""
+
+    def attach(
+        self,
+        agent: str,
+        handler: Callable[[Delivery], Awaitable[Sequence[Draft]]],
+        *,
+        capacity: int,
+        concurrency: int,
+    ) -> None:
+        """Deliver the agent's messages to ``handler`` from now on."""
+        ...
+
+    async def detach(self, agent: str, *, drain_s: float) -> None:
+        """Stop delivering, after waiting for what is being handled."""
+        ...
+
+
+class Runtime(Protocol):
+    """A running agent."""
+
+    async def handle(self, delivery: Delivery) -> Sequence[Draft]:
+        """Answer one message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """One deployed agent, as the public API shows it; a snapshot.
+
+    Args:
+        registration: A UUID that changes with every deployment.
+        tools: Names of the tools its model sees.
+        error: Why its status is ``error``.
+    """
+
+    id: str
+    name: str
+    version: str
+    kind: str
+    status: str
+    capabilities: tuple[str, ...]
+    workspace: str
+    deployed_at_s: float
+    registration: str
+    memory_enabled: bool
+    tools: tuple[str, ...]
+    warnings: tuple[dict[str, Any], ...]
+    execution_stats: dict[str, Any]
+    description: str = ""
+    error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        found: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "version": self.version,
+            "kind": self.kind,
+            "status": self.status,
+            "description": self.description,
+            "capabilities": list(self.capabilities),
+            "workspace": self.workspace,
+            "deployed_at": iso8601(self.deployed_at_s),
+            "registration": self.registration,
+            "memory_enabled": self.memory_enabled,
+            "tools": list(self.tools),
+            "warnings": list(self.warnings),
+            "execution_stats": self.execution_stats,
+        }
+        return found | ({"error": self.error} if self.error else {})

@@ -1,0 +1,44 @@
+"""The bounds of agents on one node; an agent's own front matter can only tighten them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Settings of the agents' room.
+
+    Args:
+        max_agents: Most agents deployed on this node (``runtime.max_agents``).
+        strict: Warnings of an agent file refuse it.
+        agent_timeout_s: Longest handling of one message (``runtime.agent_timeout``).
+        max_turns: Most completions for one message.
+        max_tool_calls: Most tool calls for one message.
+        max_tokens: Most tokens spent for one message.
+        max_hops: Longest chain of agents asking agents.
+        mailbox_capacity: Messages waiting per agent.
+        concurrency: Messages a configured agent handles at once; a wasm agent always handles one.
+        log_records: Log records kept per agent.
+        max_content_bytes: Largest agent file or module.
+        max_artifacts_bytes: Largest sum of the files beside it.
+        wasm_fuel: Instructions a wasm agent may execute for one message.
+        wasm_timeout_s: Wall time a wasm agent may take for one message.
+        wasm_memory_bytes: Memory of one wasm instance.
+    """
+
+    max_agents: int = 1000
+    strict: bool = False
+    agent_timeout_s: float = 30.0
+    max_turns: int = 10
+    max_tool_calls: int = 32
+    max_tokens: int = 200_000
+    max_hops: int = 8
+    mailbox_capacity: int = 1000
+    concurrency: int = 8
+    log_records: int = 500
+    max_content_bytes: int = 4 * 1024 * 1024
+    max_artifacts_bytes: int = 8 * 1024 * 1024
+    wasm_fuel: int = 200_000_000
+    wasm_timeout_s: float = 1.0
+    wasm_memory_bytes: int = 50 * 1024 * 1024

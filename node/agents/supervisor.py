@@ -1,0 +1,472 @@
+"""Deploys, runs and keeps the agents of one node.
+
+A deployment is atomic: everything that can fail (reading, permissions, compiling) happens before anything
+changes; then the agent is stored durably, attached to the bus, and published to the registry, in that
+order, so that no message is ever routed to an agent a restart would forget. Deployments and state
+changes take turns; running agents never wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import cbor2
+import trio
+
+from node.agents.blueprint import Blueprint, read_blueprint
+from node.agents.configured import ConfiguredAgent, failure_content
+from node.agents.definition import AgentDefinition
+from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
+from node.agents.journal import AgentLogRecord, Journal
+from node.agents.settings import AgentSettings
+from node.agents.wasm import WasmAgent
+from node.cluster.provider import RegistryWriter
+from node.environment import Environment
+from node.errors import (
+    AgentAlreadyExists,
+    AgentNotFound,
+    CaxtonError,
+    ResourceLimitExceeded,
+    ValidationFailed,
+    nearest,
+)
+from node.llm.provider import ToolSpec
+from node.llm.registry import ProviderRegistry
+from node.message import Performative
+from node.messaging.delivery import Delivery, Draft
+from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
+from node.telemetry.tracing import Tracing
+from node.tools.host import ToolHost
+
+_log = logging.getLogger(__name__)
+DRAIN_S: Final = 5.0
+"""Time a stopping agent has to finish what it is handling, when the caller names none."""
+ARTIFACTS_LIMIT: Final = 16
+"""Most files deployed beside an agent file."""
+_SHIELD_S: Final = 30.0
+"""Longest time an atomic step holds off cancellation."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    """One deployed agent; ``runtime`` is None unless it is running."""
+
+    row: AgentRow
+    definition: AgentDefinition
+    journal: Journal
+    registration: str
+    tools: tuple[str, ...] = ()
+    runtime: Runtime | None = None
+    error: str = ""
+
+
+class AgentSupervisor:
+    """The agents of one node.
+
+    Args:
+        environment: Clock, identifiers, workers.
+        node: Name of this node.
+        storage: Where agents are kept across restarts.
+        registry: Where their capabilities are published.
+        bus: Delivers their messages.
+        providers: The language models.
+        tools: The tool host.
+        tracing: Opens spans.
+        settings: Bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        node: str,
+        storage: Store,
+        registry: RegistryWriter,
+        bus: AgentBus,
+        providers: ProviderRegistry,
+        tools: ToolHost,
+        tracing: Tracing,
+        settings: AgentSettings | None = None,
+    ) -> None:
+        self._environment = environment
+        self._node = node
+        self._storage = storage
+        self._registry = registry
+        self._bus = bus
+        self._providers = providers
+        self._tools = tools
+        self._tracing = tracing
+        self._settings = settings or AgentSettings()
+        self._agents: dict[str, _Agent] = {}
+        self._turn = trio.Lock()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Restore the stored agents, say that they are there, and keep them until cancelled.
+
+        An agent that cannot be restored is shown with the status ``error``; the others start.
+        """
+        async with self._turn:
+            for row in await self._storage.read(load_agents):
+                await self._restore(row)
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            for agent in self._agents.values():
+                if agent.runtime is not None:
+                    self._registry.withdraw(agent.row.id)
+
+    async def deploy(
+        self,
+        content: bytes,
+        *,
+        filename: str = "",
+        artifacts: Mapping[str, bytes] | None = None,
+        name: str | None = None,
+        workspace: str = "default",
+        replace: bool = False,
+        auto_start: bool = True,
+    ) -> AgentInfo:
+        """Deploy an agent file, or a WebAssembly module alone; all or nothing.
+
+        Args:
+            content: The agent file (Markdown), or the module.
+            filename: Its name; names a module that is deployed without ``name``.
+            artifacts: Files beside it, by name: the module of an agent file with ``runtime: wasm``.
+            name: Takes the place of the name in the file.
+            workspace: The workspace it belongs to.
+            replace: Whether an agent of that name may be replaced.
+            auto_start: Whether it is started at once.
+
+        Raises:
+            AgentInvalid: the agent file has problems; all are listed.
+            InvalidWasm: the module cannot be an agent.
+            AgentAlreadyExists: there is one of that name, and ``replace`` is false.
+            ResourceLimitExceeded: too many agents, or too large.
+            ProviderFailed: the file names a provider that is not configured.
+            StorageFailed: nothing was deployed.
+        """
+        files = dict(sorted((artifacts or {}).items()))
+        self._check_sizes(content, files, workspace)
+        async with self._turn:
+            blueprint = await self._read(content, filename, files, name)
+            old = self._agents.get(blueprint.definition.id)
+            self._check_room(blueprint.definition, old, replace=replace)
+            journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
+            definition, runtime, tools = await self._build(blueprint, journal)
+            row = AgentRow(
+                id=definition.id,
+                name=definition.name,
+                version=definition.version,
+                kind=blueprint.kind,
+                content=content,
+                artifacts=cbor2.dumps({"filename": filename, "files": files}),
+                workspace=workspace,
+                status="running" if auto_start else "stopped",
+                deployed_at_s=self._environment.clock.wall(),
+            )
+            agent = _Agent(row, definition, journal, self._environment.new_id(), tools)
+            await self._storage.write(lambda connection: save_agent(connection, row))
+            with self._environment.clock.move_on_after(_SHIELD_S) as scope:
+                scope.shield = True
+                if old is not None:
+                    await self._take_down(old, drain_s=DRAIN_S)
+            self._agents[definition.id] = agent
+            if auto_start:
+                self._take_up(agent, runtime)
+            journal.log("info", f"deployed version {definition.version}", registration=agent.registration)
+            for warning in definition.warnings:
+                journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
+            return self._info(agent)
+
+    def list(self) -> list[AgentInfo]:
+        """All agents, by id."""
+        return [self._info(self._agents[key]) for key in sorted(self._agents)]
+
+    def get(self, agent: str) -> AgentInfo:
+        """The agent of that id or name.
+
+        Raises:
+            AgentNotFound: there is none.
+        """
+        return self._info(self._find(agent))
+
+    async def stop(self, agent: str, *, grace_s: float = DRAIN_S) -> AgentInfo:
+        """Take an agent out of service; it stays deployed.
+
+        Args:
+            agent: Id or name.
+            grace_s: Time for what it is handling.
+
+        Raises:
+            AgentNotFound: there is none.
+        """
+        async with self._turn:
+            found = self._find(agent)
+            if found.row.status != "stopped":
+                await self._set_status(found, "stopped")
+                await self._take_down(found, drain_s=grace_s)
+                found.journal.log("info", "stopped")
+            return self._info(found)
+
+    async def start(self, agent: str) -> AgentInfo:
+        """Bring a stopped or failed agent back into service.
+
+        Raises:
+            AgentNotFound: there is none.
+            CaxtonError: it does not start; its state stays what it was.
+        """
+        async with self._turn:
+            found = self._find(agent)
+            if found.runtime is None:
+                blueprint = await self._stored_blueprint(found.row)
+                found.definition, runtime, found.tools = await self._build(blueprint, found.journal)
+                await self._set_status(found, "running")
+                self._take_up(found, runtime)
+                found.error = ""
+                found.journal.log("info", "started")
+            return self._info(found)
+
+    async def delete(self, agent: str, *, force: bool = False) -> None:
+        """Remove an agent for good; ``force`` does not wait for what it is handling.
+
+        Raises:
+            AgentNotFound: there is none.
+        """
+        async with self._turn:
+            found = self._find(agent)
+            await self._storage.write(lambda connection: delete_agent(connection, found.row.id))
+            await self._take_down(found, drain_s=0.0 if force else DRAIN_S)
+            del self._agents[found.row.id]
+
+    def logs(
+        self, agent: str, *, tail: int = 100, since_s: float | None = None, level: str | None = None
+    ) -> Sequence[AgentLogRecord]:
+        """The last log records of an agent, oldest first.
+
+        Args:
+            agent: Id or name.
+            tail: Most records.
+            since_s: Unix time in seconds before which none is given.
+            level: Lowest level: debug, info, warning or error.
+
+        Raises:
+            AgentNotFound: there is none.
+        """
+        return self._find(agent).journal.records(tail=tail, since_s=since_s, level=level)
+
+    def statistics(self) -> dict[str, Any]:
+        """How many agents there are, by status, and how full their logs are."""
+        statuses: dict[str, int] = {}
+        for agent in self._agents.values():
+            statuses[agent.row.status] = statuses.get(agent.row.status, 0) + 1
+        return {
+            "agents": len(self._agents),
+            "limit": self._settings.max_agents,
+            "by_status": dict(sorted(statuses.items())),
+            "log_records": sum(a.journal.statistics()["records"] for a in self._agents.values()),
+            "bytes": sum(len(a.row.content) + len(a.row.artifacts) for a in self._agents.values()),
+        }
+
+    def _check_sizes(self, content: bytes, files: Mapping[str, bytes], workspace: str) -> None:
+        size = sum(len(data) for data in files.values())
+        for what, found, limit in (
+            ("the agent", len(content), self._settings.max_content_bytes),
+            ("its artifacts", size, self._settings.max_artifacts_bytes),
+        ):
+            if found > limit:
+                raise ResourceLimitExceeded(
+                    f"{what} cannot be taken", why=f"{found:,} bytes; at most {limit:,} are allowed"
+                )
+        if len(files) > ARTIFACTS_LIMIT:
+            raise ResourceLimitExceeded("too many artifacts", why=f"at most {ARTIFACTS_LIMIT} are allowed")
+        if not 0 < len(workspace) <= 64 or not workspace.isprintable():
+            raise ValidationFailed("the workspace has no valid name", why="1 to 64 printable characters")
+
+    def _check_room(self, definition: AgentDefinition, old: _Agent | None, *, replace: bool) -> None:
+        if old is not None and not replace:
+            raise AgentAlreadyExists(
+                f"there is already an agent {definition.id!r} on this node",
+                why=f"version {old.definition.version} is {old.row.status}",
+                fix="Replace it explicitly, or give this one another name.",
+                details={"agent": definition.id, "version": old.definition.version},
+            )
+        if old is None and len(self._agents) >= self._settings.max_agents:
+            raise ResourceLimitExceeded(
+                "this node takes no more agents",
+                why=f"runtime.max_agents is {self._settings.max_agents}",
+                fix="Delete one, raise the limit, or deploy on another node.",
+            )
+
+    async def _read(
+        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None
+    ) -> Blueprint:
+        """Read on a worker: a front matter of the largest size takes a noticeable time."""
+        return await self._environment.workers.run(
+            "files",
+            lambda: read_blueprint(
+                content,
+                filename=filename,
+                artifacts=files,
+                name=name,
+                known_tools=self._tools.known(),
+                strict=self._settings.strict,
+            ),
+        )
+
+    async def _stored_blueprint(self, row: AgentRow) -> Blueprint:
+        try:
+            stored = cbor2.loads(row.artifacts)
+            filename, files = str(stored["filename"]), dict(stored["files"])
+        except (cbor2.CBORDecodeError, ValueError, KeyError, TypeError):
+            raise ValidationFailed(
+                "the stored agent cannot be read", why="its artifacts are damaged"
+            ) from None
+        return await self._read(row.content, filename, files, row.name)
+
+    async def _build(
+        self, blueprint: Blueprint, journal: Journal
+    ) -> tuple[AgentDefinition, Runtime, tuple[str, ...]]:
+        """Make the runtime; nothing else changes. The definition gains what only the module knows."""
+        definition = blueprint.definition
+        if blueprint.module is not None:
+            agent = await WasmAgent.load(
+                blueprint.module,
+                agent=definition.id,
+                environment=self._environment,
+                tracing=self._tracing,
+                journal=journal,
+                settings=self._settings,
+            )
+            if blueprint.asks_module:
+                definition = replace(definition, capabilities=await agent.capabilities())
+            return definition, agent, ()
+        provider = self._providers.choose(definition.setting("llm", "provider"))
+        found = await self._tools.tools_for(definition.tools, definition.restricted_tools)
+        specs = [ToolSpec(tool.name, tool.description, tool.input_schema) for tool in found]
+        configured = ConfiguredAgent(
+            definition,
+            node=self._node,
+            environment=self._environment,
+            provider=provider,
+            tools=self._tools,
+            specs=specs,
+            tracing=self._tracing,
+            bus=self._bus,
+            journal=journal,
+            settings=self._settings,
+        )
+        return definition, configured, tuple(spec.name for spec in specs)
+
+    async def _restore(self, row: AgentRow) -> None:
+        journal = Journal(self._environment.clock, self._settings.log_records)
+        agent = _Agent(
+            row,
+            AgentDefinition(id=row.id, name=row.name, version=row.version),
+            journal,
+            self._environment.new_id(),
+        )
+        self._agents[row.id] = agent
+        try:
+            blueprint = await self._stored_blueprint(row)
+            agent.definition = blueprint.definition
+            agent.definition, runtime, agent.tools = await self._build(blueprint, journal)
+        except CaxtonError as error:
+            agent.error = str(error)
+            agent.row = replace(row, status="error")
+            journal.log("error", f"cannot be restored: {error}", code=error.code)
+            return
+        if row.status != "stopped":
+            self._take_up(agent, runtime)
+            agent.row = replace(row, status="running")
+        journal.log("info", "restored")
+
+    def _take_up(self, agent: _Agent, runtime: Runtime) -> None:
+        agent.runtime = runtime
+        concurrency = 1 if agent.row.kind == "wasm" else self._settings.concurrency
+        self._bus.attach(
+            agent.row.id,
+            self._handler(agent, runtime),
+            capacity=self._settings.mailbox_capacity,
+            concurrency=concurrency,
+        )
+        self._registry.publish(
+            agent.row.id,
+            version=agent.definition.version,
+            capabilities=agent.definition.capabilities,
+            priority=agent.definition.priority,
+            health=1.0,
+        )
+
+    async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:
+        runtime, agent.runtime = agent.runtime, None
+        if runtime is None:
+            return
+        self._registry.withdraw(agent.row.id)
+        await self._bus.detach(agent.row.id, drain_s=drain_s)
+        if isinstance(runtime, WasmAgent):
+            await runtime.aclose()
+
+    async def _set_status(self, agent: _Agent, status: str) -> None:
+        await self._storage.write(lambda connection: set_agent_status(connection, agent.row.id, status))
+        agent.row = replace(agent.row, status=status)
+
+    def _handler(self, agent: _Agent, runtime: Runtime) -> Callable[[Delivery], Awaitable[Sequence[Draft]]]:
+        async def handle(delivery: Delivery) -> Sequence[Draft]:
+            started = self._environment.clock.now()
+            drafts: Sequence[Draft] = ()
+            succeeded = False
+            try:
+                drafts = await runtime.handle(delivery)
+                succeeded = all(draft.performative is not Performative.FAILURE for draft in drafts)
+            except CaxtonError as error:
+                drafts = [Draft(Performative.FAILURE, failure_content(error))]
+            except Exception:  # a bug in one agent's runtime is that agent's failure, never the node's end
+                _log.exception("agent %s failed unexpectedly", agent.row.id)
+                agent.journal.log("error", "failed unexpectedly", message_id=delivery.message.id)
+                content = {
+                    "code": CaxtonError.code,
+                    "reason": "the agent failed unexpectedly; see the node's log",
+                }
+                drafts = [Draft(Performative.FAILURE, content)]
+            agent.journal.count(succeeded=succeeded, took_s=self._environment.clock.now() - started)
+            return drafts
+
+        return handle
+
+    def _find(self, agent: str) -> _Agent:
+        found = self._agents.get(agent)
+        if found is None:
+            found = next((a for a in self._agents.values() if agent in (a.row.name, a.registration)), None)
+        if found is None:
+            guess = nearest(agent, [*self._agents, *(a.row.name for a in self._agents.values())])
+            raise AgentNotFound(
+                f"there is no agent {agent[:80]!r} on this node",
+                why=f"{len(self._agents)} agents are deployed here",
+                fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
+                details={"agent": agent[:80], "nearest": guess},
+            )
+        return found
+
+    def _info(self, agent: _Agent) -> AgentInfo:
+        definition = agent.definition
+        return AgentInfo(
+            id=agent.row.id,
+            name=agent.row.name,
+            version=definition.version,
+            kind=agent.row.kind,
+            status=agent.row.status,
+            capabilities=definition.capabilities,
+            workspace=agent.row.workspace,
+            deployed_at_s=agent.row.deployed_at_s,
+            registration=agent.registration,
+            memory_enabled=definition.memory_enabled,
+            tools=agent.tools,
+            warnings=tuple(warning.as_json() for warning in definition.warnings),
+            execution_stats=agent.journal.execution_stats,
+            description=definition.description,
+            error=agent.error,
+        )

@@ -1,0 +1,162 @@
+"""Fills a tool's arguments from a message by the tool's JSON schema; it invents no value.
+
+Where a value may come from, in order: a content key with the argument's name or one of its aliases
+(``x-aliases`` in the schema), the name of an attachment for a file argument (``x-file``), a word of the
+request that is one of the argument's permitted values, and the word after "by" or "per" where the
+argument has that alias. What is left out falls to the tool's own default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from node.llm.lexical import texts, words
+from node.llm.provider import FileInfo, Subject, ToolSpec
+
+CALLS_LIMIT: Final = 4
+"""Most files one request is answered for, one call each."""
+_AFTER_WORDS: Final = ("by", "per")
+_FILE_KEYS: Final = ("file", "files", "filename", "path", "attachment", "data_url", "url", "source", "csv")
+
+
+@dataclass(slots=True)
+class Filling:
+    """The argument sets to call a tool with, or what is missing for a call."""
+
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def fill(tool: ToolSpec, subject: Subject) -> Filling:
+    """The calls of ``tool`` that the message gives all required arguments for."""
+    schema = tool.input_schema
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    required = list(schema.get("required", ()))
+    content = _flat(subject.content)
+    arguments: dict[str, Any] = {}
+    file_argument: str | None = None
+    for name, rule in properties.items():
+        if "x-file" in rule and file_argument is None:
+            file_argument = name
+            continue
+        found = _value(name, rule, content, subject.content)
+        if found is not None:
+            arguments[name] = found
+    filling = Filling()
+    filling.missing = [f"a value for {n!r}" for n in required if n not in arguments and n != file_argument]
+    if file_argument is None:
+        filling.calls = [] if filling.missing else [arguments]
+        return filling
+    files, unknown = _files(file_argument, properties[file_argument], content, subject)
+    filling.missing += [f"the file {name!r}, which is not attached" for name in unknown]
+    if not files and not unknown and file_argument in required:
+        filling.missing.append("an attached file of a kind that it reads")
+    if not filling.missing:
+        filling.calls = [{file_argument: name, **arguments} for name in files[:CALLS_LIMIT]]
+        if len(files) > CALLS_LIMIT:
+            filling.missing = [f"time for more than {CALLS_LIMIT} of the {len(files)} files"]
+    return filling
+
+
+def fits(rule: Mapping[str, Any], file: FileInfo) -> bool:
+    """Whether a file argument's rule accepts this attachment, by media type or by ending."""
+    accepted = rule.get("x-file", {})
+    media_type = file.media_type.split(";")[0].strip().lower()
+    if media_type in accepted.get("media_types", ()):
+        return True
+    return file.name.lower().endswith(tuple(accepted.get("suffixes", ())))
+
+
+def _flat(content: Any) -> dict[str, Any]:
+    """Content keys by folded name; those of inner objects count where the outer has none of that name."""
+    found: dict[str, Any] = {}
+    for level in _levels(content):
+        for key, value in level.items():
+            found.setdefault(_fold(key), value)
+    return found
+
+
+def _levels(content: Any) -> Iterator[Mapping[str, Any]]:
+    level = [content]
+    while level:
+        maps = [item for item in level if isinstance(item, Mapping)]
+        yield from maps
+        level = [value for item in maps for value in item.values()]
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _value(name: str, rule: Mapping[str, Any], content: Mapping[str, Any], raw: Any) -> Any:
+    aliases = [str(alias) for alias in rule.get("x-aliases", ())]
+    for key in (name, *aliases):
+        folded = _fold(key)
+        if folded in content:
+            value = _coerce(content[folded], rule)
+            if value is not None:
+                return value
+    permitted = _permitted(rule)
+    request = words(" ".join(texts(raw)))
+    for choice in permitted:
+        if choice.isalpha() and words(choice) and words(choice)[0] in request:
+            return choice
+    if set(_AFTER_WORDS) & {*aliases, name} and not permitted:
+        text = " ".join(texts(raw))
+        after = re.search(r"\b(?:by|per)\s+[\"'`]?([A-Za-z][A-Za-z0-9_-]*)", text)
+        return after.group(1) if after else None
+    return None
+
+
+def _rules(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [rule, *rule.get("anyOf", ())]
+
+
+def _permitted(rule: Mapping[str, Any]) -> list[str]:
+    return [str(choice) for option in _rules(rule) for choice in option.get("enum", ())]
+
+
+def _coerce(value: Any, rule: Mapping[str, Any]) -> Any:
+    """``value`` as the rule's type, or None when it does not fit."""
+    types = [option.get("type") for option in _rules(rule)]
+    permitted = _permitted(rule)
+    if permitted:
+        return next((choice for choice in permitted if str(value).lower() == choice.lower()), None)
+    if "boolean" in types and isinstance(value, bool):
+        return value
+    if isinstance(value, bool):
+        return None
+    if "integer" in types:
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value.strip()):
+            return int(value)
+        return value if isinstance(value, int) else None
+    if "number" in types:
+        return value if isinstance(value, int | float) else None
+    if "string" in types and isinstance(value, str | int | float):
+        return str(value)
+    if ("array" in types and isinstance(value, list)) or ("object" in types and isinstance(value, dict)):
+        return value
+    return None
+
+
+def _files(
+    name: str, rule: Mapping[str, Any], content: Mapping[str, Any], subject: Subject
+) -> tuple[list[str], list[str]]:
+    """The attachments to use, and the names the message gives that are not attached."""
+    attached = {file.name: file for file in subject.files}
+    named: list[str] = []
+    for key in dict.fromkeys((name, *rule.get("x-aliases", ()), *_FILE_KEYS)):
+        value = content.get(_fold(key))
+        items = value if isinstance(value, list) else [value]
+        named += [item for item in items if isinstance(item, str) and item]
+    if named:
+        plain = [re.split(r"[/\\]", item)[-1] if item not in attached else item for item in named]
+        known = [item for item in dict.fromkeys(plain) if item in attached]
+        return known, [given for given, item in zip(named, plain, strict=True) if item not in attached]
+    mentioned = [file for file in attached if any(file in text for text in texts(subject.content))]
+    if mentioned:
+        return mentioned, []
+    return [file.name for file in subject.files if fits(rule, file)], []

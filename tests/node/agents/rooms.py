@@ -1,0 +1,157 @@
+"""Stand-ins for the rooms around the supervisor: a bus that calls handlers, a store in memory, a registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import apsw
+import trio
+
+from node.agents.settings import AgentSettings
+from node.agents.supervisor import AgentSupervisor
+from node.errors import StorageFailed
+from node.llm.registry import ProviderRegistry
+from node.message import Attachment, Message, Performative
+from node.messaging.delivery import Delivery, Draft
+from node.telemetry.tracing import Tracing
+from node.tools.host import ToolHost, ToolSettings
+from tests.node.agents.inline import inline_environment
+
+T = TypeVar("T")
+Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
+
+SCHEMA = (
+    "CREATE TABLE agents (id TEXT PRIMARY KEY, name TEXT, version TEXT, kind TEXT, content BLOB,"
+    " artifacts BLOB, workspace TEXT, status TEXT, deployed_at_s REAL)"
+)
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self.connection = apsw.Connection(":memory:")
+        self.connection.execute(SCHEMA)
+        self.fails = False
+
+    async def write(self, job: Callable[[apsw.Connection], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            raise StorageFailed("the disk is full")
+        return job(self.connection)
+
+    async def read(self, query: Callable[[apsw.Connection], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        return query(self.connection)
+
+
+class FakeBus:
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.concurrency: dict[str, int] = {}
+        self.drains: list[tuple[str, float]] = []
+        self.asked: list[tuple[Message, int]] = []
+        self.reply: Message | None = None
+
+    def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
+        assert agent not in self.handlers
+        assert capacity > 0
+        self.handlers[agent] = handler
+        self.concurrency[agent] = concurrency
+
+    async def detach(self, agent: str, *, drain_s: float) -> None:
+        await trio.lowlevel.checkpoint()
+        del self.handlers[agent]
+        self.drains.append((agent, drain_s))
+
+    async def request(
+        self, message: Message, *, timeout_s: float, traceparent: str = "", hops: int = 0
+    ) -> Message:
+        await trio.lowlevel.checkpoint()
+        assert timeout_s > 0
+        self.asked.append((message, hops))
+        assert self.reply is not None
+        return self.reply
+
+
+class FakeRegistry:
+    def __init__(self) -> None:
+        self.published: dict[str, tuple[str, tuple[str, ...], int]] = {}
+
+    def publish(
+        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+    ) -> None:
+        assert health == 1.0
+        self.published[agent] = (version, capabilities, priority)
+
+    def withdraw(self, agent: str) -> None:
+        self.published.pop(agent, None)
+
+
+class Rooms:
+    """A supervisor and what stands around it."""
+
+    def __init__(self, supervisor: AgentSupervisor, bus: FakeBus, registry: FakeRegistry) -> None:
+        self.supervisor = supervisor
+        self.bus = bus
+        self.registry = registry
+
+    async def send(self, agent: str, content: Any, *files: Attachment, **more: Any) -> list[Draft]:
+        return list(await self.bus.handlers[agent](delivery(content, *files, **more)))
+
+
+@asynccontextmanager
+async def rooms(
+    store: MemoryStore | None = None,
+    providers: ProviderRegistry | None = None,
+    settings: AgentSettings | None = None,
+    tool_settings: ToolSettings | None = None,
+) -> AsyncIterator[Rooms]:
+    environment = inline_environment()
+    bus, registry = FakeBus(), FakeRegistry()
+    tools = ToolHost(environment=environment, tracing=Tracing.off(), settings=tool_settings)
+    supervisor = AgentSupervisor(
+        environment=environment,
+        node="node-1",
+        storage=store or MemoryStore(),
+        registry=registry,
+        bus=bus,
+        providers=providers or ProviderRegistry(),
+        tools=tools,
+        tracing=Tracing.off(),
+        settings=settings,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tools.run)
+        await nursery.start(supervisor.run)
+        yield Rooms(supervisor, bus, registry)
+        nursery.cancel_scope.cancel()
+
+
+def delivery(
+    content: Any,
+    *files: Attachment,
+    performative: Performative = Performative.REQUEST,
+    capability: str = "data-analysis",
+    hops: int = 0,
+    deadline: float | None = None,
+    traceparent: str = "",
+) -> Delivery:
+    message = Message(
+        id="message-1",
+        performative=performative,
+        sender="client@node-2",
+        capability=capability,
+        content=content,
+        conversation_id="conversation-1",
+        reply_with="message-1",
+        attachments=files,
+    )
+    return Delivery(
+        message=message,
+        sender_node="node-2",
+        traceparent=traceparent,
+        attempt=1,
+        hops=hops,
+        deadline=deadline,
+    )

@@ -1,0 +1,267 @@
+"""A configured agent's loop: prompt, tools, answer, and every way it is made to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from node.agents.definition import parse_definition
+from node.agents.prompt import first_messages, reply_content
+from node.agents.settings import AgentSettings
+from node.errors import ProviderFailed
+from node.llm.provider import Completion, CompletionRequest, Usage
+from node.llm.registry import ProviderRegistry
+from node.llm.scripted import ScriptedProvider
+from node.message import Attachment, Message, Performative
+from node.tools.host import ToolSettings
+from tests.node.agents.inline import TestClock
+from tests.node.agents.rooms import delivery, rooms
+from tests.node.agents.test_definition import PUBLISHED, agent
+
+CSV = Attachment("s.csv", "text/csv", b"product,revenue\na,1\nb,2.5\n")
+ANALYZE = "tool_calls: [{name: csv_analyze, arguments: {file: s.csv}}]"
+NOTHING = "tags: []"
+CSV_AGENT = agent("tools: [csv_parser]")
+
+
+class Recorder:
+    """A provider that answers once and keeps what it was asked."""
+
+    name = "recorder"
+
+    def __init__(self, text: str = "done") -> None:
+        self.requests: list[CompletionRequest] = []
+        self.text = text
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self.requests.append(request)
+        return Completion(text=self.text, provider=self.name)
+
+
+def scripted(*rules: str) -> ProviderRegistry:
+    script = "rules:\n" + "\n".join(f"  - {{{rule}}}" for rule in rules)
+    return ProviderRegistry(default="scripted", providers={"scripted": ScriptedProvider(script, TestClock())})
+
+
+def recorded(provider: Any) -> ProviderRegistry:
+    return ProviderRegistry(default="recorder", providers={"recorder": provider})
+
+
+def failure(draft: Any) -> tuple[str, str]:
+    assert draft.performative is Performative.FAILURE
+    assert draft.content["reason"]
+    return draft.content["code"], draft.content["details"].get("limit", "")
+
+
+def test_the_prompt_has_the_published_form() -> None:
+    definition = parse_definition(PUBLISHED)
+    message = delivery("Please analyze the sales data").message
+    system, user = first_messages(definition, message, ["http_client", "csv_parser"])
+    assert system.text.startswith("You are a data analysis expert")
+    assert user.text == (
+        'You received a REQUEST for data-analysis capability:\n"Please analyze the sales data"\n\n'
+        "Using your available tools (http_client, csv_parser),\n"
+        "process this request and provide your analysis."
+    )
+
+
+async def test_a_template_of_the_performative_is_used() -> None:
+    provider = Recorder()
+    async with rooms(providers=recorded(provider)) as here:
+        await here.supervisor.deploy(
+            agent(
+                "parameters: {tone: dry}",
+                'user_prompt_template: "R {{request}}"',
+                'prompt_templates: {query_handler: "Q {{tone}} {{message_content}} {{sender_agent}}"}',
+            )
+        )
+        [draft] = await here.send("tester", {"a": 1}, performative=Performative.QUERY)
+        assert draft.performative is Performative.INFORM
+        assert draft.content == {"provider": "recorder", "answer": "done"}
+        await here.send("tester", "{{tone}}")
+    prompts = [request.messages[1].text for request in provider.requests]
+    assert prompts == ['Q dry {"a": 1} client@node-2', "R {{tone}}"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "content"),
+    [
+        ("natural", '{"a": 1}', '{"a": 1}'),
+        ("structured", '```json\n{"a": 1}\n```', {"provider": "p", "a": 1}),
+        ("structured", '{"a": NaN}', {"provider": "p", "answer": '{"a": NaN}'}),
+        ("structured", "[" * 100_000, {"provider": "p", "answer": "[" * 100_000}),
+        ("hybrid", "words", {"provider": "p", "text": "words", "data": None}),
+    ],
+)
+def test_an_answer_takes_the_form_the_agent_asks_for(form: str, text: str, content: object) -> None:
+    definition = parse_definition(agent(f"messaging: {{response_format: {form}}}"))
+    assert reply_content(definition, Completion(text=text, provider="p")) == content
+
+
+async def test_a_model_calls_a_tool_and_answers_from_its_result() -> None:
+    providers = scripted(ANALYZE, 'match: {tool_result: "3.5"}, text: "It is 3.5."')
+    async with rooms(providers=providers) as here:
+        await here.supervisor.deploy(CSV_AGENT)
+        [draft] = await here.send("tester", "total?", CSV)
+        assert draft.content == {"provider": "scripted", "answer": "It is 3.5."}
+
+
+async def test_a_tool_error_goes_back_to_the_model() -> None:
+    providers = scripted(
+        "tool_calls: [{name: csv_analyze, arguments: {file: other.csv}}]",
+        'match: {tool_result: "no file"}, text: sorry',
+    )
+    async with rooms(providers=providers) as here:
+        await here.supervisor.deploy(CSV_AGENT)
+        [draft] = await here.send("tester", "x", CSV)
+        assert draft.content["answer"] == "sorry"
+
+
+async def test_a_model_cannot_call_a_tool_it_was_not_granted() -> None:
+    providers = scripted(ANALYZE, 'match: {tool_result: "may not use"}, text: refused')
+    async with rooms(providers=providers, tool_settings=ToolSettings(allowed_tools=())) as here:
+        info = await here.supervisor.deploy(CSV_AGENT)
+        assert info.tools == ()
+        [draft] = await here.send("tester", "x", CSV)
+        assert draft.content["answer"] == "refused"
+
+
+async def test_the_same_call_a_third_time_ends_the_loop() -> None:
+    async with rooms(providers=scripted(f"times: 0, {ANALYZE}")) as here:
+        await here.supervisor.deploy(CSV_AGENT)
+        [draft] = await here.send("tester", "x", CSV)
+        assert failure(draft) == ("RESOURCE_LIMIT_EXCEEDED", "duplicate_calls")
+        [draft] = await here.send("tester", "x", CSV)
+        assert failure(draft) == ("RESOURCE_LIMIT_EXCEEDED", "duplicate_calls")
+
+
+def calls(*names: str) -> str:
+    return f"tool_calls: [{', '.join(f'{{name: {name}}}' for name in names)}]"
+
+
+@pytest.mark.parametrize(
+    ("rules", "settings", "front", "limit"),
+    [
+        (
+            [calls("a"), calls("b"), calls("c"), "text: x"],
+            AgentSettings(max_turns=3),
+            "tags: []",
+            "max_turns",
+        ),
+        ([calls("a"), "text: x"], AgentSettings(), "conversation: {max_turns: 1}", "max_turns"),
+        ([calls("a", "b", "c"), "text: x"], AgentSettings(max_tool_calls=2), NOTHING, "max_tool_calls"),
+        (
+            [calls("a") + ", input_tokens: 99", "text: x"],
+            AgentSettings(max_tokens=50),
+            "tags: []",
+            "max_tokens",
+        ),
+        (["latency_s: 31, text: x"], AgentSettings(), NOTHING, "wall_clock"),
+        (["latency_s: 3, text: x"], AgentSettings(), "performance: {max_execution_time: 2s}", "wall_clock"),
+        (["latency_s: 3, text: x"], AgentSettings(), "conversation: {timeout: 2s}", "wall_clock"),
+    ],
+)
+async def test_every_bound_ends_the_loop(
+    autojump_clock: trio.testing.MockClock,
+    rules: list[str],
+    settings: AgentSettings,
+    front: str,
+    limit: str,
+) -> None:
+    async with rooms(providers=scripted(*rules), settings=settings) as here:
+        await here.supervisor.deploy(agent(front))
+        [draft] = await here.send("tester", "x")
+        assert failure(draft) == ("RESOURCE_LIMIT_EXCEEDED", limit)
+        assert here.supervisor.get("tester").execution_stats["failed_requests"] == 1
+
+
+async def test_an_answer_that_comes_too_late_for_its_sender_is_a_failure(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rooms(providers=scripted("latency_s: 3, text: x")) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x", deadline=TestClock().now() + 1.0)
+        assert failure(draft)[1] == "wall_clock"
+
+
+@pytest.mark.parametrize("error", ["rate_limited", "timeout", "malformed"])
+async def test_a_failing_provider_is_a_failure_with_its_reason(error: str) -> None:
+    async with rooms(providers=scripted(f"error: {error}")) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x")
+        assert draft.content["code"] == ProviderFailed.code
+        assert draft.content["details"]["kind"] == error
+        assert [r.level for r in here.supervisor.logs("tester", level="error")] == ["error"]
+
+
+async def test_a_bug_in_a_provider_is_a_failure_and_the_agent_stays_up() -> None:
+    class Broken(Recorder):
+        async def complete(self, request: CompletionRequest) -> Completion:
+            if len(self.requests) == 0:
+                self.requests.append(request)
+                raise ZeroDivisionError
+            return Completion(text="fine", provider=self.name, usage=Usage(1, 1))
+
+    async with rooms(providers=recorded(Broken())) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x")
+        assert draft.content["code"] == "INTERNAL_ERROR"
+        [draft] = await here.send("tester", "x")
+        assert draft.content["answer"] == "fine"
+
+
+@pytest.mark.parametrize(
+    ("content", "performative"),
+    [
+        ({"action": "Meet", "at": 3}, Performative.ACCEPT_PROPOSAL),
+        ("meet", Performative.ACCEPT_PROPOSAL),
+        ({"proposal": "sell"}, Performative.REJECT_PROPOSAL),
+        ({"action": "dance"}, Performative.NOT_UNDERSTOOD),
+        ([1], Performative.NOT_UNDERSTOOD),
+        (None, Performative.NOT_UNDERSTOOD),
+    ],
+)
+async def test_a_proposal_is_decided_by_rule(content: object, performative: Performative) -> None:
+    async with rooms() as here:
+        await here.supervisor.deploy(agent("proposals: {accept: [meet], reject: [sell]}"))
+        [draft] = await here.send("tester", content, performative=Performative.PROPOSE)
+        assert draft.performative is performative
+
+
+async def test_an_inform_is_noted_and_answered_only_on_request() -> None:
+    async with rooms(providers=recorded(Recorder())) as here:
+        await here.supervisor.deploy(agent())
+        assert await here.send("tester", "x", performative=Performative.INFORM) == []
+        await here.supervisor.deploy(agent("messaging: {auto_respond: true}"), replace=True)
+        assert len(await here.send("tester", "x", performative=Performative.INFORM)) == 1
+        assert await here.send("tester", "x", performative=Performative.FAILURE) == []
+
+
+async def test_an_agent_asks_another_one_hop_further() -> None:
+    providers = scripted(
+        "tool_calls: [{name: ask_data_analysis, arguments: {content: {q: 1}, files: [s.csv]}}]",
+        'match: {tool_result: "42"}, text: "asked"',
+        "tool_calls: [{name: ask_data_analysis, arguments: {content: 1}}]",
+        'match: {tool_result: "ring"}, text: "stopped"',
+    )
+    async with rooms(providers=providers) as here:
+        await here.supervisor.deploy(agent("requires: [data-analysis]"))
+        here.bus.reply = Message(
+            id="r",
+            performative=Performative.INFORM,
+            sender="other@node-2",
+            receiver="tester@node-1",
+            content=42,
+            conversation_id="c",
+            reply_with="r",
+        )
+        [draft] = await here.send("tester", "x", CSV, hops=2)
+        assert draft.content["answer"] == "asked"
+        [(question, hops)] = here.bus.asked
+        assert (question.sender, question.capability, hops) == ("tester@node-1", "data-analysis", 3)
+        assert question.attachments == (CSV,)
+        [draft] = await here.send("tester", "x", hops=8)
+        assert draft.content["answer"] == "stopped"
+        assert len(here.bus.asked) == 1

@@ -1,0 +1,210 @@
+"""Agents are deployed all or nothing, survive a restart, and answer messages from end to end."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from node.agents.settings import AgentSettings
+from node.errors import (
+    AgentAlreadyExists,
+    AgentInvalid,
+    AgentNotFound,
+    InvalidWasm,
+    ProviderFailed,
+    ResourceLimitExceeded,
+    StorageFailed,
+    ValidationFailed,
+)
+from node.message import Attachment, Performative
+from node.storage.agents import load_agents
+from tests.node.agents.rooms import MemoryStore, Rooms, rooms
+from tests.node.agents.test_definition import PUBLISHED, agent
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SALES = Attachment("sales.csv", "text/csv", (CONFIGS / "demo" / "sales.csv").read_bytes())
+ECHO = (CONFIGS / "agents" / "echo.wat").read_bytes()
+
+
+def sample(name: str) -> bytes:
+    return (CONFIGS / "agents" / name).read_bytes()
+
+
+def fnv1a(data: bytes) -> int:
+    checksum = 0x811C9DC5
+    for byte in data:
+        checksum = (checksum ^ byte) * 0x01000193 % 2**32
+    return checksum
+
+
+def state(here: Rooms, store: MemoryStore) -> object:
+    return (
+        [info.as_json() for info in here.supervisor.list()],
+        sorted(here.bus.handlers),
+        dict(here.registry.published),
+        load_agents(store.connection),
+    )
+
+
+async def test_the_published_example_is_deployed_with_the_tools_there_are() -> None:
+    async with rooms() as here:
+        info = (await here.supervisor.deploy(PUBLISHED)).as_json()
+        assert (info["id"], info["name"], info["status"]) == ("data-analyzer", "DataAnalyzer", "running")
+        assert info["tools"][0] == "csv_analyze"
+        assert [w["field"] for w in info["warnings"]][1:3] == ["tools[0]", "tools[2]"]
+        assert here.registry.published["data-analyzer"][1] == ("data-analysis", "report-generation")
+
+
+async def test_a_request_is_answered_with_the_real_totals_of_the_attached_file() -> None:
+    async with rooms() as here:
+        await here.supervisor.deploy(sample("data_analyzer.md"))
+        [draft] = await here.send("data-analyzer", {"action": "analyze", "file": "sales.csv"}, SALES)
+        assert draft.performative is Performative.INFORM
+        assert draft.content["provider"] == "builtin"
+        result = draft.content["results"][0]["result"]
+        lines = SALES.data.decode().splitlines()[1:]
+        assert result["rows"] == len(lines)
+        total = sum((Fraction(line.rsplit(",", 1)[1]) for line in lines), Fraction(0))
+        assert Fraction(str(result["totals"]["revenue"])) == total
+        assert any(str(result["totals"]["revenue"]) in fact for fact in draft.content["answer"])
+        stats = here.supervisor.get("DataAnalyzer").execution_stats
+        assert (stats["total_requests"], stats["successful_requests"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "capability", "content", "tool"),
+    [
+        ("sales_ranker.md", "sales-ranking", {"action": "top", "by": "region", "count": 3}, "csv_top"),
+        ("sales_ranker.md", "data-aggregation", "average revenue by region", "csv_aggregate"),
+        ("record_librarian.md", "record-lookup", {"action": "find", "value": "Headlamp"}, "csv_find"),
+        ("data_inspector.md", "data-quality", {"action": "inspect"}, "csv_describe"),
+        ("data_analyzer.md", "report-generation", {"action": "report"}, "csv_analyze"),
+    ],
+)
+async def test_every_sample_agent_does_what_its_page_says(
+    file: str, capability: str, content: object, tool: str
+) -> None:
+    async with rooms(settings=AgentSettings(strict=True)) as here:
+        info = await here.supervisor.deploy(sample(file))
+        assert capability in info.capabilities
+        [draft] = await here.send(info.id, content, SALES, capability=capability)
+        assert draft.performative is Performative.INFORM
+        assert [r["tool"] for r in draft.content["results"]] == [tool]
+        assert draft.content["answer"]
+
+
+async def test_the_echo_agent_answers_from_its_sandbox() -> None:
+    async with rooms() as here:
+        info = await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": ECHO})
+        assert (info.id, info.kind, here.bus.concurrency[info.id]) == ("echo-agent", "wasm", 1)
+        [draft] = await here.send("echo-agent", {"hello": "wörld"})
+        raw = '{"hello":"wörld"}'.encode()
+        assert draft.content == {"echo": {"hello": "wörld"}, "bytes": len(raw), "checksum": fnv1a(raw)}
+        assert "echoed a message" in [r.text for r in here.supervisor.logs("echo-agent")]
+
+
+async def test_a_module_alone_names_its_own_capabilities() -> None:
+    async with rooms() as here:
+        info = await here.supervisor.deploy(ECHO, filename="my_echo.wat")
+        assert (info.id, info.capabilities) == ("my-echo", ("echo",))
+        with pytest.raises(ValidationFailed):
+            await here.supervisor.deploy(ECHO)
+
+
+async def test_a_failed_deployment_changes_nothing() -> None:
+    store = MemoryStore()
+    async with rooms(store, settings=AgentSettings(max_agents=2)) as here:
+        await here.supervisor.deploy(sample("data_analyzer.md"))
+        await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": ECHO})
+        before = state(here, store)
+        with pytest.raises(AgentAlreadyExists):
+            await here.supervisor.deploy(PUBLISHED)
+        with pytest.raises(AgentInvalid):
+            await here.supervisor.deploy(b"---\nname: data-analyzer\n---\n", replace=True)
+        with pytest.raises(AgentInvalid, match="missing"):
+            await here.supervisor.deploy(sample("echo.md"), replace=True)
+        with pytest.raises(InvalidWasm):
+            await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": b"(module)"}, replace=True)
+        with pytest.raises(ProviderFailed, match="opanai"):
+            await here.supervisor.deploy(agent("llm: {provider: opanai}", name="data-analyzer"), replace=True)
+        with pytest.raises(ResourceLimitExceeded):
+            await here.supervisor.deploy(agent())
+        with pytest.raises(ResourceLimitExceeded):
+            await here.supervisor.deploy(sample("echo.md"), artifacts={"x": bytes(9_000_000)}, replace=True)
+        store.fails = True
+        with pytest.raises(StorageFailed):
+            await here.supervisor.deploy(PUBLISHED, replace=True)
+        assert state(here, store) == before
+
+
+async def test_an_agent_is_replaced_without_a_gap_in_its_log() -> None:
+    async with rooms() as here:
+        first = await here.supervisor.deploy(agent())
+        second = await here.supervisor.deploy(agent().replace(b"1.2.3", b"1.3.0"), replace=True)
+        assert (first.version, second.version) == ("1.2.3", "1.3.0")
+        assert first.registration != second.registration
+        assert here.registry.published["tester"][0] == "1.3.0"
+        assert [r.text for r in here.supervisor.logs("tester")] == [
+            "deployed version 1.2.3",
+            "deployed version 1.3.0",
+        ]
+
+
+async def test_agents_come_back_after_a_restart_as_they_were() -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(sample("data_analyzer.md"), workspace="team")
+        await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": ECHO}, name="other-echo")
+        await here.supervisor.deploy(ECHO, name="BareEcho")
+        await here.supervisor.deploy(sample("data_inspector.md"))
+        await here.supervisor.stop("data-inspector", grace_s=2.0)
+        assert here.bus.drains == [("data-inspector", 2.0)]
+        before = {info.id: (info.version, info.status, info.workspace) for info in here.supervisor.list()}
+        published = dict(here.registry.published)
+    async with rooms(store) as here:
+        after = {info.id: (info.version, info.status, info.workspace) for info in here.supervisor.list()}
+        assert after == before
+        assert here.registry.published == published
+        assert sorted(here.bus.handlers) == ["bare-echo", "data-analyzer", "other-echo"]
+        await here.supervisor.start("DataInspector")
+        assert here.supervisor.get("data-inspector").status == "running"
+        [draft] = await here.send("bare-echo", "x")
+        assert draft.content["echo"] == "x"
+
+
+async def test_an_agent_that_cannot_come_back_is_shown_and_the_others_start() -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent())
+        await here.supervisor.deploy(agent(name="other"))
+    store.connection.execute("UPDATE agents SET content = x'00' WHERE id = 'other'")
+    async with rooms(store) as here:
+        broken = here.supervisor.get("other")
+        assert (broken.status, here.supervisor.get("tester").status) == ("error", "running")
+        assert broken.error
+        await here.supervisor.deploy(agent(name="other"), replace=True)
+        assert here.supervisor.get("other").status == "running"
+
+
+async def test_stop_start_and_delete() -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent(), auto_start=False)
+        assert (here.supervisor.get("tester").status, here.bus.handlers) == ("stopped", {})
+        await here.supervisor.start("tester")
+        await here.supervisor.start("tester")
+        assert "tester" in here.bus.handlers
+        await here.supervisor.delete("tester", force=True)
+        assert (here.bus.handlers, here.bus.drains) == ({}, [("tester", 0.0)])
+        assert load_agents(store.connection) == []
+        with pytest.raises(AgentNotFound):
+            here.supervisor.get("tester")
+
+
+async def test_an_unknown_agent_is_named_with_the_nearest() -> None:
+    async with rooms() as here:
+        await here.supervisor.deploy(agent())
+        with pytest.raises(AgentNotFound, match="'tester'"):
+            await here.supervisor.stop("testr")
