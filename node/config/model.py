@@ -1,0 +1,307 @@
+"""Every setting of a node: its key, its unit, its default.
+
+A field's Python name ends with its unit; its key in YAML leaves the unit out (``agent_timeout: 30s`` is
+``agent_timeout_s``), and both spellings are read. Unknown keys are errors: a misspelt limit is no limit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
+
+NODE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+KEY_ALIASES: Final[Mapping[str, str]] = {
+    "cluster.peers": "cluster.seeds",
+    "storage.path": "storage.data_dir",
+    "messaging.max_message_size": "messaging.max_message_bytes",
+    "messaging.queue_size": "messaging.outbox_capacity",
+}
+"""Other names that the public documents have used -> the key."""
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def default_node_name() -> str:
+    """This machine's host name, made fit to name a node."""
+    label = socket.gethostname().lower().partition(".")[0]
+    return re.sub(r"[^a-z0-9]+", "-", label)[:63].strip("-") or "node"
+
+
+class ServerConfig(Section):
+    """The admin API.
+
+    Attributes:
+        host: Where it listens; beyond loopback only with security material.
+        port: TCP port, 0 for a free one.
+        dev_mode: Let requests without a token in; on loopback only.
+        request_limit_bytes: Largest request body. Above ``messaging.max_message_bytes``, since
+            attachments travel in base64.
+    """
+
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+    dev_mode: bool = False
+    request_limit_bytes: Bytes = Field(default=8 * 1024**2, alias="request_limit")
+
+
+class ClusterConfig(Section):
+    """Membership and peer links.
+
+    Attributes:
+        node_name: Unique in the cluster; with security material it must be the certificate's.
+        bind_host: Where gossip and peer links listen.
+        bind_port: Gossip, UDP and TCP.
+        link_port: Peer links, TLS over TCP.
+        advertise_host: The address that peers are told, where it is not ``bind_host``.
+        seeds: ``host:port`` of members to join; tried for ever.
+        profile: Timing: local, lan, wan, or edge (2 to 5 nodes).
+    """
+
+    node_name: Annotated[str, Field(pattern=NODE_NAME_PATTERN)] = Field(default_factory=default_node_name)
+    bind_host: Text = "127.0.0.1"
+    bind_port: Port = 7946
+    link_port: Port = 7947
+    advertise_host: Text | None = None
+    seeds: Texts = ()
+    profile: Literal["local", "lan", "wan", "edge"] = "lan"
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_have_ports(cls, seeds: tuple[str, ...]) -> tuple[str, ...]:
+        for seed in seeds:
+            host, _, port = seed.rpartition(":")
+            bracketed = host.startswith("[") and host.endswith("]")
+            if not host or (":" in host and not bracketed) or not port.isascii() or not port.isdigit():
+                raise ValueError(f"the seed {seed!r} must be host:port, or [IPv6]:port")
+            if not 0 < int(port) <= 65_535:
+                raise ValueError(f"the seed {seed!r} has no port from 1 to 65535")
+        return seeds
+
+
+class SecurityConfig(Section):
+    """Where the files of the node bundle are, as ``caxton init DIR --node NAME`` wrote them: all or none.
+
+    Without them the node makes itself a one-node cluster in its data directory, on loopback.
+    """
+
+    ca_cert: Path | None = None
+    node_cert: Path | None = None
+    node_key: Path | None = None
+    credential: Path | None = None
+    gossip_key: Path | None = None
+    tokens: Path | None = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> SecurityConfig:
+        missing = [name for name in type(self).model_fields if getattr(self, name) is None]
+        if missing and len(missing) < len(type(self).model_fields):
+            raise ValueError(f"a node bundle has all its files or none; missing: {', '.join(missing)}")
+        return self
+
+    @property
+    def present(self) -> bool:
+        """Whether security material is configured."""
+        return self.ca_cert is not None
+
+
+class StorageConfig(Section):
+    """The node's own database.
+
+    Attributes:
+        type: Only ``embedded``: a node needs no database server.
+        data_dir: Directory of all that the node must remember; one node per directory.
+        durability: ``normal`` survives kill -9, ``full`` power loss too (default of the edge profile).
+    """
+
+    type: Literal["embedded"] = "embedded"
+    data_dir: Path
+    durability: Literal["normal", "full"] = "normal"
+
+
+class MessagingConfig(Section):
+    """Acceptance, delivery and retention of messages.
+
+    Attributes:
+        max_message_bytes: Largest sealed message, attachments included.
+        mailbox_capacity: Most messages waiting for one agent.
+        outbox_capacity: Most messages waiting to leave this node; beyond it new ones are refused.
+        inbox_capacity: Most messages from peers that are not settled yet.
+        delivery_timeout_s: How long one provider may take to acknowledge before the next attempt.
+        default_ttl_s: Life of a message whose sender names no ``reply_by``.
+        max_attempts: Transmissions before a message becomes a dead letter.
+        retry_initial_s: Pause before the second attempt; it doubles.
+        retry_max_s: Longest pause between attempts.
+        retention_s: How long settled messages and their history are kept.
+        dead_letter_retention_s: How long dead letters are kept.
+        peer_window: Most unsettled messages towards one agent of a peer.
+        link_window_bytes: Most bytes towards one peer that are not received yet.
+    """
+
+    max_message_bytes: Annotated[Bytes, Field(le=4 * 1024**2)] = 1024**2
+    mailbox_capacity: Count = 1000
+    outbox_capacity: Count = 10_000
+    inbox_capacity: Count = 10_000
+    delivery_timeout_s: Seconds = Field(default=30.0, alias="delivery_timeout")
+    default_ttl_s: Seconds = Field(default=3600.0, alias="default_ttl")
+    max_attempts: Count = 10
+    retry_initial_s: Seconds = Field(default=0.2, alias="retry_initial")
+    retry_max_s: Seconds = Field(default=30.0, alias="retry_max")
+    retention_s: Seconds = Field(default=86_400.0, alias="retention")
+    dead_letter_retention_s: Seconds = Field(default=7 * 86_400.0, alias="dead_letter_retention")
+    peer_window: Count = 256
+    link_window_bytes: Bytes = Field(default=8 * 1024**2, alias="link_window")
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> MessagingConfig:
+        if self.retry_initial_s > self.retry_max_s:
+            raise ValueError("retry_initial must not be above retry_max")
+        if self.link_window_bytes < self.max_message_bytes:
+            raise ValueError("link_window must not be below max_message_bytes")
+        return self
+
+
+class RuntimeConfig(Section):
+    """Agents.
+
+    Attributes:
+        max_agents: Most agents on this node.
+        agent_timeout_s: Longest handling of one message, where the agent sets none.
+        agent_concurrency: Conversations that one agent works on at once.
+    """
+
+    max_agents: Count = 1000
+    agent_timeout_s: Seconds = Field(default=30.0, alias="agent_timeout")
+    agent_concurrency: Count = 8
+
+
+class ScriptedConfig(Section):
+    """The ``scripted`` provider, which answers from a file.
+
+    Attributes:
+        path: The script.
+    """
+
+    path: Path | None = None
+
+
+class LlmConfig(Section):
+    """Language-model providers.
+
+    Attributes:
+        provider: Of agents that name none; ``builtin`` is deterministic and offline.
+        scripted: The ``scripted`` provider.
+    """
+
+    provider: Literal["builtin", "scripted"] = "builtin"
+    scripted: ScriptedConfig = ScriptedConfig()
+
+    @model_validator(mode="after")
+    def _script_given(self) -> LlmConfig:
+        if self.provider == "scripted" and self.scripted.path is None:
+            raise ValueError("the provider 'scripted' needs scripted.path")
+        return self
+
+
+class ToolsConfig(Section):
+    """Tool calls.
+
+    Attributes:
+        allowed_tools: Servers (``csv_parser``) or tools (``csv_parser/csv_top``) that agents may be
+            granted; absent for all built-in ones.
+        timeout_s: Longest call.
+        max_result_bytes: Largest result, as JSON.
+    """
+
+    allowed_tools: Texts | None = None
+    timeout_s: Seconds = Field(default=30.0, alias="timeout")
+    max_result_bytes: Bytes = Field(default=256 * 1024, alias="max_result")
+
+
+class LoggingConfig(Section):
+    """Log records.
+
+    Attributes:
+        level: The least severity that is written.
+        format: ``text`` for people, ``json`` for collectors.
+        file: Where to write; standard error if absent.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    file: Path | None = None
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _any_case(cls, level: Any) -> Any:
+        return level.lower() if isinstance(level, str) else level
+
+
+class TracingConfig(Section):
+    """OpenTelemetry spans.
+
+    Attributes:
+        enabled: Whether spans are recorded.
+        service_name: The resource attribute ``service.name``.
+        sample_rate: Part of the traces started here that are recorded.
+    """
+
+    enabled: bool = False
+    service_name: Text = "caxton"
+    sample_rate: Share = 1.0
+
+
+class ObservabilityConfig(Section):
+    """What the node tells about itself."""
+
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
+
+
+class NodeConfig(Section):
+    """The whole configuration of one node; see each section."""
+
+    server: ServerConfig = ServerConfig()
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    security: SecurityConfig = SecurityConfig()
+    storage: StorageConfig
+    messaging: MessagingConfig = MessagingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    llm: LlmConfig = LlmConfig()
+    tools: ToolsConfig = ToolsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _edge_is_durable(cls, data: Any) -> Any:
+        """Edge boxes lose power without warning, so their default is the durability that survives it."""
+        if not isinstance(data, dict):
+            return data
+        cluster, storage = data.get("cluster"), data.get("storage")
+        if isinstance(cluster, dict) and cluster.get("profile") == "edge" and isinstance(storage, dict):
+            return data | {"storage": {"durability": "full"} | storage}
+        return data

@@ -1,0 +1,77 @@
+"""Durations and sizes as people write them: ``30s``, ``200ms``, ``1h``, ``1MB``, or plain numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|KiB|MB|MiB|GB|GiB)?", re.IGNORECASE)
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_BYTES: Final = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_NUMBER_LENGTH: Final = 32
+"""Longest text that is read as a number."""
+
+
+def seconds(value: Any) -> float:
+    """Read a duration: a number of seconds, or text with the unit ms, s, m, h or d.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip()) if len(value) <= _NUMBER_LENGTH else None
+        if match is None:
+            raise ValueError("must be a duration as 30s, 200ms, 5m, 1h or 7d")
+        return float(match[1]) * _SECONDS[match[2] or "s"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("must be a duration as 30s, 200ms, 5m, 1h or 7d")
+    return float(value)
+
+
+def size_bytes(value: Any) -> int:
+    """Read a size: a number of bytes, or text with B, KB, MB or GB (powers of 1024, as KiB, MiB, GiB).
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip()) if len(value) <= _NUMBER_LENGTH else None
+        if match is None:
+            raise ValueError("must be a size as 65536, 256KB or 1MB")
+        return int(float(match[1]) * _BYTES[(match[2] or "b")[0].lower()])
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a size as 65536, 256KB or 1MB")  # noqa: TRY004 - pydantic reports only this type
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic reports only this type
+    return value
+
+
+def _list(value: Any) -> Any:
+    """Environment variables hold one text: commas separate the items."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=10 * 366 * 86_400)]
+"""A positive duration in seconds, at most ten years."""
+Bytes = Annotated[int, BeforeValidator(size_bytes), Field(gt=0, le=2**40)]
+"""A positive number of bytes."""
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10_000_000)]
+"""A positive whole number of things."""
+Port = Annotated[int, BeforeValidator(_number), Field(ge=0, le=65_535)]
+"""A port; 0 lets the system choose a free one."""
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+"""A part of the whole, 0 to 1."""
+Text = Annotated[str, Field(min_length=1, max_length=255)]
+"""A short text."""
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_list), Field(max_length=64)]
+"""A list of short texts, also written with commas."""

@@ -1,0 +1,260 @@
+"""Reading a configuration: layers, places, and every problem at once."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from node.config import NodeConfig, load_config
+from node.config import load as load_module
+from node.errors import ConfigInvalid, InsecureListener
+from node.security.authority import NodeSettings, create_cluster, issue_node
+from tests.node.security.environments import seeded
+
+
+@pytest.fixture(autouse=True)
+def _no_system_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(load_module, "SYSTEM_CONFIG", tmp_path / "etc" / "config.yaml")
+
+
+def load(
+    tmp_path: Path, text: str | bytes, environ: dict[str, str] | None = None, **options: object
+) -> NodeConfig:
+    path = tmp_path / "node.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    overrides = {key.replace("__", "."): value for key, value in options.items()}
+    return load_config(path, environ={"HOME": str(tmp_path)} | (environ or {}), overrides=overrides)
+
+
+def problems(tmp_path: Path, text: str | bytes, **rest: Any) -> list[dict[str, Any]]:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path, text, **rest)
+    found: list[dict[str, Any]] = caught.value.details["problems"]
+    for problem in found:
+        assert problem["key"] in str(caught.value)
+    return found
+
+
+def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
+    config = load_config(None, environ={"HOME": str(tmp_path)}, overrides={})
+    assert (config.server.host, config.server.port, config.server.dev_mode) == ("127.0.0.1", 8080, False)
+    assert (config.cluster.bind_port, config.cluster.link_port) == (7946, 7947)
+    assert config.storage.data_dir == tmp_path / ".local/state/caxton"
+    assert config.messaging.max_message_bytes == 1024 * 1024
+    assert config.runtime.agent_timeout_s == 30.0
+    assert not config.security.present
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    for text in ("", "\n", "# nothing\n", "---\n", "server:\n"):
+        assert load(tmp_path, text).server.port == 8080
+
+
+def test_files_are_looked_for_in_order(tmp_path: Path) -> None:
+    home, system, named = (
+        tmp_path / ".config/caxton/config.yaml",
+        tmp_path / "etc/config.yaml",
+        tmp_path / "n.yaml",
+    )
+    for path, port in ((system, 1), (home, 2), (named, 3)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"server: {{port: {port}}}")
+        environ = {"HOME": str(tmp_path)} | ({"CAXTON_CONFIG": str(named)} if port == 3 else {})
+        assert load_config(None, environ=environ, overrides={}).server.port == port
+
+
+def test_later_layers_win_and_aliases_meet_their_key(tmp_path: Path) -> None:
+    text = "server: {port: 1}\nstorage: {data_dir: here}\nmessaging: {max_message_size: 2MB}\n"
+    config = load(
+        tmp_path,
+        text,
+        {"CAXTON_SERVER__PORT": "2", "CAXTON_CLUSTER__PEERS": "a:1, b:2", "CAXTON_TOKEN": "ignored"},
+        storage__path=tmp_path / "there",
+        runtime__agent_timeout_s=5,
+    )
+    assert config.server.port == 2
+    assert config.cluster.seeds == ("a:1", "b:2")
+    assert config.storage.data_dir == tmp_path / "there"
+    assert config.messaging.max_message_bytes == 2 * 1024**2
+    assert config.runtime.agent_timeout_s == 5.0
+    assert load(tmp_path, text, {"CAXTON_SERVER__PORT": "2"}, server__port=3).server.port == 3
+
+
+def test_paths_are_relative_to_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = "storage: {data_dir: data}\nobservability: {logging: {file: ~/log}}\n"
+    config = load(tmp_path, text)
+    assert config.storage.data_dir == tmp_path / "data"
+    assert config.observability.logging.file == tmp_path / "log"
+    assert load(tmp_path, text, storage__path="data").storage.data_dir == tmp_path / "elsewhere/data"
+
+
+def test_the_environment_is_interpolated_as_values_only(tmp_path: Path) -> None:
+    text = 'cluster: {node_name: "${NAME}", profile: "${P:-edge}", seeds: ["${SEED}"]}\n'
+    text += "server:\n  port: ${PORT:-9}\n"
+    config = load(tmp_path, text, {"NAME": "n1", "SEED": "h:7"})
+    assert (config.cluster.node_name, config.cluster.profile, config.server.port) == ("n1", "edge", 9)
+    assert config.cluster.seeds == ("h:7",)
+    injected = problems(tmp_path, text, environ={"NAME": "n\nserver: {dev_mode: true}", "SEED": "h:7"})
+    assert [p["key"] for p in injected] == ["cluster.node_name"]
+
+
+def test_an_unset_variable_is_a_problem_and_a_literal_can_be_written(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "observability: {logging: {file: '${LOGDIR}/x'}}", environ={"LOG_DIR": "y"})
+    assert (found["line"], found["key"], found["nearest"]) == (1, "observability.logging.file", "LOG_DIR")
+    text = "observability: {tracing: {service_name: '$${x}'}}"
+    assert load(tmp_path, text).observability.tracing.service_name == "${x}"
+    assert "begins no" in problems(tmp_path, "server: {host: '${'}")[0]["what"]
+
+
+def test_every_problem_is_reported_at_once_with_its_place(tmp_path: Path) -> None:
+    text = """\
+server:
+  prot: 8080
+  port: 99999
+clusterr: {}
+cluster:
+  profile: lann
+  seeds:
+    - good:7946
+    - bad
+runtime:
+  agent_timeout: soon
+  max_agents: 5
+  max_agents: 6
+tools: 7
+llm:
+  provider: scripted
+"""
+    found = {p["key"]: p for p in problems(tmp_path, text, environ={"CAXTON_SERVER__HOTS": "x"})}
+    assert {k: (p["line"], p["column"], p["nearest"]) for k, p in found.items()} == {
+        "runtime.max_agents": (13, 3, None),
+        "server.prot": (2, 3, "port"),
+        "clusterr": (4, 1, "cluster"),
+        "tools": (14, 1, None),
+        "server.hots": (None, None, "host"),
+        "server.port": (3, 3, None),
+        "cluster.profile": (6, 3, "lan"),
+        "cluster.seeds": (7, 3, None),
+        "runtime.agent_timeout": (11, 3, None),
+        "llm": (15, 1, None),
+    }
+    assert found["server.hots"]["source"] == "environment variable CAXTON_SERVER__HOTS"
+    assert found["server.port"]["source"] == str(tmp_path / "node.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("server: [", 1, ""),
+        ("server:\n\tport: 1", 2, ""),
+        ("- a\n", 1, "sections"),
+        ("just text", 1, "sections"),
+        ("a: &x 1\nb: *x", 2, "aliases"),
+        ("server: {<<: {port: 1}}", 1, "plain text"),
+        ("server: {port: !!python/object/apply:os.getpid []}", 1, ""),
+        ("server: {host: !!binary aGk=}", 1, "tag"),
+        ("server: {? [a] : 1}", 1, "plain text"),
+        (b"server:\n  host: \xff\n", 2, "UTF-8"),
+        (b"a: \x00", None, "control"),
+        ("a: " + "[" * 5000, None, ""),
+        ("x" * 300_000, None, "longer"),
+        ("server: {port: 1}\n---\nserver: {port: 2}\n", 2, ""),
+        ("server: {port: true}", 1, "number"),
+        ("server: {port: !!int x}", 1, "tag"),
+    ],
+)
+def test_what_is_no_configuration_gets_a_place(
+    tmp_path: Path, text: str | bytes, line: int | None, what: str
+) -> None:
+    found = problems(tmp_path, text)
+    assert found[0]["line"] == line
+    assert what in found[0]["what"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    raw=st.one_of(st.binary(max_size=80), st.text(alphabet="server:port{}[]&*!#|>-?,'\" \n${}", max_size=80))
+)
+def test_any_bytes_are_a_configuration_or_a_clear_error(tmp_path: Path, raw: bytes | str) -> None:
+    with contextlib.suppress(ConfigInvalid):
+        load(tmp_path, raw)
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"none\.yaml.*No such file"):
+        load_config(tmp_path / "none.yaml", environ={}, overrides={})
+    with pytest.raises(ConfigInvalid, match="directory"):
+        load_config(tmp_path, environ={}, overrides={})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("200ms", 0.2), ("1h", 3600), ("1.5m", 90), ("7d", 604_800), ("3", 3)]
+)
+def test_durations_have_units(tmp_path: Path, text: str, value: float) -> None:
+    config = load(tmp_path, f"messaging: {{default_ttl: {text}}}")
+    assert config.messaging.default_ttl_s == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["-1s", "0", "1 year", ".inf", "true", "[1]", "9999999d", "1e400"])
+def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, f"messaging: {{default_ttl: {text}}}")[0]["key"] == "messaging.default_ttl"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("256KB", 262_144), ("1MiB", 1_048_576), ("1000", 1000), ("2mb", 2_097_152)]
+)
+def test_sizes_have_units(tmp_path: Path, text: str, value: int) -> None:
+    assert load(tmp_path, f"messaging: {{max_message_bytes: {text}}}").messaging.max_message_bytes == value
+
+
+def test_a_listener_beyond_loopback_needs_security_material(tmp_path: Path) -> None:
+    for text in ("server: {host: 0.0.0.0}", "cluster: {bind_host: 10.0.0.1}", "cluster: {bind_host: '::'}"):
+        with pytest.raises(InsecureListener, match="caxton init"):
+            load(tmp_path, text)
+    for host in ("127.0.0.2", "::1", "localhost"):
+        assert load(tmp_path, f"cluster: {{bind_host: '{host}'}}").cluster.bind_host == host
+
+
+def test_dev_mode_stays_on_loopback_even_with_security_material(tmp_path: Path) -> None:
+    names = ("ca_cert", "node_cert", "node_key", "credential", "gossip_key", "tokens")
+    security = "security: {" + ", ".join(f"{name}: x" for name in names) + "}\n"
+    assert load(tmp_path, security + "server: {host: 0.0.0.0}").security.ca_cert == tmp_path / "x"
+    with pytest.raises(InsecureListener, match="dev_mode"):
+        load(tmp_path, security + "server: {host: 0.0.0.0, dev_mode: true}")
+    assert load(tmp_path, "server: {dev_mode: true}").server.dev_mode
+
+
+def test_half_a_bundle_is_refused(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "security:\n  ca_cert: a\n  node_key: b\n")
+    assert found["line"] == 1
+    assert "node_cert, credential" in found["what"]
+
+
+def test_the_edge_profile_survives_power_loss_unless_told_otherwise(tmp_path: Path) -> None:
+    assert load(tmp_path, "").storage.durability == "normal"
+    assert load(tmp_path, "cluster: {profile: edge}").storage.durability == "full"
+    text = "cluster: {profile: edge}\nstorage: {durability: normal}"
+    assert load(tmp_path, text).storage.durability == "normal"
+
+
+def test_the_node_yaml_of_a_bundle_is_taken_as_it_is(tmp_path: Path) -> None:
+    environment, _ = seeded()
+    create_cluster(tmp_path, environment=environment)
+    settings_ = NodeSettings(bind_host="0.0.0.0", advertise_host="10.0.0.5", seeds=["10.0.0.6:7946"])
+    bundle = issue_node(tmp_path, "alpha", environment=environment, settings=settings_)
+    config = load_config(bundle.config, environ={}, overrides={})
+    assert config.cluster.node_name == "alpha"
+    assert config.cluster.seeds == ("10.0.0.6:7946",)
+    assert config.storage.data_dir == bundle.directory / "data"
+    assert config.security.node_key == bundle.directory / "node.key"
+    for name in type(config.security).model_fields:
+        assert getattr(config.security, name).is_file()
