@@ -71,17 +71,18 @@ def _show_node(found: dict[str, Any]) -> None:
     rooms = {"messaging": found.get("messaging"), "membership": found.get("membership")} | found.get(
         "rooms", {}
     )
-    counts = [
-        (room, key, value)
-        for room, values in rooms.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if isinstance(value, int | float | str)
-    ]
+    counts = [(room, *row) for room, values in rooms.items() for row in _flat(values)]
     counts += [("unsettled", node, count) for node, count in found.get("unsettled_by_node", {}).items()]
     if counts:
         click.echo()
         print_table("Counts", ("room", "what", "value"), counts)
+
+
+def _flat(values: object, prefix: str = "") -> list[tuple[str, object]]:
+    """(dotted name, number or text) of everything inside nested objects."""
+    if isinstance(values, dict):
+        return [row for key, value in values.items() for row in _flat(value, f"{prefix}.{key}".lstrip("."))]
+    return [(prefix, values)] if isinstance(values, int | float | str) else []
 
 
 def _address(value: object) -> str:

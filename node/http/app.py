@@ -19,6 +19,7 @@ from node.http.messages import message_routes
 from node.http.models import ErrorBody
 from node.http.routes import API
 from node.http.services import NodeServices
+from node.http.traffic import Traffic
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.version import software_version
 
@@ -59,12 +60,13 @@ def create_app(services: NodeServices) -> FastAPI:
         },
         **options,
     )
-    for router in (cluster_routes(services), message_routes(services)):
+    traffic = Traffic()
+    for router in (cluster_routes(services, traffic), message_routes(services, traffic)):
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):
         app.include_router(agent_routes(services, prefix), prefix=API)
     _describe(app)
-    gate: dict[str, Any] = {"services": services}
+    gate: dict[str, Any] = {"services": services, "traffic": traffic}
     app.add_middleware(Gate, **gate)
     return app
 

@@ -13,11 +13,12 @@ from node.errors import CapabilityNotFound
 from node.http.models import HealthBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
+from node.http.traffic import Traffic
 from node.message import check_capability
 from node.telemetry.version import software_version
 
 
-def cluster_routes(services: NodeServices) -> APIRouter:
+def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
     """The routes of the node and its cluster."""
     router = APIRouter(tags=["cluster"], route_class=StrictRoute)
     version = software_version()
@@ -37,6 +38,7 @@ def cluster_routes(services: NodeServices) -> APIRouter:
                 "unsettled_by_node": dict(services.bus.unsettled_by_node()),
                 "messaging": dict(services.bus.statistics()),
                 "membership": dict(services.membership.statistics()),
+                "http": traffic.statistics(),
                 "tracing": services.tracing.statistics(),
                 "rooms": services.statistics(),
             }

@@ -28,6 +28,7 @@ from node.http.errors import (
 )
 from node.http.routes import API, RouteTable
 from node.http.services import NodeServices
+from node.http.traffic import Traffic
 from node.security.permissions import Permission, route_permission
 from node.telemetry.tracing import Span, clean_traceparent
 
@@ -77,19 +78,16 @@ class Gate:
     Args:
         app: The application behind it.
         services: The rooms of the node.
+        traffic: What it counts.
     """
 
-    def __init__(self, app: ASGIApp, services: NodeServices) -> None:
+    def __init__(self, app: ASGIApp, services: NodeServices, traffic: Traffic) -> None:
         self._app = app
         self._services = services
         self._clock = services.environment.clock
         self._limit_bytes = services.config.server.request_limit_bytes
         self._routes = RouteTable()
-        self._in_flight = 0
-        self._body_bytes = 0
-        self._requests = 0
-        self._refused = 0
-        self._failed = 0
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one connection's request pass, or answer it."""
@@ -100,7 +98,7 @@ class Gate:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        self._requests += 1
+        self._traffic.requests += 1
         reply = _Reply(send, self._services.environment.new_id())
         try:
             await self._pass(scope, receive, reply)
@@ -112,24 +110,12 @@ class Gate:
                 raise
             await self._answer(error, reply)
 
-    def statistics(self) -> dict[str, int]:
-        """Counts since the start, and what is held now."""
-        return {
-            "requests": self._requests,
-            "refused": self._refused,
-            "failed": self._failed,
-            "in_flight": self._in_flight,
-            "in_flight_limit": IN_FLIGHT_LIMIT,
-            "body_bytes": self._body_bytes,
-            "body_bytes_limit": BODY_BYTES_LIMIT,
-        }
-
     async def _pass(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = _first_headers(scope["headers"])
         template = self._admit(scope, headers)
-        if self._in_flight >= IN_FLIGHT_LIMIT:
+        if self._traffic.in_flight >= IN_FLIGHT_LIMIT:
             raise _full("the node answers as many requests as it can", f"limit {IN_FLIGHT_LIMIT}")
-        self._in_flight += 1
+        self._traffic.in_flight += 1
         held = 0
         try:
             body = await self._read(receive, headers)
@@ -145,8 +131,8 @@ class Gate:
             ) as span:
                 await self._traced(scope, _replay(body, receive), reply, span)
         finally:
-            self._in_flight -= 1
-            self._body_bytes -= held
+            self._traffic.in_flight -= 1
+            self._traffic.body_bytes -= held
 
     async def _traced(self, scope: Scope, receive: Receive, reply: _Reply, span: Span) -> None:
         scope.setdefault("state", {})["traceparent"] = span.traceparent
@@ -189,7 +175,7 @@ class Gate:
         return template
 
     async def _read(self, receive: Receive, headers: dict[str, str]) -> bytes:
-        """The whole body; counts it in ``_body_bytes``, which the caller gives back."""
+        """The whole body; counts it in the traffic, and the caller gives it back."""
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit_bytes:
             raise self._too_large()
@@ -204,17 +190,17 @@ class Gate:
                     chunk = event.get("body", b"")
                     if held + len(chunk) > self._limit_bytes:
                         raise self._too_large()
-                    if self._body_bytes + len(chunk) > BODY_BYTES_LIMIT:
+                    if self._traffic.body_bytes + len(chunk) > BODY_BYTES_LIMIT:
                         raise _full(
                             "too many request bodies are under way", f"limit {BODY_BYTES_LIMIT} bytes"
                         )
                     held += len(chunk)
-                    self._body_bytes += len(chunk)
+                    self._traffic.body_bytes += len(chunk)
                     chunks.append(chunk)
                     complete = not event.get("more_body", False)
             finally:
                 if not complete:
-                    self._body_bytes -= held
+                    self._traffic.body_bytes -= held
         if not complete:
             raise RequestTimedOut(
                 "the body of the request did not arrive",
@@ -234,7 +220,7 @@ class Gate:
     async def _answer(self, error: Exception, reply: _Reply) -> None:
         known = as_caxton(error)
         if known is None:
-            self._failed += 1
+            self._traffic.failed += 1
             _LOG.error("request %s met a bug", reply.request_id, exc_info=error)
             known = InternalError(
                 "the node could not answer this request",
@@ -242,7 +228,7 @@ class Gate:
                 fix=f"Report it with the log lines of request {reply.request_id}.",
             )
         else:
-            self._refused += 1
+            self._traffic.refused += 1
         await send_error(known, reply, reply.request_id, self._clock.wall())
 
 

@@ -11,17 +11,18 @@ from node.errors import AgentNotFound, CaxtonError, Forbidden, NoReply, Resource
 from node.http.models import DeadLetterQuery, MessageBody, MessageQuery, ReceiptBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
+from node.http.traffic import Traffic
 from node.message import Message, RoutingStrategy, iso8601
 
 WAITING_LIMIT: Final = 256
 """Most requests that wait for a reply at once."""
 
 
-def message_routes(services: NodeServices) -> APIRouter:
+def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
     """The routes of messages."""
     router = APIRouter(tags=["messages"], route_class=StrictRoute)
     bus = services.bus
-    waiting = _Waiting(services)
+    waiting = _Waiting(services, traffic)
 
     @router.post(
         "/messages",
@@ -80,20 +81,20 @@ def message_routes(services: NodeServices) -> APIRouter:
 class _Waiting:
     """Requests that wait for a reply, and the bound on them."""
 
-    def __init__(self, services: NodeServices) -> None:
+    def __init__(self, services: NodeServices, traffic: Traffic) -> None:
         self._services = services
-        self._count = 0
+        self._traffic = traffic
 
     async def answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
         """The receipt of ``message`` with its reply or replies."""
-        if self._count >= WAITING_LIMIT:
+        if self._traffic.waiting >= WAITING_LIMIT:
             raise ResourceLimitExceeded(
                 "too many requests wait for a reply",
                 why=f"the limit is {WAITING_LIMIT}",
                 fix="Send without waiting and look the message up, or try again later.",
                 details={"retry_after_s": 1},
             )
-        self._count += 1
+        self._traffic.waiting += 1
         try:
             return await self._answer(message, wait_s, traceparent)
         except NoReply as error:
@@ -101,7 +102,7 @@ class _Waiting:
             error.details.setdefault("conversation_id", message.conversation_id)
             raise
         finally:
-            self._count -= 1
+            self._traffic.waiting -= 1
 
     async def _answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
         bus = self._services.bus

@@ -212,7 +212,7 @@ def test_status_shows_agents_counts_and_no_control_characters(node: FakeNode, sh
             "uptime": 3.2,
             "version": "1",
             "messaging": {"outbox": 2},
-            "rooms": {"storage": {"bytes": 4096}},
+            "rooms": {"storage": {"bytes": 4096, "rows": {"outbox": 5}}},
             "unsettled_by_node": {"beta": 7},
         },
     )
@@ -225,6 +225,7 @@ def test_status_shows_agents_counts_and_no_control_characters(node: FakeNode, sh
     rows = [line.split() for line in shell.out.splitlines()]
     assert ["messaging", "outbox", "2"] in rows
     assert ["storage", "bytes", "4096"] in rows
+    assert ["storage", "rows.outbox", "5"] in rows
     assert ["unsettled", "beta", "7"] in rows
 
 

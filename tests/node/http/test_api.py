@@ -30,6 +30,11 @@ async def test_status_and_cluster_show_what_the_rooms_count() -> None:
         members = (await client.get("/cluster/members")).json()
         cluster = (await client.get("/cluster/status")).json()
     assert status["unsettled_by_node"] == {"beta": 2}
+    assert (status["http"]["requests"], status["http"]["in_flight"], status["http"]["body_bytes"]) == (
+        1,
+        1,
+        0,
+    )
     assert status["rooms"] == {"storage": {"bytes": 1}}
     assert [m["name"] for m in members["members"]] == ["alpha", "beta"]
     assert cluster["members_by_state"] == {"alive": 1, "suspect": 1}

@@ -191,6 +191,9 @@ async def test_requests_and_waits_at_once_are_bounded(
         for _ in range(5):
             nursery.start_soon(post, client)
     assert sorted(code for code, _ in statuses) == [200, 200, 429, 429, 429]
+    async with world.client() as client:
+        http = (await client.get("/status")).json()["http"]
+    assert (http["in_flight"], http["waiting"], http["body_bytes"], http["refused"]) == (1, 0, 0, 3)
 
 
 async def test_a_full_room_says_when_to_come_back() -> None:
