@@ -1,1 +1,5 @@
-"""The SQLite writer with group commit, readers, migrations, and the tables of every room."""
+"""SQLite: one writer with group commit, one reader, migrations, and the tables as plain functions."""
+
+from node.storage.storage import Storage
+
+__all__ = ["Storage"]

@@ -1,0 +1,222 @@
+"""Messages this node received for its agents and clients; also the memory that duplicates are known by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from node.storage.query import each, number, rows
+
+RETENTION_BATCH: Final = 1_000
+"""Oldest rows looked at by one round of retention."""
+
+_COLUMNS: Final = (
+    "origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to, hops, received_s, "
+    "expires_s, traceparent, sealed, ended_s, reason, proof_id, seq"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """One received message for one target.
+
+    Args:
+        origin: The authenticated node it came from.
+        message_id: The message's id.
+        target: The agent it is for.
+        epoch: The highest route epoch it was delivered under.
+        state: ``held`` or how it ended (settled, failed, refused, late).
+        attempts: Handler runs that failed so far.
+        conversation_id: The message's conversation.
+        in_reply_to: What it answers, or None.
+        hops: Messages that led to it.
+        received_s: Unix seconds.
+        expires_s: Unix seconds after which nobody wants it any more.
+        traceparent: W3C Trace Context of its origin, or the empty string.
+        sealed: The sealed message.
+        ended_s: Unix seconds of the end, or None while it is held.
+        reason: Why it ended as it did.
+        proof_id: The frame's signature, or None for messages of this node.
+        seq: Order of receipt; given by the table.
+    """
+
+    origin: str
+    message_id: str
+    target: str
+    epoch: int
+    state: str
+    attempts: int
+    conversation_id: str
+    in_reply_to: str | None
+    hops: int
+    received_s: float
+    expires_s: float
+    traceparent: str
+    sealed: bytes
+    ended_s: float | None = None
+    reason: str = ""
+    proof_id: int | None = None
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """What is known about a deduplication key."""
+
+    seq: int
+    epoch: int
+    state: str
+    reason: str
+
+
+def find_key(connection: apsw.Connection, origin: str, message_id: str, target: str) -> KnownRow | None:
+    """What is known about a deduplication key, or None."""
+    found = rows(
+        connection,
+        "SELECT seq, epoch, state, reason FROM inbox WHERE origin = ? AND message_id = ? AND target = ?",
+        (origin, message_id, target),
+    )
+    return KnownRow(*found[0]) if found else None
+
+
+def insert(connection: apsw.Connection, row: InboxRow) -> int:
+    """Store a received message; returns its seq."""
+    connection.execute(
+        "INSERT INTO inbox (origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to,"
+        " hops, received_s, expires_s, traceparent, sealed, ended_s, reason, proof_id)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            row.origin,
+            row.message_id,
+            row.target,
+            row.epoch,
+            row.state,
+            row.attempts,
+            row.conversation_id,
+            row.in_reply_to,
+            row.hops,
+            row.received_s,
+            row.expires_s,
+            row.traceparent,
+            row.sealed,
+            row.ended_s,
+            row.reason,
+            row.proof_id,
+        ),
+    )
+    return connection.last_insert_rowid()
+
+
+def add_proof(connection: apsw.Connection, origin: str, proof: bytes) -> int:
+    """Store one frame's signature; returns its id."""
+    connection.execute("INSERT INTO proofs (origin, proof) VALUES (?, ?)", (origin, proof))
+    return connection.last_insert_rowid()
+
+
+def hold_again(connection: apsw.Connection, seq: int, epoch: int, expires_s: float) -> None:
+    """A message that was refused is delivered under a higher epoch: start over."""
+    connection.execute(
+        "UPDATE inbox SET state = 'held', epoch = ?, attempts = 0, ended_s = NULL, reason = '', expires_s = ?"
+        " WHERE seq = ?",
+        (epoch, expires_s, seq),
+    )
+
+
+def raise_epoch(connection: apsw.Connection, seq: int, epoch: int) -> None:
+    """Remember the highest epoch a message was delivered under."""
+    connection.execute("UPDATE inbox SET epoch = ? WHERE seq = ? AND epoch < ?", (epoch, seq, epoch))
+
+
+def finish(connection: apsw.Connection, seq: int, state: str, at_s: float, reason: str) -> bool:
+    """Write down how a held message ended; False when it had ended before."""
+    connection.execute(
+        "UPDATE inbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL",
+        (state, at_s, reason, seq),
+    )
+    return connection.changes() > 0
+
+
+def count_attempt(connection: apsw.Connection, seq: int) -> None:
+    """A handler run failed."""
+    connection.execute("UPDATE inbox SET attempts = attempts + 1 WHERE seq = ?", (seq,))
+
+
+def held(connection: apsw.Connection, target: str) -> Iterator[InboxRow]:
+    """The held messages of a target, oldest first; the caller stops when it has enough."""
+    for row in each(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE target = ? AND ended_s IS NULL ORDER BY seq",  # noqa: S608
+        (target,),
+    ):
+        yield InboxRow(*row)
+
+
+def held_counts(connection: apsw.Connection) -> dict[str, int]:
+    """How many messages are held for each target."""
+    found = rows(
+        connection, "SELECT target, count(*) FROM inbox WHERE ended_s IS NULL GROUP BY target ORDER BY target"
+    )
+    return {str(target): int(held) for target, held in found}
+
+
+def find(connection: apsw.Connection, message_id: str, limit: int) -> list[InboxRow]:
+    """The received copies of a message on this node."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE message_id = ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (message_id, limit),
+    )
+    return [InboxRow(*row) for row in found]
+
+
+def replies(connection: apsw.Connection, quoted: str, limit: int) -> list[InboxRow]:
+    """Received messages that answer ``quoted``, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE in_reply_to = ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (quoted, limit),
+    )
+    return [InboxRow(*row) for row in found]
+
+
+def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[InboxRow]:
+    """The newest ``limit`` received messages of a conversation, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        (conversation_id, limit),
+    )
+    return [InboxRow(*row) for row in reversed(found)]
+
+
+def count(connection: apsw.Connection) -> int:
+    """Rows in the table."""
+    return number(connection, "SELECT count(*) FROM inbox")
+
+
+def forget(connection: apsw.Connection, *, ended_before_s: float, settled_before_s: float, keep: int) -> int:
+    """Drop ended rows that no duplicate can follow any more; returns how many went.
+
+    Args:
+        connection: A writing connection.
+        ended_before_s: Rows that ended before go whatever their number.
+        settled_before_s: Rows beyond the newest ``keep`` go when they ended before this: the watermark below
+            which their origin has forgotten them.
+        keep: Newest rows to keep.
+    """
+    newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
+    connection.execute(
+        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM (SELECT seq, ended_s FROM inbox ORDER BY seq"
+        " LIMIT ?) WHERE ended_s IS NOT NULL AND (ended_s < ? OR (seq <= ? AND ended_s < ?)))",
+        (RETENTION_BATCH, ended_before_s, newest - keep, settled_before_s),
+    )
+    gone = connection.changes()
+    connection.execute(
+        "DELETE FROM proofs WHERE proof_id IN (SELECT proof_id FROM proofs ORDER BY proof_id LIMIT ?)"
+        " AND proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL)",
+        (RETENTION_BATCH,),
+    )
+    return gone

@@ -1,0 +1,147 @@
+"""The schema as numbered steps; ``PRAGMA user_version`` says how many of them a file has seen.
+
+A step is never edited once released: a change is a new step at the end. Each runs in a transaction of its
+own, so a crash between two steps leaves a file that the next start carries on with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+
+from node.errors import StorageFailed
+from node.storage.query import number
+
+_FIRST: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+-- Messages this node accepted. The sealed bytes come last: reading a state never walks their overflow pages.
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY,
+    message_id TEXT NOT NULL UNIQUE,
+    conversation_id TEXT NOT NULL,
+    reply_with TEXT,                 -- NULL where it is the message id
+    state TEXT NOT NULL,
+    broadcast INTEGER NOT NULL,
+    accepted_s REAL NOT NULL,
+    expires_s REAL NOT NULL,
+    ended_s REAL,
+    hops INTEGER NOT NULL,
+    answered_by TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    traceparent TEXT NOT NULL,
+    sealed BLOB NOT NULL
+);
+CREATE INDEX outbox_open ON outbox (seq) WHERE ended_s IS NULL;
+CREATE INDEX outbox_reply_with ON outbox (reply_with) WHERE reply_with IS NOT NULL;
+CREATE INDEX outbox_conversation ON outbox (conversation_id);
+
+-- One row per provider a message was given to; epoch grows with every re-routing of the message.
+CREATE TABLE routes (
+    seq INTEGER NOT NULL REFERENCES outbox (seq) ON DELETE CASCADE,
+    agent TEXT NOT NULL,
+    node TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    routed_s REAL NOT NULL,
+    sent_s REAL,
+    received_s REAL,
+    ended_s REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    decision BLOB,
+    PRIMARY KEY (seq, agent, node)
+) WITHOUT ROWID;
+
+-- What is worth telling about a message beside its routes' times: waits, moves, retries, late outcomes.
+CREATE TABLE message_events (
+    seq INTEGER NOT NULL REFERENCES outbox (seq) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    at_s REAL NOT NULL,
+    event TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (seq, number)
+) WITHOUT ROWID;
+
+-- Messages this node received. (origin, message_id, target) is the deduplication key; the id comes first in
+-- its index because it is looked for alone, too.
+CREATE TABLE inbox (
+    seq INTEGER PRIMARY KEY,
+    origin TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    target TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    conversation_id TEXT NOT NULL,
+    in_reply_to TEXT,
+    hops INTEGER NOT NULL,
+    received_s REAL NOT NULL,
+    expires_s REAL NOT NULL,
+    ended_s REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    traceparent TEXT NOT NULL,
+    proof_id INTEGER,
+    sealed BLOB NOT NULL,
+    UNIQUE (message_id, target, origin)
+);
+CREATE INDEX inbox_held ON inbox (target, seq) WHERE ended_s IS NULL;
+CREATE INDEX inbox_proof ON inbox (proof_id) WHERE proof_id IS NOT NULL;
+CREATE INDEX inbox_reply ON inbox (in_reply_to) WHERE in_reply_to IS NOT NULL;
+CREATE INDEX inbox_conversation ON inbox (conversation_id);
+
+-- One row per frame: the origin's signature over the hashes of the messages in it.
+CREATE TABLE proofs (proof_id INTEGER PRIMARY KEY, origin TEXT NOT NULL, proof BLOB NOT NULL);
+
+CREATE TABLE dead_letters (
+    seq INTEGER PRIMARY KEY,
+    message_id TEXT NOT NULL,
+    at_s REAL NOT NULL,
+    reason TEXT NOT NULL,
+    history BLOB NOT NULL
+);
+
+CREATE TABLE agents (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    workspace TEXT NOT NULL,
+    status TEXT NOT NULL,
+    deployed_at_s REAL NOT NULL,
+    artifacts BLOB NOT NULL,
+    content BLOB NOT NULL
+);
+
+CREATE TABLE snapshots (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+
+STEPS: Final = (_FIRST,)
+"""Every step there has ever been, oldest first."""
+
+
+def migrate(connection: apsw.Connection) -> int:
+    """Bring the file up to the newest schema; returns how many steps were taken.
+
+    Raises:
+        StorageFailed: the file was written by a newer Caxton.
+    """
+    found = number(connection, "PRAGMA user_version")
+    if found > len(STEPS):
+        raise StorageFailed(
+            f"the data file has schema version {found}, this Caxton knows up to {len(STEPS)}",
+            why="it was written by a newer Caxton",
+            fix="Start the newer version again, or give this one a data directory of its own.",
+            details={"found": found, "known": len(STEPS)},
+        )
+    for version, step in enumerate(STEPS[found:], start=found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(step)
+            connection.execute(f"PRAGMA user_version = {version}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    return len(STEPS) - found

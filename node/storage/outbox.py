@@ -1,0 +1,250 @@
+"""Messages this node accepted, the providers each was given to, and what happened to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from node.storage.query import number, rows
+
+EVENT_LIMIT: Final = 64
+"""Most events kept for one message; a message that moves for ever must not fill the disk."""
+RETENTION_BATCH: Final = 1_000
+"""Oldest rows looked at by one round of retention."""
+
+_COLUMNS: Final = (
+    "seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s, expires_s, hops, "
+    "traceparent, sealed, ended_s, answered_by, reason"
+)
+_ROUTE_COLUMNS: Final = (
+    "seq, agent, node, epoch, state, attempts, routed_s, sent_s, received_s, ended_s, reason, decision"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One accepted message.
+
+    Args:
+        seq: Order of acceptance on this node.
+        message_id: The message's id.
+        conversation_id: The message's conversation.
+        reply_with: What replies quote, or None where it is the message id.
+        state: ``open`` or how it ended (settled, failed, expired).
+        broadcast: Whether every provider gets it.
+        accepted_s: Unix seconds.
+        expires_s: Unix seconds after which it is given up.
+        hops: Messages that led to it.
+        traceparent: W3C Trace Context of its acceptance, or the empty string.
+        sealed: The sealed message.
+        ended_s: Unix seconds of the end, or None while it is open.
+        answered_by: Who replied first, or None.
+        reason: Why it ended as it did.
+    """
+
+    seq: int
+    message_id: str
+    conversation_id: str
+    reply_with: str | None
+    state: str
+    broadcast: bool
+    accepted_s: float
+    expires_s: float
+    hops: int
+    traceparent: str
+    sealed: bytes
+    ended_s: float | None = None
+    answered_by: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """One provider a message was given to; times in Unix seconds, ``decision`` is CBOR."""
+
+    seq: int
+    agent: str
+    node: str
+    epoch: int
+    state: str
+    attempts: int
+    routed_s: float
+    sent_s: float | None
+    received_s: float | None
+    ended_s: float | None
+    reason: str
+    decision: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """Something worth telling about a message."""
+
+    at_s: float
+    event: str
+    detail: str
+
+
+def insert(connection: apsw.Connection, row: OutboxRow) -> None:
+    """Store an accepted message; raises ``apsw.ConstraintError`` when its id is known."""
+    connection.execute(
+        "INSERT INTO outbox (seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s,"
+        " expires_s, hops, traceparent, sealed, ended_s, reason) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            row.seq,
+            row.message_id,
+            row.conversation_id,
+            row.reply_with,
+            row.state,
+            row.broadcast,
+            row.accepted_s,
+            row.expires_s,
+            row.hops,
+            row.traceparent,
+            row.sealed,
+            row.ended_s,
+            row.reason,
+        ),
+    )
+
+
+def save_route(connection: apsw.Connection, row: RouteRow) -> None:
+    """Store a route, or what became of it; a stored decision stays."""
+    connection.execute(
+        "INSERT INTO routes VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (seq, agent, node) DO UPDATE SET"
+        " epoch=excluded.epoch, state=excluded.state, attempts=excluded.attempts, routed_s=excluded.routed_s,"
+        " sent_s=excluded.sent_s, received_s=excluded.received_s, ended_s=excluded.ended_s,"
+        " reason=excluded.reason, decision=coalesce(excluded.decision, decision)",
+        (
+            row.seq,
+            row.agent,
+            row.node,
+            row.epoch,
+            row.state,
+            row.attempts,
+            row.routed_s,
+            row.sent_s,
+            row.received_s,
+            row.ended_s,
+            row.reason,
+            row.decision,
+        ),
+    )
+
+
+def finish(connection: apsw.Connection, seq: int, state: str, at_s: float, reason: str) -> None:
+    """Write down how a message ended."""
+    connection.execute(
+        "UPDATE outbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL",
+        (state, at_s, reason, seq),
+    )
+
+
+def add_event(connection: apsw.Connection, seq: int, event: EventRow) -> None:
+    """Add an event to a message's history, up to :data:`EVENT_LIMIT` of them."""
+    connection.execute(
+        "INSERT INTO message_events SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4 FROM message_events"
+        " WHERE seq = ?1 HAVING coalesce(max(number), 0) < ?5"
+        " AND EXISTS (SELECT 1 FROM outbox WHERE seq = ?1)",
+        (seq, event.at_s, event.event, event.detail, EVENT_LIMIT),
+    )
+
+
+def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s: float) -> bool:
+    """Note who answered the message that is quoted; False when somebody else had answered before.
+
+    A message that was given to one provider after another is answered by the first who replies; a
+    broadcast by everybody; a message that is not known here by anybody.
+    """
+    found = rows(
+        connection,
+        "SELECT seq, answered_by, broadcast FROM outbox WHERE message_id = ?1 UNION ALL"
+        " SELECT seq, answered_by, broadcast FROM outbox WHERE reply_with = ?1 LIMIT 2",
+        (quoted,),
+    )
+    if len(found) != 1:  # unknown here, or a label that a client uses more than once
+        return True
+    seq, answered_by, broadcast = found[0]
+    if answered_by is None:
+        connection.execute("UPDATE outbox SET answered_by = ? WHERE seq = ?", (responder, seq))
+        return True
+    if broadcast or answered_by == responder:
+        return True
+    add_event(connection, seq, EventRow(at_s, "late_reply", f"from {responder}"))
+    return False
+
+
+def load_open(connection: apsw.Connection, limit: int) -> list[tuple[OutboxRow, list[RouteRow]]]:
+    """The messages that have not ended, oldest first, with their routes."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE ended_s IS NULL ORDER BY seq LIMIT ?",  # noqa: S608
+        (limit,),
+    )
+    return [(_outbox_row(row), routes(connection, row[0])) for row in found]
+
+
+def routes(connection: apsw.Connection, seq: int) -> list[RouteRow]:
+    """The routes of a message, in the order they were taken."""
+    found = rows(
+        connection,
+        f"SELECT {_ROUTE_COLUMNS} FROM routes WHERE seq = ? ORDER BY epoch, node, agent",  # noqa: S608
+        (seq,),
+    )
+    return [RouteRow(*row) for row in found]
+
+
+def events(connection: apsw.Connection, seq: int) -> list[EventRow]:
+    """The events of a message, oldest first."""
+    found = rows(
+        connection, "SELECT at_s, event, detail FROM message_events WHERE seq = ? ORDER BY number", (seq,)
+    )
+    return [EventRow(*row) for row in found]
+
+
+def find(connection: apsw.Connection, message_id: str) -> OutboxRow | None:
+    """The accepted message of that id, or None."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE message_id = ?",  # noqa: S608
+        (message_id,),
+    )
+    return _outbox_row(found[0]) if found else None
+
+
+def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[OutboxRow]:
+    """The newest ``limit`` accepted messages of a conversation, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        (conversation_id, limit),
+    )
+    return [_outbox_row(row) for row in reversed(found)]
+
+
+def last_seq(connection: apsw.Connection) -> int:
+    """The highest seq ever stored and still here."""
+    return number(connection, "SELECT coalesce(max(seq), 0) FROM outbox")
+
+
+def count(connection: apsw.Connection) -> int:
+    """Rows in the table, as far as seq numbers tell."""
+    return number(connection, "SELECT count(*) FROM outbox")
+
+
+def forget(connection: apsw.Connection, *, ended_before_s: float, keep: int) -> int:
+    """Drop ended messages that are too old, or beyond the newest ``keep``; returns how many went."""
+    connection.execute(
+        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, ended_s FROM outbox ORDER BY seq"
+        " LIMIT ?) WHERE ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?))",
+        (RETENTION_BATCH, ended_before_s, last_seq(connection) - keep),
+    )
+    return connection.changes()
+
+
+def _outbox_row(row: Any) -> OutboxRow:
+    values = list(row)
+    values[5] = bool(values[5])
+    return OutboxRow(*values)

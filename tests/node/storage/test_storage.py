@@ -1,0 +1,215 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from node.environment import system_environment
+from node.errors import DataDirectoryInUse, StorageFailed
+from node.storage import Storage, snapshots
+from node.storage.migrations import STEPS
+
+DURABILITIES = pytest.mark.parametrize("durability", ["normal", "full"])
+
+
+def put(key, value=b"v"):
+    return lambda connection: snapshots.put(connection, key, value)
+
+
+def keys(connection):
+    return sorted(row[0] for row in connection.execute("SELECT key FROM snapshots"))
+
+
+@DURABILITIES
+async def test_a_write_is_readable_when_it_returns(open_storage, durability):
+    storage = open_storage(durability=durability)
+    await storage.write(put("a"))
+    assert await storage.read(lambda c: snapshots.get(c, "a")) == b"v"
+    await storage.write(lambda c: snapshots.delete(c, "a"))
+    assert await storage.read(lambda c: snapshots.get(c, "a")) is None
+
+
+@DURABILITIES
+async def test_jobs_that_wait_together_share_commits_and_keep_their_results(open_storage, durability):
+    storage = open_storage(durability=durability)
+    results = {}
+
+    async def caller(number):
+        def job(connection):
+            snapshots.put(connection, f"{number:03}", b"")
+            return number * 2
+
+        results[number] = await storage.write(job)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(500):
+            nursery.start_soon(caller, number)
+    assert results == {number: number * 2 for number in range(500)}
+    assert len(await storage.read(keys)) == 500
+    assert storage.statistics()["commits"] < 20
+    assert storage.statistics()["jobs_per_commit"] > 25
+
+
+@DURABILITIES
+async def test_a_failing_job_fails_its_caller_only(open_storage, durability):
+    storage = open_storage(durability=durability)
+    raised = []
+
+    def bad(connection):
+        snapshots.put(connection, "half", b"")
+        raise KeyError("mine")
+
+    async def bad_caller():
+        try:
+            await storage.write(bad)
+        except KeyError as error:
+            raised.append(error.args[0])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(storage.write, put("a"))
+        nursery.start_soon(bad_caller)
+        nursery.start_soon(storage.write, put("b"))
+    assert raised == ["mine"]
+    assert await storage.read(keys) == ["a", "b"]
+
+
+@DURABILITIES
+async def test_a_cancelled_caller_leaves_its_job_done_or_not_done_and_others_unharmed(
+    open_storage, durability
+):
+    storage = open_storage(durability=durability)
+    returned = []
+
+    async def caller(key):
+        await storage.write(put(key))
+        returned.append(key)
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as doomed:
+                for number in range(50):
+                    doomed.start_soon(caller, f"doomed{number:02}")
+                    nursery.start_soon(caller, f"safe{number:02}")
+                await trio.lowlevel.checkpoint()
+                scope.cancel()
+    assert await storage.read(keys) == sorted(returned)
+    assert sum(key.startswith("safe") for key in returned) == 50
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await storage.write(put("never"))
+    assert scope.cancelled_caught
+    assert await storage.read(lambda c: snapshots.get(c, "never")) is None
+
+
+@DURABILITIES
+async def test_a_full_disk_fails_the_whole_group_and_storage_goes_on(open_storage, durability):
+    storage = open_storage(durability=durability)
+    await storage.write(put("before"))
+    pages = await storage.read(lambda c: c.execute("PRAGMA page_count").fetchall()[0][0])
+    await storage.write(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 4}").fetchall())
+    failures = []
+
+    async def caller(key, size):
+        try:
+            await storage.write(put(key, b"x" * size))
+        except StorageFailed as error:
+            failures.append((key, error.code))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caller, "small", 10)
+        nursery.start_soon(caller, "large", 1_000_000)
+    assert sorted(failures) == [("large", "STORAGE_ERROR"), ("small", "STORAGE_ERROR")]
+    assert await storage.read(keys) == ["before"]
+    await storage.write(put("after"))
+    assert await storage.read(keys) == ["after", "before"]
+    assert storage.statistics()["groups_failed"] == 1
+
+
+def test_a_second_process_is_told_that_the_directory_is_in_use(open_storage, tmp_path):
+    open_storage()
+    with pytest.raises(DataDirectoryInUse) as caught:
+        open_storage("other.db")
+    assert caught.value.fix
+    code = (
+        "import sys; from pathlib import Path; from node.environment import system_environment\n"
+        "from node.errors import DataDirectoryInUse; from node.storage import Storage\n"
+        "try: Storage.open(Path(sys.argv[1]), durability='normal', environment=system_environment())\n"
+        "except DataDirectoryInUse: sys.exit(42)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "caxton.db")], check=False)
+    assert done.returncode == 42
+
+
+def test_the_storage_id_stays_and_the_boot_counter_grows(open_storage):
+    first = open_storage()
+    identity, boots = first.storage_id, first.boot_counter
+    first.close()
+    first.close()
+    second = open_storage()
+    assert (second.storage_id, second.boot_counter) == (identity, boots + 1)
+    second.close()
+    other = open_storage("other.db")
+    assert other.storage_id != identity
+
+
+async def test_what_was_committed_survives_abandonment(open_storage):
+    storage = open_storage()
+    await storage.write(put("kept"))
+    storage.abandon()
+    assert await open_storage().read(keys) == ["kept"]
+
+
+async def test_after_closing_a_write_fails_clearly(open_storage):
+    storage = open_storage()
+    storage.close()
+    with pytest.raises(StorageFailed):
+        await storage.write(put("a"))
+    with pytest.raises(StorageFailed):
+        await storage.read(keys)
+
+
+async def test_the_reader_cannot_write(open_storage):
+    storage = open_storage()
+    with pytest.raises(StorageFailed):
+        await storage.read(put("a"))
+
+
+def test_a_newer_schema_is_refused_with_the_versions(open_storage, tmp_path):
+    open_storage().close()
+    connection = apsw.Connection(str(tmp_path / "caxton.db"))
+    connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    connection.close()
+    with pytest.raises(StorageFailed) as caught:
+        open_storage()
+    assert caught.value.details == {"found": len(STEPS) + 1, "known": len(STEPS)}
+
+
+def test_a_file_that_is_no_database_is_refused_and_the_lock_let_go(tmp_path, open_storage):
+    (tmp_path / "caxton.db").write_bytes(b"this is not a database " * 100)
+    with pytest.raises(StorageFailed):
+        open_storage()
+    open_storage("fresh.db")
+
+
+def test_an_unusable_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="cannot be used"):
+        Storage.open(
+            Path(tmp_path / "file" / "caxton.db"), durability="normal", environment=system_environment()
+        )
+
+
+async def test_idle_time_checkpoints_the_log(open_storage, environment, autojump_clock):
+    storage = open_storage()
+    await storage.write(put("a", b"x" * 1_000_000))
+    assert storage.statistics()["wal_bytes"] > 1_000_000
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        await environment.clock.sleep(10)
+        await storage.write(put("b"))
+        nursery.cancel_scope.cancel()
+    assert storage.statistics()["checkpoints"] >= 1
+    assert await storage.read(keys) == ["a", "b"]

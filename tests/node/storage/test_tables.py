@@ -1,0 +1,206 @@
+import dataclasses
+
+import apsw
+import pytest
+
+from node.storage import agents, dead_letters, inbox, migrations, outbox, snapshots
+
+
+@pytest.fixture
+def connection():
+    connection = apsw.Connection(":memory:")
+    connection.execute("PRAGMA foreign_keys = 1")
+    migrations.migrate(connection)
+    yield connection
+    connection.close()
+
+
+def outbox_row(seq=1, **changes):
+    row = outbox.OutboxRow(
+        seq, f"m{seq}", "c", None, "open", broadcast=False, accepted_s=seq, expires_s=99, hops=0,
+        traceparent="", sealed=b"sealed",
+    )  # fmt: skip
+    return dataclasses.replace(row, **changes)
+
+
+def route_row(seq=1, **changes):
+    row = outbox.RouteRow(seq, "a", "n", 0, "queued", 0, 1.0, None, None, None, "", b"why")
+    return dataclasses.replace(row, **changes)
+
+
+def inbox_row(number=1, **changes):
+    row = inbox.InboxRow(
+        "n1", f"m{number}", "a", 0, "held", 0, "c", None, 0, float(number), 99.0, "", b"sealed"
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def test_migrating_twice_takes_no_step(connection):
+    assert migrations.migrate(connection) == 0
+
+
+def test_a_step_that_fails_leaves_the_schema_where_it_was(connection, monkeypatch):
+    monkeypatch.setattr(
+        migrations, "STEPS", (*migrations.STEPS, "CREATE TABLE fresh (a); CREATE TABLE meta (b)")
+    )
+    with pytest.raises(apsw.SQLError):
+        migrations.migrate(connection)
+    assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'fresh'").fetchall() == [(0,)]
+
+
+def test_open_messages_come_back_with_their_routes_in_order(connection):
+    for seq in (2, 1, 3):
+        outbox.insert(connection, outbox_row(seq))
+    outbox.save_route(connection, route_row(1, epoch=1, node="z"))
+    outbox.save_route(connection, route_row(1, state="moved"))
+    outbox.finish(connection, 2, "settled", 5.0, "")
+    found = outbox.load_open(connection, 10)
+    assert [row.seq for row, _ in found] == [1, 3]
+    assert [(route.node, route.epoch) for route in found[0][1]] == [("n", 0), ("z", 1)]
+    assert outbox.find(connection, "m2").state == "settled"
+
+
+def test_a_route_keeps_its_decision_when_its_state_changes(connection):
+    outbox.insert(connection, outbox_row())
+    outbox.save_route(connection, route_row())
+    outbox.save_route(connection, route_row(state="settled", ended_s=2.0, decision=None))
+    [route] = outbox.routes(connection, 1)
+    assert (route.state, route.decision) == ("settled", b"why")
+
+
+def test_the_first_end_of_a_message_wins(connection):
+    outbox.insert(connection, outbox_row())
+    outbox.finish(connection, 1, "expired", 5.0, "time")
+    outbox.finish(connection, 1, "settled", 6.0, "")
+    assert (outbox.find(connection, "m1").state, outbox.find(connection, "m1").ended_s) == ("expired", 5.0)
+
+
+def test_the_first_who_replies_is_the_one_who_answers(connection):
+    outbox.insert(connection, outbox_row(1))
+    outbox.insert(connection, outbox_row(2, reply_with="label"))
+    outbox.insert(connection, outbox_row(3, broadcast=True))
+    assert outbox.reply_arrived(connection, "m1", "a@x", 1.0)
+    assert outbox.reply_arrived(connection, "m1", "a@x", 1.0)
+    assert not outbox.reply_arrived(connection, "m1", "b@y", 2.0)
+    assert outbox.reply_arrived(connection, "label", "a@x", 1.0)
+    assert not outbox.reply_arrived(connection, "label", "b@y", 1.0)
+    assert outbox.reply_arrived(connection, "m3", "a@x", 1.0)
+    assert outbox.reply_arrived(connection, "m3", "b@y", 1.0)
+    assert outbox.reply_arrived(connection, "unknown", "b@y", 1.0)
+    assert [event.event for event in outbox.events(connection, 1)] == ["late_reply"]
+
+
+def test_events_are_bounded(connection):
+    outbox.insert(connection, outbox_row())
+    for number in range(outbox.EVENT_LIMIT + 10):
+        outbox.add_event(connection, 1, outbox.EventRow(number, "again", ""))
+    outbox.add_event(connection, 77, outbox.EventRow(1, "nobody", ""))
+    assert len(outbox.events(connection, 1)) == outbox.EVENT_LIMIT
+    assert outbox.events(connection, 77) == []
+
+
+def test_outbox_retention_spares_open_messages_and_the_newest(connection):
+    for seq in range(1, 11):
+        outbox.insert(connection, outbox_row(seq))
+        outbox.save_route(connection, route_row(seq))
+        outbox.add_event(connection, seq, outbox.EventRow(1, "x", ""))
+        if seq != 3:
+            outbox.finish(connection, seq, "settled", float(seq), "")
+    assert outbox.forget(connection, ended_before_s=0.0, keep=5) == 4
+    assert outbox.forget(connection, ended_before_s=8.0, keep=5) == 2
+    left = [row[0] for row in connection.execute("SELECT seq FROM outbox ORDER BY seq")]
+    assert left == [3, 8, 9, 10]
+    assert connection.execute("SELECT count(*) FROM routes").fetchall() == [(4,)]
+    assert connection.execute("SELECT count(*) FROM message_events").fetchall() == [(4,)]
+
+
+def test_a_received_message_is_known_by_origin_id_and_target(connection):
+    seq = inbox.insert(connection, inbox_row())
+    assert inbox.find_key(connection, "n1", "m1", "a") == inbox.KnownRow(seq, 0, "held", "")
+    assert inbox.find_key(connection, "n2", "m1", "a") is None
+    assert inbox.find_key(connection, "n1", "m1", "b") is None
+    with pytest.raises(apsw.ConstraintError):
+        inbox.insert(connection, inbox_row())
+    inbox.insert(connection, inbox_row(origin="n2"))
+
+
+def test_a_held_message_ends_once(connection):
+    seq = inbox.insert(connection, inbox_row())
+    inbox.count_attempt(connection, seq)
+    assert inbox.held_counts(connection) == {"a": 1}
+    assert [row.attempts for row in inbox.held(connection, "a")] == [1]
+    assert inbox.finish(connection, seq, "refused", 2.0, "no such agent")
+    assert not inbox.finish(connection, seq, "settled", 3.0, "")
+    assert inbox.held_counts(connection) == {}
+    inbox.hold_again(connection, seq, 2, 120.0)
+    [row] = inbox.held(connection, "a")
+    assert (row.epoch, row.attempts, row.reason, row.expires_s) == (2, 0, "", 120.0)
+    inbox.raise_epoch(connection, seq, 1)
+    assert inbox.find_key(connection, "n1", "m1", "a").epoch == 2
+
+
+def test_inbox_retention_never_drops_what_a_duplicate_can_follow(connection):
+    for number in range(1, 11):
+        proof = inbox.add_proof(connection, "n1", b"proof")
+        seq = inbox.insert(connection, inbox_row(number, proof_id=proof))
+        if number != 2:
+            inbox.finish(connection, seq, "settled", float(number), "")
+    assert inbox.forget(connection, ended_before_s=0.0, settled_before_s=4.0, keep=5) == 2
+    assert inbox.forget(connection, ended_before_s=5.0, settled_before_s=4.0, keep=100) == 1
+    left = [row[0] for row in connection.execute("SELECT message_id FROM inbox ORDER BY seq")]
+    assert left == ["m2", "m5", "m6", "m7", "m8", "m9", "m10"]
+    proofs = [row[0] for row in connection.execute("SELECT proof_id FROM proofs ORDER BY 1")]
+    assert proofs == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_proofs_of_later_messages_outlive_older_local_ones(connection):
+    for number in range(5):
+        inbox.insert(connection, inbox_row(number))
+    proof = inbox.add_proof(connection, "n1", b"proof")
+    inbox.insert(connection, inbox_row(9, proof_id=proof))
+    inbox.forget(connection, ended_before_s=0.0, settled_before_s=0.0, keep=5)
+    assert connection.execute("SELECT count(*) FROM proofs").fetchall() == [(1,)]
+
+
+def test_replies_and_conversations_are_found(connection):
+    outbox.insert(connection, outbox_row(1))
+    outbox.insert(connection, outbox_row(2, conversation_id="other"))
+    inbox.insert(connection, inbox_row(5, in_reply_to="m1"))
+    inbox.insert(connection, inbox_row(6, in_reply_to="m2"))
+    assert [row.message_id for row in inbox.replies(connection, "m1", 10)] == ["m5"]
+    assert [row.message_id for row in inbox.conversation(connection, "c", 1)] == ["m6"]
+    assert [row.seq for row in outbox.conversation(connection, "c", 10)] == [1]
+    assert [row.message_id for row in inbox.find(connection, "m6", 5)] == ["m6"]
+
+
+def test_dead_letters_keep_the_newest(connection):
+    for number in range(8):
+        dead_letters.add(connection, dead_letters.DeadLetterRow(f"m{number}", number, "why", b"{}"), limit=5)
+    assert dead_letters.count(connection) == 5
+    assert [row.message_id for row in dead_letters.newest(connection, 2)] == ["m7", "m6"]
+
+
+def test_agents_are_saved_replaced_and_deleted(connection):
+    row = agents.AgentRow("a", "A", "1.0.0", "configured", b"text", b"", "default", "running", 1.0)
+    agents.save_agent(connection, row)
+    agents.save_agent(connection, dataclasses.replace(row, version="2.0.0"))
+    assert agents.set_agent_status(connection, "a", "stopped")
+    assert not agents.set_agent_status(connection, "b", "stopped")
+    [found] = agents.load_agents(connection)
+    assert (found.version, found.status, found.content) == ("2.0.0", "stopped", b"text")
+    assert agents.delete_agent(connection, "a")
+    assert not agents.delete_agent(connection, "a")
+
+
+def test_snapshots_are_replaced_as_a_whole(connection):
+    assert snapshots.get(connection, "members") is None
+    snapshots.put(connection, "members", b"1")
+    snapshots.put(connection, "members", b"2")
+    assert snapshots.get(connection, "members") == b"2"
+
+
+def test_a_corrupt_schema_version_is_not_guessed_at(connection):
+    connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(Exception, match="newer Caxton"):
+        migrations.migrate(connection)
