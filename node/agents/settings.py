@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+from node.config import RuntimeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,12 @@ class AgentSettings:
     wasm_fuel: int = 200_000_000
     wasm_timeout_s: float = 1.0
     wasm_memory_bytes: int = 50 * 1024 * 1024
+
+    @classmethod
+    def from_config(cls, config: RuntimeConfig) -> Self:
+        """The settings that the configuration's section ``runtime`` asks for."""
+        return cls(
+            max_agents=config.max_agents,
+            agent_timeout_s=config.agent_timeout_s,
+            concurrency=config.agent_concurrency,
+        )

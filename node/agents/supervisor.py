@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import cbor2
@@ -241,6 +242,16 @@ class AgentSupervisor:
             await self._storage.write(lambda connection: delete_agent(connection, found.row.id))
             await self._take_down(found, drain_s=0.0 if force else DRAIN_S)
             del self._agents[found.row.id]
+
+    async def drain(self, *, grace_s: float = DRAIN_S) -> None:
+        """Take all agents out of service because the node ends; they come back when it does.
+
+        Args:
+            grace_s: Time for what they are handling.
+        """
+        async with self._turn, trio.open_nursery() as nursery:
+            for agent in self._agents.values():
+                nursery.start_soon(partial(self._take_down, agent, drain_s=grace_s))
 
     def logs(
         self, agent: str, *, tail: int = 100, since_s: float | None = None, level: str | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from node.errors import ProviderFailed, nearest
+from node.config import LlmConfig
+from node.environment import Clock
+from node.errors import ConfigInvalid, ProviderFailed, ValidationFailed, nearest
 from node.llm.builtin import BuiltinProvider
 from node.llm.provider import Provider
+from node.llm.scripted import NAME as SCRIPTED
+from node.llm.scripted import ScriptedProvider
 
 DEFAULT: Final = "builtin"
 
@@ -27,6 +31,28 @@ class ProviderRegistry:
         self._providers: dict[str, Provider] = {DEFAULT: BuiltinProvider(), **(providers or {})}
         self._default = default
         self.choose(None)
+
+    @classmethod
+    def from_config(cls, config: LlmConfig, clock: Clock) -> Self:
+        """The providers that the configuration's section ``llm`` asks for; reads the script, if there is one.
+
+        Raises:
+            ConfigInvalid: the script cannot be read or is not valid.
+        """
+        providers: dict[str, Provider] = {}
+        path = config.scripted.path
+        if path is not None:
+            try:
+                providers[SCRIPTED] = ScriptedProvider(path.read_bytes(), clock)
+            except OSError as error:
+                raise ConfigInvalid(
+                    f"the script {str(path)!r} cannot be read",
+                    why=error.strerror or "",
+                    fix="Correct llm.scripted.path.",
+                ) from None
+            except ValidationFailed as error:
+                raise ConfigInvalid(f"the script {str(path)!r} is not valid", why=error.why) from None
+        return cls(default=config.provider, providers=providers)
 
     def choose(self, name: str | None) -> Provider:
         """The provider of that name, or the node's default when ``name`` is None.

@@ -16,10 +16,11 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
+from node.config import ToolsConfig
 from node.environment import Environment, Workers
 from node.errors import ToolFailed, nearest
 from node.telemetry.tracing import Tracing
@@ -50,6 +51,12 @@ class ToolSettings:
     allowed_tools: tuple[str, ...] | None = None
     call_timeout_s: float = 30.0
     max_result_bytes: int = 256 * 1024
+
+    @classmethod
+    def from_config(cls, config: ToolsConfig) -> Self:
+        """The settings that the configuration's section ``tools`` asks for."""
+        allowed = None if config.allowed_tools is None else tuple(config.allowed_tools)
+        return cls(allowed, config.timeout_s, config.max_result_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,3 +208,14 @@ async def test_an_unknown_agent_is_named_with_the_nearest() -> None:
         await here.supervisor.deploy(agent())
         with pytest.raises(AgentNotFound, match="'tester'"):
             await here.supervisor.stop("testr")
+
+
+async def test_a_node_that_ends_drains_its_agents_and_keeps_them() -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent())
+        await here.supervisor.deploy(ECHO, name="echo")
+        await here.supervisor.drain(grace_s=1.0)
+        assert (here.bus.handlers, here.registry.published) == ({}, {})
+        assert sorted(here.bus.drains) == [("echo", 1.0), ("tester", 1.0)]
+    assert [row.status for row in load_agents(store.connection)] == ["running", "running"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.errors import ProviderFailed, ValidationFailed
+from node.config import LlmConfig
+from node.errors import ConfigInvalid, ProviderFailed, ValidationFailed
 from node.llm.builtin import BuiltinProvider
 from node.llm.provider import ChatMessage, CompletionRequest, FileInfo, Subject, ToolCall, ToolSpec
 from node.llm.registry import ProviderRegistry
@@ -198,3 +200,16 @@ def test_a_named_provider_is_never_replaced() -> None:
         registry.choose("bultin")
     with pytest.raises(ProviderFailed):
         ProviderRegistry(default="openai")
+
+
+def test_the_configuration_names_the_provider_and_its_script(tmp_path: Path) -> None:
+    path = tmp_path / "script.yaml"
+    config = LlmConfig.model_validate({"provider": "scripted", "scripted": {"path": str(path)}})
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        ProviderRegistry.from_config(config, TestClock())
+    path.write_text("rules: [{text: a}]")
+    assert ProviderRegistry.from_config(config, TestClock()).choose(None).name == "scripted"
+    path.write_text("rules: 3")
+    with pytest.raises(ConfigInvalid, match="not valid"):
+        ProviderRegistry.from_config(config, TestClock())
+    assert ProviderRegistry.from_config(LlmConfig(), TestClock()).choose(None).name == "builtin"
