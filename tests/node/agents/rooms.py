@@ -106,10 +106,12 @@ async def rooms(
     providers: ProviderRegistry | None = None,
     settings: AgentSettings | None = None,
     tool_settings: ToolSettings | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
+    tracing = tracing or Tracing.off()
     bus, registry = FakeBus(), FakeRegistry()
-    tools = ToolHost(environment=environment, tracing=Tracing.off(), settings=tool_settings)
+    tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings)
     supervisor = AgentSupervisor(
         environment=environment,
         node="node-1",
@@ -118,7 +120,7 @@ async def rooms(
         bus=bus,
         providers=providers or ProviderRegistry(),
         tools=tools,
-        tracing=Tracing.off(),
+        tracing=tracing,
         settings=settings,
     )
     async with trio.open_nursery() as nursery:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import trio
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from node.agents.definition import parse_definition
 from node.agents.prompt import first_messages, reply_content
@@ -15,6 +17,7 @@ from node.llm.provider import Completion, CompletionRequest, Usage
 from node.llm.registry import ProviderRegistry
 from node.llm.scripted import ScriptedProvider
 from node.message import Attachment, Message, Performative
+from node.telemetry.tracing import Tracing
 from node.tools.host import ToolSettings
 from tests.node.agents.inline import TestClock
 from tests.node.agents.rooms import delivery, rooms
@@ -184,6 +187,28 @@ async def test_an_answer_that_comes_too_late_for_its_sender_is_a_failure(
         await here.supervisor.deploy(agent())
         [draft] = await here.send("tester", "x", deadline=TestClock().now() + 1.0)
         assert failure(draft)[1] == "wall_clock"
+
+
+async def test_the_work_of_an_agent_is_one_branch_of_its_senders_trace() -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing.create(
+        node="node-1", enabled=True, clock=TestClock(), id_source=random.Random(1), exporter=exporter
+    )
+    async with rooms(tracing=tracing) as here:
+        await here.supervisor.deploy(CSV_AGENT)
+        await here.send("tester", "analyze", CSV)
+        assert exporter.get_finished_spans() == ()  # no parent, no trace
+        parent = f"00-{'a' * 32}-{'b' * 16}-01"
+        await here.send("tester", "analyze", CSV, traceparent=parent)
+    spans = exporter.get_finished_spans()
+    names = {span.context.span_id: span.name for span in spans}
+    tree = {(span.name, names.get(span.parent.span_id, "sender")) for span in spans if span.parent}
+    assert tree == {
+        ("agent.handle", "sender"),
+        ("llm.complete", "agent.handle"),
+        ("tools/call csv_analyze", "agent.handle"),
+    }
+    assert {span.context.trace_id for span in spans} == {int("a" * 32, 16)}
 
 
 @pytest.mark.parametrize("error", ["rate_limited", "timeout", "malformed"])
