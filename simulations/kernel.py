@@ -134,8 +134,20 @@ class World:
                 callback()
 
 
-def run(scenario: Callable[[World], Awaitable[T]], seed: int) -> T:
+class Stuck(Exception):
+    """The scenario did not end within its limit of virtual time."""
+
+
+def run(scenario: Callable[[World], Awaitable[T]], seed: int, *, limit_s: float = 86_400.0) -> T:
     """Run ``scenario`` in a new world, deterministically.
+
+    Args:
+        scenario: What to do.
+        seed: Everything random follows from it.
+        limit_s: Virtual seconds after which it is given up.
+
+    Raises:
+        Stuck: the limit was reached; without one a world in which nothing more happens would wait for ever.
 
     Trio draws the order of ready tasks from a private generator and lets it be seeded only when told so;
     both are private names of the pinned Trio, and ``tests/simulations`` has a canary for them.
@@ -150,11 +162,13 @@ def run(scenario: Callable[[World], Awaitable[T]], seed: int) -> T:
 
     async def main() -> T:
         world = World(seed)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.run)
-            result = await scenario(world)
-            nursery.cancel_scope.cancel()
-        return result
+        with trio.move_on_after(limit_s):  # noqa: TID251 - the simulator is the clock
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.run)
+                result = await scenario(world)
+                nursery.cancel_scope.cancel()
+            return result
+        raise Stuck(f"seed {seed}: not done after {limit_s} s of virtual time")
 
     try:
         return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -172,24 +172,23 @@ class HostNetwork:
         refused = False
         opened: list[_Stream] = []
 
-        def syn() -> None:
+        def syn() -> None:  # answered by the machine, whatever its process is up to
             nonlocal refused
-            listener = target.listeners.get(port)
-            if listener is None or target.fenced:
-                refused = True
-                world.at(world.now() + network.link(target.name, self.host.name).delay_s, done.set, self.host)
-                return
-            near, far = _Stream(network, self.host), _Stream(network, target)
-            near.peer, far.peer = far, near
-            opened.append(near)
-            listener.offer(far)
-            back = network.arrival(target, self.host)
+            there = network.hosts[target.name]
+            listener = there.listeners.get(port)
+            refused = listener is None
+            if listener is not None:
+                near, far = _Stream(network, self.host), _Stream(network, there)
+                near.peer, far.peer = far, near
+                opened.append(near)
+                listener.offer(far)
+            back = network.arrival(there, self.host)
             if back is not None:
                 world.at(back, done.set, self.host)
 
-        there = network.arrival(self.host, target)
-        if there is not None:
-            world.at(there, syn, target)
+        arrival = network.arrival(self.host, target)
+        if arrival is not None:
+            world.at(arrival, syn)
         await done.wait()
         if refused:
             raise ConnectionRefusedError(111, "Connection refused")
