@@ -1,0 +1,109 @@
+"""What an agent's handler is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from node.errors import CaxtonError
+from node.message import Attachment, Message, Performative, RoutingStrategy
+
+DRAFT_LIMIT: Final = 64
+"""Most messages one handler run may answer with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, delivered to one agent.
+
+    Args:
+        message: The message.
+        sender_node: The authenticated node it came from.
+        traceparent: W3C Trace Context to continue, or the empty string.
+        attempt: 1 for the first handler run, one more after each that failed.
+        hops: Messages that led to this one.
+        deadline: Moment on the node's monotonic clock after which nobody wants an answer, or None.
+    """
+
+    message: Message
+    sender_node: str
+    traceparent: str
+    attempt: int
+    hops: int
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One message a handler answers with; without an address it goes to the sender as a reply.
+
+    Args:
+        performative: What it does.
+        content: Any JSON value.
+        receiver: Another address to send it to.
+        capability: A capability to send it to.
+        attachments: Files that travel with it.
+        protocol: For example ``fipa-request``; a reply keeps the protocol of what it answers.
+        conversation_id: Another conversation; it stays in that of the delivery otherwise.
+        routing_strategy: How a provider of ``capability`` is chosen.
+        priority: 0 to 9; that of the delivery otherwise.
+        reply_by_s: Unix seconds after which no answer to it is wanted.
+    """
+
+    performative: Performative
+    content: Any = None
+    receiver: str | None = None
+    capability: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+    protocol: str | None = None
+    conversation_id: str | None = None
+    routing_strategy: RoutingStrategy = RoutingStrategy.BEST_MATCH
+    priority: int | None = None
+    reply_by_s: float | None = None
+
+
+Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
+
+
+def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wall_s: float) -> Message:
+    """The message a draft stands for.
+
+    Args:
+        draft: What the handler answered.
+        answered: What it was handling.
+        sender: The agent's address, ``name@node``.
+        identifier: The new message's id.
+        wall_s: Unix seconds now.
+    """
+    is_reply = draft.receiver is None and draft.capability is None
+    return Message(
+        id=identifier,
+        performative=draft.performative,
+        sender=sender,
+        receiver=answered.sender if is_reply else draft.receiver,
+        capability=draft.capability,
+        content=draft.content,
+        conversation_id=draft.conversation_id or answered.conversation_id,
+        reply_with=identifier,
+        in_reply_to=answered.reply_with if is_reply else None,
+        reply_by_s=draft.reply_by_s,
+        protocol=draft.protocol or (answered.protocol if is_reply else None),
+        routing_strategy=draft.routing_strategy,
+        priority=answered.priority if draft.priority is None else draft.priority,
+        timestamp_s=wall_s,
+        attachments=tuple(draft.attachments),
+    )
+
+
+def failure_content(error: CaxtonError) -> dict[str, Any]:
+    """The content of a FAILURE: code, reason, cause, what to do, and structured facts."""
+    found = {
+        "code": error.code,
+        "reason": str(error),
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+        "details": error.details,
+    }
+    return {key: value for key, value in found.items() if value}

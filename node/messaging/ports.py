@@ -1,0 +1,62 @@
+"""What messaging needs of the rooms around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from node.transport.frames import DeliverItem, DeliveryKey, Outcome
+
+
+class MembershipView(Protocol):
+    """Who is there."""
+
+    def is_alive(self, node: str) -> bool:
+        """Whether membership shows ``node`` alive."""
+        ...
+
+
+class LinkSender(Protocol):
+    """Links to peers (``node.transport.links.Links``)."""
+
+    def deliver(self, peer: str, item: DeliverItem) -> bool:
+        """Hand over one message; False when the link is down or its window full."""
+        ...
+
+    def acknowledge(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
+        """Tell ``peer`` that these are on disk here."""
+        ...
+
+    def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
+        """Tell ``peer`` how these ended."""
+        ...
+
+    def ensure(self, peer: str) -> None:
+        """Open a link if there is none; returns at once."""
+        ...
+
+    def drop(self, peer: str) -> None:
+        """Close the links with ``peer``."""
+        ...
+
+
+class TraceSpan(Protocol):
+    """A span."""
+
+    traceparent: str
+
+
+class Tracer(Protocol):
+    """Starts spans (``node.telemetry.tracing.Tracing``)."""
+
+    def span(
+        self,
+        name: str,
+        *,
+        parent: str = "",
+        kind: str = "internal",
+        attributes: Mapping[str, str | int | float | bool] | None = None,
+    ) -> AbstractContextManager[TraceSpan]:
+        """Trace the work of a ``with`` block."""
+        ...
