@@ -6,6 +6,7 @@ run, and the members to try again after a restart.
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,7 +17,7 @@ import trio
 from node.cluster.registry import CapabilityRegistry
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import DuplicateIdentityError
+from node.errors import AddressInUse, DuplicateIdentityError
 from node.message import iso8601
 from node.security.identity import NodeCredentials
 from node.storage import snapshots
@@ -108,7 +109,6 @@ class Membership:
         config: The node's configuration.
         credentials: Who this node is, and whom it trusts.
         storage: Where the snapshot lives.
-        link_port: Where this node takes peer links; travels in its metadata.
         version: Of this software.
     """
 
@@ -119,10 +119,10 @@ class Membership:
         config: NodeConfig,
         credentials: NodeCredentials,
         storage: Storage,
-        link_port: int,
         version: str,
     ) -> None:
         self._environment, self._config, self._storage = environment, config, storage
+        self._version = version
         self.node = credentials.name
         randomness = environment.randomness
         self.replicated = Replicated(
@@ -131,14 +131,13 @@ class Membership:
             rng=randomness.stream("maps"),
             entropy=randomness.token,
         )
-        meta = cbor2.dumps([link_port, version])
         cluster = config.cluster
         self.swim = Swim(
             SwimConfig.profile(cluster.profile, label=credentials.cluster),
             credentials.identity,
             credentials.authority,
             (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
-            meta,
+            cbor2.dumps([0, version]),
             self.replicated,
             randomness.stream("swim"),
             entropy=randomness.token,
@@ -146,10 +145,12 @@ class Membership:
         )
         self.registry = CapabilityRegistry(self.replicated, self.node, self.is_alive, self._flush)
         self.listeners: list[MembershipListener] = []
+        self._started_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
         self._events: list[dict[str, Any]] = []
         self._joined = trio.Event()
         self._changed = True
+        self._handle: driver.SwimHandle | None = None
         self._superseded: str | None = None
         self._stop = trio.Event()
 
@@ -174,7 +175,8 @@ class Membership:
     def members(self) -> list[MemberView]:
         """Every member known, this node included, sorted by name."""
         now = self._environment.clock.now()
-        return sorted((self._view(m, now) for m in self.swim.members()), key=lambda m: m.name)
+        others = [self._view(member, now) for member in self.swim.members()]
+        return sorted([*others, self._own_view()], key=lambda view: view.name)
 
     def recent_events(self) -> list[dict[str, Any]]:
         """The latest membership events, oldest first, at most 256."""
@@ -185,40 +187,46 @@ class Membership:
         """Whether a seed has answered, or none was given."""
         return self._joined.is_set() or not self._config.cluster.seeds
 
+    @property
+    def partition_state(self) -> str:
+        """``majority``, ``minority`` or ``isolated``, measured against every member not known to have left.
+
+        An exact half counts as a majority for the side that holds the lowest name.
+        """
+        known = sorted([self.node, *(m.name for m in self.swim.members() if m.state is not State.LEFT)])
+        up = [name for name in known if self.is_alive(name)]
+        if len(up) == 1 and len(known) > 1:
+            return "isolated"
+        has_majority = 2 * len(up) > len(known) or (2 * len(up) == len(known) and up[0] == known[0])
+        return "majority" if has_majority else "minority"
+
     def statistics(self) -> dict[str, Any]:
         """Counters of swim, of the maps and of the registry."""
         return {
-            "swim": self.swim.statistics(),
+            "swim": (self._handle or self.swim).statistics(),
             "maps": self.replicated.statistics(),
             "registry": self.registry.statistics(),
         }
 
     # Life
 
+    def announce_link_port(self, port: int) -> None:
+        """Say where this node takes peer links; it travels in its metadata."""
+        self.swim.update_meta(cbor2.dumps([port, self._version]), self._environment.clock.now())
+
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take part in the cluster until cancelled, or until :meth:`leave` is done.
+        """Take part in the cluster until cancelled or superseded; reports the bound address.
 
         Raises:
-            DuplicateIdentityError: another process has this node's name and the older claim.
+            AddressInUse: the gossip port is taken.
+            DuplicateIdentityError: another process has this node's name and the better claim.
         """
-        clock, network = self._environment.clock, self._environment.network
         seeds = [*self._config.cluster.seeds, *await self._load()]
-        cluster = self._config.cluster
         async with trio.open_nursery() as nursery:
-            bound: Address = await nursery.start(
-                lambda task_status: driver.run_swim(
-                    self.swim,
-                    network=network,
-                    clock=clock,
-                    bind=(cluster.bind_host, cluster.bind_port),
-                    advertise=(cluster.advertise_host, 0) if cluster.advertise_host else None,
-                    on_event=self._on_event,
-                    task_status=task_status,
-                )
-            )
+            self._handle = await nursery.start(self._drive)
             if seeds:
-                self.swim.join(seeds, clock.now())
-            task_status.started(bound)
+                self._handle.join(seeds)
+            task_status.started(self._handle.address)
             nursery.start_soon(self._publish)
             nursery.start_soon(self._keep)
             nursery.start_soon(self._watch)
@@ -232,13 +240,34 @@ class Membership:
             )
 
     async def leave(self) -> None:
-        """Say goodbye and wait until it has been said often enough."""
-        clock = self._environment.clock
-        self.swim.leave(clock.now())
-        with clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
-            while not self.swim.has_left:
-                await clock.sleep(0.05)
+        """Say goodbye, and return when it has been said often enough; :meth:`run` ends then."""
         await self._save()
+        if self._handle is not None:
+            with self._environment.clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
+                await self._handle.leave()
+        self._stop.set()
+
+    async def _drive(self, *, task_status: trio.TaskStatus[driver.SwimHandle]) -> None:
+        cluster = self._config.cluster
+        try:
+            await driver.run_swim(
+                self.swim,
+                network=self._environment.network,
+                clock=self._environment.clock,
+                bind=(cluster.bind_host, cluster.bind_port),
+                advertise=(cluster.advertise_host, 0) if cluster.advertise_host else None,
+                on_event=self._on_event,
+                task_status=task_status,
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise AddressInUse(
+                f"port {cluster.bind_port} is taken on {cluster.bind_host}",
+                why="another process listens there, by UDP or TCP",
+                fix="Stop it, or set cluster.bind_port (0 takes a free one).",
+                details={"key": "cluster.bind_port"},
+            ) from None
 
     # Work
 
@@ -281,6 +310,8 @@ class Membership:
         if self.registry.apply(changes):
             for listener in self.listeners:
                 listener.registry_changed()
+        if self._handle is not None:
+            self._handle.wake()
         if any(isinstance(change, Rebased) for change in changes):
             log.warning("peers held a later generation of this node's map; it was published anew")
 
@@ -356,9 +387,19 @@ class Membership:
         self._events.append(shown)
         del self._events[:-256]
 
+    def _own_view(self) -> MemberView:
+        own = self.swim.own
+        port, version = _meta(own.meta)
+        link = (own.host, port)
+        return MemberView(
+            self.node, "alive", own.address, link, own.incarnation, version, True, 0.0, self._uptime()
+        )
+
+    def _uptime(self) -> float:
+        return self._environment.clock.now() - self._started_at
+
     def _view(self, member: Member, now: float) -> MemberView:
         port, version = _meta(member.meta)
-        is_self = member.name == self.node
         return MemberView(
             member.name,
             State(member.state).name.lower(),
@@ -366,8 +407,8 @@ class Membership:
             (member.address[0], port) if port else None,
             member.incarnation,
             version,
-            is_self,
-            0.0 if is_self else max(0.0, now - member.last_heard),
+            False,
+            max(0.0, now - member.last_heard),
             max(0.0, now - member.changed_at),
         )
 

@@ -1,0 +1,300 @@
+"""The composition root: builds every room from the configuration and runs them in one nursery.
+
+It wires and decides nothing. The order of starting is the order of need: storage, then the port for peer
+links (whose number travels in the membership's metadata), the bus, the agents that were deployed before,
+membership, and last the admin API, so that a node that answers its health check is ready for work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from node.agents.settings import AgentSettings
+from node.agents.supervisor import AgentSupervisor
+from node.cluster.membership import Membership
+from node.config import NodeConfig
+from node.environment import Address, Environment
+from node.errors import CaxtonError
+from node.llm.registry import ProviderRegistry
+from node.messaging.bus import Bus
+from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
+from node.security.tokens import Tokens
+from node.storage.storage import Storage
+from node.telemetry.tracing import Tracing
+from node.telemetry.version import software_version
+from node.tools.host import ToolHost, ToolSettings
+from node.transport.links import Links
+
+log = logging.getLogger(__name__)
+
+DATABASE: Final = "caxton.db"
+DRAIN_S: Final = 5.0
+"""How long a node that ends lets its agents finish what they are handling."""
+LOAD_INTERVAL_S: Final = 1.0
+"""How often the node tells the cluster how busy it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyInfo:
+    """Where a node that has become ready is reached.
+
+    Args:
+        node: Its name.
+        api: Address of the admin API, None where it serves none.
+        gossip: Address of membership.
+        links: Address of peer links.
+        data_dir: Where it keeps its data.
+        token_file: The operator's token, where this machine has it.
+    """
+
+    node: str
+    api: Address | None
+    gossip: Address
+    links: Address
+    data_dir: Path
+    token_file: Path | None = None
+
+
+class Node:
+    """One node; its rooms are its attributes, there once :meth:`run` has started them.
+
+    Args:
+        config: What the operator wants.
+        environment: Clock, chance, network and blocking work.
+        credentials: Who this node is, and whom it trusts.
+        tokens: Which bearers the admin API accepts.
+        tracing: Where spans go; tracing that is off, by default.
+        serve_http: Whether to serve the admin API; a simulation does without.
+    """
+
+    storage: Storage
+    membership: Membership
+    bus: Bus
+    links: Links
+    tools: ToolHost
+    supervisor: AgentSupervisor
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        environment: Environment,
+        credentials: NodeCredentials,
+        tokens: Tokens,
+        tracing: Tracing | None = None,
+        serve_http: bool = True,
+    ) -> None:
+        self.config, self.environment = config, environment
+        self.credentials, self.tokens = credentials, tokens
+        self.tracing = tracing or Tracing.off()
+        self.name = credentials.name
+        self._serve_http = serve_http
+        self._shutdown = trio.Event()
+        self._ready = False
+        self._started_at = environment.clock.now()
+
+    def shutdown(self) -> None:
+        """Ask the node to say goodbye and end; returns at once."""
+        self._shutdown.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[ReadyInfo] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until :meth:`shutdown` is called, or the task is cancelled.
+
+        Raises:
+            CaxtonError: it cannot start, or not go on; says why.
+        """
+        self.storage = Storage.open(
+            self.config.storage.data_dir / DATABASE,
+            durability=self.config.storage.durability,
+            environment=self.environment,
+        )
+        try:
+            self._build()
+            await self._run_rooms(task_status)
+        finally:
+            self.storage.close()
+            with trio.CancelScope(shield=True), self.environment.clock.move_on_after(2.0):
+                await self.tracing.aclose(self.environment.workers)
+
+    def statistics(self) -> dict[str, Any]:
+        """What every room counts."""
+        return {
+            "messaging": self.bus.statistics(),
+            "links": self.links.statistics(),
+            "storage": self.storage.statistics(),
+            "agents": self.supervisor.statistics(),
+            "membership": self.membership.statistics(),
+            "security": self.credentials.statistics() | self.tokens.statistics(),
+            "tracing": self.tracing.statistics(),
+        }
+
+    def _build(self) -> None:
+        config = self.config
+        self.membership = Membership(
+            environment=self.environment,
+            config=config,
+            credentials=self.credentials,
+            storage=self.storage,
+            version=software_version(),
+        )
+        self.bus = Bus(
+            environment=self.environment,
+            node=self.name,
+            storage=self.storage,
+            registry=self.membership.registry,
+            membership=self.membership,
+            tracing=self.tracing,
+            settings=config.messaging,
+        )
+        self.links = Links(
+            environment=self.environment,
+            credentials=self.credentials,
+            resolve=self.membership.link_address,
+            handler=self.bus,
+        )
+        self.bus.use_links(self.links)
+        self.membership.listeners.append(self.bus)
+        self.tools = ToolHost(
+            environment=self.environment,
+            tracing=self.tracing,
+            settings=ToolSettings.from_config(config.tools),
+        )
+        self.supervisor = AgentSupervisor(
+            environment=self.environment,
+            node=self.name,
+            storage=self.storage,
+            registry=self.membership.registry,
+            bus=self.bus,
+            providers=ProviderRegistry.from_config(config.llm, self.environment.clock),
+            tools=self.tools,
+            tracing=self.tracing,
+            settings=AgentSettings.from_config(config.runtime),
+        )
+
+    async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
+        cluster = self.config.cluster
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.credentials.run)
+            await nursery.start(self.storage.run)
+            links: Address = await nursery.start(self.links.run, cluster.bind_host, cluster.link_port)
+            self.membership.announce_link_port(links[1])
+            await nursery.start(self.bus.run)
+            await nursery.start(self.tools.run)
+            await nursery.start(self.supervisor.run)
+            gossip: Address = await nursery.start(self.membership.run)
+            nursery.start_soon(self._tell_load)
+            api = await nursery.start(self._serve) if self._serve_http else None
+            self._ready = True
+            log.info("node %s is ready", self.name)
+            task_status.started(ReadyInfo(self.name, api, gossip, links, self.config.storage.data_dir))
+            await self._shutdown.wait()
+            self._ready = False
+            await self.membership.leave()
+            await self.supervisor.drain(grace_s=DRAIN_S)
+            nursery.cancel_scope.cancel()
+
+    async def _tell_load(self) -> None:
+        clock = self.environment.clock
+        while True:
+            self.membership.registry.set_load(self.bus.load(), clock.now())
+            await clock.sleep(LOAD_INTERVAL_S)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[Address]) -> None:
+        from node.http.app import create_app  # noqa: PLC0415 - 220 ms of import that a simulation is spared
+        from node.http.server import serve  # noqa: PLC0415
+        from node.http.services import NodeServices  # noqa: PLC0415
+
+        services = NodeServices(
+            environment=self.environment,
+            config=self.config,
+            node=self.name,
+            membership=self.membership,
+            registry=self.membership.registry,
+            bus=self.bus,
+            supervisor=self.supervisor,
+            storage=self.storage,
+            tokens=self.tokens,
+            tracing=self.tracing,
+            started_at=self._started_at,
+            shutdown=self.shutdown,
+            statistics=self.statistics,
+            ready=lambda: self._ready,
+        )
+        await serve(
+            create_app(services),
+            environment=self.environment,
+            host=self.config.server.host,
+            port=self.config.server.port,
+            shutdown=self._shutdown.wait,
+            task_status=task_status,
+        )
+
+
+async def run_node(
+    config: NodeConfig,
+    *,
+    environment: Environment,
+    on_ready: Callable[[ReadyInfo], None],
+    shutdown: trio.Event | None = None,
+) -> None:
+    """Run one node of this machine: find or make its security material, and run it to its end.
+
+    Args:
+        config: What the operator wants.
+        environment: Usually :func:`node.environment.system_environment`.
+        on_ready: Called once, when the node takes messages.
+        shutdown: Ends the node gracefully when it is set.
+
+    Raises:
+        CaxtonError: it cannot start, or not go on; says why.
+    """
+    security, token_file = config.security, None
+    if security.present:
+        paths = SecurityPaths(**{name: getattr(security, name) for name in type(security).model_fields})
+    else:
+        directory = config.storage.data_dir / "cluster"
+        paths = ensure_local_cluster(directory, config.cluster.node_name, environment)
+        token_file = directory / "admin.token"
+    tracing = config.observability.tracing
+    credentials = NodeCredentials.load(paths, environment)
+    node = Node(
+        config,
+        environment=environment,
+        credentials=credentials,
+        tokens=Tokens.load(paths.tokens, dev_mode=config.server.dev_mode),
+        tracing=Tracing.create(
+            node=credentials.name,
+            enabled=tracing.enabled,
+            clock=environment.clock,
+            id_source=environment.randomness.stream("traces"),
+            service=tracing.service_name,
+            sample_rate=tracing.sample_rate,
+        ),
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_shut_down_on, shutdown, node)
+            async with trio.open_nursery() as inner:
+                ready: ReadyInfo = await inner.start(node.run)
+                on_ready(replace(ready, token_file=token_file))
+            nursery.cancel_scope.cancel()
+    except* CaxtonError as group:
+        raise first_error(group) from group
+
+
+async def _shut_down_on(shutdown: trio.Event | None, node: Node) -> None:
+    if shutdown is not None:
+        await shutdown.wait()
+        node.shutdown()
+
+
+def first_error(group: BaseExceptionGroup[CaxtonError]) -> CaxtonError:
+    """The first operating error in a group, however deep."""
+    inner = group.exceptions[0]
+    return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
