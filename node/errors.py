@@ -124,6 +124,13 @@ class MessageNotFound(CaxtonError):
     status = 404
 
 
+class MessageDeliveryFailed(CaxtonError):
+    """A message could not be delivered within its time and attempts; a dead letter keeps its history."""
+
+    code = "MESSAGE_DELIVERY_FAILED"
+    status = 502
+
+
 class CapabilityNotFound(CaxtonError):
     """No provider of that capability is known."""
 

@@ -21,7 +21,6 @@ from node.node import Node
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
-from node.telemetry.tracing import Tracing
 from simulations.environment import simulated_environment
 from simulations.kernel import World
 from simulations.network import Host, VirtualNetwork
@@ -79,17 +78,14 @@ class SimulatedCluster:
                 "cluster.link_port": LINK_PORT,
                 "cluster.profile": "local",
                 "cluster.seeds": [f"{self.network.host(seed).ip}:{GOSSIP_PORT}" for seed in seeds],
-                "storage.path": str(self._data(name)),
+                "storage.data_dir": str(self._data(name)),
             },
         )
-        ids = self.world.stream(name, "traces")
-        tracing = Tracing.create(service="caxton", node=name, enabled=False, sample_rate=0.0, id_source=ids)
         node = Node(
             config,
             environment=environment,
             credentials=NodeCredentials.load(SecurityPaths.of_bundle(bundle), environment),
             tokens=Tokens(),
-            tracing=tracing,
             serve_http=False,
         )
         running = SimulatedNode(node, environment, host, trio.CancelScope())

@@ -381,8 +381,8 @@ class Membership:
                 shown |= {"node": member.name, "author": author, "silent_seconds": round(silent, 3)}
                 log.warning("%s died: declared by %s, silent for %.1f s", member.name, author, silent)
             case _:
-                member = getattr(event, "member", None)
-                shown["node"] = member.name if isinstance(member, Member) else None
+                subject = getattr(event, "member", None)
+                shown["node"] = subject.name if isinstance(subject, Member) else None
                 log.info("%s %s", type(event).__name__, shown["node"])
         self._events.append(shown)
         del self._events[:-256]
