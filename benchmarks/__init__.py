@@ -1,0 +1,1 @@
+"""Measurements of Caxton, each with its re-run command and its raw results; see README.md."""
