@@ -40,6 +40,8 @@ def command(
 
 def _show_cluster(found: dict[str, Any]) -> None:
     click.echo(safe(f"Seen from {found.get('node')}: {found.get('partition_state')}"))
+    if found.get("joined") is False:
+        click.echo(safe(_still_trying(found.get("events", []))))
     unsettled = found.get("unsettled_by_node", {})
     rows = []
     for member in found.get("members", []):
@@ -55,6 +57,13 @@ def _show_cluster(found: dict[str, Any]) -> None:
     if offers:
         click.echo()
         print_table("Capabilities", ("capability", "agent", "node", "version", "load"), offers)
+
+
+def _still_trying(events: list[dict[str, Any]]) -> str:
+    """Why a node has not joined yet: its seeds, each with the latest reason."""
+    latest = {event["seed"]: event for event in events if event.get("event") == "SeedUnreachable"}
+    seeds = [f"{seed}: {event['reason']} (attempt {event['attempt']})" for seed, event in latest.items()]
+    return "Not joined yet, still trying " + ("; ".join(seeds) or "its seeds")
 
 
 def _show_node(found: dict[str, Any]) -> None:

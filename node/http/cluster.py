@@ -63,7 +63,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
 
     @router.get("/cluster/status")
     async def cluster_status() -> Response:
-        """The cluster at a glance: members by state, capabilities, agents, unsettled messages."""
+        """The cluster at a glance: members, capabilities, agents, unsettled messages, recent events."""
         shown = [member.as_json() for member in services.membership.members()]
         capabilities = services.registry.capabilities()
         agents = {(p.node, p.agent) for _, providers in capabilities for p in providers}
@@ -71,11 +71,13 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             {
                 "node": services.node,
                 "partition_state": str(services.membership.partition_state),
+                "joined": services.membership.joined,
                 "members": shown,
                 "members_by_state": dict(sorted(Counter(str(m.get("state", "")) for m in shown).items())),
                 "agents_count": len(agents),
                 "capabilities": {name: len(providers) for name, providers in capabilities},
                 "unsettled_by_node": dict(services.bus.unsettled_by_node()),
+                "events": [dict(event) for event in services.membership.recent_events()],
             }
         )
 

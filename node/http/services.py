@@ -165,6 +165,15 @@ class Members(Protocol):
         """Whether this node sees a majority."""
         ...
 
+    @property
+    def joined(self) -> bool:
+        """Whether a seed has answered, or none was given."""
+        ...
+
+    def recent_events(self) -> Sequence[Mapping[str, Any]]:
+        """What happened to the membership lately, oldest first."""
+        ...
+
     def statistics(self) -> Mapping[str, Any]:
         """Counts and sizes."""
         ...

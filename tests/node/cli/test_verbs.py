@@ -250,6 +250,18 @@ def test_status_of_the_cluster_shows_members_and_capabilities(node: FakeNode, sh
     assert ["echo", "worker", "beta", "1.0.0", "0.5"] in rows
 
 
+def test_status_of_a_node_that_has_not_joined_names_its_seeds(node: FakeNode, shell: Shell) -> None:
+    tries = [
+        {"event": "SeedUnreachable", "seed": "10.0.0.9:7946", "reason": "refused", "attempt": n}
+        for n in (1, 2)
+    ]
+    shown = {"node": "alpha", "partition_state": "majority", "joined": False, "events": tries}
+    node.answers["GET", "/cluster/status"] = 200, shown
+    node.answers["GET", "/capabilities"] = 200, {"capabilities": []}
+    assert shell("status", "--cluster") == 0
+    assert "still trying 10.0.0.9:7946: refused (attempt 2)" in shell.out
+
+
 def test_logs_of_all_agents_are_merged_by_time(node: FakeNode, shell: Shell) -> None:
     node.answers["GET", "/agents"] = 200, {"agents": [{"name": "a"}, {"name": "b"}]}
     for name, second in (("a", 2), ("b", 1)):

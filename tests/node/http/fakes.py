@@ -182,6 +182,10 @@ class FakeAgents:
 
 class FakeMembers:
     partition_state = "healthy"
+    joined = False
+
+    def recent_events(self) -> list[dict[str, object]]:
+        return [{"event": "SeedUnreachable", "seed": "10.0.0.9:7946", "reason": "refused", "attempt": 2}]
 
     def members(self) -> list[Shown]:
         return [Shown({"name": "alpha", "state": "alive"}), Shown({"name": "beta", "state": "suspect"})]

@@ -39,6 +39,7 @@ async def test_status_and_cluster_show_what_the_rooms_count() -> None:
     assert [m["name"] for m in members["members"]] == ["alpha", "beta"]
     assert cluster["members_by_state"] == {"alive": 1, "suspect": 1}
     assert (cluster["agents_count"], cluster["capabilities"]) == (1, {"echo": 1})
+    assert (cluster["joined"], cluster["events"][0]["seed"]) == (False, "10.0.0.9:7946")
 
 
 async def test_shutdown_is_asked_of_the_node() -> None:
