@@ -166,3 +166,11 @@ def _report(error: CaxtonError, *, as_json: bool) -> int:
     lines += [f"  fix: {error.fix}"] if error.fix else []
     click.echo("\n".join(lines), err=True)
     return error.exit_code
+
+
+if __name__ == "__main__":  # `python -m node.cli.main`, where no script named caxton is on the path
+    main()
+
+
+if __name__ == "__main__":
+    main()
