@@ -42,6 +42,13 @@ def test_the_help_imports_nothing_but_click_and_the_table() -> None:
         assert short_help in done.stdout
 
 
+def test_the_module_is_the_command_where_no_script_is_on_the_path() -> None:
+    command = [sys.executable, "-m", "node.cli.main", "strat"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Did you mean 'start'?" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "guess"),
     [
