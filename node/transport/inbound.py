@@ -1,0 +1,148 @@
+"""The accepting side of a link: checks every frame before it hands anything on, and answers.
+
+Received and Settled entries go back on the link that the peer has dialled. If it is gone they are
+dropped without a trace: the peer asks again when it opens the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final, TypeVar
+
+from node.environment import Clock
+from node.security.identity import NodeCredentials
+from node.transport.frames import (
+    MAX_KEYS,
+    PROTOCOL_VERSION,
+    Deliver,
+    DeliveryKey,
+    Frame,
+    Outcome,
+    Received,
+    Resume,
+    ResumeStates,
+    Settled,
+    Welcome,
+    encode,
+    rejected,
+)
+from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
+from node.transport.proof import verify_deliver
+from node.transport.session import FrameChannel, Session
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_ANSWERS: Final = 4
+"""Resume answers waiting to be sent; a dialler waits for each before it asks again."""
+
+
+class InboundLink:
+    """One link that a peer has dialled, after its Hello.
+
+    Args:
+        peer: The authenticated peer.
+        peer_storage_id: Its database, from Hello.
+        channel: The frames.
+        credentials: Who this node is.
+        clock: For the pulse and for the validity of credentials.
+        handler: The room above.
+        limits: Bounds.
+        counters: Shared counts.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        peer_storage_id: str,
+        channel: FrameChannel,
+        *,
+        credentials: NodeCredentials,
+        clock: Clock,
+        handler: LinkHandler,
+        limits: LinkLimits,
+        counters: LinkCounters,
+    ) -> None:
+        self.peer = peer
+        self._peer_storage_id = peer_storage_id
+        self._credentials, self._clock, self._handler = credentials, clock, handler
+        self._limits, self._counters = limits, counters
+        welcome = Welcome(PROTOCOL_VERSION, credentials.name, handler.storage_id)
+        self._answers: deque[bytes] = deque([encode(welcome)])
+        self._received: deque[DeliveryKey] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._session = Session(
+            peer,
+            channel,
+            clock=clock,
+            limits=limits,
+            counters=counters,
+            take=self._take,
+            handle=self._on_frame,
+        )
+
+    async def run(self) -> str:
+        """Serve the link until it ends; return why it ended."""
+        return await self._session.run()
+
+    def end(self, reason: str) -> None:
+        """Close the link and tell the peer why."""
+        self._session.end(reason, farewell=reason)
+
+    def acknowledge(self, keys: Sequence[DeliveryKey]) -> None:
+        """Queue that these have been received."""
+        self._received.extend(keys)
+        self._bound_and_wake()
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Queue how these have ended."""
+        self._outcomes.extend(outcomes)
+        self._bound_and_wake()
+
+    def _bound_and_wake(self) -> None:
+        if len(self._received) + len(self._outcomes) > self._limits.acknowledgements:
+            self._counters.reject("limit")
+            self._received.clear()
+            self._outcomes.clear()
+            self.end("acknowledgements are not read")
+        self._session.wake()
+
+    def _take(self) -> bytes | None:
+        if self._answers:
+            return self._answers.popleft()
+        if self._received:
+            return encode(Received(_pop(self._received)))
+        if self._outcomes:
+            return encode(Settled(_pop(self._outcomes)))
+        return None
+
+    async def _on_frame(self, frame: Frame) -> None:
+        if isinstance(frame, Deliver):
+            proof = verify_deliver(
+                frame,
+                receiver=self._credentials.name,
+                origin=self.peer,
+                authority=self._credentials.authority,
+                wall=self._clock.wall(),
+            )
+            self._counters.items_received += len(frame.items)
+            await self._handler.on_deliver(self.peer, frame.items, proof)
+        elif isinstance(frame, Resume):
+            if len(self._answers) >= MAX_ANSWERS:
+                raise rejected("limit", f"{self.peer} asks without reading the answers")
+            states = await self._handler.on_resume(self.peer, self._peer_storage_id, frame.keys)
+            self._answers.append(encode(ResumeStates(tuple(states))))
+            self._session.wake()
+        else:
+            raise rejected("frame", f"{self.peer} has sent a {type(frame).__name__} out of turn")
+
+
+def _pop(queue: deque[T]) -> tuple[T, ...]:
+    taken = tuple(islice(queue, MAX_KEYS))
+    for _ in taken:
+        queue.popleft()
+    return taken
