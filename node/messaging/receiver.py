@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from node.transport.frames import HeldState, OutcomeState
+
 
 class ItemState(StrEnum):
     """Where a received message stands; UNKNOWN is never stored."""
@@ -83,6 +85,15 @@ ENDINGS: Final[dict[Handling, ItemState]] = {
 """What a held message becomes; one that has ended stays as it is."""
 
 
+OUTCOMES: Final[dict[ItemState, OutcomeState]] = {
+    _S.SETTLED: "settled",
+    _S.FAILED: "failed",
+    _S.REFUSED: "refused",
+    _S.LATE: "settled",
+}
+"""What the origin is told of each end; a late reply is done with as far as its sender is concerned."""
+
+
 def arrive(state: ItemState, known_epoch: int, epoch: int) -> ArrivalAction:
     """What to do with a delivery under ``epoch`` of a message in ``state``."""
     return ARRIVALS[state, Arrival.REROUTED if epoch > known_epoch else Arrival.REPEATED]
@@ -93,6 +104,6 @@ def end(state: ItemState, handling: Handling) -> ItemState:
     return ENDINGS[handling] if state is ItemState.HELD else state
 
 
-def reported(state: ItemState) -> str:
-    """The word of the wire for a stored state: settled, failed, refused, held or unknown."""
-    return ItemState.SETTLED.value if state is ItemState.LATE else state.value
+def reported(state: ItemState) -> HeldState:
+    """The word of the wire for a stored state."""
+    return OUTCOMES.get(state, "held")

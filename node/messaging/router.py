@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ from node.message import RoutingStrategy
 
 EXPLAINED_LIMIT: Final = 10
 """Candidates kept with a decision."""
+
+_VERSION: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
 
 Target = tuple[str, str]
 """Agent and node."""
@@ -62,11 +65,18 @@ def offers(provider: Provider, capability: str) -> bool:
     """
     if capability in provider.capabilities:
         return True
-    return any(
-        offered.startswith((f"{capability}:v", f"{capability}."))
-        or (":" not in capability and offered.startswith(f"{capability}:"))
-        for offered in provider.capabilities
-    )
+    name, version = _split(capability)
+    for offered_name, offered in map(_split, provider.capabilities):
+        if offered_name == name and offered[: len(version)] == version:
+            return True
+    return False
+
+
+def _split(capability: str) -> tuple[str, tuple[str, ...]]:
+    found = _VERSION.search(capability)
+    if found is None:
+        return capability, ()
+    return capability[: found.start()], tuple(found.group(1).split("."))
 
 
 def score(provider: Provider) -> float:

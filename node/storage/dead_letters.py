@@ -45,3 +45,13 @@ def newest(connection: apsw.Connection, limit: int) -> list[DeadLetterRow]:
 def count(connection: apsw.Connection) -> int:
     """How many there are."""
     return number(connection, "SELECT count(*) FROM dead_letters")
+
+
+def forget(connection: apsw.Connection, before_s: float) -> int:
+    """Drop dead letters older than ``before_s``; returns how many went."""
+    connection.execute(
+        "DELETE FROM dead_letters WHERE seq IN (SELECT seq FROM dead_letters ORDER BY seq LIMIT 1000)"
+        " AND at_s < ?",
+        (before_s,),
+    )
+    return connection.changes()

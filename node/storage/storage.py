@@ -213,7 +213,7 @@ class Storage:
         os.close(self._lock)
         self._lock = None
 
-    # -- the committer --------------------------------------------------------------------------------
+    # The committer
 
     async def _commit_group(self) -> None:
         group = [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_LIMIT))]

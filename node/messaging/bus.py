@@ -1,0 +1,477 @@
+"""The message bus of one node: what clients, agents, peers and membership see of messaging.
+
+It wires the outbox (what this node sends), the inbox (what it receives), the agents' handlers and those who
+wait for replies, and is the links' handler and membership's listener. The way of one message:
+
+    accept -> route -> outbox (durable) -> link -> inbox (durable, deduplicated) -> "received" -> mailbox
+           -> handler -> replies and "settled" in one transaction -> the origin forgets
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import apsw
+import trio
+
+from node.cluster.provider import CapabilityView
+from node.config.model import MessagingConfig
+from node.environment import Environment
+from node.errors import NoReply, ResourceLimitExceeded, StorageFailed, ValidationFailed
+from node.message import Message
+from node.messaging.conversations import Wait, Waits
+from node.messaging.dead_letters import DeadLetter
+from node.messaging.delivery import Handler
+from node.messaging.handlers import Handlers
+from node.messaging.history import Conversation, MessageHistory
+from node.messaging.inbox import Inbox
+from node.messaging.letters import Letter
+from node.messaging.origin import RouteState
+from node.messaging.outbox import Outbox
+from node.messaging.ports import LinkSender, MembershipView, Tracer
+from node.messaging.sealing import seal
+from node.messaging.settings import HOP_LIMIT, KEEP_ROWS, WATERMARK_S, Timing
+from node.storage import dead_letters as dead_letter_table
+from node.storage import outbox as outbox_table
+from node.storage.storage import Storage
+from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.transport.proof import FrameProof
+
+_log = logging.getLogger(__name__)
+
+LOCAL_BATCH: Final = 256
+"""Most local deliveries in one write."""
+DEAD_LETTERS_SHOWN: Final = 1_000
+"""Most dead letters shown at once."""
+RETRY_S: Final = 0.5
+"""Pause before a local delivery that the disk refused is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of a message when it has been accepted.
+
+    Args:
+        message_id: The message.
+        conversation_id: Its conversation.
+        routed_to: The agents it was given to (``agent@node``); none yet while it waits for a provider.
+        routing_strategy: How they were chosen.
+        status: ``routed``, ``waiting``, or how it ended at once.
+        timestamp_s: Unix seconds at which it was accepted.
+    """
+
+    message_id: str
+    conversation_id: str
+    routed_to: tuple[str, ...]
+    routing_strategy: str
+    status: str
+    timestamp_s: float
+
+
+class Bus:
+    """See the module's docstring.
+
+    Args:
+        environment: Clock, ids, chance.
+        node: This node's name.
+        storage: The node's database.
+        registry: Who offers what.
+        membership: Who is there.
+        tracing: Starts spans.
+        settings: The section ``messaging``.
+        links: Links to peers; may be given later with :meth:`use_links`.
+        timing: Times beside the settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        node: str,
+        storage: Storage,
+        registry: CapabilityView,
+        membership: MembershipView,
+        tracing: Tracer,
+        settings: MessagingConfig,
+        links: LinkSender | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        timing = timing or Timing()
+        self._environment = environment
+        self._clock = environment.clock
+        self._node = node
+        self._storage = storage
+        self._tracing = tracing
+        self._settings = settings
+        self._timing = timing
+        self._waits = Waits()
+        self._local: deque[tuple[DeliverItem, Message | None]] = deque()
+        self._local_arrived = trio.Event()
+        self._ended_here: list[Outcome] = []
+        self._ended_here_arrived = trio.Event()
+        self._outbox = Outbox(
+            environment=environment,
+            node=node,
+            storage=storage,
+            registry=registry,
+            membership=membership,
+            settings=settings,
+            timing=timing,
+            deliver_locally=self._deliver_locally,
+            on_end=self._on_end,
+        )
+        self._handlers = Handlers(
+            environment=environment,
+            node=node,
+            outbox=self._outbox,
+            tracing=tracing,
+            settings=settings,
+            timing=timing,
+        )
+        self._inbox = Inbox(
+            environment=environment,
+            node=node,
+            storage=storage,
+            settings=settings,
+            timing=timing,
+            waits=self._waits,
+            accepts=self._handlers.refusal,
+            offer=self._handlers.offer,
+            raise_epoch=self._handlers.raise_epoch,
+            tell=self._tell,
+        )
+        self._handlers.use_inbox(self._inbox)
+        if links is not None:
+            self.use_links(links)
+
+    def use_links(self, links: LinkSender) -> None:
+        """Give the links, which need this bus in turn."""
+        self._outbox.lanes.links = links
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take up what was left at the last stop, then work until cancelled."""
+        await self._inbox.load()
+        await self._outbox.load()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._handlers.run)
+            await nursery.start(self._outbox.run)
+            nursery.start_soon(self._receive_locally)
+            nursery.start_soon(self._report_locally)
+            nursery.start_soon(self._forget)
+            task_status.started()
+
+    # For clients and agents
+
+    async def accept(
+        self, message: Message, *, traceparent: str = "", hops: int = 0, ttl_s: float | None = None
+    ) -> Receipt:
+        """Take a message; it is durable when this returns.
+
+        Args:
+            message: Its sender is ``name`` or ``name@`` and this node.
+            traceparent: W3C Trace Context of what caused it.
+            hops: Messages that led to it.
+            ttl_s: Its life in seconds; the section's default otherwise, never beyond ``reply_by``.
+
+        Raises:
+            ValidationFailed: a field breaks its rule, or the id is known already.
+            MessageTooLarge: it is.
+            ResourceLimitExceeded: the outbox is full, or the chain of messages too long.
+            StorageFailed: the disk refused; it was not accepted.
+        """
+        with self._tracing.span("message.accept", parent=traceparent, kind="producer") as span:
+            if "@" not in message.sender:
+                message = replace(message, sender=f"{message.sender}@{self._node}")
+            elif message.sender.rpartition("@")[2] != self._node:
+                raise ValidationFailed(
+                    f"the sender {message.sender!r} is not of this node",
+                    why=f"a message enters the cluster at its sender's node, and this is {self._node}",
+                    fix="Send it there, or leave the sender out.",
+                    details={"field": "sender"},
+                )
+            if hops > HOP_LIMIT:
+                raise ResourceLimitExceeded(
+                    "the chain of messages is too long",
+                    why=f"agents asked each other more than {HOP_LIMIT} times",
+                    fix="Look for agents that ask each other in a circle.",
+                    details={"hops": hops, "limit": HOP_LIMIT},
+                )
+            sealed = seal(message, self._settings.max_message_bytes)
+            self._outbox.check_room(len(sealed))
+            letter = self._outbox.prepare(
+                message, sealed, traceparent=span.traceparent or traceparent, hops=hops, ttl_s=ttl_s
+            )
+            routed = tuple("@".join(route.target) for route in letter.routes.values())
+            try:
+                await self._storage.write(lambda connection: self._outbox.insert(connection, letter))
+            except apsw.ConstraintError:
+                raise ValidationFailed(
+                    f"a message {message.id!r} was accepted before",
+                    fix="Give every message an id of its own.",
+                    details={"field": "message_id"},
+                ) from None
+            self._outbox.admit([letter])
+        return Receipt(
+            message.id,
+            message.conversation_id,
+            routed,
+            message.routing_strategy.value,
+            "routed" if routed else "waiting",
+            letter.accepted_s,
+        )
+
+    async def request(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        traceparent: str = "",
+        hops: int = 0,
+        ttl_s: float | None = None,
+    ) -> Message:
+        """Accept a message and wait for the first reply, which may be a FAILURE.
+
+        Raises:
+            NoReply: none came within ``timeout_s``; the message goes on.
+        """
+        replies = await self._ask(message, timeout_s, 1, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+        if not replies:
+            raise NoReply(
+                f"no reply within {timeout_s:g} s",
+                why="the provider is slow, or nobody offers what is wanted yet",
+                fix="Look at the message's history; its reply is kept when it comes.",
+                details={"message_id": message.id, "conversation_id": message.conversation_id},
+            )
+        return replies[0]
+
+    async def gather(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        quorum: int | None = None,
+        traceparent: str = "",
+        hops: int = 0,
+        ttl_s: float | None = None,
+    ) -> list[Message]:
+        """Accept a broadcast and wait for the replies of all its providers, or of ``quorum`` of them.
+
+        Returns:
+            The replies that came within ``timeout_s``, in order of arrival.
+        """
+        return await self._ask(message, timeout_s, quorum, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+
+    async def history(self, message_id: str) -> MessageHistory:
+        """What became of a message.
+
+        Raises:
+            MessageNotFound: this node knows no such message (any more).
+        """
+        return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        """The messages of a conversation that this node has seen."""
+        return await self._storage.read(lambda connection: Conversation.load(connection, conversation_id))
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """What could not be delivered, newest first."""
+        shown = max(0, min(limit, DEAD_LETTERS_SHOWN))
+        rows = await self._storage.read(lambda connection: dead_letter_table.newest(connection, shown))
+        return [DeadLetter.of_row(row) for row in rows]
+
+    def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
+        """Deliver the agent's messages to ``handler`` from now on, those held for it first.
+
+        Args:
+            agent: Its id.
+            handler: Called once per message; its answers are sent when it returns.
+            capacity: Most messages of its mailbox in memory; more stay on disk.
+            concurrency: Most handler runs at once.
+        """
+        self._handlers.attach(agent, handler, capacity=capacity, concurrency=concurrency)
+
+    async def detach(self, agent: str, *, drain_s: float) -> None:
+        """Stop delivering: what waits is handled for ``drain_s`` at most, the rest goes back."""
+        await self._handlers.detach(agent, drain_s=drain_s)
+
+    def load(self) -> float:
+        """How busy this node's agents are, 0.0 to 1.0."""
+        return self._handlers.load()
+
+    def unsettled_by_node(self) -> dict[str, int]:
+        """How many of this node's messages each node has not settled yet."""
+        return self._outbox.unsettled_by_node()
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts and sizes of every part."""
+        return {
+            "outbox": self._outbox.statistics(),
+            "inbox": self._inbox.statistics(),
+            "handlers": self._handlers.statistics(),
+            "waits": self._waits.statistics(),
+            "local": len(self._local),
+        }
+
+    # For membership
+
+    def node_alive(self, node: str) -> None:
+        """``node`` is there (again)."""
+        self._inbox.origin_back(node)
+        self._outbox.lanes.pump(node)
+        self._outbox.registry_changed()
+
+    def node_died(self, node: str) -> None:
+        """``node`` is dead: its unsettled work goes to other providers."""
+        self._inbox.origin_lost(node)
+        self._outbox.node_lost(node, "died")
+
+    def node_left(self, node: str) -> None:
+        """``node`` has left: its unsettled work goes to other providers."""
+        self._inbox.origin_lost(node)
+        self._outbox.node_lost(node, "left")
+
+    def registry_changed(self) -> None:
+        """Providers came or went."""
+        self._outbox.registry_changed()
+
+    # For the links (node.transport.handler.LinkHandler)
+
+    @property
+    def storage_id(self) -> str:
+        """Identifies this node's database."""
+        return self._storage.storage_id
+
+    def unsettled(self, peer: str) -> list[DeliveryKey]:
+        """Deliveries towards ``peer`` that have not ended, in order."""
+        return self._outbox.unsettled(peer)
+
+    async def on_resume(self, peer: str, storage_id: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
+        """Say what is known here of the peer's unsettled deliveries."""
+        del storage_id  # what is unknown is said to be, whichever database of the peer asks
+        return await self._inbox.states(peer, keys)
+
+    async def on_resumed(self, peer: str, storage_id: str, states: Sequence[KeyState]) -> None:
+        """Take what the peer knows of this node's deliveries; what it does not know is sent again."""
+        del storage_id
+        await self._outbox.report(peer, states)
+
+    async def on_deliver(self, peer: str, items: Sequence[DeliverItem], proof: FrameProof) -> None:
+        """Take the messages of one frame; raises StorageFailed when they could not be stored."""
+        await self._inbox.receive(peer, [(item, None) for item in items], proof)
+
+    async def on_received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
+        """The peer has these on disk."""
+        await trio.lowlevel.checkpoint()
+        self._outbox.received(peer, keys)
+
+    async def on_settled(self, peer: str, outcomes: Sequence[Outcome]) -> None:
+        """These have ended at the peer."""
+        await self._outbox.report(peer, outcomes)
+
+    def on_writable(self, peer: str) -> None:
+        """The link to ``peer`` takes messages again."""
+        self._outbox.lanes.pump(peer)
+
+    def on_link(self, peer: str, up: bool, reason: str) -> None:
+        """The link this node dialled has opened or ended."""
+        del reason
+        if up:
+            self._outbox.lanes.pump(peer)
+        else:
+            self._outbox.link_lost(peer)
+
+    # Inside
+
+    async def _ask(
+        self,
+        message: Message,
+        timeout_s: float,
+        wanted: int | None,
+        *,
+        traceparent: str,
+        hops: int,
+        ttl_s: float | None,
+    ) -> list[Message]:
+        if "@" not in message.sender:
+            message = replace(message, sender=f"{message.sender}@{self._node}")
+        wait = self._waits.open(message, wanted)
+        try:
+            with self._clock.move_on_after(timeout_s):
+                receipt = await self.accept(message, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+                if wanted is None:
+                    wait.expect(len(receipt.routed_to))
+                await wait.satisfied.wait()
+        finally:
+            self._waits.close(wait)
+        return wait.replies
+
+    def _on_end(self, letter: Letter) -> None:
+        """A broadcast whose providers did not all answer must not be waited for."""
+        if not letter.broadcast:
+            return
+        wait: Wait | None = self._waits.find(letter.message)
+        if wait is not None:
+            wait.lose(sum(route.state is not RouteState.SETTLED for route in letter.routes.values()))
+
+    def _deliver_locally(self, item: DeliverItem, message: Message) -> None:
+        self._local.append((item, message))
+        self._local_arrived.set()
+
+    def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
+        """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""
+        if node == self._node:
+            self._outbox.received(node, received)
+            if outcomes:
+                self._ended_here += outcomes
+                self._ended_here_arrived.set()
+            return
+        links = self._outbox.lanes.links
+        if links is None:
+            return  # the next opening tells
+        if received:
+            links.acknowledge(node, received)
+        if outcomes:
+            links.settle(node, outcomes)
+
+    async def _receive_locally(self) -> None:
+        while True:
+            await self._local_arrived.wait()
+            batch = [self._local.popleft() for _ in range(min(len(self._local), LOCAL_BATCH))]
+            if not self._local:
+                self._local_arrived = trio.Event()
+            try:
+                await self._inbox.receive(self._node, batch, None)
+            except StorageFailed as error:
+                _log.warning("local deliveries wait for the disk: %s", error)
+                self._local.extendleft(reversed(batch))
+                self._local_arrived.set()
+                await self._clock.sleep(RETRY_S)
+
+    async def _report_locally(self) -> None:
+        while True:
+            await self._ended_here_arrived.wait()
+            self._ended_here_arrived = trio.Event()
+            outcomes, self._ended_here = self._ended_here, []
+            await self._outbox.report(self._node, outcomes)
+
+    async def _forget(self) -> None:
+        """Drop old rows, a bounded number at a time."""
+        settings = self._settings
+        while True:
+            await self._clock.sleep(self._timing.retention_every_s)
+            wall = self._clock.wall()
+            watermark_s = self._inbox.watermark(WATERMARK_S)
+
+            def job(connection: apsw.Connection, wall: float = wall, watermark_s: float = watermark_s) -> int:
+                outbox_table.forget(connection, ended_before_s=wall - settings.retention_s, keep=KEEP_ROWS)
+                dead_letter_table.forget(connection, wall - settings.dead_letter_retention_s)
+                return self._inbox.forget(connection, wall=wall, watermark_s=watermark_s, keep=KEEP_ROWS)
+
+            try:
+                self._inbox.forgot(await self._storage.write(job))
+            except StorageFailed as error:
+                _log.warning("old rows stay for now: %s", error)

@@ -1,0 +1,119 @@
+"""Who waits for which reply, in memory: requests of clients, and of agents in the middle of their work."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from node.errors import ResourceLimitExceeded
+from node.message import Message
+
+WAIT_LIMIT: Final = 4_096
+"""Most requests that wait for replies at once."""
+ABANDONED_LIMIT: Final = 10_000
+"""Requests nobody waits for any more whose late replies are kept from the agents' mailboxes."""
+
+Quoted = tuple[str, str]
+"""The address a reply goes to, and what it quotes."""
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """One request that waits.
+
+    Args:
+        quoted: What its replies are known by.
+        wanted: Replies that end the wait; None until it is known how many were asked.
+        missing: Providers of a broadcast that will not answer.
+    """
+
+    quoted: Quoted
+    wanted: int | None
+    missing: int = 0
+    replies: list[Message] = field(default_factory=list)
+    satisfied: trio.Event = field(default_factory=trio.Event)
+
+    def expect(self, wanted: int) -> None:
+        """So many were asked."""
+        self.wanted = wanted
+        self._see()
+
+    def lose(self, providers: int) -> None:
+        """So many of the providers asked will not answer."""
+        self.missing = providers
+        self._see()
+
+    def take(self, reply: Message) -> None:
+        """One more reply."""
+        self.replies.append(reply)
+        self._see()
+
+    def _see(self) -> None:
+        """A FAILURE comes even when nobody answers, so at least one reply is waited for."""
+        if self.wanted is not None and len(self.replies) >= max(1, self.wanted - self.missing):
+            self.satisfied.set()
+
+
+class Waits:
+    """All requests of this node that wait for replies."""
+
+    def __init__(self) -> None:
+        self._waits: dict[Quoted, Wait] = {}
+        self._abandoned: OrderedDict[Quoted, None] = OrderedDict()
+
+    def open(self, message: Message, wanted: int | None) -> Wait:
+        """Begin to wait for replies to ``message``.
+
+        Raises:
+            ResourceLimitExceeded: too many wait, or another request of the same sender has its label.
+        """
+        quoted = (message.sender, message.reply_with)
+        if quoted in self._waits:
+            raise ResourceLimitExceeded(
+                "another request with this label waits for its reply",
+                why=f"{message.sender} has an open request with reply_with {message.reply_with!r}",
+                fix="Leave reply_with out, or make it unique.",
+            )
+        if len(self._waits) >= WAIT_LIMIT:
+            raise ResourceLimitExceeded(
+                "too many requests wait for a reply",
+                why=f"the limit is {WAIT_LIMIT}",
+                fix="Send without waiting and look the message up, or try again later.",
+            )
+        wait = self._waits[quoted] = Wait(quoted, wanted)
+        return wait
+
+    def close(self, wait: Wait) -> None:
+        """Wait no more; replies that come after this go to no mailbox."""
+        del self._waits[wait.quoted]
+        self._abandoned[wait.quoted] = None
+        if len(self._abandoned) > ABANDONED_LIMIT:
+            self._abandoned.popitem(last=False)
+
+    def concerns(self, message: Message) -> bool:
+        """Whether somebody waits, or has waited, for this message."""
+        quoted = (message.receiver or "", message.in_reply_to or "")
+        return quoted in self._waits or quoted in self._abandoned
+
+    def answer(self, reply: Message) -> bool:
+        """Hand a reply to whoever waits for it; False when nobody does."""
+        wait = self._waits.get((reply.receiver or "", reply.in_reply_to or ""))
+        if wait is not None:
+            wait.take(reply)
+        return wait is not None
+
+    def find(self, message: Message) -> Wait | None:
+        """The wait for replies to ``message``."""
+        return self._waits.get((message.sender, message.reply_with))
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes and bounds."""
+        return {
+            "waits": len(self._waits),
+            "waits_limit": WAIT_LIMIT,
+            "abandoned": len(self._abandoned),
+            "abandoned_limit": ABANDONED_LIMIT,
+        }

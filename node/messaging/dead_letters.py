@@ -1,0 +1,117 @@
+"""Messages that end without having been handled: why, told to the sender and kept for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cbor2
+
+from node.errors import CapabilityNotFound, CaxtonError
+from node.message import Message, Performative, iso8601
+from node.messaging.delivery import failure_content
+from node.storage.dead_letters import DeadLetterRow
+
+HISTORY_LIMIT_BYTES: Final = 65_536
+"""A dead letter above this is kept without its content."""
+
+
+class MessageDeliveryFailed(CaxtonError):
+    """A message was given up: expired, failed by its agent, or refused for good."""
+
+    code = "MESSAGE_DELIVERY_FAILED"
+    status = 502
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message that could not be delivered.
+
+    Args:
+        message_id: The message.
+        at_s: Unix seconds at which it was given up.
+        reason: Why.
+        history: The message and its whole history, JSON values.
+    """
+
+    message_id: str
+    at_s: float
+    reason: str
+    history: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The dead letter as the public API shows it."""
+        return {
+            "message_id": self.message_id,
+            "at": iso8601(self.at_s),
+            "reason": self.reason,
+            "history": self.history,
+        }
+
+    def as_row(self) -> DeadLetterRow:
+        """The dead letter as it is stored; the content of a big message stays out of it."""
+        encoded = cbor2.dumps(self.history)
+        if len(encoded) > HISTORY_LIMIT_BYTES:
+            message = self.history["message"] | {
+                "content": f"left out: more than {HISTORY_LIMIT_BYTES} bytes"
+            }
+            encoded = cbor2.dumps(self.history | {"message": message})
+        return DeadLetterRow(self.message_id, self.at_s, self.reason, encoded)
+
+    @classmethod
+    def of_row(cls, row: DeadLetterRow) -> DeadLetter:
+        """The dead letter that was stored."""
+        return cls(row.message_id, row.at_s, row.reason, cbor2.loads(row.history))
+
+
+def sender_is_told(message: Message) -> bool:
+    """Whether the end of ``message`` is answered with FAILURE: never of a reply, or failures would breed."""
+    silent = (Performative.FAILURE, Performative.NOT_UNDERSTOOD)
+    return message.in_reply_to is None and message.performative not in silent
+
+
+def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
+    """Nobody offers what ``message`` wants."""
+    wanted = message.capability or message.receiver or ""
+    suggestions = [name for name, _ in related]
+    fix = "Deploy an agent that offers it, or look at the capabilities of the cluster."
+    if suggestions:
+        fix = f"Did you mean {suggestions[0]!r}? {fix}"
+    return CapabilityNotFound(
+        f"nobody in the cluster offers {wanted!r}",
+        why="no agent with it appeared within the time the message could wait",
+        fix=fix,
+        details={
+            "wanted": wanted,
+            "related": [{"capability": name, "agents": number} for name, number in related],
+            "suggestions": suggestions,
+        },
+    )
+
+
+def undelivered(message: Message, reason: str) -> CaxtonError:
+    """The message was given up for another reason."""
+    return MessageDeliveryFailed(
+        f"the message to {message.receiver or message.capability} was not handled",
+        why=reason,
+        fix="Look at the message's history, then send it again.",
+        details={"message_id": message.id},
+    )
+
+
+def failure(message: Message, error: CaxtonError, *, node: str, identifier: str, wall_s: float) -> Message:
+    """The FAILURE that tells the sender of ``message`` about ``error``."""
+    return Message(
+        id=identifier,
+        performative=Performative.FAILURE,
+        sender=f"system@{node}",
+        receiver=message.sender,
+        content=failure_content(error),
+        conversation_id=message.conversation_id,
+        reply_with=identifier,
+        in_reply_to=message.reply_with,
+        protocol=message.protocol,
+        priority=message.priority,
+        timestamp_s=wall_s,
+    )

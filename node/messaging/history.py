@@ -1,0 +1,210 @@
+"""What became of a message, as this node knows it: from its outbox rows, its inbox rows, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import apsw
+
+from node.errors import MessageNotFound
+from node.message import Message, iso8601
+from node.messaging.letters import Letter
+from node.messaging.receiver import ItemState, reported
+from node.messaging.router import decision_as_json
+from node.storage import inbox, outbox
+
+COPIES_LIMIT: Final = 64
+"""Most received copies and replies shown with a message."""
+CONVERSATION_LIMIT: Final = 500
+"""Most messages shown of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageHistory:
+    """One message with all that happened to it.
+
+    Args:
+        message: The message.
+        row: How this node accepted it, or None when it only received it.
+        routes: The providers it was given to.
+        events: Waits, moves and late outcomes.
+        received: Copies that arrived at agents of this node.
+        replies: Messages that answer it and arrived here.
+    """
+
+    message: Message
+    row: outbox.OutboxRow | None
+    routes: list[outbox.RouteRow] = field(default_factory=list)
+    events: list[outbox.EventRow] = field(default_factory=list)
+    received: list[inbox.InboxRow] = field(default_factory=list)
+    replies: list[inbox.InboxRow] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, connection: apsw.Connection, message_id: str) -> MessageHistory:
+        """Read it from the database.
+
+        Raises:
+            MessageNotFound: this node knows no such message (any more).
+        """
+        row = outbox.find(connection, message_id)
+        received = inbox.find(connection, message_id, COPIES_LIMIT)
+        if row is None and not received:
+            raise MessageNotFound(
+                f"no message {message_id[:80]!r} is known on this node",
+                why="it was never accepted or received here, or has aged out",
+                fix="Ask the node that accepted it.",
+            )
+        if row is None:
+            message = Message.unseal(received[0].sealed)
+            return cls(message, None, received=received)
+        message = Message.unseal(row.sealed)
+        return cls(
+            message,
+            row,
+            outbox.routes(connection, row.seq),
+            outbox.events(connection, row.seq),
+            received,
+            inbox.replies(connection, message.reply_with, COPIES_LIMIT),
+        )
+
+    @classmethod
+    def of_letter(cls, letter: Letter) -> MessageHistory:
+        """That of a message which ended as soon as it was accepted."""
+        return cls(letter.message, letter.row(letter.accepted_s))
+
+    def as_json(self) -> dict[str, Any]:
+        """The history as the public API shows it."""
+        found: dict[str, Any] = {
+            "message": self.message.as_json(),
+            "message_id": self.message.id,
+            "conversation_id": self.message.conversation_id,
+            "status": self._status(),
+            "routed_to": [f"{r.agent}@{r.node}" for r in self._current_routes()],
+            "states": self._states(),
+            "routes": [_route_as_json(route) for route in self.routes],
+            "events": [_event_as_json(event) for event in self.events],
+            "received": [_copy_as_json(copy) for copy in self.received],
+            "replies": [
+                {"message_id": r.message_id, "from": Message.unseal(r.sealed).sender, "state": r.state}
+                for r in self.replies
+            ],
+        }
+        if self.row is not None:
+            found["attempts"] = sum(route.attempts for route in self.routes)
+            found["answered_by"] = self.row.answered_by
+            found["outcome"] = None if self.row.ended_s is None else self.row.state
+            found["reason"] = self.row.reason
+            found["expires_at"] = iso8601(self.row.expires_s)
+        return found
+
+    def _status(self) -> str:
+        if self.row is not None and self.row.ended_s is not None:
+            return self.row.state
+        if self.row is None:
+            return reported(ItemState(self.received[0].state))
+        states = [route.state for route in self._current_routes()]
+        return states[0] if states else "waiting"
+
+    def _current_routes(self) -> list[outbox.RouteRow]:
+        newest = max((route.epoch for route in self.routes), default=0)
+        gone = ("moved", "refused")
+        return [route for route in self.routes if route.epoch == newest and route.state not in gone]
+
+    def _states(self) -> list[dict[str, Any]]:
+        """Every change of state with its time, in order."""
+        moments: list[tuple[float, str, str]] = []
+        if self.row is not None:
+            moments.append((self.row.accepted_s, "accepted", ""))
+            if self.row.ended_s is not None:
+                moments.append((self.row.ended_s, self.row.state, self.row.reason))
+        for route in self.routes:
+            target = f"{route.agent}@{route.node}"
+            steps = (("routed", route.routed_s), ("sent", route.sent_s), ("received", route.received_s))
+            moments += [(at_s, state, target) for state, at_s in steps if at_s is not None]
+            if route.ended_s is not None and route.state != "settled":
+                moments.append((route.ended_s, route.state, f"{target}: {route.reason}".rstrip(": ")))
+        moments += [(event.at_s, event.event, event.detail) for event in self.events]
+        order = ("accepted", "waiting", "routed", "sent", "received", "refused", "moved")
+        ranks = {state: rank for rank, state in enumerate(order)}
+        moments.sort(key=lambda moment: (moment[0], ranks.get(moment[1], len(ranks))))
+        return [{"state": state, "at": iso8601(at_s), "detail": detail} for at_s, state, detail in moments]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The messages of one conversation that this node has seen, in order of time."""
+
+    conversation_id: str
+    messages: list[tuple[Message, str]]
+    truncated: bool
+
+    @classmethod
+    def load(cls, connection: apsw.Connection, conversation_id: str) -> Conversation:
+        """Read it from the database; an unknown one is empty."""
+        found: dict[str, tuple[float, Message, str]] = {}
+        sent = outbox.conversation(connection, conversation_id, CONVERSATION_LIMIT)
+        got = inbox.conversation(connection, conversation_id, CONVERSATION_LIMIT)
+        for row in sent:
+            found[row.message_id] = (row.accepted_s, Message.unseal(row.sealed), row.state)
+        for copy in got:
+            if copy.message_id not in found:
+                shown = reported(ItemState(copy.state)) if copy.state != ItemState.LATE else copy.state
+                found[copy.message_id] = (copy.received_s, Message.unseal(copy.sealed), shown)
+        ordered = sorted(found.values(), key=lambda entry: (entry[0], entry[1].id))
+        return cls(
+            conversation_id,
+            [(message, state) for _, message, state in ordered[-CONVERSATION_LIMIT:]],
+            truncated=len(sent) == CONVERSATION_LIMIT or len(got) == CONVERSATION_LIMIT,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The conversation as the public API shows it."""
+        participants: dict[str, None] = {}
+        for message, _ in self.messages:
+            participants[message.sender] = None
+            if message.receiver:
+                participants[message.receiver] = None
+        found: dict[str, Any] = {
+            "conversation_id": self.conversation_id,
+            "participants": list(participants),
+            "message_count": len(self.messages),
+            "messages": [message.as_json() | {"status": state} for message, state in self.messages],
+            "truncated": self.truncated,
+        }
+        if self.messages:
+            found["created_at"] = iso8601(self.messages[0][0].timestamp_s)
+            found["last_activity"] = iso8601(self.messages[-1][0].timestamp_s)
+        return found
+
+
+def _route_as_json(route: outbox.RouteRow) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "to": f"{route.agent}@{route.node}",
+        "epoch": route.epoch,
+        "state": route.state,
+        "attempts": route.attempts,
+        "reason": route.reason,
+    }
+    if route.decision is not None:
+        found["decision"] = decision_as_json(route.decision)
+    return found
+
+
+def _event_as_json(event: outbox.EventRow) -> dict[str, Any]:
+    return {"at": iso8601(event.at_s), "event": event.event, "detail": event.detail}
+
+
+def _copy_as_json(copy: inbox.InboxRow) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "from_node": copy.origin,
+        "target": copy.target,
+        "state": copy.state,
+        "epoch": copy.epoch,
+        "failed_attempts": copy.attempts,
+        "reason": copy.reason,
+        "at": iso8601(copy.received_s),
+    }
+    if copy.ended_s is not None:
+        found["ended_at"] = iso8601(copy.ended_s)
+    return found

@@ -1,0 +1,134 @@
+"""Lines of messages for each agent instance, and their way onto the links, in order.
+
+A link takes what its window allows; the rest stays in line here and is offered again when the link says that
+it is writable, when it opens, and at every sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from node.environment import Clock
+from node.message import Envelope, Message
+from node.messaging.letters import Lane, Route
+from node.messaging.origin import RouteEvent, step
+from node.messaging.ports import LinkSender
+from node.messaging.router import Target
+from node.transport.frames import DeliverItem
+
+LocalDelivery = Callable[[DeliverItem, Message], None]
+
+
+class Lanes:
+    """All lanes of one node.
+
+    Args:
+        node: This node's name.
+        clock: For remaining times.
+        window: Most unsettled messages of one lane on the way.
+        due_after: Seconds until an acknowledgement of the given attempt is overdue.
+        deliver_locally: Takes what is for this node's own agents.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        clock: Clock,
+        window: int,
+        due_after: Callable[[int], float],
+        deliver_locally: LocalDelivery,
+    ) -> None:
+        self.links: LinkSender | None = None
+        self._node = node
+        self._clock = clock
+        self._window = window
+        self._due_after = due_after
+        self._deliver_locally = deliver_locally
+        self._by_node: dict[str, dict[str, Lane]] = {}
+        self.transmitted = 0
+
+    def in_flight(self, target: Target) -> int:
+        """Messages that ``target`` was given and has not settled, those in line included."""
+        lane = self._by_node.get(target[1], {}).get(target[0])
+        return 0 if lane is None else lane.unsettled + len(lane.line)
+
+    def queue(self, route: Route) -> None:
+        """Put a route in line; :meth:`pump` sends it."""
+        lane = self._lane(route.target)
+        lane.count(route, unsettled=False)
+        lane.join(route)
+
+    def release(self, route: Route) -> None:
+        """A route needs its place in the window no more."""
+        self._lane(route.target).count(route, unsettled=False)
+
+    def nodes(self) -> list[str]:
+        """The nodes somebody stands in line for."""
+        return [node for node, lanes in self._by_node.items() if any(lane.head() for lane in lanes.values())]
+
+    def pump(self, node: str) -> None:
+        """Send to ``node`` what its link and the windows take, one lane after the other."""
+        lanes = self._by_node.get(node)
+        if lanes is None:
+            return
+        moving = list(lanes.values())
+        while moving:
+            still = []
+            for lane in moving:
+                route = lane.head()
+                if route is None or lane.unsettled >= self._window:
+                    continue
+                if not self._transmit(route):
+                    return
+                lane.leave()
+                lane.count(route, unsettled=True)
+                still.append(lane)
+            moving = still
+        for agent in [agent for agent, lane in lanes.items() if not lane.line and not lane.unsettled]:
+            del lanes[agent]
+        if not lanes:
+            del self._by_node[node]
+
+    def statistics(self) -> dict[str, int]:
+        """Lanes and who stands in them."""
+        lanes = [lane for lanes in self._by_node.values() for lane in lanes.values()]
+        return {
+            "lanes": len(lanes),
+            "in_line": sum(len(lane.line) for lane in lanes),
+            "on_the_way": sum(lane.unsettled for lane in lanes),
+            "transmitted": self.transmitted,
+        }
+
+    def _lane(self, target: Target) -> Lane:
+        lanes = self._by_node.setdefault(target[1], {})
+        lane = lanes.get(target[0])
+        if lane is None:
+            lane = lanes[target[0]] = Lane(target)
+        return lane
+
+    def _transmit(self, route: Route) -> bool:
+        letter, now = route.letter, self._clock.now()
+        agent, node = route.target
+        envelope = Envelope(
+            target=agent,
+            attempt=route.attempts + 1,
+            route_epoch=route.epoch,
+            hops=letter.hops,
+            remaining_s=max(0.0, letter.deadline - now),
+            traceparent=letter.traceparent,
+        )
+        item = DeliverItem(envelope, letter.message.id, letter.sealed)
+        if node == self._node:
+            self._deliver_locally(item, letter.message)
+        elif self.links is None:
+            return False
+        elif not self.links.deliver(node, item):
+            self.links.ensure(node)
+            return False
+        route.state, _ = step(route.state, RouteEvent.TRANSMITTED)
+        route.attempts += 1
+        route.sent_s = self._clock.wall()
+        route.due = now + self._due_after(route.attempts)
+        self.transmitted += 1
+        return True

@@ -1,0 +1,215 @@
+"""An accepted message that has not ended, and its routes: what the outbox holds in memory."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final
+
+from node.message import Message, RoutingStrategy
+from node.messaging.origin import ACTIVE, RouteEvent, RouteState, step
+from node.messaging.router import Target
+from node.storage import outbox as table
+
+OPEN: Final = "open"
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One message on its way to one provider.
+
+    Args:
+        letter: The message.
+        target: Agent and node.
+        epoch: Grows with every re-routing of the message.
+        routed_s: Unix seconds at which the provider was chosen.
+        decision: The encoded decision, until it is stored.
+        state: Where the route stands.
+        attempts: Transmissions.
+        timeouts: Transmissions that were not acknowledged in time.
+        due: Moment on the monotonic clock at which an acknowledgement is overdue.
+        sent_s: Unix seconds of the last transmission.
+        received_s: Unix seconds of the acknowledgement.
+        ended_s: Unix seconds of the end.
+        reason: Why it ended as it did.
+        counted: Whether it takes a place in its lane's window.
+        waits: Whether it stands in its lane's line.
+    """
+
+    letter: Letter
+    target: Target
+    epoch: int
+    routed_s: float
+    decision: bytes | None
+    state: RouteState = RouteState.QUEUED
+    attempts: int = 0
+    timeouts: int = 0
+    due: float = 0.0
+    sent_s: float | None = None
+    received_s: float | None = None
+    ended_s: float | None = None
+    reason: str = ""
+    counted: bool = False
+    waits: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether its provider is expected to do something."""
+        return self.state in ACTIVE
+
+    def assign(self, epoch: int, routed_s: float, decision: bytes) -> None:
+        """The message is given to this provider again."""
+        self.state, _ = step(self.state, RouteEvent.ASSIGNED)
+        self.epoch, self.routed_s, self.decision, self.reason = epoch, routed_s, decision, ""
+        self.attempts = self.timeouts = 0
+        self.sent_s = self.received_s = self.ended_s = None
+
+    def row(self) -> table.RouteRow:
+        """The route as it is stored now."""
+        return table.RouteRow(
+            self.letter.seq,
+            self.target[0],
+            self.target[1],
+            self.epoch,
+            self.state.value,
+            self.attempts,
+            self.routed_s,
+            self.sent_s,
+            self.received_s,
+            self.ended_s,
+            self.reason,
+            self.decision,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """One accepted message that has not ended.
+
+    Args:
+        seq: Order of acceptance.
+        message: The message.
+        sealed: Its one encoding.
+        traceparent: W3C Trace Context of its acceptance.
+        hops: Messages that led to it.
+        accepted_s: Unix seconds.
+        expires_s: Unix seconds at which it is given up.
+        deadline: The same on the monotonic clock.
+        routes: By target.
+        epoch: The highest epoch used.
+        placements: How often it was given to a provider.
+        waiting_since: Moment since which it has had no provider, or None.
+        retry_at: Moment before which no other provider is looked for.
+        excluded: Providers that refused it, until when.
+        ended: How it ended, or ``open``.
+        reason: Why it ended as it did.
+    """
+
+    seq: int
+    message: Message
+    sealed: bytes
+    traceparent: str
+    hops: int
+    accepted_s: float
+    expires_s: float
+    deadline: float
+    routes: dict[Target, Route] = field(default_factory=dict)
+    epoch: int = -1
+    placements: int = 0
+    waiting_since: float | None = None
+    retry_at: float = 0.0
+    excluded: dict[Target, float] = field(default_factory=dict)
+    ended: str = OPEN
+    reason: str = ""
+
+    @property
+    def broadcast(self) -> bool:
+        """Whether every provider gets it."""
+        strategy = self.message.routing_strategy
+        return self.message.capability is not None and strategy is RoutingStrategy.BROADCAST
+
+    @property
+    def address(self) -> Target | None:
+        """The one agent instance it is for, when its sender named one."""
+        agent, at, node = (self.message.receiver or "").rpartition("@")
+        return (agent, node) if at else None
+
+    @property
+    def wanted(self) -> str:
+        """What it is for: a capability or a receiver."""
+        return self.message.capability or self.message.receiver or ""
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """What first in, first out holds within."""
+        return self.message.conversation_id, self.message.sender
+
+    def active_routes(self) -> Iterator[Route]:
+        """The routes whose provider is expected to do something."""
+        return (route for route in self.routes.values() if route.active)
+
+    def row(self, ended_s: float | None = None) -> table.OutboxRow:
+        """The message as it is stored when it is accepted."""
+        message = self.message
+        return table.OutboxRow(
+            seq=self.seq,
+            message_id=message.id,
+            conversation_id=message.conversation_id,
+            reply_with=None if message.reply_with == message.id else message.reply_with,
+            state=self.ended,
+            broadcast=self.broadcast,
+            accepted_s=self.accepted_s,
+            expires_s=self.expires_s,
+            hops=self.hops,
+            traceparent=self.traceparent,
+            sealed=self.sealed,
+            ended_s=ended_s,
+            reason=self.reason,
+        )
+
+
+_SEQ: Final = attrgetter("letter.seq")
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The line of messages for one agent instance; in order of acceptance.
+
+    Bounded by the outbox's capacity; ``unsettled`` by the window.
+    """
+
+    target: Target
+    line: deque[Route] = field(default_factory=deque)
+    unsettled: int = 0
+
+    def join(self, route: Route) -> None:
+        """Put a route in line, before those of later messages."""
+        if route.waits:
+            return
+        route.waits = True
+        if self.line and self.line[-1].letter.seq > route.letter.seq:
+            self.line.insert(bisect.bisect_left(self.line, route.letter.seq, key=_SEQ), route)
+        else:
+            self.line.append(route)
+
+    def head(self) -> Route | None:
+        """The first in line that still wants to be sent."""
+        while self.line:
+            route = self.line[0]
+            if route.state is RouteState.QUEUED:
+                return route
+            self.leave()
+        return None
+
+    def leave(self) -> None:
+        """Take the first out of the line."""
+        self.line.popleft().waits = False
+
+    def count(self, route: Route, *, unsettled: bool) -> None:
+        """Note whether a route takes a place in the window."""
+        if route.counted != unsettled:
+            route.counted = unsettled
+            self.unsettled += 1 if unsettled else -1

@@ -1,0 +1,144 @@
+"""What one agent has to do next: bounded, in order within a conversation, fair between conversations.
+
+Messages of one (conversation, sender) form a lane: first in, first out, one at a time. Between lanes the
+priority of their first message decides, as a head start: each step of priority is worth
+:data:`HEAD_START` arrivals, so a message of low priority is overtaken by a bounded number of later ones and
+never starves. The mailbox is a window onto the inbox table: what does not fit stays there until it is
+refilled.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from node.message import Message
+
+HEAD_START: Final = 64
+"""Arrivals that one step of priority is worth."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One held message for one agent.
+
+    Args:
+        seq: Its row in the inbox.
+        origin: The node it came from.
+        message: The message.
+        epoch: The highest route epoch it was delivered under.
+        attempts: Handler runs that raised.
+        hops: Messages that led to it.
+        deadline: Moment after which nobody wants it.
+        traceparent: W3C Trace Context.
+        rank: Place between lanes; set by the mailbox.
+    """
+
+    seq: int
+    origin: str
+    message: Message
+    epoch: int
+    attempts: int
+    hops: int
+    deadline: float
+    traceparent: str
+    rank: int = 0
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        """What first in, first out holds within."""
+        return self.message.conversation_id, self.message.sender
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """The waiting and running messages of one agent.
+
+    Args:
+        capacity: Most of them in memory.
+    """
+
+    capacity: int
+    spilled: bool = True
+    """Whether the table may hold messages that are not here; true at first: look there."""
+    _known: dict[int, Entry] = field(default_factory=dict)
+    _lanes: dict[tuple[str, str], deque[Entry]] = field(default_factory=dict)
+    _ready: list[tuple[int, int]] = field(default_factory=list)
+    _arrivals: int = 0
+    _running: int = 0
+
+    def __len__(self) -> int:
+        return len(self._known) - self._running
+
+    @property
+    def running(self) -> int:
+        """Messages being handled."""
+        return self._running
+
+    @property
+    def room(self) -> int:
+        """How many more fit."""
+        return max(0, self.capacity - len(self._known))
+
+    def knows(self, seq: int) -> bool:
+        """Whether the message of that row is here."""
+        return seq in self._known
+
+    def offer(self, entry: Entry) -> bool:
+        """Take a message that was just stored; False when it has to stay in the table for now."""
+        if entry.seq in self._known:
+            return True
+        if self.spilled or not self.room:
+            self.spilled = True
+            return False
+        self._push(entry)
+        return True
+
+    def refill(self, entries: Iterable[Entry], *, exhausted: bool) -> None:
+        """Take messages read from the table; ``exhausted`` when it holds no others."""
+        for entry in entries:
+            if entry.seq not in self._known:
+                self._push(entry)
+        self.spilled = not exhausted
+
+    def raise_epoch(self, seq: int, epoch: int) -> None:
+        """A message here was delivered again under a higher epoch."""
+        entry = self._known.get(seq)
+        if entry is not None:
+            entry.epoch = max(entry.epoch, epoch)
+
+    def take(self) -> Entry | None:
+        """The next message to handle; its lane is closed until :meth:`done`."""
+        if not self._ready:
+            return None
+        _, seq = heapq.heappop(self._ready)
+        self._running += 1
+        return self._known[seq]
+
+    def done(self, entry: Entry) -> None:
+        """A message has been handled: forget it and open its lane."""
+        lane = self._lanes[entry.lane]
+        lane.popleft()
+        del self._known[entry.seq]
+        self._running -= 1
+        if lane:
+            self._open(lane[0])
+        else:
+            del self._lanes[entry.lane]
+
+    def _push(self, entry: Entry) -> None:
+        self._arrivals += 1
+        entry.rank = self._arrivals - entry.message.priority * HEAD_START
+        self._known[entry.seq] = entry
+        lane = self._lanes.get(entry.lane)
+        if lane is None:
+            self._lanes[entry.lane] = deque([entry])
+            self._open(entry)
+        else:
+            lane.append(entry)
+
+    def _open(self, entry: Entry) -> None:
+        heapq.heappush(self._ready, (entry.rank, entry.seq))

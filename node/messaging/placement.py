@@ -1,0 +1,113 @@
+"""Who gets a message, given the registry, who is alive, who refused it, and the conversation so far."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from node.cluster.provider import CapabilityView, Provider
+from node.environment import Environment
+from node.messaging.letters import Letter
+from node.messaging.ports import MembershipView
+from node.messaging.router import Decision, Target, addressed, choose, offers
+
+STICKY_LIMIT: Final = 10_000
+"""Conversations whose provider is remembered; the longest unused are forgotten."""
+
+
+class Placement:
+    """Decides, and remembers which provider has which conversation.
+
+    Args:
+        environment: Clock and chance.
+        node: This node's name.
+        registry: Who offers what.
+        membership: Who is there.
+        in_flight: Messages that a provider was given and has not settled.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        node: str,
+        registry: CapabilityView,
+        membership: MembershipView,
+        in_flight: Callable[[Target], int],
+    ) -> None:
+        self._clock = environment.clock
+        self._chance = environment.randomness.stream("messaging.router")
+        self._node = node
+        self._registry = registry
+        self._membership = membership
+        self._in_flight = in_flight
+        self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
+        self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
+
+    def decide(self, letter: Letter) -> Decision:
+        """Who gets a message; nobody while an earlier one of its conversation waits for the same."""
+        if letter.address is not None:
+            if letter.excluded.get(letter.address, 0.0) > self._clock.now():
+                return Decision((), "addressed", "the addressed agent refused it for now")
+            return addressed(*letter.address)
+        for earlier in self._waiting.get(letter.order, {}).values():
+            if earlier.seq < letter.seq and earlier.wanted == letter.wanted:
+                return Decision((), letter.message.routing_strategy.value, "an earlier message waits too")
+        now = self._clock.now()
+        usable = [
+            p
+            for p in self.providers(letter)
+            if p.health > 0.0 and letter.excluded.get((p.agent, p.node), 0.0) <= now
+        ]
+        decision = choose(
+            letter.message.routing_strategy,
+            usable,
+            in_flight=self._in_flight,
+            chance=self._chance,
+            sticky=self._sticky.get((letter.message.conversation_id, letter.wanted)),
+        )
+        if decision.targets and not letter.broadcast:
+            self._remember((letter.message.conversation_id, letter.wanted), decision.targets[0])
+        return decision
+
+    def providers(self, letter: Letter) -> list[Provider]:
+        """All that offer what a message wants, on nodes that are alive."""
+        capability = letter.message.capability
+        if capability is None:
+            found = list(self._registry.instances(letter.message.receiver or ""))
+        else:
+            found = [p for p in self._registry.providers(capability) if offers(p, capability)]
+        return [p for p in found if p.node == self._node or self._membership.is_alive(p.node)]
+
+    def related(self, letter: Letter) -> list[tuple[str, int]]:
+        """Capabilities like the wanted one, with their numbers of agents."""
+        return list(self._registry.related(letter.wanted))
+
+    def unstick(self, letter: Letter) -> None:
+        """The conversation of a message needs another provider."""
+        self._sticky.pop((letter.message.conversation_id, letter.wanted), None)
+
+    def waits(self, letter: Letter) -> None:
+        """A message has no provider for now; those behind it wait, too."""
+        self._waiting.setdefault(letter.order, {})[letter.seq] = letter
+
+    def waits_no_more(self, letter: Letter) -> None:
+        """A message has a provider, or has ended."""
+        waiting = self._waiting.get(letter.order)
+        if waiting is not None and waiting.pop(letter.seq, None) is not None and not waiting:
+            del self._waiting[letter.order]
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes and bounds."""
+        return {
+            "waiting": sum(len(waiting) for waiting in self._waiting.values()),
+            "sticky": len(self._sticky),
+            "sticky_limit": STICKY_LIMIT,
+        }
+
+    def _remember(self, key: tuple[str, str], target: Target) -> None:
+        self._sticky[key] = target
+        self._sticky.move_to_end(key)
+        if len(self._sticky) > STICKY_LIMIT:
+            self._sticky.popitem(last=False)
