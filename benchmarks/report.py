@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Final
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = PROJECT / "benchmarks" / "results"
+
+
+def caxton() -> list[str]:
+    """The command as it is installed beside this interpreter."""
+    return [str(Path(sys.executable).with_name("caxton"))]
 
 
 def machine() -> dict[str, str]:

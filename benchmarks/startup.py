@@ -25,7 +25,7 @@ from typing import Final
 
 import httpx
 
-from benchmarks.report import machine, show, write
+from benchmarks.report import caxton, machine, show, write
 
 GOALS: Final[Mapping[str, tuple[str, float | None]]] = {
     "python -c pass": ("ms", None),
@@ -77,7 +77,7 @@ def one_run(*, idle: bool) -> Iterator[tuple[str, float]]:
         idle: Whether to wait for the measures of an idle node, too.
     """
     yield "python -c pass", _wall_ms(sys.executable, "-c", "pass")
-    yield "caxton --help", _wall_ms(*_caxton(), "--help")
+    yield "caxton --help", _wall_ms(*caxton(), "--help")
     with tempfile.TemporaryDirectory(prefix="caxton-startup-") as directory:
         with node(Path(directory)) as fresh:
             yield "caxton start, fresh data directory", fresh.ready_ms
@@ -104,7 +104,7 @@ def node(directory: Path) -> Iterator[Started]:
     environment = _environment(directory)
     with (directory / "node.log").open("ab") as log:
         began = time.perf_counter()
-        process = subprocess.Popen([*_caxton(), "start", *options], stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen([*caxton(), "start", *options], stdout=log, stderr=log, env=environment)
     try:
         _wait_until_healthy(process, port, directory / "node.log")
         yield Started(process, 1000.0 * (time.perf_counter() - began))
@@ -142,12 +142,6 @@ def _report(rows: list[dict[str, object]]) -> list[str]:
         table.append((measure, f"{middle:.0f} {unit}", spread, len(values), goal_text))
     show(("measure", "median", "range", "runs", "goal"), table)
     return missed
-
-
-def _caxton() -> list[str]:
-    """The command as it is installed beside this interpreter."""
-    installed = Path(sys.executable).with_name("caxton")
-    return [str(installed)] if installed.exists() else [sys.executable, "-m", "node.cli.main"]
 
 
 def _environment(directory: Path) -> dict[str, str]:
