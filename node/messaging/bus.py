@@ -32,6 +32,7 @@ from node.messaging.inbox import Inbox
 from node.messaging.letters import Letter
 from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
+from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
 from node.messaging.sealing import seal
 from node.messaging.settings import HOP_LIMIT, KEEP_ROWS, WATERMARK_S, Timing
@@ -113,6 +114,7 @@ class Bus:
         self._local_arrived = trio.Event()
         self._ended_here: list[Outcome] = []
         self._ended_here_arrived = trio.Event()
+        self._owed = Owed(lambda origin, outcomes: self._tell(origin, [], list(outcomes)))
         self._outbox = Outbox(
             environment=environment,
             node=node,
@@ -122,6 +124,7 @@ class Bus:
             settings=settings,
             timing=timing,
             deliver_locally=self._deliver_locally,
+            on_arrival=self._owed.arrived,
             on_end=self._on_end,
         )
         self._handlers = Handlers(
@@ -143,6 +146,7 @@ class Bus:
             offer=self._handlers.offer,
             raise_epoch=self._handlers.raise_epoch,
             tell=self._tell,
+            owed=self._owed,
         )
         self._handlers.use_inbox(self._inbox)
         if links is not None:
@@ -410,7 +414,8 @@ class Bus:
         return wait.replies
 
     def _on_end(self, letter: Letter) -> None:
-        """A broadcast whose providers did not all answer must not be waited for."""
+        """Nobody waits for a reply that ended, nor for a broadcast whose providers did not all answer."""
+        self._owed.arrived(letter.message.id)
         if not letter.broadcast:
             return
         wait: Wait | None = self._waits.find(letter.message)

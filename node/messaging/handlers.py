@@ -21,7 +21,7 @@ from node.errors import CaxtonError, ResourceLimitExceeded, invariant
 from node.message import Message, Performative
 from node.messaging.delivery import DRAFT_LIMIT, Delivery, Draft, Handler, compose, failure_content
 from node.messaging.inbox import STOPPED, Inbox
-from node.messaging.letters import Letter
+from node.messaging.letters import OPEN, Letter
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import NO_SUCH_AGENT, Outbox
 from node.messaging.ports import Tracer
@@ -281,11 +281,26 @@ class Handlers:
                 self._outbox.insert(connection, letter)
 
         if await self._inbox.finish(
-            agent.name, entry, Handling.SUCCEEDED, together_with=insert if letters else None
+            agent.name,
+            entry,
+            Handling.SUCCEEDED,
+            together_with=insert if letters else None,
+            replies=self._replies(entry, letters),
         ):
             self._counts["handled"] += 1
             self._counts["answers"] += len(letters)
             self._outbox.admit(letters)
+
+    def _replies(self, entry: Entry, letters: Sequence[Letter]) -> list[str]:
+        """The answers that go back to the node the message came from, if it is another one."""
+        if entry.origin == self._node:
+            return []
+        back = f"@{entry.origin}"
+        return [
+            letter.message.id
+            for letter in letters
+            if letter.ended == OPEN and (letter.message.receiver or "").endswith(back)
+        ]
 
     def _letters(
         self, agent: _Agent, entry: Entry, drafts: Sequence[Draft], traceparent: str

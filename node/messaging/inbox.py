@@ -24,6 +24,7 @@ from node.messaging.conversations import Waits
 from node.messaging.durably import durably
 from node.messaging.mailboxes import Entry
 from node.messaging.outbox import NO_SUCH_AGENT
+from node.messaging.owed import Owed
 from node.messaging.receiver import OUTCOMES, ArrivalAction, Handling, ItemState, arrive, end, reported
 from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, Timing
 from node.storage import inbox as table
@@ -70,6 +71,7 @@ class Inbox:
         offer: Hands a held message to its agent.
         raise_epoch: Tells the agent's mailbox of a higher epoch.
         tell: Tells a node (this one included) what was received and how it ended.
+        owed: Ends that are told only when the replies have arrived.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Inbox:
         offer: Callable[[str, Entry], None],
         raise_epoch: Callable[[str, int, int], None],
         tell: Told,
+        owed: Owed,
     ) -> None:
         self._clock = environment.clock
         self._node = node
@@ -96,6 +99,7 @@ class Inbox:
         self._offer = offer
         self._raise_epoch = raise_epoch
         self._tell = tell
+        self._owed = owed
         self._held = 0
         self._rows = 0
         self._unsure: dict[str, float | None] = {}
@@ -192,13 +196,15 @@ class Inbox:
                 self._counts[state.value] += 1
                 if state is ItemState.SETTLED:
                     self._waits.answer(decoded.message)
-            outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
+            if not self._owed.holds(decoded.row.origin, item.message_id, item.envelope.target):
+                outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
         elif action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
             self._held += 1
             self._offer(item.envelope.target, self.entry(decoded.row, decoded.seq, decoded.message))
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
         """What is known of each of the deliveries that ``origin`` has not settled."""
+        owed = {key for key in keys if self._owed.holds(origin, key.message_id, key.target)}
 
         def query(connection: apsw.Connection) -> list[KeyState]:
             found = []
@@ -206,6 +212,8 @@ class Inbox:
                 known = table.find_key(connection, origin, key.message_id, key.target)
                 if known is None or (known.state == ItemState.REFUSED and key.epoch > known.epoch):
                     found.append(KeyState(key, "unknown"))
+                elif key in owed:
+                    found.append(KeyState(key, "held"))
                 else:
                     found.append(KeyState(key, reported(ItemState(known.state)), known.reason))
             return found
@@ -251,8 +259,12 @@ class Inbox:
         handling: Handling,
         reason: str = "",
         together_with: Callable[[apsw.Connection], None] | None = None,
+        *,
+        replies: Sequence[str] = (),
     ) -> bool:
         """Write down how a held message ended, and what it caused, in one transaction; then report it.
+
+        With ``replies`` (message ids) to its origin, that is told when these have arrived there.
 
         Returns:
             False when it had ended before: nothing was written.
@@ -271,7 +283,11 @@ class Inbox:
             self._held -= 1
             self._counts[state.value] += 1
             key = DeliveryKey(entry.message.id, target, entry.epoch)
-            self._tell(entry.origin, [], [Outcome(key, OUTCOMES[state], reason)])
+            outcome = Outcome(key, OUTCOMES[state], reason)
+            if replies:
+                self._owed.owe(entry.origin, outcome, replies)
+            else:
+                self._tell(entry.origin, [], [outcome])
         return done
 
     async def refuse_held(self, target: str, reason: str) -> None:
@@ -338,6 +354,7 @@ class Inbox:
         return {
             "held": self._held,
             "held_limit": self._settings.inbox_capacity,
+            "owed": len(self._owed),
             "rows": self._rows,
             "rows_limit": INBOX_ROW_LIMIT,
             **self._counts,

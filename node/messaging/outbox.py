@@ -82,6 +82,7 @@ class Outbox:
         settings: The section ``messaging``.
         timing: Times beside it.
         deliver_locally: Takes what is for this node's own agents.
+        on_arrival: Called with the id of each message that a peer has on disk.
         on_end: Called for each message that ended, after that is durable.
     """
 
@@ -96,6 +97,7 @@ class Outbox:
         settings: MessagingConfig,
         timing: Timing,
         deliver_locally: LocalDelivery,
+        on_arrival: Callable[[str], None],
         on_end: Callable[[Letter], None],
     ) -> None:
         self._environment = environment
@@ -104,6 +106,7 @@ class Outbox:
         self._storage = storage
         self._settings = settings
         self._timing = timing
+        self._on_arrival = on_arrival
         self._on_end = on_end
         self._jitter = environment.randomness.stream("messaging.retry")
         self.lanes = Lanes(
@@ -234,6 +237,7 @@ class Outbox:
             route.state, _ = step(route.state, RouteEvent.RECEIVED)
             route.timeouts = 0
             route.due = now + self._timing.probe_s
+            self._on_arrival(key.message_id)
 
     async def report(self, peer: str, states: Sequence[Outcome | KeyState]) -> None:
         """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""
