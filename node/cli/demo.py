@@ -116,6 +116,7 @@ def _result(scene: Scene, answer: Answer, failover: Failover, elapsed_s: float) 
         "answered": failover.answered,
         "answered_by": failover.answered_by,
         "lost": failover.lost,
+        "unanswered": failover.unanswered,
         "elapsed_seconds": round(elapsed_s, 3),
         "steps": [step.as_json() for step in scene.steps],
     }

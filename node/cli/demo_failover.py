@@ -115,6 +115,15 @@ class Failover:
         """Replies by agent."""
         return dict(sorted(Counter(v.answered_by for v in self.verdicts if v.answered_by).items()))
 
+    @property
+    def unanswered(self) -> list[dict[str, Any]]:
+        """The requests without exactly one right reply, and how the sender's node closed them."""
+        return [
+            {"message_id": v.message_id, "outcome": v.outcome, "replies": v.replies, "rerouted": v.rerouted}
+            for v in self.verdicts
+            if not v.answered
+        ]
+
     def missing(self) -> list[str]:
         """What the demo promised and did not show."""
         found = []
