@@ -20,7 +20,7 @@ from node.agents.supervisor import AgentSupervisor
 from node.cluster.membership import Membership
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import CaxtonError
+from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
 from node.messaging.bus import Bus
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
@@ -29,6 +29,7 @@ from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
 from node.telemetry.version import software_version
 from node.tools.host import ToolHost, ToolSettings
+from node.transport.handler import LinkLimits
 from node.transport.links import Links
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,7 @@ class Node:
             credentials=self.credentials,
             resolve=self.membership.link_address,
             handler=self.bus,
+            limits=LinkLimits(window_bytes=config.messaging.link_window_bytes),
         )
         self.bus.use_links(self.links)
         self.membership.listeners.append(self.bus)
@@ -174,7 +176,7 @@ class Node:
             providers=ProviderRegistry.from_config(config.llm, self.environment.clock),
             tools=self.tools,
             tracing=self.tracing,
-            settings=AgentSettings.from_config(config.runtime),
+            settings=AgentSettings.from_config(config.runtime, config.messaging),
         )
 
     async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
@@ -263,6 +265,13 @@ async def run_node(
         token_file = directory / "admin.token"
     tracing = config.observability.tracing
     credentials = NodeCredentials.load(paths, environment)
+    if "node_name" in config.cluster.model_fields_set and config.cluster.node_name != credentials.name:
+        raise SecurityMaterialInvalid(
+            f"the bundle is {credentials.name!r}, but cluster.node_name is {config.cluster.node_name!r}",
+            why="a node speaks under the name that its certificate has",
+            fix="Remove cluster.node_name, or issue a bundle for that name (caxton init DIR --node NAME).",
+            details={"key": "cluster.node_name"},
+        )
     node = Node(
         config,
         environment=environment,
@@ -275,6 +284,7 @@ async def run_node(
             id_source=environment.randomness.stream("traces"),
             service=tracing.service_name,
             sample_rate=tracing.sample_rate,
+            otlp_endpoint=tracing.otlp_endpoint or "",
         ),
     )
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from node.config import RuntimeConfig
+from node.config import MessagingConfig, RuntimeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,11 @@ class AgentSettings:
     wasm_memory_bytes: int = 50 * 1024 * 1024
 
     @classmethod
-    def from_config(cls, config: RuntimeConfig) -> Self:
-        """The settings that the configuration's section ``runtime`` asks for."""
+    def from_config(cls, config: RuntimeConfig, messaging: MessagingConfig) -> Self:
+        """The settings that the configuration's sections ``runtime`` and ``messaging`` ask for."""
         return cls(
             max_agents=config.max_agents,
             agent_timeout_s=config.agent_timeout_s,
             concurrency=config.agent_concurrency,
+            mailbox_capacity=messaging.mailbox_capacity,
         )

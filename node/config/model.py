@@ -268,11 +268,14 @@ class TracingConfig(Section):
         enabled: Whether spans are recorded.
         service_name: The resource attribute ``service.name``.
         sample_rate: Part of the traces started here that are recorded.
+        otlp_endpoint: OTLP/HTTP collector that spans are sent to (``http://host:4318/v1/traces``); needs
+            the extra ``otlp``. Without one, spans only carry their context on.
     """
 
     enabled: bool = False
     service_name: Text = "caxton"
     sample_rate: Share = 1.0
+    otlp_endpoint: Text | None = None
 
 
 class ObservabilityConfig(Section):
