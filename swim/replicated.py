@@ -129,7 +129,9 @@ class Replicated:
                 "issue a new node bundle with `caxton init DIR --node NAME`",
             )
         self._sweep_at = now + SWEEP_INTERVAL_S
-        return self._publisher.start(counter_on_disk, self._entropy)
+        generation = self._publisher.start(counter_on_disk, self._entropy)
+        self._publisher.publish_load(now)
+        return generation
 
     def put(self, key: str, value: bytes) -> None:
         """Set an entry of the own map; before `start` it waits for it.

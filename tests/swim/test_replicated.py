@@ -137,6 +137,16 @@ def test_learning_the_counter_before_start() -> None:
     assert fresh.start(0, peers.now, peers.wall)[0] == 2
 
 
+def test_a_load_told_before_the_start_goes_out_at_the_start_and_leaves_no_timer_in_the_past() -> None:
+    fresh = Peers("a").create("b")
+    fresh.set_load(b"\x07", 10.0)
+    fresh.start(0, 12.0, 1e9)
+    due = fresh.next_timer()
+    assert due is not None
+    assert due > 12.0
+    assert fresh.load("b") == b"\x07"
+
+
 def test_a_higher_own_generation_makes_a_node_rebase() -> None:
     peers = Peers("a", "b")
     peers.boot("a", counter=8)
