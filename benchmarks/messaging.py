@@ -285,9 +285,11 @@ async def _provider(directory: Path, seed: str, row: Row) -> AsyncIterator[None]
         process = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
     try:
         if row.wasm:
-            await trio.to_thread.run_sync(_deploy, directory, ready_file)
+            await trio.to_thread.run_sync(_deploy, process, directory, ready_file)
         yield
     finally:
+        if process.poll() is not None:
+            print((directory / "provider.log").read_text(errors="replace")[-2000:], file=sys.stderr)
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(15)
@@ -295,11 +297,11 @@ async def _provider(directory: Path, seed: str, row: Row) -> AsyncIterator[None]
             process.kill()
 
 
-def _deploy(directory: Path, ready_file: Path) -> None:
+def _deploy(process: subprocess.Popen[bytes], directory: Path, ready_file: Path) -> None:
     deadline = time.perf_counter() + READY_S
     while not ready_file.exists():
-        if time.perf_counter() > deadline:
-            raise SystemExit((directory / "provider.log").read_text(errors="replace")[-2000:])
+        if time.perf_counter() > deadline or process.poll() is not None:
+            raise SystemExit("the provider did not become ready")
         time.sleep(0.05)
     api = json.loads(ready_file.read_text(encoding="utf-8"))["api"]
     where = ["--api", api if "://" in api else f"http://{api}", "--token-file", directory / "admin.token"]
