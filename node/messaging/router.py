@@ -125,6 +125,7 @@ def _less_loaded(
     if len(candidates) == 1:
         return candidates[0], "the only provider"
     pair = chance.sample(list(candidates), 2)
-    loads = [(in_flight((p.agent, p.node)), p.load, -p.health, p.node, p.agent) for p in pair]
-    chosen, other = (pair[0], pair[1]) if loads[0] <= loads[1] else (pair[1], pair[0])
+    loads = [(in_flight((p.agent, p.node)), p.load, -p.health) for p in pair]
+    first_it_is = loads[0] <= loads[1]  # equal ones fall by chance, since their order is drawn
+    chosen, other = (pair[0], pair[1]) if first_it_is else (pair[1], pair[0])
     return chosen, f"less loaded than {other.agent}@{other.node}, of {len(candidates)} providers"
