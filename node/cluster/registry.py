@@ -27,7 +27,7 @@ CAPABILITIES_LIMIT: Final = 64
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
-_VERSION_SUFFIX: Final = re.compile(r":v?\d+(\.\d+){0,2}$")
+_VERSION_SUFFIX: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
 _HEALTH_STEPS: Final = 255
 _MALFORMED: Final = (ValidationFailed, ValueError, TypeError, OverflowError, cbor2.CBORError)
 
@@ -58,7 +58,24 @@ class Maps(Protocol):
 
 def base_name(capability: str) -> str:
     """A capability's name without its version: ``data-analysis`` of ``data-analysis:v2``."""
-    return _VERSION_SUFFIX.sub("", capability)
+    return _split(capability)[0]
+
+
+def offers(provider: Provider, capability: str) -> bool:
+    """Whether a provider offers ``capability``; a version, when one is asked for, must match.
+
+    ``name`` is offered by any version of it; ``name:v2`` by ``name:v2`` and by ``name:v2.1``.
+    """
+    name, version = _split(capability)
+    offered = map(_split, provider.capabilities)
+    return any(other == name and found[: len(version)] == version for other, found in offered)
+
+
+def _split(capability: str) -> tuple[str, tuple[str, ...]]:
+    found = _VERSION_SUFFIX.search(capability)
+    if found is None:
+        return capability, ()
+    return capability[: found.start()], tuple(found.group(1).split("."))
 
 
 class CapabilityRegistry:
@@ -127,14 +144,13 @@ class CapabilityRegistry:
     def providers(self, capability: str) -> list[Provider]:
         """All that offer ``capability``, sorted by (node, agent).
 
-        A capability asked for with a version is matched by that version only; asked for without one, by any.
+        A version, when one is asked for, must match; see :func:`offers`.
         """
         name = base_name(capability)
-        wanted = capability if capability != name else None
         found = []
         for key in sorted(self._by_capability.get(name, ())):
             provider = self._by_capability[name][key]
-            if self._is_up(provider.node) and (wanted is None or wanted in provider.capabilities):
+            if self._is_up(provider.node) and offers(provider, capability):
                 found.append(self._with_load(provider))
         return found
 

@@ -10,7 +10,7 @@ from node.cluster.provider import CapabilityView, Provider
 from node.environment import Environment
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView
-from node.messaging.router import Decision, Target, addressed, choose, offers
+from node.messaging.router import Decision, Target, addressed, choose
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
@@ -77,7 +77,7 @@ class Placement:
         if capability is None:
             found = list(self._registry.instances(letter.message.receiver or ""))
         else:
-            found = [p for p in self._registry.providers(capability) if offers(p, capability)]
+            found = list(self._registry.providers(capability))
         return [p for p in found if p.node == self._node or self._membership.is_alive(p.node)]
 
     def related(self, letter: Letter) -> list[tuple[str, int]]:

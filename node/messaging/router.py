@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +15,6 @@ from node.message import RoutingStrategy
 EXPLAINED_LIMIT: Final = 10
 """Candidates kept with a decision."""
 
-_VERSION: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
 
 Target = tuple[str, str]
 """Agent and node."""
@@ -56,27 +54,6 @@ def decision_as_json(encoded: bytes) -> dict[str, Any]:
 def addressed(agent: str, node: str) -> Decision:
     """The decision that the sender has taken."""
     return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}")
-
-
-def offers(provider: Provider, capability: str) -> bool:
-    """Whether a provider offers ``capability``; a version, when one is asked for, must match.
-
-    ``name`` is offered by any version of it; ``name:v2`` by ``name:v2`` and by ``name:v2.1``.
-    """
-    if capability in provider.capabilities:
-        return True
-    name, version = _split(capability)
-    for offered_name, offered in map(_split, provider.capabilities):
-        if offered_name == name and offered[: len(version)] == version:
-            return True
-    return False
-
-
-def _split(capability: str) -> tuple[str, tuple[str, ...]]:
-    found = _VERSION.search(capability)
-    if found is None:
-        return capability, ()
-    return capability[: found.start()], tuple(found.group(1).split("."))
 
 
 def score(provider: Provider) -> float:

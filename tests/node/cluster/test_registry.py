@@ -67,12 +67,16 @@ def test_a_node_that_is_down_offers_nothing_and_comes_back_without_new_entries(r
     assert [p.agent for p in registry.providers("sum")] == ["b"]
 
 
-def test_a_version_asked_for_is_matched_exactly(registry):
+def test_a_version_asked_for_is_matched_with_what_it_leaves_open(registry):
     registry.apply(
         [entry("me", "old", ["sum:v1"]), entry("me", "new", ["sum:v2"]), entry("me", "any", ["sum"])]
     )
     assert [p.agent for p in registry.providers("sum:v2")] == ["new"]
-    assert [p.agent for p in registry.providers("sum")] == ["any", "new", "old"]
+    assert registry.providers("sum:v3") == []
+    registry.apply([entry("me", "newer", ["sum:v2.1"])])
+    assert [p.agent for p in registry.providers("sum:v2")] == ["new", "newer"]
+    assert [p.agent for p in registry.providers("sum:v2.1")] == ["newer"]
+    assert [p.agent for p in registry.providers("sum")] == ["any", "new", "newer", "old"]
 
 
 def test_a_new_version_of_an_entry_replaces_the_old_and_deletion_removes_it(registry):
