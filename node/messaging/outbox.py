@@ -493,7 +493,7 @@ class Outbox:
 
     def _wait_on(self, letter: Letter, now: float, changes: _Changes, *, registry_changed: bool) -> None:
         """Look for a provider again, or give up when nobody in the cluster offers what is wanted."""
-        waiting_since = letter.waiting_since or now
+        waiting_since = now if letter.waiting_since is None else letter.waiting_since
         if registry_changed or now >= letter.retry_at:
             letter.retry_at = now + self._timing.refusal_pause_s
             self._place(letter, changes)
