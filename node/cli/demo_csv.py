@@ -75,6 +75,8 @@ def attachment(path: Path) -> dict[str, Any]:
 
 def _objection(table: Table) -> str:
     """Why a table that could be parsed is still not worth sending; empty when it is."""
+    if table.columns[0].name.startswith(("{", "[", "<")):
+        return "it is not CSV: it begins like JSON or markup"
     if not table.rows and not table.ragged_rows:
         return "it has a header and no rows"
     if table.ragged_rows > len(table.rows):

@@ -30,9 +30,9 @@ from node.cli.demo_story import (
 
 UNSETTLED_WANTED: Final = 10
 """Requests that must be unsettled on the victim when it is killed."""
-UNSETTLED_MARGIN: Final = 6
+UNSETTLED_MARGIN: Final = 8
 """How many more there must be before, since some may be settled while the signal is on its way."""
-BATCHES: Final = (36, 36, 72, 144, 288)
+BATCHES: Final = (48, 48, 96, 144, 144)
 """Sizes of the batches, as long as the victim holds too few."""
 MAX_BURST_BYTES: Final = 48_000_000
 """Most bytes of one burst; the outbox of a node holds 64 MiB."""
@@ -107,7 +107,11 @@ class Failover:
 
     @property
     def rerouted(self) -> int:
-        """Requests that were taken from the victim and given to another provider."""
+        """Requests that were taken from the victim and given to another provider.
+
+        A few of them may have been answered by the victim: its reply had arrived, and it died before it
+        could tell that it was done.
+        """
         return sum(verdict.rerouted for verdict in self.verdicts)
 
     @property
@@ -135,9 +139,6 @@ class Failover:
             found.append(f"{self.lost} of {self.burst} requests do not have exactly one right reply")
         if not self.rerouted:
             found.append("no request was re-routed")
-        stayed = [v for v in self.verdicts if v.rerouted and node_of(v.answered_by or "") == self.victim]
-        if stayed:
-            found.append(f"{len(stayed)} re-routed requests were answered by the victim")
         return found
 
 

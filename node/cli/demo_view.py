@@ -188,7 +188,7 @@ class PlainScreen(SilentScreen):
         """Aligned columns."""
         rows = [[safe(cell) for cell in row] for row in (sheet.columns, *sheet.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        click.echo(safe(f"\n  {sheet.title}"))
+        click.echo(safe(f"  {sheet.title}"))
         for first, *numbers in rows:
             cells = [first.ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
