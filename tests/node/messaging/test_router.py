@@ -1,0 +1,110 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.cluster.provider import Provider
+from node.message import RoutingStrategy
+from node.messaging.router import addressed, choose, decision_as_json, score
+
+PROVIDERS = st.lists(
+    st.builds(
+        Provider,
+        agent=st.sampled_from("abc"),
+        node=st.sampled_from("xyz"),
+        version=st.just("1.0.0"),
+        capabilities=st.just(("work",)),
+        priority=st.integers(0, 1000),
+        health=st.floats(0.1, 1.0),
+        load=st.floats(0.0, 1.0),
+    ),
+    max_size=9,
+    unique_by=lambda p: (p.agent, p.node),
+)
+
+
+def provider(name, **changes):
+    return Provider(name, "n", "1.0.0", ("work",), **changes)
+
+
+def decide(strategy, providers, in_flight=None, sticky=None, seed=0):
+    counts = in_flight or {}
+    return choose(
+        strategy,
+        providers,
+        in_flight=lambda target: counts.get(target[0], 0),
+        chance=random.Random(seed),
+        sticky=sticky,
+    )
+
+
+@given(PROVIDERS)
+def test_best_match_takes_the_highest_score_whatever_the_order(providers):
+    one = decide(RoutingStrategy.BEST_MATCH, providers)
+    other = decide(RoutingStrategy.BEST_MATCH, providers[::-1])
+    assert one.targets == other.targets
+    if providers:
+        [chosen] = [p for p in providers if (p.agent, p.node) == one.targets[0]]
+        assert score(chosen) == max(map(score, providers))
+
+
+def test_best_match_weighs_priority_health_and_load():
+    best = provider("best", priority=60)
+    assert decide(RoutingStrategy.BEST_MATCH, [provider("a"), best]).targets == (("best", "n"),)
+    tired = provider("tired", priority=100, load=0.6)
+    ill = provider("ill", priority=100, health=0.5)
+    assert decide(RoutingStrategy.BEST_MATCH, [tired, ill, best]).targets == (("best", "n"),)
+
+
+def test_equal_scores_are_split_by_what_is_in_flight():
+    pair = [provider("a"), provider("b")]
+    assert decide(RoutingStrategy.BEST_MATCH, pair, {"a": 1}).targets == (("b", "n"),)
+    assert decide(RoutingStrategy.BEST_MATCH, pair, {}).targets == (("a", "n"),)
+
+
+def test_load_balanced_never_takes_the_busier_of_its_two():
+    pair = [provider("a", load=0.9), provider("b", load=0.1)]
+    for seed in range(20):
+        assert decide(RoutingStrategy.LOAD_BALANCED, pair, seed=seed).targets == (("b", "n"),)
+        assert decide(RoutingStrategy.LOAD_BALANCED, pair, {"b": 5}, seed=seed).targets == (("a", "n"),)
+
+
+def test_load_balanced_spreads_over_many():
+    many = [provider(f"p{number}") for number in range(10)]
+    in_flight = {}
+    chance = random.Random(1)
+    for _ in range(1000):
+        decision = choose(
+            RoutingStrategy.LOAD_BALANCED, many, in_flight=lambda t: in_flight.get(t[0], 0), chance=chance
+        )
+        agent = decision.targets[0][0]
+        in_flight[agent] = in_flight.get(agent, 0) + 1
+    assert max(in_flight.values()) - min(in_flight.values()) <= 10
+
+
+@given(PROVIDERS)
+def test_broadcast_takes_all_in_a_fixed_order(providers):
+    decision = decide(RoutingStrategy.BROADCAST, providers, sticky=("a", "x"))
+    assert sorted(decision.targets) == sorted((p.agent, p.node) for p in providers)
+    assert decision.targets == decide(RoutingStrategy.BROADCAST, providers[::-1]).targets
+
+
+def test_a_conversation_stays_with_its_provider_while_that_is_there():
+    weak, strong = provider("weak", priority=1), provider("strong", priority=100)
+    for strategy in (RoutingStrategy.BEST_MATCH, RoutingStrategy.LOAD_BALANCED):
+        decision = decide(strategy, [weak, strong], sticky=("weak", "n"))
+        assert (decision.targets, decision.strategy) == ((("weak", "n"),), "sticky")
+    assert decide(RoutingStrategy.BEST_MATCH, [strong], sticky=("weak", "n")).targets == (("strong", "n"),)
+
+
+def test_nobody_is_chosen_from_nobody():
+    for strategy in RoutingStrategy:
+        assert decide(strategy, []).targets == ()
+
+
+def test_a_decision_is_explained_with_the_ten_best():
+    many = [provider(f"p{number:02}", priority=number) for number in range(20)]
+    shown = decision_as_json(decide(RoutingStrategy.BEST_MATCH, many).encode())
+    assert shown["strategy"] == "best_match"
+    assert [c["agent"] for c in shown["candidates"]] == [f"p{number:02}" for number in range(19, 9, -1)]
+    assert decision_as_json(addressed("a", "n").encode())["reason"] == "the sender addressed a@n"
