@@ -32,6 +32,7 @@ from node.llm.scripted import ScriptedProvider
 from node.message import _FIELD_NAMES
 from node.messaging.origin import TABLE
 from node.messaging.receiver import ARRIVALS, ENDINGS
+from node.messaging.settings import Timing
 from node.security.permissions import ROLES, ROUTES
 from node.tools.host import builtin_servers
 from node.transport import frames
@@ -224,6 +225,13 @@ def test_the_limits_and_refusals_of_links_are_those_of_the_code() -> None:
     limits = {plain(r["Limit of links"]): number(r["Default"]) for r in rows("protocol.md", "Limit of links")}
     assert limits == {f.name: f.default for f in fields(LinkLimits)}
     assert column("protocol.md", "Reason of a refusal") == list(REJECT_REASONS)
+
+
+def test_the_times_of_messaging_are_those_of_the_code() -> None:
+    times = {
+        plain(r["Time of messaging"]): number(r["Seconds"]) for r in rows("protocol.md", "Time of messaging")
+    }
+    assert times == {f.name: f.default for f in fields(Timing)}
 
 
 def drop_reasons(*modules: str) -> set[str]:
