@@ -170,7 +170,3 @@ def _report(error: CaxtonError, *, as_json: bool) -> int:
 
 if __name__ == "__main__":  # `python -m node.cli.main`, where no script named caxton is on the path
     main()
-
-
-if __name__ == "__main__":
-    main()
