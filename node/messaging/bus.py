@@ -105,6 +105,7 @@ class Bus:
         self._environment = environment
         self._clock = environment.clock
         self._node = node
+        self._membership = membership
         self._storage = storage
         self._tracing = tracing
         self._settings = settings
@@ -325,18 +326,18 @@ class Bus:
     def node_alive(self, node: str) -> None:
         """``node`` is there (again)."""
         self._inbox.origin_back(node)
+        if self._outbox.unsettled(node):
+            self._ensure_link(node)
         self._outbox.lanes.pump(node)
         self._outbox.registry_changed()
 
     def node_died(self, node: str) -> None:
         """``node`` is dead: its unsettled work goes to other providers."""
-        self._inbox.origin_lost(node)
-        self._outbox.node_lost(node, "died")
+        self._lose(node, "died")
 
     def node_left(self, node: str) -> None:
         """``node`` has left: its unsettled work goes to other providers."""
-        self._inbox.origin_lost(node)
-        self._outbox.node_lost(node, "left")
+        self._lose(node, "left")
 
     def registry_changed(self) -> None:
         """Providers came or went."""
@@ -385,10 +386,21 @@ class Bus:
         del reason
         if up:
             self._outbox.lanes.pump(peer)
-        else:
-            self._outbox.link_lost(peer)
+        elif self._outbox.link_lost(peer) and self._membership.is_alive(peer):
+            self._ensure_link(peer)
 
     # Inside
+
+    def _lose(self, node: str, how: str) -> None:
+        self._inbox.origin_lost(node)
+        self._outbox.node_lost(node, how)
+        if self._outbox.lanes.links is not None:
+            self._outbox.lanes.links.drop(node)
+
+    def _ensure_link(self, node: str) -> None:
+        """Have a link: its opening tells what became of what was under way."""
+        if self._outbox.lanes.links is not None:
+            self._outbox.lanes.links.ensure(node)
 
     async def _ask(
         self,

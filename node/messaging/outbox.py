@@ -250,16 +250,19 @@ class Outbox:
         await self._commit(changes)
         self.lanes.pump(peer)
 
-    def link_lost(self, peer: str) -> None:
-        """The link to ``peer`` closed: what was on it is in line again, in order."""
+    def link_lost(self, peer: str) -> bool:
+        """The link to ``peer`` closed: what was on it is in line again, in order.
+
+        Returns:
+            Whether anything is under way to ``peer``, so that a new link is needed.
+        """
         needed = False
         for letter in self._open.values():
             for route in letter.active_routes():
                 if route.target[1] == peer:
                     self._step(route, RouteEvent.LINK_LOST)
                     needed = True
-        if needed and self.lanes.links is not None:
-            self.lanes.links.ensure(peer)  # the next opening tells what became of the rest
+        return needed
 
     def node_lost(self, node: str, how: str) -> None:
         """``node`` died or left: its work goes to others at the next round."""
