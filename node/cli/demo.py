@@ -52,6 +52,7 @@ def command(count: int, path: Path | None, keep: bool, as_json: bool) -> None:
     from node.cli.demo_story import DemoFailed, Stage, tell_beginning  # noqa: PLC0415
     from node.cli.demo_view import NodeRow, Scene  # noqa: PLC0415
     from node.cli.demo_watch import watching  # noqa: PLC0415
+    from node.errors import CaxtonError  # noqa: PLC0415
     from node.samples import sample  # noqa: PLC0415
 
     csv = CsvFile.read(path or sample("demo/sales.csv"))
@@ -62,9 +63,13 @@ def command(count: int, path: Path | None, keep: bool, as_json: bool) -> None:
     with signals_as_interrupts(), temporary_cluster(names) as cluster:
         with screen, watching(cluster.nodes[0], scene):
             stage = Stage(cluster, csv, scene, screen)
-            answer = tell_beginning(stage)
-            _show_answer(screen, answer)
-            failover = tell_failover(stage, answer)
+            try:
+                answer = tell_beginning(stage)
+                _show_answer(screen, answer)
+                failover = tell_failover(stage, answer)
+            except CaxtonError:
+                cluster.check()  # a node that ended by itself is the better explanation
+                raise
             elapsed_s = scene.elapsed_s
         missing = failover.missing()
         kept = _kept(cluster, csv.name, failover.victim) if keep else None
@@ -154,7 +159,7 @@ def _kept(cluster: DemoCluster, csv_name: str, victim: str) -> dict[str, Any]:
     """How to talk to a cluster that stays, and how to end it."""
     alive = [actor for actor in cluster.nodes if actor.name != victim]
     sender = alive[0]
-    program = ["caxton"] if shutil.which("caxton") else [sys.executable, "-m", "node.cli.main"]
+    program = _program()
     token = ["--token-file", str(cluster.token_file)]
     to_sender = ["--api", sender.api, *token]
     file = str(sender.data_dir / csv_name)
@@ -187,13 +192,23 @@ def _kept(cluster: DemoCluster, csv_name: str, victim: str) -> dict[str, Any]:
     }
 
 
+def _program() -> list[str]:
+    """How the user can call us again: by our name, by the path that was used, or as a module."""
+    from node.cli.demo_cluster import caxton_command  # noqa: PLC0415 - not for --help
+
+    if shutil.which("caxton"):
+        return ["caxton"]
+    used = Path(sys.argv[0]).absolute()
+    return [str(used)] if used.name == "caxton" and used.is_file() else list(caxton_command())
+
+
 def _show_kept(screen: Screen, kept: dict[str, Any] | None) -> None:
     if kept is None:
         return
     commands = kept["commands"]
     screen.say(f"\nThe cluster keeps running; its files and logs are in {kept['directory']}. Talk to it:\n")
     for verb in ("status", "send", "echo"):
-        screen.say(f"  {commands[verb]}")
+        screen.command(commands[verb])
     screen.say("\nEnd it, node by node, and remove its files:\n")
     for line in (*commands["stop"], commands["remove"]):
-        screen.say(f"  {line}")
+        screen.command(line)

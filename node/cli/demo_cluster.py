@@ -63,6 +63,7 @@ class DemoNode:
     api: str = ""
     gossip: str = ""
     data_dir: Path = field(default_factory=Path)
+    killed: bool = False
     _client: Client | None = None
 
     @property
@@ -112,9 +113,9 @@ class DemoNode:
         while not self._ready_file.exists():
             status = None if self.process is None else self.process.poll()
             if status is not None:
-                raise self._failed(f"its process ended with status {status}")
+                raise self.failed("did not start", f"its process ended with status {status}")
             if time.monotonic() > deadline:
-                raise self._failed(f"it is not ready after {READY_S:.0f} s")
+                raise self.failed("did not start", f"it is not ready after {READY_S:.0f} s")
             time.sleep(_POLL_S)
         found: dict[str, Any] = json.loads(self._ready_file.read_text(encoding="utf-8"))
         host, port = found["gossip"]
@@ -122,6 +123,7 @@ class DemoNode:
 
     def kill(self) -> None:
         """SIGKILL; the process has no chance to say anything to anybody."""
+        self.killed = True
         if self.process is not None and self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
 
@@ -142,11 +144,12 @@ class DemoNode:
     def _ready_file(self) -> Path:
         return self.directory / "ready.json"
 
-    def _failed(self, why: str) -> NodeUnreachable:
+    def failed(self, what: str, why: str) -> NodeUnreachable:
+        """The error that says so, with the end of the log."""
         tail = log_tail(self.log)
         shown = "\n".join(f"    {line}" for line in tail) if tail else "    (nothing)"
         return NodeUnreachable(
-            f"the node {self.name} did not start",
+            f"the node {self.name} {what}",
             why=f"{why}; the end of its log:\n{shown}",
             fix="Run `caxton demo` again; `caxton start` shows whether a node runs here at all.",
             details={"node": self.name, "log": tail},
@@ -200,6 +203,17 @@ class DemoCluster:
             other.start([seed.gossip])
         for other in others:
             other.await_ready()
+
+    def check(self) -> None:
+        """See that every node runs that was not killed on purpose.
+
+        Raises:
+            NodeUnreachable: one ended by itself; quotes the end of its log.
+        """
+        for node_ in self.nodes:
+            status = None if node_.process is None else node_.process.poll()
+            if status is not None and not node_.killed:
+                raise node_.failed("ended by itself", f"with status {status}")
 
     def close(self) -> None:
         """Kill every process and remove every file."""

@@ -1,9 +1,11 @@
 """The end of the story: many requests at once, the loss of the node that answers, and no request lost.
 
-Requests are sent without waiting, in batches that grow until the victim holds enough of them; nothing is
-slowed down. Its process then gets SIGKILL. What is unsettled on it is read from the sender right before
-and right after, and the smaller number counts. Afterwards each request must have ended with exactly one
-reply, and that reply must hold the same analysis as the first one.
+Requests are sent without waiting, in batches, until the victim holds enough of them; nothing is slowed
+down. The first batch is shared among the providers; where they are too quick for it, the next ones continue
+the conversation with the victim, so that all of them go there. Its process then gets SIGKILL. What is
+unsettled on it is read from the sender right before and right after, and the smaller number counts.
+Afterwards each request must have ended with exactly one reply, and that reply must hold the same analysis as
+the first one.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ from node.cli.demo_story import (
 
 UNSETTLED_WANTED: Final = 10
 """Requests that must be unsettled on the victim when it is killed."""
-UNSETTLED_MARGIN: Final = 8
+UNSETTLED_MARGIN: Final = 12
 """How many more there must be before, since some may be settled while the signal is on its way."""
-BATCHES: Final = (48, 48, 96, 144, 144)
-"""Sizes of the batches, as long as the victim holds too few."""
-MAX_BURST_BYTES: Final = 48_000_000
+BATCHES: Final = (64, 64, 96, 128, 128)
+"""Sizes of the batches, as long as the victim holds too few; the first is shared among the providers."""
+MAX_BURST_BYTES: Final = 60_000_000
 """Most bytes of one burst; the outbox of a node holds 64 MiB."""
 SENDING_AT_ONCE: Final = 8
 DETECTION_S: Final = 40.0
@@ -152,7 +154,7 @@ def tell_failover(stage: Stage, answer: Answer) -> Failover:
     found = Failover(victim.name, victim.pid)
     stage.scene.nodes[victim.name].role = "victim"
     with stage.step(f"Send requests until {victim.name} has more than it can settle") as step:
-        sent = _load(stage, victim.name)
+        sent = _load(stage, answer)
         found.burst = len(sent)
         step.detail = f"{len(sent)} requests sent without waiting"
     lookup = _Lookup(stage, sent, answer.analysis)
@@ -175,29 +177,31 @@ def tell_failover(stage: Stage, answer: Answer) -> Failover:
     return found
 
 
-def _load(stage: Stage, victim: str) -> list[str]:
-    """Send batches until enough is unsettled on ``victim``; the ids of all requests."""
-    body = request_body(stage, "load_balanced")
+def _load(stage: Stage, answer: Answer) -> list[str]:
+    """Send batches until enough is unsettled on the victim; the ids of all requests."""
+    balanced = request_body(stage, "load_balanced")
+    sticky = request_body(stage, "best_match") | {"conversation_id": answer.conversation_id}
     most = MAX_BURST_BYTES // max(1, len(stage.csv.data))
     sent: list[str] = []
 
-    def send(_: int) -> str:
+    def send(body: dict[str, Any]) -> str:
         message_id = str(stage.sender.client.call("POST", "/messages", body=body)["message_id"])
         stage.scene.sent += 1
         return message_id
 
     pool = ThreadPoolExecutor(SENDING_AT_ONCE)
     try:
-        for size in BATCHES:
-            batch = min(size, most - len(sent))
-            sent += pool.map(send, range(batch))
-            stage.screen.moved(f"REQUEST {CAPABILITY} x {batch}  client@{stage.sender.name} -> load_balanced")
-            if _unsettled(stage, victim) >= UNSETTLED_WANTED + UNSETTLED_MARGIN:
+        for number, size in enumerate(BATCHES):
+            batch, body = min(size, most - len(sent)), sticky if number else balanced
+            sent += pool.map(send, [body] * batch)
+            how = f"the conversation with {answer.routed_to}" if number else "load_balanced"
+            stage.screen.moved(f"REQUEST {CAPABILITY} x {batch}  client@{stage.sender.name} -> {how}")
+            if _unsettled(stage, answer.node) >= UNSETTLED_WANTED + UNSETTLED_MARGIN:
                 return sent
     finally:
         pool.shutdown(cancel_futures=True)
     raise DemoFailed(
-        f"{victim} settles requests faster than they can be sent",
+        f"{answer.node} settles requests faster than they can be sent",
         why=f"{len(sent)} requests did not leave {UNSETTLED_WANTED + UNSETTLED_MARGIN} unsettled on it",
         fix="Give the demo a larger file with --csv.",
     )
@@ -274,23 +278,19 @@ class _Lookup:
     def verdict(self, message_id: str, victim: str) -> Verdict:
         """What became of one request, with its replies as the sender's node keeps them."""
         history = self._get(f"/messages/{segment(message_id)}")
-        conversation = self._get(f"/conversations/{segment(history['conversation_id'])}")
-        replies = [
-            message
-            for message in conversation["messages"]
-            if message.get("in_reply_to") == message_id and message.get("status") != "late"
-        ]
+        replies = [reply for reply in history["replies"] if reply["state"] != "late"]
         moved = [route["state"] == "moved" and node_of(route["to"]) == victim for route in history["routes"]]
         return Verdict(
             message_id,
-            answered_by=str(replies[0]["sender"]) if replies else None,
+            answered_by=str(replies[0]["from"]) if replies else None,
             replies=len(replies),
-            correct=bool(replies) and self._is_expected(replies[0]),
+            correct=bool(replies) and self._is_expected(str(replies[0]["message_id"])),
             rerouted=any(moved) and not all(moved),
             outcome=history.get("outcome"),
         )
 
-    def _is_expected(self, reply: dict[str, Any]) -> bool:
+    def _is_expected(self, reply_id: str) -> bool:
+        reply = self._get(f"/messages/{segment(reply_id)}")["message"]
         try:
             return analysis_of(reply) == self._expected
         except DemoFailed:

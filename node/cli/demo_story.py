@@ -107,6 +107,7 @@ class Answer:
         analysis: The result of the CSV tool inside it.
         routed_to: The agent that answered, ``name@node``.
         route: How it got there.
+        conversation_id: Their conversation.
         seconds: From sending to the reply.
     """
 
@@ -115,6 +116,7 @@ class Answer:
     analysis: dict[str, Any]
     routed_to: str
     route: dict[str, Any]
+    conversation_id: str
     seconds: float
 
     @property
@@ -317,6 +319,7 @@ def _ask_analyst(stage: Stage) -> Answer:
         analysis=analysis_of(reply),
         routed_to=answering,
         route=_route(sender, answering, history),
+        conversation_id=found["conversation_id"],
         seconds=seconds,
     )
 

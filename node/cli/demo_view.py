@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FLOW_LINES: Final = 4
 """Messages shown at once, the latest last."""
 FRAMES_PER_S: Final = 10
+_FRAME_LINES: Final = 4
+"""Of the table of nodes, besides the nodes: its title and its lines; the table itself counts as a part."""
 AGENTS_SHOWN: Final = 6
 """Agents named per node."""
 
@@ -146,6 +148,10 @@ class Screen(Protocol):
         """Show a line that stays."""
         ...
 
+    def command(self, text: str) -> None:
+        """Show a command to copy."""
+        ...
+
 
 class SilentScreen:
     """Shows nothing."""
@@ -166,6 +172,9 @@ class SilentScreen:
         """Nothing."""
 
     def say(self, text: str = "") -> None:
+        """Nothing."""
+
+    def command(self, text: str) -> None:
         """Nothing."""
 
 
@@ -201,6 +210,10 @@ class PlainScreen(SilentScreen):
         """The line."""
         click.echo(safe(text))
 
+    def command(self, text: str) -> None:
+        """The command, indented."""
+        click.echo(safe(f"  {text}"))
+
 
 class LiveScreen(SilentScreen):
     """A table that changes while the cluster works, drawn by rich.
@@ -218,9 +231,10 @@ class LiveScreen(SilentScreen):
         self._scene = scene
         self._console = console or RichConsole(highlight=False)
         self._spinner = Spinner("dots", style="cyan")
+        self._ended = False
         self._live: Live = RichLive(
             console=self._console,
-            get_renderable=lambda: render(self._scene, self._spinner),
+            get_renderable=lambda: render(self._scene, self._spinner, self._lines),
             refresh_per_second=FRAMES_PER_S,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -231,8 +245,14 @@ class LiveScreen(SilentScreen):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last frame on the terminal."""
+        """Leave the last frame on the terminal, in full."""
+        self._ended = True
         self._live.__exit__(None, None, None)
+
+    @property
+    def _lines(self) -> int | None:
+        """How many lines a frame may have; any number once it is the last."""
+        return None if self._ended else self._console.size.height - 1
 
     def moved(self, line: str) -> None:
         """Add it to the messages shown."""
@@ -255,15 +275,19 @@ class LiveScreen(SilentScreen):
 
     def say(self, text: str = "") -> None:
         """Above the live table while it is there, below it afterwards."""
-        self._console.print(safe(text), markup=False, soft_wrap=True)
+        self._console.print(safe(text), markup=False)
+
+    def command(self, text: str) -> None:
+        """Unbroken, so that it can be copied whole."""
+        self._console.print(safe(f"  {text}"), markup=False, soft_wrap=True)
 
 
-def render(scene: Scene, spinner: RenderableType) -> RenderableType:
-    """One frame: nodes, messages, steps."""
+def render(scene: Scene, spinner: RenderableType, lines: int | None = None) -> RenderableType:
+    """One frame: nodes, messages, steps; with ``lines``, one line each and the latest steps that fit."""
     from rich.console import Group  # noqa: PLC0415 - see LiveScreen
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [_nodes(scene)]
+    parts: list[RenderableType] = [_nodes(scene, short=lines is not None)]
     if scene.sent:
         parts.append(
             Text.assemble(
@@ -277,11 +301,12 @@ def render(scene: Scene, spinner: RenderableType) -> RenderableType:
     parts += [
         Text(f" {safe(line)}", style="dim", no_wrap=True, overflow="ellipsis") for line in list(scene.flow)
     ]
-    parts.append(_steps(scene, spinner))
+    room = None if lines is None else max(1, lines - _FRAME_LINES - len(scene.nodes) - len(parts))
+    parts.append(_steps(scene, spinner, room))
     return Group(*parts)
 
 
-def _nodes(scene: Scene) -> Table:
+def _nodes(scene: Scene, *, short: bool) -> Table:
     from rich.table import Table as RichTable  # noqa: PLC0415 - see LiveScreen
     from rich.text import Text  # noqa: PLC0415
 
@@ -289,7 +314,7 @@ def _nodes(scene: Scene) -> Table:
         title=f"caxton demo   {scene.elapsed_s:4.1f} s", title_justify="left", title_style="bold"
     )
     for name in ("node", "process", "member", "agents"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="ellipsis" if short else "fold", no_wrap=short)
     for name in ("unsettled", "answered"):
         table.add_column(name, justify="right")
     for row in list(scene.nodes.values()):
@@ -311,15 +336,15 @@ def _mark(step: Step) -> Text:
     return RichText("\u2718", style="bold red") if step.failed else RichText("\u2714", style="green")
 
 
-def _steps(scene: Scene, spinner: RenderableType) -> Table:
+def _steps(scene: Scene, spinner: RenderableType, room: int | None) -> Table:
     from rich.table import Table as RichTable  # noqa: PLC0415 - see LiveScreen
     from rich.text import Text  # noqa: PLC0415
 
     table = RichTable.grid(padding=(0, 1))
     table.add_column(width=1)
     table.add_column(justify="right", width=7)
-    table.add_column(overflow="fold")
-    for step in list(scene.steps):
+    table.add_column(overflow="ellipsis" if room else "fold", no_wrap=room is not None)
+    for step in list(scene.steps)[-room if room else 0 :]:
         running = step.took_s is None
         took = scene.elapsed_s - step.at_s if step.took_s is None else step.took_s
         mark: RenderableType = spinner if running else _mark(step)

@@ -46,7 +46,8 @@ class FakeCast:
 
     directory: Path
     count: int = 3
-    settles: bool = False  # whether providers settle the burst at once
+    settles: bool = False  # whether providers settle all requests at once
+    quick: bool = False  # whether they settle at once what is shared among them
     notices: bool = True  # whether death is noticed
     loses: int = 0  # how many of the victim's requests nobody answers
     doubles: bool = False  # whether one request is answered twice
@@ -89,10 +90,12 @@ class FakeCast:
     def send(self, body: dict[str, Any]) -> Request:
         with self.lock:
             number = next(self.numbers)
-            request = Request(f"m{number}", "node-2" if number % 2 else "node-3")
+            to_victim = number % 2 or "conversation_id" in body
+            request = Request(f"m{number}", "node-2" if to_victim else "node-3")
             self.requests[request.id] = request
             self.bodies.append(body)
-            if self.settles or request.node == "node-3":
+            quick = self.quick and body["routing_strategy"] == "load_balanced"
+            if self.settles or quick or request.node == "node-3":
                 request.replies.append(reply(f"data-analyzer@{request.node}", request.id, ANALYSIS))
                 if self.doubles:
                     self.doubles = False
@@ -127,10 +130,11 @@ class FakeNode:
 
     def get(self, path: str, **_: object) -> Any:
         cast = self.cast
+        if path.startswith("/messages/re-"):
+            request = cast.requests[path.rpartition("re-")[2]]
+            return {"message": request.replies[0]}
         if path.startswith("/messages/"):
             return self._history(cast.requests[path.rpartition("/")[2]])
-        if path.startswith("/conversations/"):
-            return {"messages": cast.requests[path.rpartition("/")[2]].replies}
         open_requests = [r for r in cast.requests.values() if not r.replies]
         unsettled = {"node-2": len(open_requests)} if open_requests else {}
         members = [
@@ -158,15 +162,17 @@ class FakeNode:
             return {"message_id": request.id}
         first = reply("data-analyzer@node-2", request.id, ANALYSIS) | self.cast.first_reply
         request.replies = [first]
-        return {"message_id": request.id, "reply": first}
+        return {"message_id": request.id, "conversation_id": "c1", "reply": first}
 
     def _history(self, request: Request) -> dict[str, Any]:
         done = bool(request.replies)
         return {
-            "conversation_id": request.id,
             "outcome": "settled" if done else None,
             "answered_by": request.replies[0]["sender"] if done else None,
-            "replies": [{"from": r["sender"]} for r in request.replies],
+            "replies": [
+                {"message_id": f"re-{request.id}", "from": r["sender"], "state": r["status"]}
+                for r in request.replies
+            ],
             "routes": request.routes,
             "states": [],
         }

@@ -202,3 +202,18 @@ def test_commands_of_a_kept_cluster_survive_a_shell(tmp_path):
     assert json.loads(words[words.index("--attach") + 2]) == {"action": "analyze", "file": "data.csv"}
     assert words[-1] == str(cluster.token_file)
     assert len(found["commands"]["stop"]) == 2
+
+
+def test_a_node_that_ends_by_itself_explains_more_than_its_silence(monkeypatch):
+    dies = READY.replace("time.sleep(60)", "print('out of memory', flush=True); raise SystemExit(9)")
+    child(monkeypatch, dies)
+    with temporary_cluster(["a", "b"]) as cluster:
+        cluster.start()
+        for node_ in cluster.nodes:
+            node_.process.wait(10)
+        cluster.nodes[0].killed = True
+        with pytest.raises(NodeUnreachable, match="the node b ended by itself") as caught:
+            cluster.check()
+        assert "out of memory" in caught.value.why
+        cluster.nodes[1].killed = True
+        cluster.check()

@@ -122,6 +122,17 @@ def test_providers_that_are_too_quick_are_sent_a_bounded_burst_and_nobody_is_kil
     assert cast.killed is None
 
 
+def test_providers_too_quick_for_a_shared_batch_get_the_next_one_in_one_conversation(tmp_path):
+    cast = FakeCast(tmp_path, quick=True)
+    found = told(cast)
+    assert found.missing() == []
+    assert found.burst == BATCHES[0] + BATCHES[1]
+    assert found.rerouted == BATCHES[1]
+    assert [body.get("conversation_id") for body in cast.bodies[1:]] == (
+        [None] * BATCHES[0] + ["c1"] * BATCHES[1]
+    )
+
+
 def test_a_large_file_is_sent_less_often(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_failover, "MAX_BURST_BYTES", 40 * len(CSV.data))
     cast = FakeCast(tmp_path, settles=True)
