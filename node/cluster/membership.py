@@ -17,7 +17,7 @@ import trio
 from node.cluster.registry import CapabilityRegistry
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import AddressInUse, DuplicateIdentityError
+from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError
 from node.message import iso8601
 from node.security.identity import NodeCredentials
 from node.storage import snapshots
@@ -249,6 +249,13 @@ class Membership:
 
     async def _drive(self, *, task_status: trio.TaskStatus[driver.SwimHandle]) -> None:
         cluster = self._config.cluster
+        if cluster.bind_host in driver.UNSPECIFIED_HOSTS and cluster.advertise_host is None:
+            raise ConfigInvalid(
+                f"cluster.bind_host is {cluster.bind_host}, so peers cannot be told where this node is",
+                why="a node bound to every address has to say by which one it is reached",
+                fix="Set cluster.advertise_host to the address of this machine that peers use.",
+                details={"key": "cluster.advertise_host"},
+            )
         try:
             await driver.run_swim(
                 self.swim,

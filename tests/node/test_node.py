@@ -1,0 +1,189 @@
+"""The composition root in a simulated cluster: what starts, what ends, what the rooms tell each other."""
+
+import json
+
+import pytest
+import trio
+
+from node.config import load_config
+from node.errors import AddressInUse, CaxtonError, ConfigInvalid, SecurityMaterialInvalid
+from node.message import Message, Performative
+from node.node import run_node
+from node.samples import sample
+from node.security.authority import create_cluster, issue_node
+from simulations.cluster import SimulatedCluster
+from simulations.environment import simulated_environment
+from simulations.kernel import run
+from simulations.network import VirtualNetwork
+
+ECHO = sample("agents/echo.md").read_bytes()
+ECHO_FILES = {"echo.wat": sample("agents/echo.wat").read_bytes()}
+
+
+def simulate(scenario, directory):
+    async def in_cluster(world):
+        async with trio.open_nursery() as nursery:
+            result = await scenario(SimulatedCluster(world, directory, nursery))
+            nursery.cancel_scope.cancel()
+        return result
+
+    return run(in_cluster, 1, limit_s=600.0)
+
+
+def request(cluster, name, content, **fields):
+    environment = cluster.nodes[name].environment
+    identifier = environment.new_id()
+    address = fields if "receiver" in fields else {"capability": "echo"} | fields
+    return Message(
+        id=identifier,
+        performative=Performative.REQUEST,
+        sender=f"client@{name}",
+        content=content,
+        conversation_id=identifier,
+        reply_with=identifier,
+        timestamp_s=environment.clock.wall(),
+        **address,
+    )
+
+
+async def until(question, within_s=60.0):
+    with trio.fail_after(within_s):
+        while not question():
+            await trio.sleep(0.05)
+
+
+def links_of(cluster, name):
+    return cluster.nodes[name].node.links.statistics()["outbound"]
+
+
+def test_a_request_is_answered_on_another_node_and_the_reply_comes_back(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        reply = await alpha.bus.request(request(cluster, "alpha", {"x": 1}), timeout_s=10)
+        return reply.performative, reply.sender, reply.content["echo"]
+
+    assert simulate(scenario, tmp_path) == (Performative.INFORM, "echo-agent@beta", {"x": 1})
+
+
+def test_a_dead_node_is_not_dialled_and_gets_what_was_addressed_to_it_when_it_is_back(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        first = request(cluster, "alpha", 1, receiver="echo-agent@beta")
+        await alpha.bus.request(first, timeout_s=10)
+        assert links_of(cluster, "alpha") == 1
+        await cluster.crash("beta")
+        await until(lambda: not alpha.membership.is_alive("beta"))
+        await trio.sleep(1)
+        assert links_of(cluster, "alpha") == 0
+        replies = []
+
+        async def ask():
+            second = request(cluster, "alpha", 2, receiver="echo-agent@beta")
+            replies.append(await alpha.bus.request(second, timeout_s=120))
+
+        async with trio.open_nursery() as clients:
+            clients.start_soon(ask)
+            await trio.sleep(2)
+            await cluster.start("beta", "alpha")
+        return replies[0].content["echo"]
+
+    assert simulate(scenario, tmp_path) == 2
+
+
+def test_a_node_that_is_asked_to_end_says_goodbye_and_is_known_to_have_left(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.is_alive("beta"))
+        beta.shutdown()
+        await cluster.nodes["beta"].ended.wait()
+        await until(lambda: not alpha.membership.is_alive("beta"))
+        return {
+            view.name: view.state for view in alpha.membership.members()
+        }, alpha.membership.partition_state
+
+    assert simulate(scenario, tmp_path) == ({"alpha": "alive", "beta": "left"}, "majority")
+
+
+def test_a_node_cut_off_from_the_others_says_so(tmp_path):
+    async def scenario(cluster):
+        nodes = [await cluster.start("alpha")]
+        nodes += [await cluster.start(name, "alpha") for name in ("beta", "gamma")]
+        await until(lambda: all(len(node.membership.alive_nodes()) == 3 for node in nodes))
+        assert [node.membership.partition_state for node in nodes] == ["majority"] * 3
+        cluster.network.partition(("alpha", "beta"), ("gamma",))
+        await until(lambda: [len(node.membership.alive_nodes()) for node in nodes] == [2, 2, 1])
+        apart = [node.membership.partition_state for node in nodes]
+        cluster.network.heal()
+        await until(lambda: all(len(node.membership.alive_nodes()) == 3 for node in nodes), within_s=120)
+        return apart
+
+    assert simulate(scenario, tmp_path) == ["majority", "majority", "isolated"]
+
+
+def test_a_restarted_node_publishes_under_a_higher_generation_and_keeps_its_agents(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        before = beta.membership.replicated.generation
+        await cluster.crash("beta")
+        beta = await cluster.start("beta", "alpha")
+        await until(lambda: alpha.membership.is_alive("beta") and beta.membership.replicated.generation)
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        reply = await alpha.bus.request(request(cluster, "alpha", "again"), timeout_s=30)
+        return beta.membership.replicated.generation > before, reply.content["echo"]
+
+    assert simulate(scenario, tmp_path) == (True, "again")
+
+
+def refusal(directory, overrides, taken=None):
+    """The error with which ``run_node`` of a bundle ends under these settings."""
+
+    async def scenario(world):
+        network = VirtualNetwork(world)
+        environment, host = simulated_environment(world, network, "alpha")
+        create_cluster(directory / "cluster", environment=environment)
+        bundle = issue_node(directory / "cluster", "alpha", environment=environment)
+        settings = {"cluster.bind_host": host.ip, "storage.data_dir": str(directory / "data")} | overrides
+        config = load_config(bundle.config, environ={}, overrides=settings)
+        if taken is not None:
+            await environment.network.listen(host.ip, taken)
+        try:
+            await run_node(config, environment=environment, on_ready=lambda ready: pytest.fail(str(ready)))
+        except CaxtonError as error:
+            return error
+
+    return run(scenario, 1, limit_s=60.0)
+
+
+def test_a_node_bound_to_every_address_needs_one_to_tell(tmp_path):
+    error = refusal(tmp_path, {"cluster.bind_host": "0.0.0.0"})
+    assert isinstance(error, ConfigInvalid)
+    assert error.details == {"key": "cluster.advertise_host"}
+
+
+def test_a_bundle_of_another_name_is_refused(tmp_path):
+    error = refusal(tmp_path, {"cluster.node_name": "beta"})
+    assert isinstance(error, SecurityMaterialInvalid)
+    assert "beta" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("port", "key"), [(7946, "cluster.bind_port"), (7947, "cluster.link_port"), (8080, "server.port")]
+)
+def test_a_taken_port_is_named_with_its_key(tmp_path, port, key):
+    error = refusal(tmp_path, {}, taken=port)
+    assert isinstance(error, AddressInUse)
+    assert key in json.dumps(error.as_json())
