@@ -1,0 +1,60 @@
+"""Nodes find each other, leave, die, and come back with what they had."""
+
+from tests.acceptance.agents import ECHO
+from tests.acceptance.processes import eventually
+
+
+def test_five_nodes_join_through_one_seed_and_see_the_same_cluster(cluster):
+    nodes = cluster.start("a", "b", "c", "d", "e")
+    nodes[4].deploy(ECHO)
+    cluster.wait_for_providers(nodes, echo=["e"])
+    for node in nodes:
+        shown = node.get("/cluster/status")
+        assert shown["partition_state"] == "majority"
+        assert shown["members_by_state"] == {"alive": 5}
+    links = {m["name"]: m["link_address"] for m in nodes[1].get("/cluster/members")["members"]}
+    assert links == {node.name: "{}:{}".format(*node.link_address) for node in nodes}
+
+
+def test_a_node_that_is_told_to_stop_leaves_and_finds_its_way_back_without_a_seed(cluster):
+    a, b, c = cluster.start("a", "b", "c")
+    c.deploy(ECHO)
+    cluster.wait_for_providers([a, b], echo=["c"])
+    c.stop()
+    for node in (a, b):
+        eventually(lambda node=node: node.members()["c"] == "left", within=5)
+        assert node.providers("echo") == []
+    c.start()
+    cluster.wait_for_each_other(a, b, c)
+    cluster.wait_for_providers([a, b], echo=["c"])
+    assert a.request("echo", {"again": 1})["routed_to"] == ["echo-agent@c"]
+
+
+def test_a_node_that_was_killed_is_declared_dead_and_comes_back_with_its_agents(cluster):
+    a, b, c = cluster.start("a", "b", "c")
+    c.deploy(ECHO)
+    cluster.wait_for_providers([a, b], echo=["c"])
+    before = a.request("echo", 1)["reply"]
+    c.kill()
+    for node in (a, b):
+        eventually(lambda node=node: node.members()["c"] == "dead", within=20)
+        assert node.providers("echo") == []
+    c.start(a)
+    cluster.wait_for_each_other(a, b, c)
+    assert [agent["name"] for agent in c.get("/agents")["agents"]] == ["EchoAgent"]
+    cluster.wait_for_providers([a, b], echo=["c"])
+    after = b.request("echo", 1)["reply"]
+    assert after["sender"] == before["sender"]
+    assert after["content"] == before["content"]
+
+
+def test_a_node_that_restarts_before_anybody_noticed_is_routed_to_again(cluster):
+    a, b = cluster.start("a", "b")
+    b.deploy(ECHO)
+    cluster.wait_for_providers([a], echo=["b"])
+    for number in range(3):
+        b.kill()
+        b.start(a)
+        cluster.wait_for_each_other(a, b)
+        cluster.wait_for_providers([a, b], echo=["b"])
+        assert a.request("echo", number)["reply"]["performative"] == "inform"
