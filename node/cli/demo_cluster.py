@@ -205,14 +205,14 @@ class DemoCluster:
             other.await_ready()
 
     def check(self) -> None:
-        """See that every node runs that was not killed on purpose.
+        """See that every node that was ready still runs, unless it was killed on purpose.
 
         Raises:
             NodeUnreachable: one ended by itself; quotes the end of its log.
         """
         for node_ in self.nodes:
             status = None if node_.process is None else node_.process.poll()
-            if status is not None and not node_.killed:
+            if status is not None and node_.is_ready and not node_.killed:
                 raise node_.failed("ended by itself", f"with status {status}")
 
     def close(self) -> None:

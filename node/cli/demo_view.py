@@ -314,16 +314,16 @@ def _nodes(scene: Scene, *, short: bool) -> Table:
         title=f"caxton demo   {scene.elapsed_s:4.1f} s", title_justify="left", title_style="bold"
     )
     for name in ("node", "process", "member", "agents"):
-        table.add_column(name, overflow="ellipsis" if short else "fold", no_wrap=short)
+        table.add_column(name, no_wrap=name != "agents")  # what may wrap is what shrinks
     for name in ("unsettled", "answered"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in list(scene.nodes.values()):
         agents = ", ".join(row.agents[:AGENTS_SHOWN]) + (" ..." if len(row.agents) > AGENTS_SHOWN else "")
         table.add_row(
             Text.assemble(row.name, (f" {row.role}" if row.role else "", "cyan")),
             str(row.pid or ""),
             Text(row.state, style=_STATE_STYLES.get(row.state, "")),
-            safe(agents),
+            Text(safe(agents), no_wrap=short, overflow="ellipsis" if short else "fold"),
             str(row.unsettled or ""),
             str(row.answered or ""),
         )
@@ -342,12 +342,16 @@ def _steps(scene: Scene, spinner: RenderableType, room: int | None) -> Table:
 
     table = RichTable.grid(padding=(0, 1))
     table.add_column(width=1)
-    table.add_column(justify="right", width=7)
-    table.add_column(overflow="ellipsis" if room else "fold", no_wrap=room is not None)
+    table.add_column(justify="right", width=7, no_wrap=True)
+    table.add_column()
+    short = room is not None
     for step in list(scene.steps)[-room if room else 0 :]:
         running = step.took_s is None
         took = scene.elapsed_s - step.at_s if step.took_s is None else step.took_s
         mark: RenderableType = spinner if running else _mark(step)
-        text = Text.assemble((step.title, "bold" if running else ""), (f"  {safe(step.detail)}", "dim"))
+        text = Text(
+            step.title, "bold" if running else "", no_wrap=short, overflow="ellipsis" if short else "fold"
+        )
+        text.append(f"  {safe(step.detail)}", "dim not bold")
         table.add_row(mark, Text(f"{took:.2f} s", style="dim"), text)
     return table
