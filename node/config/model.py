@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
 
+TTL_LIMIT_S: Final = 86_400.0
+"""Longest life of a message in seconds; the same as messaging's, which stands on a higher floor."""
 NODE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 KEY_ALIASES: Final[Mapping[str, str]] = {
@@ -167,7 +169,7 @@ class MessagingConfig(Section):
     outbox_capacity: Count = 10_000
     inbox_capacity: Count = 10_000
     delivery_timeout_s: Seconds = Field(default=30.0, alias="delivery_timeout")
-    default_ttl_s: Seconds = Field(default=3600.0, alias="default_ttl")
+    default_ttl_s: Annotated[Seconds, Field(le=TTL_LIMIT_S)] = Field(default=3600.0, alias="default_ttl")
     max_attempts: Count = 10
     retry_initial_s: Seconds = Field(default=0.2, alias="retry_initial")
     retry_max_s: Seconds = Field(default=30.0, alias="retry_max")

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|KiB|MB|MiB|GB|GiB)?", re.IGNORECASE)
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _BYTES: Final = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _NUMBER_LENGTH: Final = 32
 """Longest text that is read as a number."""
 
 
 def seconds(value: Any) -> float:
-    """Read a duration: a number of seconds, or text with the unit ms, s, m, h or d.
+    """Read a duration: a number of seconds, or text with the unit ms, s, m (or min), h or d.
 
     Raises:
         ValueError: it is none.

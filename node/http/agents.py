@@ -63,7 +63,11 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
 
     @router.post("/{agent}/stop")
     async def stop(agent: str, body: StopBody | None = None) -> Response:
-        """Stop an agent; what waits in its mailbox stays there."""
+        """Take an agent out of service; it stays deployed.
+
+        It goes on handling for ``grace_period_seconds`` at most. What waits in its mailbox then is given back
+        to the nodes it came from, which send it to another provider.
+        """
         await supervisor.stop(agent, grace_s=(body or StopBody()).grace_period_seconds)
         return JSONResponse(supervisor.get(agent).as_json())
 

@@ -42,7 +42,7 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         traceparent = request.scope.get("state", {}).get("traceparent", "")
         wait_s = query.wait or body.wait_s
         if wait_s is not None:
-            return JSONResponse(await waiting.answer(message, wait_s, traceparent))
+            return JSONResponse(await waiting.answer(message, wait_s, traceparent, body.ttl_s))
         receipt = await bus.accept(message, traceparent=traceparent, ttl_s=body.ttl_s)
         return JSONResponse(
             {
@@ -85,7 +85,9 @@ class _Waiting:
         self._services = services
         self._traffic = traffic
 
-    async def answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
+    async def answer(
+        self, message: Message, wait_s: float, traceparent: str, ttl_s: float | None
+    ) -> dict[str, Any]:
         """The receipt of ``message`` with its reply or replies."""
         if self._traffic.waiting >= WAITING_LIMIT:
             raise ResourceLimitExceeded(
@@ -96,7 +98,7 @@ class _Waiting:
             )
         self._traffic.waiting += 1
         try:
-            return await self._answer(message, wait_s, traceparent)
+            return await self._answer(message, wait_s, traceparent, ttl_s)
         except NoReply as error:
             error.details.setdefault("message_id", message.id)
             error.details.setdefault("conversation_id", message.conversation_id)
@@ -104,7 +106,9 @@ class _Waiting:
         finally:
             self._traffic.waiting -= 1
 
-    async def _answer(self, message: Message, wait_s: float, traceparent: str) -> dict[str, Any]:
+    async def _answer(
+        self, message: Message, wait_s: float, traceparent: str, ttl_s: float | None
+    ) -> dict[str, Any]:
         bus = self._services.bus
         found: dict[str, Any] = {
             "message_id": message.id,
@@ -115,11 +119,11 @@ class _Waiting:
             "timestamp": iso8601(message.timestamp_s),
         }
         if message.routing_strategy is RoutingStrategy.BROADCAST:
-            replies = await bus.gather(message, timeout_s=wait_s, traceparent=traceparent)
+            replies = await bus.gather(message, timeout_s=wait_s, traceparent=traceparent, ttl_s=ttl_s)
             found["replies"] = [reply.as_json() for reply in replies]
             senders = [reply.sender for reply in replies]
         else:
-            reply = await bus.request(message, timeout_s=wait_s, traceparent=traceparent)
+            reply = await bus.request(message, timeout_s=wait_s, traceparent=traceparent, ttl_s=ttl_s)
             found["reply"] = reply.as_json()
             senders = [reply.sender]
         found["routed_to"] = await self._routed_to(message.id) or senders

@@ -25,11 +25,10 @@ from node.message import (
     check,
     parse_time,
 )
+from node.messaging.settings import TTL_LIMIT_S
 
 WAIT_LIMIT_S: Final = 300.0
 """Longest time a request may wait for a reply, in seconds."""
-TTL_LIMIT_S: Final = 7 * 24 * 3600.0
-"""Longest time a message may live, in seconds."""
 ARTIFACT_LIMIT: Final = 16
 """Most artifacts deployed beside one agent file."""
 
@@ -101,7 +100,9 @@ class MessageBody(_StrictBody):
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
     wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
-    ttl_s: Annotated[float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False)] = None
+    ttl_s: Annotated[
+        float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
+    ] = None
 
     def build(self, environment: Environment, node: str) -> Message:
         """The message as it enters the cluster.

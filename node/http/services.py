@@ -64,12 +64,20 @@ class MessageBus(Protocol):
         """Take a message durably."""
         ...
 
-    async def request(self, message: Message, *, timeout_s: float, traceparent: str = "") -> Message:
+    async def request(
+        self, message: Message, *, timeout_s: float, traceparent: str = "", ttl_s: float | None = None
+    ) -> Message:
         """Take a message and wait for its reply."""
         ...
 
     async def gather(
-        self, message: Message, *, timeout_s: float, quorum: int | None = None, traceparent: str = ""
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        quorum: int | None = None,
+        traceparent: str = "",
+        ttl_s: float | None = None,
     ) -> Sequence[Message]:
         """Broadcast and wait for the replies."""
         ...
@@ -100,7 +108,7 @@ class AgentView(Rendered, Protocol):
 
     @property
     def status(self) -> str:
-        """starting, running, stopped, error or restarting."""
+        """running, stopped or error."""
         ...
 
     @property

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.config import NodeConfig, load_config
+from node.config import NodeConfig, load_config, model
 from node.config import load as load_module
 from node.errors import ConfigInvalid, InsecureListener
+from node.messaging import settings as messaging
 from node.security.authority import NodeSettings, create_cluster, issue_node
 from tests.node.security.environments import seeded
 
@@ -48,6 +49,14 @@ def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
     assert config.messaging.max_message_bytes == 1024 * 1024
     assert config.runtime.agent_timeout_s == 30.0
     assert not config.security.present
+
+
+def test_the_longest_life_of_a_message_is_that_of_messaging(tmp_path: Path) -> None:
+    assert model.TTL_LIMIT_S == messaging.TTL_LIMIT_S
+    assert load(tmp_path, "messaging: {default_ttl: 1d}").messaging.default_ttl_s == messaging.TTL_LIMIT_S
+    [problem] = problems(tmp_path, "messaging: {default_ttl: 2d}")
+    assert problem["key"] == "messaging.default_ttl"
+    assert "86400" in str(problem)
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -197,11 +206,11 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("200ms", 0.2), ("1h", 3600), ("1.5m", 90), ("7d", 604_800), ("3", 3)]
+    ("text", "value"), [("200ms", 0.2), ("1h", 3600), ("1.5m", 90), ("5min", 300), ("7d", 604_800), ("3", 3)]
 )
 def test_durations_have_units(tmp_path: Path, text: str, value: float) -> None:
-    config = load(tmp_path, f"messaging: {{default_ttl: {text}}}")
-    assert config.messaging.default_ttl_s == pytest.approx(value)
+    config = load(tmp_path, f"messaging: {{retention: {text}}}")
+    assert config.messaging.retention_s == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["-1s", "0", "1 year", ".inf", "true", "[1]", "9999999d", "1e400"])

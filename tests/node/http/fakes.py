@@ -86,8 +86,10 @@ class FakeBus:
         self.accepted.append((message, traceparent, ttl_s))
         return Receipt(message.id, message.conversation_id)
 
-    async def request(self, message: Message, *, timeout_s: float, traceparent: str = "") -> Message:
-        await self.accept(message, traceparent=traceparent)
+    async def request(
+        self, message: Message, *, timeout_s: float, traceparent: str = "", ttl_s: float | None = None
+    ) -> Message:
+        await self.accept(message, traceparent=traceparent, ttl_s=ttl_s)
         if self.delay_s > timeout_s:
             await TrioClock().sleep(timeout_s)
             raise NoReply("no reply came", why=f"{timeout_s} s passed")
@@ -95,9 +97,15 @@ class FakeBus:
         return self._reply(message, "worker@beta")
 
     async def gather(
-        self, message: Message, *, timeout_s: float, quorum: int | None = None, traceparent: str = ""
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        quorum: int | None = None,
+        traceparent: str = "",
+        ttl_s: float | None = None,
     ) -> list[Message]:
-        await self.accept(message, traceparent=traceparent)
+        await self.accept(message, traceparent=traceparent, ttl_s=ttl_s)
         return [self._reply(message, "worker@beta"), self._reply(message, "worker@gamma")]
 
     async def history(self, message_id: str) -> Shown:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.http.strict_json import strict_json
+from node.messaging.settings import TTL_LIMIT_S
 from tests.node.http.fakes import SENDER, START, World
 
 MESSAGE = {"capability": "echo", "content": {"action": "analyze"}}
@@ -78,6 +79,23 @@ async def test_waiting_answers_with_the_reply(how: str) -> None:
     assert (answer.status_code, body["status"]) == (200, "answered")
     assert body["reply"]["content"] == {"echo": MESSAGE["content"]}
     assert body["routed_to"] == ["worker@beta"]
+
+
+@pytest.mark.parametrize("strategy", ["best_match", "broadcast"])
+async def test_the_life_of_a_message_holds_when_its_reply_is_waited_for(strategy: str) -> None:
+    world = World()
+    async with world.client() as client:
+        body = MESSAGE | {"routing_strategy": strategy, "ttl_s": 7}
+        assert (await client.post("/messages?wait=2", json=body)).status_code == 200
+    assert [ttl_s for _, _, ttl_s in world.bus.accepted] == [7]
+
+
+@pytest.mark.parametrize(("ttl_s", "status"), [(TTL_LIMIT_S, 202), (TTL_LIMIT_S + 1, 400)])
+async def test_the_longest_life_is_that_of_messaging(ttl_s: float, status: int) -> None:
+    async with World().client() as client:
+        answer = await client.post("/messages", json=MESSAGE | {"ttl_s": ttl_s})
+    assert answer.status_code == status
+    assert status == 202 or answer.json()["details"]["field"] == "ttl_s"
 
 
 async def test_a_broadcast_gathers_the_replies() -> None:
