@@ -13,6 +13,7 @@ from node.environment import Environment
 from node.errors import ToolFailed
 from node.llm.provider import ToolSpec
 from node.message import Message, Performative
+from node.messaging.settings import HOP_LIMIT
 
 _PREFIX: Final = "ask_"
 
@@ -35,7 +36,6 @@ class Asker:
         requires: The capabilities it may ask for.
         bus: Carries the questions.
         environment: Makes identifiers, tells time.
-        max_hops: Longest chain of agents asking agents.
     """
 
     def __init__(
@@ -45,12 +45,10 @@ class Asker:
         requires: tuple[str, ...],
         bus: Requester,
         environment: Environment,
-        max_hops: int,
     ) -> None:
         self._sender = sender
         self._bus = bus
         self._environment = environment
-        self._max_hops = max_hops
         self._capabilities = {_PREFIX + c.replace("-", "_").replace(":", "_"): c for c in requires}
 
     def specs(self) -> list[ToolSpec]:
@@ -79,8 +77,8 @@ class Asker:
             ToolFailed: too many hops, wrong arguments, or the other agent failed.
             CaxtonError: whatever the bus raises when nobody answers.
         """
-        if hops >= self._max_hops:
-            raise ToolFailed("agents are asking each other in a ring", why=f"{hops} hops are the limit")
+        if hops >= HOP_LIMIT:
+            raise ToolFailed("agents are asking each other in a ring", why=f"{HOP_LIMIT} hops are the limit")
         if set(arguments) - {"content", "files"} or "content" not in arguments:
             raise ToolFailed(
                 f"the arguments of the tool {tool!r} are not valid", why="give content and files"

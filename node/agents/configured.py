@@ -22,7 +22,7 @@ from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, ToolFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.message import Message, Performative
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
 from node.tools.host import CallContext, ToolHost
 from node.tools.spans import child_span
@@ -78,13 +78,10 @@ class ConfiguredAgent:
             requires=definition.requires,
             bus=bus,
             environment=environment,
-            max_hops=settings.max_hops,
         )
         self._specs = (*specs, *self._asker.specs())
         wanted = definition.setting("conversation", "max_turns", settings.max_turns)
-        self._limits = LoopLimits(
-            min(wanted, settings.max_turns), settings.max_tool_calls, settings.max_tokens
-        )
+        self._limits = LoopLimits(wanted, settings.max_tool_calls, settings.max_tokens)
 
     async def handle(self, delivery: Delivery) -> Sequence[Draft]:
         """Answer one message; messages that ask for nothing are noted and not answered."""
@@ -250,9 +247,3 @@ class ConfiguredAgent:
     def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
         self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)
         return Draft(Performative.FAILURE, failure_content(error), protocol=message.protocol)
-
-
-def failure_content(error: CaxtonError) -> dict[str, Any]:
-    """The content of a FAILURE: code, reason, what to do, and structured facts."""
-    content = {"code": error.code, "reason": str(error), "fix": error.fix, "details": error.details}
-    return {key: value for key, value in content.items() if value}

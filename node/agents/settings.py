@@ -1,4 +1,4 @@
-"""The bounds of agents on one node; an agent's own front matter can only tighten them."""
+"""The bounds of agents on one node, beside those of an agent's own front matter."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class AgentSettings:
         max_agents: Most agents deployed on this node (``runtime.max_agents``).
         strict: Warnings of an agent file refuse it.
         agent_timeout_s: Longest handling of one message (``runtime.agent_timeout``).
-        max_turns: Most completions for one message.
+        max_turns: Most completions for one message, where the agent names none.
         max_tool_calls: Most tool calls for one message.
         max_tokens: Most tokens spent for one message.
-        max_hops: Longest chain of agents asking agents.
         mailbox_capacity: Messages waiting per agent.
         concurrency: Messages a configured agent handles at once; a wasm agent always handles one.
         log_records: Log records kept per agent.
@@ -33,10 +32,9 @@ class AgentSettings:
     max_agents: int = 1000
     strict: bool = False
     agent_timeout_s: float = 30.0
-    max_turns: int = 10
+    max_turns: int = 50
     max_tool_calls: int = 32
     max_tokens: int = 200_000
-    max_hops: int = 8
     mailbox_capacity: int = 1000
     concurrency: int = 8
     log_records: int = 500

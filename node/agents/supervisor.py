@@ -18,7 +18,7 @@ import cbor2
 import trio
 
 from node.agents.blueprint import Blueprint, read_blueprint
-from node.agents.configured import ConfiguredAgent, failure_content
+from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
 from node.agents.journal import AgentLogRecord, Journal
@@ -37,7 +37,7 @@ from node.errors import (
 from node.llm.provider import ToolSpec
 from node.llm.registry import ProviderRegistry
 from node.message import Performative
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import Delivery, Draft, failure_content
 from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost

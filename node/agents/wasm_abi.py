@@ -367,6 +367,6 @@ def _invalid(why: str, missing: list[str] | None = None) -> InvalidWasm:
     return InvalidWasm(
         "the WebAssembly module cannot be an agent",
         why=why,
-        fix="See the interface in node/agents/wasm_abi.py and the sample configs/agents/echo.wat.",
+        fix="See 'WebAssembly interface' in docs/agents.md, and the sample configs/agents/echo.wat.",
         details={"missing": missing} if missing else {},
     )

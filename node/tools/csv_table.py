@@ -18,8 +18,8 @@ from typing import Final
 
 from node.errors import ValidationFailed
 
-BYTES_LIMIT: Final = 16 * 1024 * 1024
-"""Largest file."""
+BYTES_LIMIT: Final = 4 * 1024 * 1024
+"""Largest file; no message carries more (``messaging.max_message_bytes``)."""
 ROWS_LIMIT: Final = 200_000
 """Most rows after the header."""
 COLUMNS_LIMIT: Final = 256

@@ -17,6 +17,7 @@ from node.llm.provider import Completion, CompletionRequest, Usage
 from node.llm.registry import ProviderRegistry
 from node.llm.scripted import ScriptedProvider
 from node.message import Attachment, Message, Performative
+from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolSettings
 from tests.node.agents.inline import TestClock
@@ -180,6 +181,14 @@ async def test_every_bound_ends_the_loop(
         assert here.supervisor.get("tester").execution_stats["failed_requests"] == 1
 
 
+async def test_an_agent_gets_all_the_turns_its_file_names() -> None:
+    turns = [calls(f"step_{number}") for number in range(20)]
+    async with rooms(providers=scripted(*turns, "text: done")) as here:
+        await here.supervisor.deploy(agent("conversation: {max_turns: 21}"))
+        [draft] = await here.send("tester", "x")
+        assert draft.content["answer"] == "done"
+
+
 async def test_an_answer_that_comes_too_late_for_its_sender_is_a_failure(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -269,6 +278,8 @@ async def test_an_agent_asks_another_one_hop_further() -> None:
         "tool_calls: [{name: ask_data_analysis, arguments: {content: {q: 1}, files: [s.csv]}}]",
         'match: {tool_result: "42"}, text: "asked"',
         "tool_calls: [{name: ask_data_analysis, arguments: {content: 1}}]",
+        'match: {tool_result: "42"}, text: "asked at the limit"',
+        "tool_calls: [{name: ask_data_analysis, arguments: {content: 1}}]",
         'match: {tool_result: "ring"}, text: "stopped"',
     )
     async with rooms(providers=providers) as here:
@@ -287,6 +298,8 @@ async def test_an_agent_asks_another_one_hop_further() -> None:
         [(question, hops)] = here.bus.asked
         assert (question.sender, question.capability, hops) == ("tester@node-1", "data-analysis", 3)
         assert question.attachments == (CSV,)
-        [draft] = await here.send("tester", "x", hops=8)
+        [draft] = await here.send("tester", "x", hops=HOP_LIMIT - 1)
+        assert (draft.content["answer"], here.bus.asked[-1][1]) == ("asked at the limit", HOP_LIMIT)
+        [draft] = await here.send("tester", "x", hops=HOP_LIMIT)
         assert draft.content["answer"] == "stopped"
-        assert len(here.bus.asked) == 1
+        assert len(here.bus.asked) == 2
