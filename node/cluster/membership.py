@@ -143,7 +143,9 @@ class Membership:
             entropy=randomness.token,
             gossip_keys=[credentials.gossip_key],
         )
-        self.registry = CapabilityRegistry(self.replicated, self.node, self.is_alive, self._flush)
+        self.registry = CapabilityRegistry(
+            self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
+        )
         self.listeners: list[MembershipListener] = []
         self._started_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
@@ -159,6 +161,11 @@ class Membership:
     def is_alive(self, node: str) -> bool:
         """Whether work may be sent there."""
         return self._up.get(node, False)
+
+    def is_lost(self, node: str) -> bool:
+        """Whether it is dead: it may come back, with what it offered."""
+        member = self.swim.member(node)
+        return member is not None and member.state is State.DEAD
 
     def alive_nodes(self) -> list[str]:
         """The nodes that are up, this one included, sorted."""

@@ -41,6 +41,10 @@ class CapabilityView(Protocol):
         """All instances of the agent of that name or id, sorted by node."""
         ...
 
+    def expects(self, wanted: str) -> bool:
+        """Whether a node that died, and may come back, offers this capability or runs this agent."""
+        ...
+
     def related(self, capability: str) -> Sequence[tuple[str, int]]:
         """Capabilities with a name like this one, and how many agents offer each."""
         ...

@@ -85,13 +85,21 @@ class CapabilityRegistry:
         maps: The replicated maps.
         node: This node's name.
         is_up: Whether membership holds a node to be up.
+        is_lost: Whether it holds a node to be dead: not up, but not gone by its own word either.
         flush: Called after a change of the own map, so that the change is handed on at once.
     """
 
     def __init__(
-        self, maps: Maps, node: str, is_up: Callable[[str], bool], flush: Callable[[], None]
+        self,
+        maps: Maps,
+        node: str,
+        *,
+        is_up: Callable[[str], bool],
+        is_lost: Callable[[str], bool],
+        flush: Callable[[], None],
     ) -> None:
-        self._maps, self._node, self._is_up, self._flush = maps, node, is_up, flush
+        self._maps, self._node, self._flush = maps, node, flush
+        self._is_up, self._is_lost = is_up, is_lost
         self._own: dict[str, str] = {}
         self._entries: dict[tuple[str, str], Provider] = {}
         self._by_capability: dict[str, dict[tuple[str, str], Provider]] = {}
@@ -158,6 +166,12 @@ class CapabilityRegistry:
         """All instances of the agent of that id, sorted by node."""
         found = self._by_agent.get(agent, {})
         return [self._with_load(found[key]) for key in sorted(found) if self._is_up(key[0])]
+
+    def expects(self, wanted: str) -> bool:
+        """Whether a node that died, and may come back, offers this capability or runs this agent."""
+        offering = self._by_capability.get(base_name(wanted), {}).values()
+        running = self._by_agent.get(wanted, {}).values()
+        return any(self._is_lost(p.node) for p in (*(p for p in offering if offers(p, wanted)), *running))
 
     def capabilities(self) -> list[tuple[str, list[Provider]]]:
         """Every capability that is offered now, sorted by name, with its providers."""

@@ -503,7 +503,7 @@ class Outbox:
         if letter.waiting_since is None or letter.address is not None:
             return
         patient = now - waiting_since < self._timing.no_provider_grace_s
-        if not patient and not self._placement.providers(letter):
+        if not patient and not self._placement.is_hopeful(letter):
             self._end(letter, "failed", NO_PROVIDER, changes)
 
     @staticmethod

@@ -80,6 +80,10 @@ class Placement:
             found = list(self._registry.providers(capability))
         return [p for p in found if p.node == self._node or self._membership.is_alive(p.node)]
 
+    def is_hopeful(self, letter: Letter) -> bool:
+        """Whether somebody who offers what a message wants is there, or may come back."""
+        return bool(self.providers(letter)) or self._registry.expects(letter.wanted)
+
     def related(self, letter: Letter) -> list[tuple[str, int]]:
         """Capabilities like the wanted one, with their numbers of agents."""
         return list(self._registry.related(letter.wanted))

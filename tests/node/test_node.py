@@ -187,3 +187,43 @@ def test_a_taken_port_is_named_with_its_key(tmp_path, port, key):
     error = refusal(tmp_path, {}, taken=port)
     assert isinstance(error, AddressInUse)
     assert key in json.dumps(error.as_json())
+
+
+def test_a_request_waits_for_the_only_provider_to_come_back_from_its_death(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        await cluster.crash("beta")
+        await until(lambda: not alpha.membership.is_alive("beta"))
+        replies = []
+
+        async def ask():
+            replies.append(await alpha.bus.request(request(cluster, "alpha", "patient"), timeout_s=120))
+
+        async with trio.open_nursery() as clients:
+            clients.start_soon(ask)
+            await trio.sleep(30)
+            assert replies == []
+            await cluster.start("beta", "alpha")
+        return replies[0].performative, replies[0].content["echo"]
+
+    assert simulate(scenario, tmp_path) == (Performative.INFORM, "patient")
+
+
+def test_a_request_whose_only_provider_has_left_fails_soon_and_says_so(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: alpha.membership.registry.providers("echo"))
+        beta.shutdown()
+        await cluster.nodes["beta"].ended.wait()
+        await until(lambda: not alpha.membership.is_alive("beta"))
+        reply = await alpha.bus.request(request(cluster, "alpha", "x"), timeout_s=20)
+        return reply.performative, reply.content["code"]
+
+    assert simulate(scenario, tmp_path) == (Performative.FAILURE, "CAPABILITY_NOT_FOUND")

@@ -43,7 +43,13 @@ def up():
 
 @pytest.fixture
 def registry(maps, up):
-    return CapabilityRegistry(maps, "me", lambda node: up.get(node, False), lambda: None)
+    return CapabilityRegistry(
+        maps,
+        "me",
+        is_up=lambda node: up.get(node) is True,
+        is_lost=lambda node: up.get(node) == "lost",
+        flush=lambda: None,
+    )
 
 
 def entry(owner, agent, capabilities, *, version="1.0.0", priority=50, health=255):
@@ -65,6 +71,18 @@ def test_a_node_that_is_down_offers_nothing_and_comes_back_without_new_entries(r
     assert registry.instances("b") == []
     up["you"] = True
     assert [p.agent for p in registry.providers("sum")] == ["b"]
+
+
+def test_what_a_dead_node_offers_is_expected_back_and_what_a_departed_one_offered_is_not(registry, up):
+    registry.apply([entry("you", "b", ["sum:v2"])])
+    assert not registry.expects("sum")
+    up["you"] = "lost"
+    assert registry.expects("sum")
+    assert registry.expects("sum:v2")
+    assert registry.expects("b")
+    assert not registry.expects("sum:v3")
+    up["you"] = False
+    assert not registry.expects("sum")
 
 
 def test_a_version_asked_for_is_matched_with_what_it_leaves_open(registry):

@@ -85,6 +85,7 @@ class World:
     def __init__(self) -> None:
         self.providers_: dict[tuple[str, str], Provider] = {}
         self.alive: dict[str, None] = {}
+        self.lost: dict[str, None] = {}
 
     def is_alive(self, node: str) -> bool:
         return node in self.alive
@@ -99,6 +100,11 @@ class World:
 
     def instances(self, agent: str) -> Sequence[Provider]:
         return [p for _, p in sorted(self.providers_.items()) if p.node in self.alive and p.agent == agent]
+
+    def expects(self, wanted: str) -> bool:
+        return any(
+            p.node in self.lost for p in self.providers_.values() if wanted in (p.agent, *p.capabilities)
+        )
 
     def related(self, capability: str) -> Sequence[tuple[str, int]]:
         word = capability.split("-", maxsplit=1)[0]
