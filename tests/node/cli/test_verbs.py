@@ -309,18 +309,3 @@ def test_stopping_a_node_waits_for_its_end(
     assert child.wait() == -9
     assert child.stdin is not None
     child.stdin.close()
-
-
-def test_init_writes_a_cluster_and_more_nodes_later(shell: Shell, tmp_path: Path) -> None:
-    directory = tmp_path / "cluster"
-    found = shell.json(
-        "init", str(directory), "--cluster", "test", "--node", "n1", "--seed", "127.0.0.1:7000"
-    )
-    assert (found["cluster"], found["created"]) == ("test", True)
-    assert Path(found["nodes"]["n1"]).is_file()
-    assert Path(found["admin_token_file"]).is_file()
-    assert shell("init", str(directory), "--node", "n2") == 0
-    assert f"Next: caxton start --config {directory}/nodes/n2/node.yaml" in shell.out
-    assert shell("init", str(directory), "--node", "n2") == 2
-    assert "--renew" in shell.err
-    assert shell("init", str(directory)) == 2
