@@ -389,6 +389,7 @@ class AgentSupervisor:
             agent.error = str(error)
             agent.row = replace(row, status="error")
             journal.log("error", f"cannot be restored: {error}", code=error.code)
+            _log.warning("agent %s cannot be restored and offers nothing: %s", row.id, error)
             return
         if row.status != "stopped":
             self._take_up(agent, runtime)

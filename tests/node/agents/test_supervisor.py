@@ -174,7 +174,9 @@ async def test_agents_come_back_after_a_restart_as_they_were() -> None:
         assert draft.content["echo"] == "x"
 
 
-async def test_an_agent_that_cannot_come_back_is_shown_and_the_others_start() -> None:
+async def test_an_agent_that_cannot_come_back_is_shown_and_the_others_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = MemoryStore()
     async with rooms(store) as here:
         await here.supervisor.deploy(agent())
@@ -184,6 +186,7 @@ async def test_an_agent_that_cannot_come_back_is_shown_and_the_others_start() ->
         broken = here.supervisor.get("other")
         assert (broken.status, here.supervisor.get("tester").status) == ("error", "running")
         assert broken.error
+        assert "agent other cannot be restored" in caplog.text
         await here.supervisor.deploy(agent(name="other"), replace=True)
         assert here.supervisor.get("other").status == "running"
 
