@@ -7,6 +7,7 @@ import random
 import socket
 import ssl
 
+import httpx
 import pytest
 
 from tests.acceptance.agents import ECHO, scripted, write_worker
@@ -277,23 +278,30 @@ def _client_hello():
     return outgoing.read()
 
 
-@pytest.mark.parametrize("port", ["server.port", "cluster.bind_port", "cluster.link_port"])
-def test_two_hundred_half_open_connections_keep_nobody_out(pair, accepted, port):
-    """They say nothing; the node goes on, and takes proper peers again when they have timed out."""
-    a, b = pair
+@contextlib.contextmanager
+def half_open(port, number):
+    """So many connections that say nothing."""
     with contextlib.ExitStack() as stack:
-        for _ in range(200):
-            stack.enter_context(socket.create_connection(("127.0.0.1", b.ports[port]), timeout=5))
+        for _ in range(number):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        yield
+
+
+@pytest.mark.parametrize("key", ["server.port", "cluster.bind_port", "cluster.link_port"])
+def test_two_hundred_half_open_connections_disturb_nobody(pair, accepted, key):
+    a, b = pair
+    with half_open(b.ports[key], 200):
         assert a.request("echo", "among the silent")["reply"]["performative"] == "inform"
-    eventually(lambda: b.get("/health")["status"] == "healthy")
+        eventually(lambda: httpx.get(f"{b.url}/api/v1/health", timeout=20).status_code == 200)
 
 
-def test_a_node_that_meets_only_garbage_joins_all_the_same(cluster):
-    """Its half-open connections are given up, so that a seed gets through."""
+def test_half_open_connections_are_given_up_so_that_a_newcomer_gets_in(cluster):
+    """The newcomer joins by a gossip stream and opens a link, though both ports were full of the silent."""
     a, b = cluster.add("a", "b")
     b.start()
-    with contextlib.ExitStack() as stack:
-        for _ in range(60):
-            stack.enter_context(socket.create_connection(b.gossip_address, timeout=5))
+    b.deploy(ECHO)
+    with half_open(b.ports["cluster.bind_port"], 60), half_open(b.ports["cluster.link_port"], 200):
         a.start(b)
         cluster.wait_for_each_other(a, b)
+        cluster.wait_for_providers([a], echo=["b"])
+        assert a.request("echo", 1)["reply"]["performative"] == "inform"

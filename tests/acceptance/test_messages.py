@@ -33,11 +33,12 @@ def all_answered(node, ids):
 
 
 def performatives(node, ids):
-    """How the messages were answered, counted."""
+    """How the messages were answered, counted; what came late, after another answer, does not count."""
     found = Counter()
     for message_id in ids:
-        shown = node.get(f"/conversations/{node.message(message_id)['conversation_id']}")
-        found.update(m["performative"] for m in shown["messages"] if m.get("in_reply_to") == message_id)
+        shown = node.get(f"/conversations/{node.message(message_id)['conversation_id']}")["messages"]
+        replies = [m for m in shown if m.get("in_reply_to") == message_id and m["status"] != "late"]
+        found.update(reply["performative"] for reply in replies)
     return found
 
 
@@ -174,13 +175,29 @@ def test_requests_unsettled_on_a_node_that_is_killed_are_answered_by_another(clu
     assert max(len(answers(a, i)) for i in ids) == 1
 
 
+def test_requests_unsettled_on_a_node_that_leaves_are_answered_by_it_or_by_another(cluster, tmp_path):
+    a, b, c = cluster.start("a", "b", "c", settings=scripted(tmp_path))
+    for node in (b, c):
+        node.deploy(write_worker(tmp_path))
+    cluster.wait_for_providers([a], slow_work=["b", "c"])
+    ids = [a.send("slow-work", n, routing_strategy="load_balanced")["message_id"] for n in range(60)]
+    eventually(lambda: a.get("/status")["unsettled_by_node"].get("b", 0) >= 10, every=0.01)
+    b.stop()
+    all_answered(a, ids)
+    assert performatives(a, ids) == {"inform": 60}
+
+
 def test_a_sender_that_is_killed_with_a_full_outbox_loses_nothing(cluster, tmp_path):
-    a, b = cluster.start("a", "b", settings=[*scripted(tmp_path), ("runtime.agent_concurrency", 64)])
+    settings = [*scripted(tmp_path), ("runtime.agent_concurrency", 64), ("messaging.outbox_capacity", 300)]
+    a, b = cluster.start("a", "b", settings=settings)
     b.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a], slow_work=["b"])
     b.pause()
     with ThreadPoolExecutor(8) as pool:
         ids = [receipt["message_id"] for receipt in pool.map(lambda n: a.send("slow-work", n), range(300))]
+    refused = a.client.post("/messages", json={"capability": "slow-work"})
+    assert refused.status_code == 429, "the outbox is full"
+    assert refused.json()["code"] == "RESOURCE_LIMIT_EXCEEDED"
     a.kill()
     a.start()
     assert {a.message(i)["outcome"] for i in ids} == {None}, (
