@@ -1,0 +1,134 @@
+"""Random faults from a seed: nothing accepted is lost; a request has one answer or one dead letter."""
+
+import random
+
+import pytest
+import trio
+
+from node.message import Performative, RoutingStrategy
+from node.messaging.delivery import Draft
+from tests.node.messaging.rooms import cluster, eventually, pause
+
+NODES = ("a", "b", "c")
+MESSAGES = 80
+
+
+class Trial:
+    """A cluster under fire: clients on every node, providers on b and c."""
+
+    def __init__(self, c, seed):
+        self.c = c
+        self.chance = random.Random(seed)
+        self.accepted = {}  # message id -> its origin
+        self.handled = {}
+
+    def handler(self, name):
+        chance = self.chance
+
+        async def handle(delivery):
+            await pause(chance.random() * 0.05)
+            if chance.random() < 0.1:
+                raise ZeroDivisionError
+            order = self.handled.setdefault((name, delivery.message.conversation_id), [])
+            order.append(delivery.message.content)
+            return [Draft(Performative.INFORM, delivery.message.content)]
+
+        return handle
+
+    async def start(self, name):
+        await self.c.start(name)
+        if name != "a":
+            self.c[name].attach("worker", self.handler(name), "work", concurrency=3, capacity=4)
+
+    async def send(self, number):
+        name = self.chance.choice([n for n in NODES if n in self.c.nodes] or [None])
+        if name is None:
+            return
+        node = self.c[name]
+        message = node.message(
+            capability="work",
+            content=number,
+            conversation_id=self.chance.choice(["one", "two", f"own{number}"]),
+            routing_strategy=self.chance.choice([RoutingStrategy.BEST_MATCH, RoutingStrategy.LOAD_BALANCED]),
+        )
+
+        async def accept():
+            await node.bus.accept(message)
+            self.accepted[message.id] = name
+
+        node.nursery.start_soon(accept)
+
+    def heal(self):
+        self.c.heal()
+        for name in [name for name in self.c.nodes if name not in self.c.world.alive]:
+            self.c.world.alive[name] = None
+            for node in self.c.nodes.values():
+                node.bus.node_alive(name)
+
+    async def fault(self):
+        kind = self.chance.choice(
+            ["cut", "cut", "crash", "freeze", "partition", "bury", "suspect", "heal", *["restart"] * 5]
+        )
+        one, other = self.chance.sample(NODES, 2)
+        down = [name for name in NODES if name not in self.c.nodes]
+        if kind == "cut":
+            self.c.cut(one, other)
+        elif kind == "crash" and one in self.c.nodes:
+            await self.c.crash(one)
+        elif kind == "freeze" and one in self.c.nodes:
+            storage = self.c[one].storage
+            setattr(
+                storage,
+                self.chance.choice(["crash_before", "crash_after"]),
+                self.chance.choice(["Bus.accept", "Inbox.receive", "Inbox.finish", "Outbox._job"]),
+            )
+            with trio.CancelScope() as scope:
+                scope.deadline = trio.lowlevel.current_clock().current_time() + 2
+                await storage.frozen.wait()
+            await self.c.crash(one)
+        elif kind == "partition":
+            self.c.partition(one, other)
+        elif kind == "bury" and one not in self.c.nodes:
+            self.c.bury(one)
+        elif kind == "suspect" and one in self.c.nodes:
+            self.c.partition(one, other)
+            self.c.bury(one)  # a false alarm: it goes on working
+        elif kind == "heal":
+            self.heal()
+        elif kind == "restart" and down:
+            await self.start(down[0])
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_every_accepted_message_has_one_end(tmp_path, autojump_clock, seed):
+    settings = {"peer_window": 5, "delivery_timeout": "3s"}
+    async with cluster(tmp_path, seed=seed, settings=settings) as c:
+        trial = Trial(c, seed)
+        for name in NODES:
+            await trial.start(name)
+        for number in range(MESSAGES):
+            await trial.send(number)
+            await pause(trial.chance.random() * 0.2)
+            if trial.chance.random() < 0.35:
+                await trial.fault()
+        for name in NODES:
+            if name not in c.nodes:
+                await trial.start(name)
+        trial.heal()
+        await eventually(
+            lambda: all(not node.bus.statistics()["outbox"]["open"] for node in c.nodes.values()), 900
+        )
+        await pause(1)
+        assert len(trial.accepted) > MESSAGES // 3
+        settled = 0
+        for message_id, name in trial.accepted.items():
+            shown = (await c[name].bus.history(message_id)).as_json()
+            taken = [reply for reply in shown["replies"] if reply["state"] == "settled"]
+            assert len(taken) == 1, (seed, shown)
+            if shown["outcome"] == "settled":
+                settled += 1
+                assert taken[0]["from"].startswith("worker@")
+            else:
+                dead = [letter.message_id for letter in await c[name].bus.dead_letters(1000)]
+                assert dead.count(message_id) == 1
+        assert settled > len(trial.accepted) // 3
