@@ -127,6 +127,8 @@ class SecureStream:
 
     stream: trio.abc.Stream
     peer_leaf: bytes
+    protocol: str = "simulated"
+    """What protects it, as OpenSSL names it (``TLSv1.3``)."""
 
 
 class Network(Protocol):
@@ -312,7 +314,7 @@ class SystemNetwork:
 
     async def _secure(self, stream: trio.SSLStream[trio.abc.Stream]) -> SecureStream:
         await stream.do_handshake()
-        return SecureStream(stream, stream.getpeercert(binary_form=True) or b"")
+        return SecureStream(stream, stream.getpeercert(binary_form=True) or b"", stream.version() or "")
 
 
 @dataclass(slots=True)

@@ -141,7 +141,7 @@ class Client:
             return None
         try:
             found = answer.json()
-        except (ValueError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise NodeUnreachable(
@@ -155,7 +155,13 @@ class Client:
 
 
 def segment(text: str) -> str:
-    """``text`` as one segment of a path."""
+    """``text`` as one segment of a path.
+
+    Raises:
+        ValidationFailed: it would be read as a step through the path.
+    """
+    if text in (".", ".."):
+        raise ValidationFailed(f"{text!r} is no name", why="in a path it means another place")
     return quote(text, safe="@:")
 
 

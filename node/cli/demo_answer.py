@@ -38,7 +38,7 @@ def _provenance(answer: Answer) -> list[str]:
     provider = (answer.reply.get("content") or {}).get("provider")
     return [
         f"Answered by {answer.routed_to} (provider {provider}) in {answer.seconds:.2f} s",
-        f"Route: {' -> '.join(route['path'])} at {route['link']}, {route['transport']}",
+        f"Route: {' -> '.join(route['path'])} at {route['link']}, {route['transport']}, both sides certified",
         f"Chosen: {decision.get('strategy')}, {decision.get('reason')}",
     ]
 

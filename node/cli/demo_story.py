@@ -337,10 +337,16 @@ def _route(sender: Actor, answering: str, history: Mapping[str, Any]) -> dict[st
     return {
         "path": [f"client@{sender.name}", answering],
         "link": links.get(node_of(answering)),
-        "transport": "TLS 1.3, certificates both ways",
+        "transport": _protection(sender, node_of(answering)),
         "decision": decision,
         "states": history.get("states", []),
     }
+
+
+def _protection(sender: Actor, node: str) -> str:
+    """What protects the sender's link to a node, as the sender reports it."""
+    peers = sender.client.get("/status")["rooms"]["links"]["peers"]
+    return str(peers.get(node, {}).get("protocol", ""))
 
 
 def _sees_alive(actor: Actor, count: int) -> bool:

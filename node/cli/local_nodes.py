@@ -51,11 +51,21 @@ def announce(node: LocalNode, directory: Path | None = None) -> Path:
     folder = directory or state_directory()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{node.node}-{node.pid}.json"
-    unfinished = path.with_suffix(".part")
-    with open(unfinished, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(asdict(node), file)
-    unfinished.replace(path)
+    write_private(path, json.dumps(asdict(node)))
     return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file for this user only, whole or not at all; no link that lies in the way is followed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    with open(unfinished, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
+    unfinished.replace(path)
 
 
 def local_nodes(directory: Path | None = None) -> list[LocalNode]:
@@ -99,4 +109,4 @@ def _alive(pid: int) -> bool:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_EXCL, 0o600)

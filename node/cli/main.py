@@ -8,6 +8,7 @@ here: what happened, why, and how to fix it, on standard error, with an exit sta
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -94,6 +95,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of a locale that cannot write an answer's letters
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -161,10 +164,12 @@ def _report(error: CaxtonError, *, as_json: bool) -> int:
 
         found: dict[str, Any] = error.as_json()
         click.echo(json.dumps(found, default=str))
+    from node.cli.output import safe  # noqa: PLC0415 - only when something went wrong
+
     lines = [f"caxton: {error.what}"]
     lines += [f"  why: {error.why}"] if error.why else []
     lines += [f"  fix: {error.fix}"] if error.fix else []
-    click.echo("\n".join(lines), err=True)
+    click.echo(safe("\n".join(lines)), err=True)  # a node may have said it, and quote an agent or a peer
     return error.exit_code
 
 

@@ -17,8 +17,11 @@ from node.cli.options import node_options
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 
-INPUT_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""Most bytes read from standard input or one attachment."""
+INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
+"""Most bytes of standard input, and of all attachments together: no message carries more."""
+_LIMIT: Final = (
+    f"a message carries at most {INPUT_LIMIT_BYTES:,} bytes (messaging.max_message_bytes may be less)"
+)
 _EXPECTS_REPLY: Final = frozenset({"request", "query", "propose"})
 _REFUSALS: Final = frozenset({"failure", "not_understood"})
 
@@ -80,7 +83,7 @@ def command(
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     body |= {"performative": performative, "content": _content(content)}
     if attach:
-        body["attachments"] = [_attachment(path) for path in attach]
+        body["attachments"] = _attachments(attach)
     if wait is None:
         wait = performative.strip().lower().replace("-", "_") in _EXPECTS_REPLY
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
@@ -125,9 +128,7 @@ def _content(text: str | None) -> Any:
     if text == "-":
         raw = sys.stdin.buffer.read(INPUT_LIMIT_BYTES + 1)
         if len(raw) > INPUT_LIMIT_BYTES:
-            raise ValidationFailed(
-                "standard input is too large", why=f"the limit is {INPUT_LIMIT_BYTES} bytes"
-            )
+            raise ValidationFailed("standard input is too large", why=_LIMIT, fix="Send less at once.")
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -142,17 +143,28 @@ def _content(text: str | None) -> Any:
         return text
 
 
-def _attachment(path: Path) -> dict[str, str]:
+def _attachments(paths: tuple[Path, ...]) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    left = INPUT_LIMIT_BYTES
+    for path in paths:
+        raw = _read(path, left)
+        left -= len(raw)
+        media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        encoded = base64.b64encode(raw).decode()
+        found.append({"name": path.name, "media_type": media_type, "base64": encoded})
+    return found
+
+
+def _read(path: Path, left: int) -> bytes:
     try:
         with path.open("rb") as file:
-            raw = file.read(INPUT_LIMIT_BYTES + 1)
+            raw = file.read(left + 1)
     except OSError as error:
         raise ValidationFailed(
             f"the attachment {path} cannot be read", why=error.strerror or str(error), fix="Check the path."
         ) from error
-    if len(raw) > INPUT_LIMIT_BYTES:
+    if len(raw) > left:
         raise ValidationFailed(
-            f"the attachment {path} is too large", why=f"the limit is {INPUT_LIMIT_BYTES} bytes"
+            f"the attachment {path} is too large", why=_LIMIT, fix="Attach a smaller file, or fewer at once."
         )
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"name": path.name, "media_type": media_type, "base64": base64.b64encode(raw).decode()}
+    return raw

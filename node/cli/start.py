@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from node.cli.errors import UsageFailed
-from node.cli.local_nodes import LocalNode, announce
+from node.cli.local_nodes import LocalNode, announce, write_private
 from node.cli.options import json_option
 from node.cli.output import print_json
 
@@ -172,9 +172,7 @@ class _Told:
                 self._files = (*self._files, announce(node))
         line = json.dumps(found) + "\n"
         if self.ready_file is not None:
-            unfinished = self.ready_file.with_name(self.ready_file.name + ".part")
-            unfinished.write_text(line, encoding="utf-8")
-            unfinished.replace(self.ready_file)
+            write_private(self.ready_file, line)
         if self.ready_fd is not None:
             with os.fdopen(self.ready_fd, "w", encoding="utf-8") as file:
                 file.write(line)

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 ACCEPT_PAUSE_S: Final = 0.1
 """Pause after the system refused to accept: usually it is out of file descriptors."""
 
+PEERS_SHOWN: Final = 100
+"""Most links that :meth:`Links.statistics` shows one by one."""
+
 
 class Links:
     """The peer links of one node.
@@ -154,6 +157,10 @@ class Links:
             "inbound": self._inbound_total,
             "handshakes": self._handshakes,
             "rtt_max_s": max(rtts, default=None),
+            "peers": {
+                peer: {"open": link.is_open, "protocol": link.protocol, "rtt_s": link.rtt_s}
+                for peer, link in sorted(self._outbound.items())[:PEERS_SHOWN]
+            },
         } | self._counters.as_json()
 
     async def _listen(self, host: str, port: int) -> Listener:

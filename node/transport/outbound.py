@@ -93,6 +93,8 @@ class OutboundLink:
         self._answered = trio.Event()
         self._redial = trio.Event()
         self._last_failure = ""
+        self.protocol = ""
+        """What protects the latest connection (``TLSv1.3``), empty before the first."""
 
     @property
     def is_open(self) -> bool:
@@ -190,6 +192,7 @@ class OutboundLink:
         """Authenticate both sides; return the session and the acceptor's storage id."""
         secure = await self._environment.network.secure_client(stream, self._credentials)
         self._credentials.verify_peer(secure.peer_leaf, self.peer)
+        self.protocol = secure.protocol
         clock, limits, counters = self._environment.clock, self._limits, self._counters
         channel = FrameChannel(secure.stream, clock=clock, limits=limits, counters=counters)
         hello = Hello(PROTOCOL_VERSION, self._credentials.name, self._handler.storage_id, self._boot)

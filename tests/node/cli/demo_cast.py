@@ -142,7 +142,10 @@ class FakeNode:
         ]
         return {
             "/cluster/members": {"members": members},
-            "/status": {"unsettled_by_node": unsettled},
+            "/status": {
+                "unsettled_by_node": unsettled,
+                "rooms": {"links": {"peers": {name: {"protocol": "TLSv1.3"} for name in unsettled}}},
+            },
             "/cluster/status": {"members": members, "unsettled_by_node": unsettled},
             "/capabilities": {"capabilities": self._capabilities()},
         }[path]

@@ -100,6 +100,19 @@ def test_options_win_and_readiness_is_told_every_way(
     assert (found["node"], found["token_file"], found["pid"]) == ("n1", "/token", os.getpid())
 
 
+def test_the_ready_file_follows_no_link_that_lies_in_the_way(
+    fake: FakeNodeModule, shell: Shell, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    for name in ("ready", "ready.part"):
+        (tmp_path / name).symlink_to(victim)
+    assert shell("start", "--ready-file", str(tmp_path / "ready")) == 0
+    assert victim.read_text() == "untouched"
+    assert json.loads((tmp_path / "ready").read_text())["node"]
+    assert (tmp_path / "ready").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_node_that_listens_everywhere_is_reached_on_loopback(fake: FakeNodeModule, shell: Shell) -> None:
     fake.host = "::"
     assert shell.json("start")["api"] == "http://[::1]:8080"

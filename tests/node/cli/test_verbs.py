@@ -13,6 +13,9 @@ import pytest
 
 from node.cli import stop
 from node.cli.local_nodes import LocalNode, announce, local_nodes
+from node.cli.send import INPUT_LIMIT_BYTES
+from node.config.model import MessagingConfig
+from node.tools.csv_table import BYTES_LIMIT
 from tests.node.cli.conftest import TOKEN, FakeNode, Shell
 
 RECEIPT: dict[str, Any] = {
@@ -309,3 +312,53 @@ def test_stopping_a_node_waits_for_its_end(
     assert child.wait() == -9
     assert child.stdin is not None
     child.stdin.close()
+
+
+def test_attachments_above_what_a_message_carries_are_refused_before_they_are_sent(
+    node: FakeNode, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "half"
+    half.write_bytes(bytes(INPUT_LIMIT_BYTES // 2 + 1))
+    address = ("--to", "a", "--api", node.api, "--token", TOKEN)
+    assert shell("send", "x", "--attach", str(half), "--attach", str(half), *address) == 2
+    assert f"{INPUT_LIMIT_BYTES:,} bytes" in shell.err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(INPUT_LIMIT_BYTES + 1))))
+    assert shell("send", "-", *address) == 2
+    assert f"{INPUT_LIMIT_BYTES:,} bytes" in shell.err
+    assert node.requests == []
+
+
+def test_the_limits_of_a_file_on_its_way_are_one() -> None:
+    field = MessagingConfig.model_fields["max_message_bytes"]
+    [limit] = [rule.le for rule in field.metadata if getattr(rule, "le", 0) < 2**40 and hasattr(rule, "le")]
+    assert INPUT_LIMIT_BYTES == BYTES_LIMIT == limit
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202egpj.exe\u2028\ud800\rgone"
+
+
+def test_text_of_agents_and_nodes_cannot_drive_the_terminal(node: FakeNode, shell: Shell) -> None:
+    reply = {"sender": HOSTILE, "performative": "inform", "content": {"text": HOSTILE, HOSTILE: 1}}
+    error = {"error": {"code": "NO_REPLY", "message": HOSTILE, "why": HOSTILE, "fix": HOSTILE}}
+    agents = {"agents": [{"name": f"a\nb{HOSTILE}", "status": HOSTILE, "capabilities": [HOSTILE]}]}
+    address = ("--api", node.api, "--token", TOKEN)
+    node.answers[("POST", "/messages")] = (200, {"reply": reply})
+    node.answers[("GET", "/status")] = (200, {"node": HOSTILE, "status": HOSTILE})
+    node.answers[("GET", "/agents")] = (200, agents)
+    shown = []
+    for arguments in (("send", "x", "--to", "a"), ("status",)):
+        assert shell(*arguments, *address) == 0
+        shown.append(shell.out + shell.err)
+    node.answers[("POST", "/messages")] = (504, error)
+    assert shell("send", "x", "--to", "a", *address) != 0
+    shown.append(shell.out + shell.err)
+    for text in shown:
+        assert "gone" in text
+        assert [c for c in text if not c.isprintable() and c not in "\n\ufffd"] == []
+    assert "a\\nb" in shown[1]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_is_no_step_through_the_path(name: str, node: FakeNode, shell: Shell) -> None:
+    assert shell("stop", name, "--api", node.api) == 2
+    assert node.requests == []
