@@ -26,7 +26,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from node.environment import Environment
 from node.errors import SecurityMaterialInvalid, ValidationFailed
 from node.security import pki
-from node.security.files import PUBLIC_MODE, SECRET_MODE, make_directory, read_bounded, write_atomically
+from node.security.files import (
+    PUBLIC_MODE,
+    SECRET_MODE,
+    check_unshared,
+    make_directory,
+    read_bounded,
+    write_atomically,
+)
 from node.security.tokens import new_token, tokens_yaml
 from swim.identity import is_name
 
@@ -152,6 +159,7 @@ def create_cluster(directory: Path, *, environment: Environment, cluster: str | 
     secrets = pki.new_cluster(environment, name)
     token = new_token(environment)
     make_directory(directory)
+    check_unshared(directory)
     write_atomically(files.ca_key, pki.key_pem(secrets.ca_key), mode=SECRET_MODE)
     write_atomically(files.ca_cert, pki.cert_pem(secrets.ca_cert), mode=PUBLIC_MODE)
     write_atomically(files.gossip_key, secrets.gossip_key.hex().encode() + b"\n", mode=SECRET_MODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -57,18 +58,35 @@ def sync_directory(directory: Path) -> None:
 def make_directory(directory: Path) -> None:
     """Create ``directory`` for its owner only, parents included.
 
+    One that is there and in use keeps its permissions: it may be a home, or shared on purpose.
+
     Raises:
         SecurityMaterialInvalid: the system refuses.
     """
     try:
         directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        directory.chmod(DIRECTORY_MODE)
+        if not any(directory.iterdir()):
+            directory.chmod(DIRECTORY_MODE)
     except OSError as error:
         raise SecurityMaterialInvalid(
             f"cannot create the directory {directory}",
             why=error.strerror or str(error),
             fix="Choose a path that you may write to.",
         ) from None
+
+
+def check_unshared(directory: Path) -> None:
+    """Refuse a directory in which everybody may put files in the place of ours.
+
+    Raises:
+        SecurityMaterialInvalid: it is one.
+    """
+    if directory.stat().st_mode & stat.S_IWOTH:
+        raise SecurityMaterialInvalid(
+            f"everybody may write to {directory}",
+            why="whoever can replace the keys in it can take the cluster over",
+            fix="Choose a directory of your own, or take the permission away with chmod o-w.",
+        )
 
 
 def read_bounded(path: Path, what: str) -> bytes:

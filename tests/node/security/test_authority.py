@@ -188,3 +188,36 @@ def test_a_local_cluster_is_made_once_and_found_again(tmp_path: Path) -> None:
     )
     assert first.ca_fingerprint == second.ca_fingerprint
     assert [p.name for p in (tmp_path / "state").iterdir()] == ["cluster"]
+
+
+def test_a_directory_in_use_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o755)
+    (tmp_path / "home" / "file").touch()
+    environment, _ = seeded()
+    authority.create_cluster(tmp_path / "home", environment=environment)
+    assert mode(tmp_path / "home") == 0o755
+    assert mode(tmp_path / "home" / "ca.key") == 0o600
+
+
+def test_a_directory_everybody_may_write_to_holds_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "file").touch()
+    (tmp_path / "shared").chmod(0o1777)
+    environment, _ = seeded()
+    with pytest.raises(SecurityMaterialInvalid, match="everybody may write"):
+        authority.create_cluster(tmp_path / "shared", environment=environment)
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["file"]
+
+
+def test_links_that_lie_in_the_way_are_replaced_and_never_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "c").mkdir()
+    for name in (".admin.token.new", "admin.token", "tokens.yaml"):
+        (tmp_path / "c" / name).symlink_to(victim)
+    environment, _ = seeded()
+    files = authority.create_cluster(tmp_path / "c", environment=environment)
+    assert victim.read_text() == "untouched"
+    assert not files.admin_token.is_symlink()
+    assert mode(files.admin_token) == 0o600
