@@ -111,7 +111,7 @@ class Gate:
             await self._answer(error, reply)
 
     async def _pass(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        headers = _first_headers(scope["headers"])
+        headers = _all_headers(scope["headers"])
         template = self._admit(scope, headers)
         if self._traffic.in_flight >= IN_FLIGHT_LIMIT:
             raise _full("the node answers as many requests as it can", f"limit {IN_FLIGHT_LIMIT}")
@@ -255,10 +255,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _first_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def _all_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Every header by its name; one that came twice has both values, so that neither is taken for the one.
+
+    A proxy and this node might choose differently between two tokens, or between two origins.
+    """
     found: dict[str, str] = {}
-    for name, value in raw:
-        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 
 

@@ -20,13 +20,17 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import wrap_app
 
-from node.environment import Address, Environment, Listener
+from node.environment import Address, Clock, Environment, Listener
 from node.errors import AddressInUse
 
 GRACE_S: Final = 3.0
 """Longest time that running requests may take to end when the node stops, in seconds."""
 KEEP_ALIVE_S: Final = 15
 """Longest time a connection may idle between requests, or take to send its first, in seconds."""
+READ_LIMIT_S: Final = 30.0
+"""Longest time the other end may take to read one piece of an answer, in seconds."""
+PIECE_BYTES: Final = 64 * 1024
+"""Bytes of one piece."""
 CONNECTION_LIMIT: Final = 1024
 """Most connections at once; more are closed at once."""
 ACCEPT_PAUSE_S: Final = 0.1
@@ -107,11 +111,45 @@ class _Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
             state = ConnectionState(LifespanState())
-            await TCPServer(self._app, self._config, self.context, state, stream)  # type: ignore[arg-type]
+            patient = _Patient(stream, self._clock)
+            await TCPServer(self._app, self._config, self.context, state, patient)  # type: ignore[arg-type]
         except* Exception as errors:
             _LOG.info("a connection ended in an error: %r", errors.exceptions[0])
         finally:
             self._open -= 1
+
+
+class _Patient:
+    """A connection whose other end must go on reading: one that stops would hold its request for ever.
+
+    Args:
+        stream: The connection.
+        clock: Measures the patience.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self.socket = stream.socket  # type: ignore[attr-defined]
+        self.receive_some = stream.receive_some
+        self.send_eof = stream.send_eof  # type: ignore[attr-defined]
+        self.aclose = stream.aclose
+
+    async def send_all(self, data: bytes) -> None:
+        """Send, a piece at a time.
+
+        Raises:
+            trio.BrokenResourceError: a piece was not taken in time; the connection is closed.
+        """
+        view = memoryview(data)
+        for start in range(0, len(view), PIECE_BYTES):
+            sent = False
+            with self._clock.move_on_after(READ_LIMIT_S):
+                await self._stream.send_all(view[start : start + PIECE_BYTES])
+                sent = True
+            if not sent:
+                await trio.aclose_forcefully(self._stream)
+                raise trio.BrokenResourceError("the other end does not read")
 
 
 def _settings() -> Config:

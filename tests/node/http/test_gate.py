@@ -14,7 +14,7 @@ from node.http import gate, messages
 from node.http.routes import RouteTable
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.tracing import Tracing
-from tests.node.http.fakes import SENDER, VIEWER, TrioClock, World
+from tests.node.http.fakes import ADMIN, SENDER, VIEWER, TrioClock, World
 
 MESSAGE = {"capability": "echo", "content": 1}
 
@@ -76,6 +76,26 @@ async def test_a_wrong_credential_is_refused_even_in_dev_mode(headers: dict[str,
         async with World(dev_mode=dev_mode).client(token=None) as client:
             raw = {k: v.encode("latin-1") for k, v in headers.items()}
             assert (await client.get("/status", headers=raw)).status_code == 401  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-caxton-token"])
+async def test_two_credentials_are_none(name: str) -> None:
+    prefix = "Bearer " if name == "authorization" else ""
+    async with World(dev_mode=True).client(token=None) as client:
+        headers = [(name, prefix + VIEWER), (name, prefix + ADMIN)]
+        assert (await client.get("/status", headers=headers)).status_code == 401
+        own = [("origin", "http://127.0.0.1:8080"), ("origin", "https://evil.example")]
+        assert (await client.get("/status", headers=own)).status_code == 403
+
+
+async def test_no_other_site_may_read_an_answer() -> None:
+    async with World().client() as client:
+        headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+        asked = await client.options("/messages", headers=headers)
+        read = await client.get("/status", headers={"origin": "https://evil.example"})
+    assert asked.status_code == 405
+    for answer in (asked, read):
+        assert [name for name in answer.headers if name.startswith("access-control-")] == []
 
 
 async def test_the_token_may_come_in_either_header() -> None:

@@ -112,3 +112,26 @@ async def test_garbage_on_the_port_neither_stops_the_node_nor_its_neighbours() -
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://127.0.0.1:{port}/api/v1/health")).status_code == 200
         stop.set()
+
+
+async def test_a_client_that_does_not_read_loses_its_connection_and_frees_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "READ_LIMIT_S", 0.05)
+    world, stop = World(), trio.Event()
+    request = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        port = await start(nursery, world, stop)
+        stream = await world.environment.network.connect("127.0.0.1", port)
+        with TrioClock().move_on_after(10) as limit:
+            try:
+                while True:
+                    await stream.send_all(request * 50)
+            except trio.BrokenResourceError:
+                pass
+            async with world.client() as client:
+                while (await client.get("/status")).json()["http"]["in_flight"] > 1:
+                    await TrioClock().sleep(0.01)
+        assert not limit.cancelled_caught
+        await trio.aclose_forcefully(stream)
+        stop.set()
