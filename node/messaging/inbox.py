@@ -344,11 +344,6 @@ class Inbox:
         """Note that rows were dropped."""
         self._rows -= rows
 
-    @property
-    def held(self) -> int:
-        """Messages that have not ended here."""
-        return self._held
-
     def statistics(self) -> dict[str, int]:
         """Counts and sizes."""
         return {

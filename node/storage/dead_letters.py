@@ -7,7 +7,7 @@ from typing import Final
 
 import apsw
 
-from node.storage.query import number, rows
+from node.storage.query import rows
 
 DEAD_LETTER_LIMIT: Final = 10_000
 """Most dead letters kept."""
@@ -40,11 +40,6 @@ def newest(connection: apsw.Connection, limit: int) -> list[DeadLetterRow]:
         (limit,),
     )
     return [DeadLetterRow(*row) for row in found]
-
-
-def count(connection: apsw.Connection) -> int:
-    """How many there are."""
-    return number(connection, "SELECT count(*) FROM dead_letters")
 
 
 def forget(connection: apsw.Connection, before_s: float) -> int:

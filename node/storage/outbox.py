@@ -229,11 +229,6 @@ def last_seq(connection: apsw.Connection) -> int:
     return number(connection, "SELECT coalesce(max(seq), 0) FROM outbox")
 
 
-def count(connection: apsw.Connection) -> int:
-    """Rows in the table, as far as seq numbers tell."""
-    return number(connection, "SELECT count(*) FROM outbox")
-
-
 def forget(connection: apsw.Connection, *, ended_before_s: float, keep: int) -> int:
     """Drop ended messages that are too old, or beyond the newest ``keep``; returns how many went."""
     connection.execute(

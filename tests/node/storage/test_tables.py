@@ -177,7 +177,7 @@ def test_replies_and_conversations_are_found(connection):
 def test_dead_letters_keep_the_newest(connection):
     for number in range(8):
         dead_letters.add(connection, dead_letters.DeadLetterRow(f"m{number}", number, "why", b"{}"), limit=5)
-    assert dead_letters.count(connection) == 5
+    assert len(dead_letters.newest(connection, 100)) == 5
     assert [row.message_id for row in dead_letters.newest(connection, 2)] == ["m7", "m6"]
 
 
