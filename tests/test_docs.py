@@ -27,7 +27,7 @@ from node.config import NodeConfig, load_config
 from node.config.model import KEY_ALIASES
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
-from node.http import models
+from node.http import answers, models
 from node.llm.scripted import ScriptedProvider
 from node.message import _FIELD_NAMES
 from node.messaging.origin import TABLE
@@ -427,7 +427,8 @@ def test_the_examples_of_the_api_are_valid() -> None:
         "ErrorBody",
     }
     for name, text in found:
-        body = getattr(models, name).model_validate(json.loads(text))
+        model = getattr(models, name, None) or getattr(answers, name)
+        body = model.model_validate(json.loads(text))
         if isinstance(body, models.DeployBody):
             assert parse_definition(body.file()).id == "greeter"
 

@@ -8,20 +8,13 @@ from typing import Any, Final
 
 import cbor2
 
-from node.errors import CapabilityNotFound, CaxtonError
+from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed
 from node.message import Message, Performative, iso8601
 from node.messaging.delivery import failure_content
 from node.storage.dead_letters import DeadLetterRow
 
 HISTORY_LIMIT_BYTES: Final = 65_536
 """A dead letter above this is kept without its content."""
-
-
-class MessageDeliveryFailed(CaxtonError):
-    """A message was given up: expired, failed by its agent, or refused for good."""
-
-    code = "MESSAGE_DELIVERY_FAILED"
-    status = 502
 
 
 @dataclass(frozen=True, slots=True)
