@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
+from node.http.answers import AgentBody, AgentsBody, ErrorBody, LogsBody
 from node.http.models import AgentQuery, DeleteQuery, DeployBody, LogQuery, StopBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
@@ -17,7 +18,15 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
     router = APIRouter(prefix=prefix, tags=["agents"], route_class=StrictRoute)
     supervisor = services.supervisor
 
-    @router.post("", status_code=201)
+    @router.post(
+        "",
+        status_code=201,
+        response_model=AgentBody,
+        responses={
+            409: {"model": ErrorBody, "description": "There is an agent of that name."},
+            422: {"model": ErrorBody, "description": "The agent file or its module has problems."},
+        },
+    )
     async def deploy(body: DeployBody) -> Response:
         """Deploy an agent file; answers with the agent as it runs."""
         info = await supervisor.deploy(
@@ -31,7 +40,7 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
         )
         return JSONResponse(info.as_json(), 201)
 
-    @router.get("")
+    @router.get("", response_model=AgentsBody)
     async def list_agents(query: Annotated[AgentQuery, Query()]) -> Response:
         """The agents of this node, a page at a time."""
         found = [
@@ -50,7 +59,7 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
             }
         )
 
-    @router.get("/{agent}")
+    @router.get("/{agent}", response_model=AgentBody)
     async def get(agent: str) -> Response:
         """One agent."""
         return JSONResponse(supervisor.get(agent).as_json())
@@ -61,7 +70,7 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
         await supervisor.delete(agent, force=query.force)
         return Response(status_code=204)
 
-    @router.post("/{agent}/stop")
+    @router.post("/{agent}/stop", response_model=AgentBody)
     async def stop(agent: str, body: StopBody | None = None) -> Response:
         """Take an agent out of service; it stays deployed.
 
@@ -71,13 +80,13 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
         await supervisor.stop(agent, grace_s=(body or StopBody()).grace_period_seconds)
         return JSONResponse(supervisor.get(agent).as_json())
 
-    @router.post("/{agent}/start")
+    @router.post("/{agent}/start", response_model=AgentBody)
     async def start(agent: str) -> Response:
         """Start a stopped agent."""
         await supervisor.start(agent)
         return JSONResponse(supervisor.get(agent).as_json())
 
-    @router.get("/{agent}/logs")
+    @router.get("/{agent}/logs", response_model=LogsBody)
     async def logs(agent: str, query: Annotated[LogQuery, Query()]) -> Response:
         """The last log records of an agent, oldest first."""
         records = supervisor.logs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -11,12 +12,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from node.errors import CaxtonError, ValidationFailed
 from node.http.agents import agent_routes
+from node.http.answers import ErrorBody
 from node.http.cluster import cluster_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
 from node.http.gate import Gate
 from node.http.messages import message_routes
-from node.http.models import ErrorBody
 from node.http.routes import API
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
@@ -85,6 +86,8 @@ def _describe(app: FastAPI) -> None:
                     public = needed is Permission.PUBLIC
                     operation["security"] = [] if public else [{"bearer": []}, {"header": []}]
                     operation["x-permission"] = needed.value
+                    operation["responses"] |= refusals(path, operation, public=public)
+                    operation["responses"] = dict(sorted(operation["responses"].items()))
         return app.openapi_schema or found
 
     async def openapi_json(request: Request) -> Response:
@@ -97,6 +100,16 @@ def _describe(app: FastAPI) -> None:
 
     app.add_route(f"{API}/openapi.json", openapi_json, include_in_schema=False)
     app.add_route(f"{API}/docs", docs, include_in_schema=False)
+
+
+def refusals(path: str, operation: dict[str, Any], *, public: bool) -> dict[str, Any]:
+    """The refusals that every route of a kind has; others are under ``default``."""
+    statuses = [400, 429]
+    statuses += [] if public else [401, 403]
+    statuses += [404] if "{" in path else []
+    statuses += [408, 413, 415] if "requestBody" in operation else []
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {str(s): {"description": f"{HTTPStatus(s).phrase}.", "content": content} for s in statuses}
 
 
 async def _raise(request: Request, error: Exception) -> Response:

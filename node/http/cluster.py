@@ -10,7 +10,15 @@ from starlette.responses import JSONResponse, Response
 
 from node.cluster.provider import Provider
 from node.errors import CapabilityNotFound
-from node.http.models import HealthBody
+from node.http.answers import (
+    CapabilitiesBody,
+    CapabilityBody,
+    ClusterBody,
+    HealthBody,
+    MembersBody,
+    StatusBody,
+    StoppingBody,
+)
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
@@ -28,7 +36,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         """Whether the node lives and takes messages; needs no token."""
         return JSONResponse(_health(services, version))
 
-    @router.get("/status", tags=["node"])
+    @router.get("/status", tags=["node"], response_model=StatusBody)
     async def status() -> Response:
         """Queues, links, bytes on disk, unsettled messages by node, membership: what every room counts."""
         return JSONResponse(
@@ -44,13 +52,13 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             }
         )
 
-    @router.post("/shutdown", tags=["node"], status_code=202)
+    @router.post("/shutdown", tags=["node"], status_code=202, response_model=StoppingBody)
     async def shutdown() -> Response:
         """Leave the cluster and stop, gracefully."""
         services.shutdown()
         return JSONResponse({"status": "stopping", "node": services.node}, 202)
 
-    @router.get("/cluster/members")
+    @router.get("/cluster/members", response_model=MembersBody)
     async def members() -> Response:
         """All members this node knows, and in what state."""
         return JSONResponse(
@@ -61,7 +69,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             }
         )
 
-    @router.get("/cluster/status")
+    @router.get("/cluster/status", response_model=ClusterBody)
     async def cluster_status() -> Response:
         """The cluster at a glance: members, capabilities, agents, unsettled messages, recent events."""
         shown = [member.as_json() for member in services.membership.members()]
@@ -81,13 +89,13 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             }
         )
 
-    @router.get("/capabilities", tags=["capabilities"])
+    @router.get("/capabilities", tags=["capabilities"], response_model=CapabilitiesBody)
     async def capabilities() -> Response:
         """Every capability in the cluster and who offers it."""
         found = services.registry.capabilities()
         return JSONResponse({"capabilities": [_capability(name, providers) for name, providers in found]})
 
-    @router.get("/capabilities/{capability}", tags=["capabilities"])
+    @router.get("/capabilities/{capability}", tags=["capabilities"], response_model=CapabilityBody)
     async def capability(capability: str) -> Response:
         """Who offers one capability."""
         providers = services.registry.providers(check_capability(capability))

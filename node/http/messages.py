@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from node.errors import AgentNotFound, CaxtonError, Forbidden, NoReply, ResourceLimitExceeded
-from node.http.models import DeadLetterQuery, MessageBody, MessageQuery, ReceiptBody
+from node.http.answers import ConversationBody, DeadLettersBody, ErrorBody, HistoryBody, ReceiptBody
+from node.http.models import DeadLetterQuery, MessageBody, MessageQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
@@ -28,7 +29,10 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         "/messages",
         status_code=202,
         response_model=ReceiptBody,
-        responses={200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."}},
+        responses={
+            200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."},
+            504: {"model": ErrorBody, "description": "No reply in the time that the request waited for it."},
+        },
     )
     async def send(request: Request, body: MessageBody, query: Annotated[MessageQuery, Query()]) -> Response:
         """Send a message; with ``wait``, answer with its reply.
@@ -56,12 +60,12 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             202,
         )
 
-    @router.get("/messages/{message_id}")
+    @router.get("/messages/{message_id}", response_model=HistoryBody)
     async def get(message_id: str) -> Response:
         """A message with its history: where it was routed, attempted, settled."""
         return JSONResponse((await bus.history(message_id)).as_json())
 
-    @router.get("/conversations/{conversation_id}", tags=["conversations"])
+    @router.get("/conversations/{conversation_id}", tags=["conversations"], response_model=ConversationBody)
     async def conversation(conversation_id: str) -> Response:
         """The messages of a conversation that this node has seen."""
         found = _shown(await bus.conversation(conversation_id))
@@ -69,7 +73,7 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
             found = {"conversation_id": conversation_id, "messages": found}
         return JSONResponse(found)
 
-    @router.get("/dead-letters")
+    @router.get("/dead-letters", response_model=DeadLettersBody)
     async def dead_letters(query: Annotated[DeadLetterQuery, Query()]) -> Response:
         """What could not be delivered, with its history, newest first."""
         found = _shown(await bus.dead_letters(query.limit))

@@ -1,4 +1,4 @@
-"""What callers send to the admin API and what they get, checked at the edge.
+"""What callers send to the admin API, checked at the edge; what they get is in ``node.http.answers``.
 
 Unknown keys are refused with the nearest valid one: a misspelt ``capabilty`` must not become a message
 to nobody.
@@ -260,47 +260,3 @@ class DeadLetterQuery(_Strict):
     """How many dead letters to show."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-
-
-class HealthBody(BaseModel):
-    """Whether the node lives and takes messages."""
-
-    status: str
-    version: str
-    node: str
-    agents_count: int
-    uptime: float
-    ready: bool
-
-
-class ReceiptBody(BaseModel):
-    """What became of a message that was sent."""
-
-    message_id: str
-    conversation_id: str
-    routed_to: list[str]
-    routing_strategy: str
-    status: str
-    timestamp: str
-    reply: dict[str, Any] | None = None
-    replies: list[dict[str, Any]] | None = None
-
-
-class ErrorFacts(BaseModel):
-    """The inner shape of an error."""
-
-    code: str
-    message: str
-    why: str
-    fix: str
-    details: dict[str, Any]
-
-
-class ErrorBody(BaseModel):
-    """Every refusal: a stable code, what happened, why, and how to fix it."""
-
-    error: ErrorFacts
-    code: str
-    details: dict[str, Any] | None = None
-    timestamp: str
-    request_id: str

@@ -117,6 +117,7 @@ class _Server:
             _LOG.info("a connection ended in an error: %r", errors.exceptions[0])
         finally:
             self._open -= 1
+            await trio.aclose_forcefully(stream)  # Hypercorn leaves it open when it is cancelled
 
 
 class _Patient:

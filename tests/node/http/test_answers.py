@@ -1,0 +1,134 @@
+"""A real node answers every route as its description says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+from pydantic import BaseModel, ConfigDict
+
+from node.config import load_config
+from node.environment import system_environment
+from node.http import answers
+from node.node import run_node
+from node.samples import sample
+from tests.node.http.fakes import World
+
+DEPLOY = {"content": sample("agents/data_analyzer.md").read_text(), "filename": "data_analyzer.md"}
+MESSAGE = {"capability": "data-analysis", "content": {"action": "analyze"}, "conversation_id": "talk"}
+CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
+    ("GET", "/health", None, 200),
+    ("GET", "/capabilities/data-analysis", None, 404),
+    ("POST", "/agents", DEPLOY, 201),
+    ("POST", "/agents", DEPLOY, 409),
+    ("POST", "/agents", {"content": "---\nnonsense: 1\n---\n"}, 422),
+    ("GET", "/agents", None, 200),
+    ("GET", "/agents/data-analyzer", None, 200),
+    ("GET", "/agents/data-analyzer/logs", None, 200),
+    ("GET", "/capabilities", None, 200),
+    ("GET", "/capabilities/data-analysis", None, 200),
+    ("POST", "/messages", MESSAGE, 202),
+    ("POST", "/messages?wait=10", MESSAGE, 200),
+    ("POST", "/messages?wait=10", MESSAGE | {"routing_strategy": "broadcast"}, 200),
+    ("POST", "/messages?wait=0.001", {"receiver": "client", "content": 1}, 504),
+    ("GET", "/messages/{message_id}", None, 200),
+    ("GET", "/conversations/talk", None, 200),
+    ("GET", "/dead-letters", None, 200),
+    ("POST", "/agents/data-analyzer/stop", {"grace_period_seconds": 1}, 200),
+    ("POST", "/agents/data-analyzer/start", None, 200),
+    ("DELETE", "/agents/data-analyzer", None, 204),
+    ("GET", "/agents/data-analyzer", None, 404),
+    ("GET", "/cluster/members", None, 200),
+    ("GET", "/cluster/status", None, 200),
+    ("GET", "/status", None, 200),
+    ("POST", "/messages", {"content": 1}, 400),
+    ("POST", "/shutdown", None, 202),
+]
+
+
+def exact(model: type[BaseModel]) -> type[BaseModel]:
+    """The model, refusing fields that it does not describe unless it says that there are others."""
+    open_ended = model.model_config.get("extra") == "allow"
+    return (
+        model if open_ended else type(model.__name__, (model,), {"model_config": ConfigDict(extra="forbid")})
+    )
+
+
+def described(document: dict[str, Any], method: str, path: str, status: int) -> type[BaseModel] | None:
+    """The model of an answer, as the description of the node names it; None for one without a body."""
+    [operation] = [
+        methods[method.lower()]
+        for template, methods in document["paths"].items()
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), "/api/v1" + path.partition("?")[0])
+        and method.lower() in methods
+    ]
+    content = operation["responses"][str(status)].get("content")
+    if content is None:
+        return None
+    name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    model: type[BaseModel] = getattr(answers, name)
+    return model
+
+
+async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> None:
+    overrides = {
+        "server.port": 0,
+        "cluster.bind_port": 0,
+        "cluster.link_port": 0,
+        "cluster.node_name": "alpha",
+        "storage.data_dir": str(tmp_path / "data"),
+    }
+    config = load_config(None, environ={"HOME": str(tmp_path)}, overrides=overrides)
+    ready: list[Any] = []
+    started, stop = trio.Event(), trio.Event()
+
+    def on_ready(info: Any) -> None:
+        ready.append(info)
+        started.set()
+
+    async with trio.open_nursery() as nursery:
+
+        async def node() -> None:
+            await run_node(config, environment=system_environment(), on_ready=on_ready, shutdown=stop)
+
+        nursery.start_soon(node)
+        await started.wait()
+        host, port = ready[0].api
+        token = (await trio.Path(ready[0].token_file).read_text()).strip()
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}/api/v1", headers=headers) as client:
+            document = (await client.get("/openapi.json")).json()
+            message_id, called = "", set()
+            for method, path, body, status in CALLS:
+                answer = await client.request(method, path.format(message_id=message_id), json=body)
+                assert answer.status_code == status, (method, path, answer.text)
+                model = described(document, method, path, status)
+                assert (model is None) == (not answer.content), (method, path)
+                if model is not None:
+                    exact(model).model_validate(answer.json(), strict=True)
+                    message_id = answer.json().get("message_id", message_id)
+                called.add((method, re.sub(r"data-analy\w+|talk", "*", path.partition("?")[0])))
+        stop.set()
+    routes = {
+        (method.upper(), re.sub(r"\{(?!message_id)\w+\}", "*", path.removeprefix("/api/v1")))
+        for path, methods in document["paths"].items()
+        for method in methods
+        if not path.startswith("/api/v1/config-agents")
+    }
+    assert called == routes
+
+
+async def test_the_description_declares_refusals_and_the_bearer_token() -> None:
+    async with World().client(token=None) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            said = operation["responses"]
+            public = operation["x-permission"] == "Public"
+            assert ({"401", "403"} <= set(said)) is not public, (method, path)
+            assert all("$ref" in str(a) or code == "204" for code, a in said.items()), (method, path, said)
+            assert "HTTPValidationError" not in str(said)
