@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded
+from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded, ValidationFailed
 from node.http.errors import (
     InternalError,
     MethodNotAllowed,
@@ -60,6 +60,8 @@ class _Reply:
     send: Send
     request_id: str
     status: int = 0
+    last: bool = False
+    """Whether the connection ends with this answer."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -67,6 +69,7 @@ class _Reply:
             headers = list(message.get("headers", []))
             there = {name.lower() for name, _ in headers}
             extra = _HEADERS | {"x-request-id": self.request_id}
+            extra |= {"connection": "close"} if self.last else {}
             headers += [(k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in there]
             message = {**message, "headers": headers}
         await self.send(message)
@@ -112,6 +115,13 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = _all_headers(scope["headers"])
+        if "transfer-encoding" in headers and "content-length" in headers:
+            reply.last = True
+            raise ValidationFailed(
+                "the request says twice how long it is",
+                why="it has Content-Length and Transfer-Encoding, of which a proxy might believe the other",
+                fix="Send one of them (RFC 9112, section 6.3).",
+            )
         template = self._admit(scope, headers)
         if self._traffic.in_flight >= IN_FLIGHT_LIMIT:
             raise _full("the node answers as many requests as it can", f"limit {IN_FLIGHT_LIMIT}")

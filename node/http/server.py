@@ -133,8 +133,8 @@ class _Patient:
         self._clock = clock
         self.socket = stream.socket  # type: ignore[attr-defined]
         self.receive_some = stream.receive_some
-        self.send_eof = stream.send_eof  # type: ignore[attr-defined]
         self.aclose = stream.aclose
+        self._sending = trio.Lock()
 
     async def send_all(self, data: bytes) -> None:
         """Send, a piece at a time.
@@ -146,11 +146,17 @@ class _Patient:
         for start in range(0, len(view), PIECE_BYTES):
             sent = False
             with self._clock.move_on_after(READ_LIMIT_S):
-                await self._stream.send_all(view[start : start + PIECE_BYTES])
+                async with self._sending:
+                    await self._stream.send_all(view[start : start + PIECE_BYTES])
                 sent = True
             if not sent:
                 await trio.aclose_forcefully(self._stream)
                 raise trio.BrokenResourceError("the other end does not read")
+
+    async def send_eof(self) -> None:
+        """End the sending side, after what is being sent."""
+        async with self._sending:
+            await self._stream.send_eof()  # type: ignore[attr-defined]
 
 
 def _settings() -> Config:

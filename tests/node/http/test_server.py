@@ -135,3 +135,25 @@ async def test_a_client_that_does_not_read_loses_its_connection_and_frees_its_pl
         assert not limit.cancelled_caught
         await trio.aclose_forcefully(stream)
         stop.set()
+
+
+async def test_no_second_request_hides_behind_two_lengths() -> None:
+    world, stop = World(), trio.Event()
+    hidden = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = (
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: x\r\n"
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    async with trio.open_nursery() as nursery:
+        port = await start(nursery, world, stop)
+        stream = await world.environment.network.connect("127.0.0.1", port)
+        await stream.send_all(request + hidden)
+        answer = b""
+        with TrioClock().move_on_after(5) as limit:
+            while piece := await stream.receive_some():
+                answer += piece
+        assert not limit.cancelled_caught
+        assert answer[:12] in (b"", b"HTTP/1.1 400")  # the connection may end before its answer is out
+        assert answer.count(b"HTTP/1.1 ") <= 1
+        await stream.aclose()
+        stop.set()
