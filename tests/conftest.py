@@ -1,6 +1,5 @@
 """What holds for every test: property tests draw the same examples in every run, whatever ran before.
 
-
 Hypothesis mixes constants found in the source of all imported modules into what it draws, so that even a
 derandomized test depends on which tests ran before it in the process. The pool is therefore kept empty.
 """
