@@ -114,10 +114,19 @@ class Storage:
         """
         lock = _lock_directory(path.parent)
         try:
+            # SQLite gives its WAL the file's permissions, so both are private even in a shared directory.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             return cls(path, durability=durability, environment=environment, vfs=vfs, lock=lock)
         except apsw.Error as error:
             os.close(lock)
             raise _disk_failed(path, error) from error
+        except OSError as error:
+            os.close(lock)
+            raise StorageFailed(
+                f"the database {path} cannot be opened",
+                why=error.strerror or str(error),
+                fix="Choose another storage.data_dir, or correct its owner and permissions.",
+            ) from error
         except BaseException:
             os.close(lock)
             raise
@@ -347,7 +356,7 @@ def _lock_directory(directory: Path) -> int:
         raise StorageFailed(
             f"the data directory {directory} cannot be used",
             why=error.strerror or str(error),
-            fix="Choose another with storage.path, or correct its owner and permissions.",
+            fix="Choose another with storage.data_dir, or correct its owner and permissions.",
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -213,3 +213,19 @@ async def test_idle_time_checkpoints_the_log(open_storage, environment, autojump
         nursery.cancel_scope.cancel()
     assert storage.statistics()["checkpoints"] >= 1
     assert await storage.read(keys) == ["a", "b"]
+
+
+async def test_the_files_are_private_even_in_a_directory_that_others_read(tmp_path):
+    tmp_path.chmod(0o755)
+    storage = Storage.open(tmp_path / "caxton.db", durability="normal", environment=system_environment())
+    await storage.write(put("a"))
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    storage.close()
+    assert {"caxton.db", "caxton.db-wal"} <= set(found)
+    assert set(found.values()) == {0o600}
+
+
+async def test_a_path_that_cannot_be_a_database_is_refused_with_its_reason(tmp_path):
+    (tmp_path / "caxton.db").mkdir()
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        Storage.open(tmp_path / "caxton.db", durability="normal", environment=system_environment())
