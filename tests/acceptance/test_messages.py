@@ -8,10 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.acceptance.agents import ECHO, LATENCY_S, RANKER, scripted, write_worker
+from tests.acceptance.agents import ECHO, RANKER, scripted, write_worker
 from tests.acceptance.processes import CONFIGS, eventually
 
 SALES = CONFIGS / "demo" / "sales.csv"
+
+
+def send_many(node, number, **fields):
+    """Send so many requests at once, faster than they are worked off; returns the accepted messages' ids."""
+    with ThreadPoolExecutor(8) as pool:
+        receipts = pool.map(lambda n: node.send("slow-work", n, **fields), range(number))
+        return [receipt["message_id"] for receipt in receipts]
 
 
 def answers(node, message_id):
@@ -149,11 +156,11 @@ def test_a_message_waits_for_a_provider_that_comes_in_time(three, tmp_path):
 
 
 def test_requests_unsettled_on_a_node_that_is_killed_are_answered_by_another(cluster, tmp_path):
-    a, b, c = cluster.start("a", "b", "c", settings=scripted(tmp_path))
+    a, b, c = cluster.start("a", "b", "c", settings=[*scripted(tmp_path), ("runtime.agent_concurrency", 2)])
     for node in (b, c):
         node.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a, b, c], slow_work=["b", "c"])
-    ids = [a.send("slow-work", n, routing_strategy="load_balanced")["message_id"] for n in range(60)]
+    ids = send_many(a, 40, routing_strategy="load_balanced")
     victim = eventually(
         lambda: next((n for n in (b, c) if a.get("/status")["unsettled_by_node"].get(n.name, 0) >= 10), None),
         every=0.01,
@@ -161,7 +168,7 @@ def test_requests_unsettled_on_a_node_that_is_killed_are_answered_by_another(clu
     survivor = c if victim is b else b
     victim.kill()
     all_answered(a, ids)
-    assert performatives(a, ids) == {"inform": 60}
+    assert performatives(a, ids) == {"inform": 40}
     moved = [i for i in ids if any(r["to"].endswith(f"@{victim.name}") for r in a.message(i)["routes"])]
     redone = [i for i in moved if answers(a, i)[0]["from"] == f"worker@{survivor.name}"]
     assert len(redone) >= 5, "work that was unsettled on the victim is done again by the survivor"
@@ -176,15 +183,15 @@ def test_requests_unsettled_on_a_node_that_is_killed_are_answered_by_another(clu
 
 
 def test_requests_unsettled_on_a_node_that_leaves_are_answered_by_it_or_by_another(cluster, tmp_path):
-    a, b, c = cluster.start("a", "b", "c", settings=scripted(tmp_path))
+    a, b, c = cluster.start("a", "b", "c", settings=[*scripted(tmp_path), ("runtime.agent_concurrency", 2)])
     for node in (b, c):
         node.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a], slow_work=["b", "c"])
-    ids = [a.send("slow-work", n, routing_strategy="load_balanced")["message_id"] for n in range(60)]
+    ids = send_many(a, 40, routing_strategy="load_balanced")
     eventually(lambda: a.get("/status")["unsettled_by_node"].get("b", 0) >= 10, every=0.01)
     b.stop()
     all_answered(a, ids)
-    assert performatives(a, ids) == {"inform": 60}
+    assert performatives(a, ids) == {"inform": 40}
 
 
 def test_a_sender_that_is_killed_with_a_full_outbox_loses_nothing(cluster, tmp_path):
@@ -193,8 +200,7 @@ def test_a_sender_that_is_killed_with_a_full_outbox_loses_nothing(cluster, tmp_p
     b.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a], slow_work=["b"])
     b.pause()
-    with ThreadPoolExecutor(8) as pool:
-        ids = [receipt["message_id"] for receipt in pool.map(lambda n: a.send("slow-work", n), range(300))]
+    ids = send_many(a, 300)
     refused = a.client.post("/messages", json={"capability": "slow-work"})
     assert refused.status_code == 429, "the outbox is full"
     assert refused.json()["code"] == "RESOURCE_LIMIT_EXCEEDED"
@@ -216,8 +222,8 @@ def test_both_ends_killed_in_the_middle_of_the_work_lose_nothing(cluster, tmp_pa
     a, b = cluster.start("a", "b", settings=scripted(tmp_path))
     b.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a], slow_work=["b"])
-    ids = [a.send("slow-work", number)["message_id"] for number in range(40)]
-    eventually(lambda: any(a.message(i)["outcome"] for i in ids), within=20 * LATENCY_S)
+    ids = send_many(a, 40)
+    eventually(lambda: any(a.message(i)["outcome"] for i in ids))
     b.kill()
     a.kill()
     b.start(a, wait=False)
