@@ -148,6 +148,7 @@ class Bus:
             raise_epoch=self._handlers.raise_epoch,
             tell=self._tell,
             owed=self._owed,
+            on_reply=self._outbox.answered,
         )
         self._handlers.use_inbox(self._inbox)
         if links is not None:

@@ -275,6 +275,9 @@ class Handlers:
 
     async def _settle(self, agent: _Agent, entry: Entry, drafts: Sequence[Draft], traceparent: str) -> None:
         letters = self._letters(agent, entry, drafts, traceparent)
+        replies = self._replies(entry, letters)
+        for letter in replies:
+            letter.answers = entry.seq
 
         def insert(connection: apsw.Connection) -> None:
             for letter in letters:
@@ -285,19 +288,19 @@ class Handlers:
             entry,
             Handling.SUCCEEDED,
             together_with=insert if letters else None,
-            replies=self._replies(entry, letters),
+            replies=[letter.message.id for letter in replies],
         ):
             self._counts["handled"] += 1
             self._counts["answers"] += len(letters)
             self._outbox.admit(letters)
 
-    def _replies(self, entry: Entry, letters: Sequence[Letter]) -> list[str]:
+    def _replies(self, entry: Entry, letters: Sequence[Letter]) -> list[Letter]:
         """The answers that go back to the node the message came from, if it is another one."""
         if entry.origin == self._node:
             return []
         back = f"@{entry.origin}"
         return [
-            letter.message.id
+            letter
             for letter in letters
             if letter.ended == OPEN and (letter.message.receiver or "").endswith(back)
         ]

@@ -26,7 +26,7 @@ from node.messaging.mailboxes import Entry
 from node.messaging.outbox import NO_SUCH_AGENT
 from node.messaging.owed import Owed
 from node.messaging.receiver import OUTCOMES, ArrivalAction, Handling, ItemState, arrive, end, reported
-from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, Timing
+from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, TTL_LIMIT_S, Timing
 from node.storage import inbox as table
 from node.storage import outbox as outbox_table
 from node.storage.storage import Storage
@@ -35,6 +35,8 @@ from node.transport.proof import FrameProof
 
 REFUSE_BATCH: Final = 500
 """Held messages refused in one write when an agent goes."""
+OWED_LIMIT: Final = 200_000
+"""Most answers on their way whose requests are taken up at a start; above any capacity of the outbox."""
 STOPPED: Final = "the agent is stopped"
 OVERLOADED: Final = "the inbox is full"
 
@@ -72,6 +74,7 @@ class Inbox:
         raise_epoch: Tells the agent's mailbox of a higher epoch.
         tell: Tells a node (this one included) what was received and how it ended.
         owed: Ends that are told only when the replies have arrived.
+        on_reply: Called with what a reply quotes, and its sender, when it is the first to be stored.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Inbox:
         raise_epoch: Callable[[str, int, int], None],
         tell: Told,
         owed: Owed,
+        on_reply: Callable[[str, str], None],
     ) -> None:
         self._clock = environment.clock
         self._node = node
@@ -100,6 +104,7 @@ class Inbox:
         self._raise_epoch = raise_epoch
         self._tell = tell
         self._owed = owed
+        self._on_reply = on_reply
         self._held = 0
         self._rows = 0
         self._unsure: dict[str, float | None] = {}
@@ -113,6 +118,9 @@ class Inbox:
         held = await self._storage.read(table.held_counts)
         self._held = sum(held.values())
         self._rows = await self._storage.read(table.count)
+        owed = await self._storage.read(lambda connection: table.owed(connection, OWED_LIMIT))
+        for origin, message_id, target, epoch, replies in owed:
+            self._owed.owe(origin, Outcome(DeliveryKey(message_id, target, epoch), "settled"), replies)
 
     # Arrivals
 
@@ -133,20 +141,20 @@ class Inbox:
                 outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
                 continue
             refusal = "" if decoded.kept else self._accepts(item.envelope.target)
-            if not refusal and room <= 0 and not decoded.kept:
+            if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
                 refusal = OVERLOADED
             if refusal:
                 self._counts["refused"] += 1
                 outcomes.append(Outcome(item.key, "refused", refusal))
                 continue
-            room -= 1
+            room -= not decoded.kept
             items.append(decoded)
         encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
         if items:
             await self._storage.write(lambda connection: _store(connection, items, origin, encoded))
         for decoded in items:
             self._after(origin, decoded, outcomes)
-        self._tell(origin, [item.key for item, _ in arrived], outcomes)
+        self._tell(origin, [decoded.item.key for decoded in items], outcomes)
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None) -> _Item:
         message = known or Message.unseal(item.sealed)
@@ -174,7 +182,7 @@ class Inbox:
             in_reply_to=message.in_reply_to,
             hops=envelope.hops,
             received_s=wall,
-            expires_s=wall + envelope.remaining_s,
+            expires_s=wall + min(envelope.remaining_s, TTL_LIMIT_S),
             traceparent=envelope.traceparent,
             sealed=item.sealed,
             ended_s=wall if kept else None,
@@ -187,6 +195,8 @@ class Inbox:
         if action is ArrivalAction.STORE:
             self._counts["received"] += 1
             self._rows += 1
+            if decoded.message.in_reply_to is not None and state is not ItemState.LATE:
+                self._on_reply(decoded.message.in_reply_to, decoded.message.sender)
         elif action is not ArrivalAction.HOLD_AGAIN:
             self._counts["duplicates"] += 1
         if action is ArrivalAction.RAISE_EPOCH:
@@ -224,7 +234,8 @@ class Inbox:
 
     def entry(self, row: table.InboxRow, seq: int, message: Message) -> Entry:
         """A stored message for a mailbox."""
-        deadline = self._clock.now() + row.expires_s - self._clock.wall()
+        life_s = min(row.expires_s - self._clock.wall(), TTL_LIMIT_S)  # the wall clock may have gone back
+        deadline = self._clock.now() + life_s
         return Entry(seq, row.origin, message, row.epoch, row.attempts, row.hops, deadline, row.traceparent)
 
     async def read_held(
@@ -234,9 +245,7 @@ class Inbox:
 
         def query(connection: apsw.Connection) -> tuple[list[table.InboxRow], bool]:
             found: list[table.InboxRow] = []
-            for row in table.held(connection, target):
-                if known(row.seq):
-                    continue
+            for row in table.held(connection, target, known):
                 if len(found) >= room:
                     return found, False
                 found.append(row)

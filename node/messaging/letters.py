@@ -37,6 +37,7 @@ class Route:
         reason: Why it ended as it did.
         counted: Whether it takes a place in its lane's window.
         waits: Whether it stands in its lane's line.
+        answered: Whether a reply of its provider is here: then it has been handled there.
     """
 
     letter: Letter
@@ -54,6 +55,7 @@ class Route:
     reason: str = ""
     counted: bool = False
     waits: bool = False
+    answered: bool = False
 
     @property
     def active(self) -> bool:
@@ -106,6 +108,7 @@ class Letter:
         excluded: Providers that refused it, until when.
         ended: How it ended, or ``open``.
         reason: Why it ended as it did.
+        answers: The inbox row that it goes back for, or None.
     """
 
     seq: int
@@ -124,6 +127,7 @@ class Letter:
     excluded: dict[Target, float] = field(default_factory=dict)
     ended: str = OPEN
     reason: str = ""
+    answers: int | None = None
 
     @property
     def broadcast(self) -> bool:
@@ -168,6 +172,7 @@ class Letter:
             sealed=self.sealed,
             ended_s=ended_s,
             reason=self.reason,
+            answers=self.answers,
         )
 
 

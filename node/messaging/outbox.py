@@ -129,6 +129,7 @@ class Outbox:
         self._next_seq = 1
         self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._lost_nodes: dict[str, str] = {}
+        self._unwritten: list[_Changes] = []
         self._registry_changed = False
         self._attention = trio.Event()
         self._counts = dict.fromkeys(
@@ -190,7 +191,7 @@ class Outbox:
 
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
-        nodes: dict[str, None] = {}
+        nodes: dict[str, bool] = {}
         if not self._open:
             self._attention.set()  # time matters again
         for letter in letters:
@@ -202,9 +203,11 @@ class Outbox:
             for route in letter.active_routes():
                 route.decision = None
                 self.lanes.queue(route)
-                nodes[route.target[1]] = None
-        for node in nodes:
+                nodes[route.target[1]] = nodes.get(route.target[1], False) or letter.address is None
+        for node, movable in nodes.items():
             self.lanes.pump(node)
+            if movable and not self._placement.reaches(node):  # it died while the messages were being written
+                self.node_lost(node, "died")
 
     # What peers say
 
@@ -264,6 +267,14 @@ class Outbox:
                     needed = True
         return needed
 
+    def answered(self, quoted: str, responder: str) -> None:
+        """The first reply to a message is on disk here: its provider has handled it, whatever happens now."""
+        letter = self._open.get(quoted)
+        agent, _, node = responder.rpartition("@")
+        route = None if letter is None else letter.routes.get((agent, node))
+        if route is not None:
+            route.answered = True
+
     def node_lost(self, node: str, how: str) -> None:
         """``node`` died or left: its work goes to others at the next round."""
         self._lost_nodes[node] = how
@@ -290,7 +301,8 @@ class Outbox:
                 row.hops,
                 row.accepted_s,
                 row.expires_s,
-                now + row.expires_s - wall,
+                now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
+                answers=row.answers,
             )
             for stored in route_rows:
                 route = Route(
@@ -298,6 +310,7 @@ class Outbox:
                     RouteState(stored.state), stored.attempts, 0, 0.0, stored.sent_s, stored.received_s,
                     stored.ended_s, stored.reason,
                 )  # fmt: skip
+                route.answered = row.answered_by == "@".join(route.target)
                 letter.routes[route.target] = route
                 letter.epoch = max(letter.epoch, route.epoch)
                 if route.active:
@@ -317,6 +330,9 @@ class Outbox:
             with self._clock.move_on_after(pause_s):
                 await self._attention.wait()
             self._attention = trio.Event()
+            unwritten, self._unwritten = self._unwritten, []
+            for left in unwritten:
+                await self._commit(left)
             changes = _Changes()
             lost, self._lost_nodes = self._lost_nodes, {}
             for node, how in lost.items():
@@ -379,6 +395,9 @@ class Outbox:
                 continue
             if later is not letter and not same.active:
                 continue
+            if same.answered:  # nobody waits for the answer of another
+                self._settled_by_its_reply(same, changes)
+                continue
             self._step(same, RouteEvent.MOVE)
             same.reason = same.reason or how
             self.lanes.release(same)
@@ -395,7 +414,9 @@ class Outbox:
             for route in [r for r in letter.active_routes() if r.target[1] == node]:
                 if letter.ended != OPEN or letter.address is not None:
                     continue  # an addressed agent may come back with its node
-                if letter.broadcast:
+                if route.answered:
+                    self._settled_by_its_reply(route, changes)
+                elif letter.broadcast:
                     self._fail_broadcast_route(route, f"its node {how}", changes)
                 else:
                     self._move(route, f"its node {how}", changes)
@@ -408,6 +429,9 @@ class Outbox:
             self._late(peer, state, changes)
             return
         event = _EVENTS[state.state]
+        if event is RouteEvent.UNKNOWN and route.active and route.answered:
+            self._settled_by_its_reply(route, changes)  # the peer has come back with an older disk
+            return
         if event is RouteEvent.REFUSED and state.key.epoch < route.epoch:
             return  # about an earlier visit; the present one has its own answer
         action = self._step(route, event)
@@ -428,6 +452,14 @@ class Outbox:
             self._refused(route, changes)
         else:
             self._see_whether_ended(letter, route, changes)
+
+    def _settled_by_its_reply(self, route: Route, changes: _Changes) -> None:
+        """Reply and settled mark were written together, so the mark that was not heard is there."""
+        self._step(route, RouteEvent.SETTLED)
+        route.ended_s = self._clock.wall()
+        self.lanes.release(route)
+        changes.save(route)
+        self._see_whether_ended(route.letter, route, changes)
 
     def _refused(self, route: Route, changes: _Changes) -> None:
         letter, reason, now = route.letter, route.reason or "refused", self._clock.now()
@@ -540,11 +572,19 @@ class Outbox:
     # Making it so
 
     async def _commit(self, changes: _Changes) -> None:
-        """Write what was decided, then act upon it."""
+        """Write what was decided, then act upon it.
+
+        Who is cancelled before the write (its link has ended) leaves it to :meth:`run`.
+        """
         if changes:
             lost = [letter for letter in changes.ended if letter.ended != "settled"]
             told = [self._tell(letter) for letter in lost if dead_letters.sender_is_told(letter.message)]
-            await durably(self._storage, self._clock, self._job(changes, lost, told))
+            try:
+                await durably(self._storage, self._clock, self._job(changes, lost, told))
+            except trio.Cancelled:  # nothing was written: a write that has begun is not cancelled
+                self._unwritten.append(changes)
+                self._attention.set()
+                raise
             for route in changes.routes.values():
                 route.decision = None
             for letter in changes.ended:

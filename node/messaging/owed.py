@@ -5,7 +5,7 @@ good, the origin would have forgotten a request whose reply lies on a disk that 
 mark of a message that was answered is told when the origin has the replies on disk, or when they have ended
 otherwise; until then the message counts as held, and is given to another provider if this node dies.
 
-What is owed is not stored: after a restart marks are told at once, while the replies are sent again.
+What is owed is known again after a restart: the outbox's row of a reply names the inbox's row it answers.
 """
 
 from __future__ import annotations

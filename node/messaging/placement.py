@@ -78,7 +78,11 @@ class Placement:
             found = list(self._registry.instances(letter.message.receiver or ""))
         else:
             found = list(self._registry.providers(capability))
-        return [p for p in found if p.node == self._node or self._membership.is_alive(p.node)]
+        return [p for p in found if self.reaches(p.node)]
+
+    def reaches(self, node: str) -> bool:
+        """Whether a node is there now."""
+        return node == self._node or self._membership.is_alive(node)
 
     def is_hopeful(self, letter: Letter) -> bool:
         """Whether somebody who offers what a message wants is there, or may come back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -144,14 +144,34 @@ def count_attempt(connection: apsw.Connection, seq: int) -> None:
     connection.execute("UPDATE inbox SET attempts = attempts + 1 WHERE seq = ?", (seq,))
 
 
-def held(connection: apsw.Connection, target: str) -> Iterator[InboxRow]:
-    """The held messages of a target, oldest first; the caller stops when it has enough."""
-    for row in each(
-        connection,
-        f"SELECT {_COLUMNS} FROM inbox WHERE target = ? AND ended_s IS NULL ORDER BY seq",  # noqa: S608
-        (target,),
+def held(
+    connection: apsw.Connection, target: str, known: Callable[[int], bool] = lambda seq: False
+) -> Iterator[InboxRow]:
+    """The held messages of a target, oldest first, without those ``known`` by their seq.
+
+    The caller stops when it has enough. What is known costs an entry of the index, not a row.
+    """
+    for (seq,) in each(
+        connection, "SELECT seq FROM inbox WHERE target = ? AND ended_s IS NULL ORDER BY seq", (target,)
     ):
-        yield InboxRow(*row)
+        if not known(seq):
+            query = f"SELECT {_COLUMNS} FROM inbox WHERE seq = ?"  # noqa: S608
+            yield InboxRow(*rows(connection, query, (seq,))[0])
+
+
+def owed(connection: apsw.Connection, limit: int) -> list[tuple[str, str, str, int, list[str]]]:
+    """Settled messages that have open answers in the outbox: their key, epoch, and the answers' ids."""
+    found = rows(
+        connection,
+        "SELECT i.seq, i.origin, i.message_id, i.target, i.epoch, o.message_id FROM outbox o"
+        " JOIN inbox i ON i.seq = o.answers WHERE o.ended_s IS NULL AND i.state = 'settled'"
+        " ORDER BY i.seq, o.seq LIMIT ?",
+        (limit,),
+    )
+    by_seq: dict[int, tuple[str, str, str, int, list[str]]] = {}
+    for seq, origin, message_id, target, epoch, answer in found:
+        by_seq.setdefault(seq, (origin, message_id, target, epoch, []))[4].append(answer)
+    return list(by_seq.values())
 
 
 def held_counts(connection: apsw.Connection) -> dict[str, int]:

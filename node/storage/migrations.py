@@ -117,7 +117,12 @@ CREATE TABLE agents (
 CREATE TABLE snapshots (key TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
-STEPS: Final = (_FIRST,)
+_ANSWERS: Final = """
+-- The inbox row whose handling caused a message of the outbox: its end is told when these have arrived.
+ALTER TABLE outbox ADD COLUMN answers INTEGER;
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS)
 """Every step there has ever been, oldest first."""
 
 

@@ -16,7 +16,7 @@ RETENTION_BATCH: Final = 1_000
 
 _COLUMNS: Final = (
     "seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s, expires_s, hops, "
-    "traceparent, sealed, ended_s, answered_by, reason"
+    "traceparent, sealed, ended_s, answered_by, reason, answers"
 )
 _ROUTE_COLUMNS: Final = (
     "seq, agent, node, epoch, state, attempts, routed_s, sent_s, received_s, ended_s, reason, decision"
@@ -42,6 +42,7 @@ class OutboxRow:
         ended_s: Unix seconds of the end, or None while it is open.
         answered_by: Who replied first, or None.
         reason: Why it ended as it did.
+        answers: The inbox row (its seq) that it goes back for, or None.
     """
 
     seq: int
@@ -58,6 +59,7 @@ class OutboxRow:
     ended_s: float | None = None
     answered_by: str | None = None
     reason: str = ""
+    answers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def insert(connection: apsw.Connection, row: OutboxRow) -> None:
     """Store an accepted message; raises ``apsw.ConstraintError`` when its id is known."""
     connection.execute(
         "INSERT INTO outbox (seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s,"
-        " expires_s, hops, traceparent, sealed, ended_s, reason) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " expires_s, hops, traceparent, sealed, ended_s, reason, answers)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             row.seq,
             row.message_id,
@@ -106,6 +109,7 @@ def insert(connection: apsw.Connection, row: OutboxRow) -> None:
             row.sealed,
             row.ended_s,
             row.reason,
+            row.answers,
         ),
     )
 

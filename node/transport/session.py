@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import trio
 
 from node.environment import Clock
-from node.errors import PeerRejected
+from node.errors import CaxtonError, PeerRejected
 from node.security.permissions import FRAMES, Permission
 from node.transport.frames import (
     FRAME_NAMES,
@@ -227,6 +227,10 @@ class Session:
             self._counters.reject(str(refusal.details.get("reason", "frame")))
             logger.warning("closing the link with %s: %s", self.peer, refusal)
             self.end(refusal.what, farewell=refusal.what)
+        except CaxtonError as error:  # an operating error above, such as a full disk, says it all
+            self._counters.reject("handler")
+            logger.warning("closing the link with %s: %s", self.peer, error)
+            self.end("handling a frame failed here", farewell="handling a frame failed")
         except Exception:
             self._counters.reject("handler")
             logger.exception("closing the link with %s: handling a frame failed", self.peer)

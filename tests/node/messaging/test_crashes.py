@@ -405,8 +405,50 @@ async def test_a_message_waits_for_a_provider_that_may_come_back(tmp_path, autoj
         c.world.lost["b"] = None
         await pause(100)  # far beyond the grace for what nobody has ever offered
         assert (await c["a"].bus.history(message.id)).as_json()["status"] == "waiting"
-        c.world.lost.clear()
         await c.start("b")
+        c.world.lost.clear()
         c["b"].attach("worker", echo("w"))
         await eventually(quiet(c))
         assert await replies_of(c["a"], message) == ("settled", [("worker@b", "settled")])
+
+
+async def test_a_provider_that_dies_while_a_message_is_being_written_does_not_keep_it(
+    tmp_path, autojump_clock
+):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        c["b"].attach("worker", echo("b"), "work", priority=100)
+        c["c"].attach("worker", echo("c"), "work", priority=1)
+        message = c["a"].message(capability="work")
+        write = c["a"].storage.write
+
+        async def slow(job):
+            result = await write(job)
+            if ACCEPT in job.__qualname__:
+                await c.crash("b")
+                c.bury("b")
+                await pause(1)  # membership has told; the message was not there to be moved
+            return result
+
+        c["a"].storage.write = slow
+        await c["a"].bus.accept(message)
+        await eventually(quiet(c), 10)
+        assert await replies_of(c["a"], message) == ("settled", [("worker@c", "settled")])
+
+
+async def test_an_end_that_is_heard_on_a_link_that_is_being_closed_is_written_all_the_same(
+    tmp_path, autojump_clock
+):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        message = c["a"].message(capability="work")
+        await c["a"].bus.accept(message)
+        await pause(1)
+        failed = Outcome(DeliveryKey(message.id, "worker", 0), "failed", "it cannot")
+        with trio.CancelScope() as link:
+            link.cancel()
+            await c["a"].bus.on_settled("b", [failed])
+        assert link.cancelled_caught
+        await pause(1)
+        outcome, replies = await replies_of(c["a"], message)
+        assert (outcome, replies) == ("failed", [("system@a", "settled")])
+        assert [letter.message_id for letter in await c["a"].bus.dead_letters(10)] == [message.id]
