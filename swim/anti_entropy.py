@@ -143,19 +143,23 @@ class AntiEntropy:
 
     def push(self, digests: Iterable[bytes], max_frames: int = MAX_REPLY_FRAMES) -> list[bytes]:
         """Return frames with the units of the digests, those that are held, in order."""
+        found = [unit for digest in digests if (unit := self._fetch(digest)) is not None]
+        return self.push_all(found, self.max_frame_bytes, max_frames)
+
+    def push_all(
+        self, units: Iterable[bytes], frame_bytes: int, max_frames: int | None = None
+    ) -> list[bytes]:
+        """Return frames with units, each of which fits into one, in order; the first so many frames."""
         frames: list[bytes] = []
         batch: list[bytes] = []
-        room = self.max_frame_bytes - FRAME_OVERHEAD_BYTES
-        for digest in digests:
-            unit = self._fetch(digest)
-            if unit is None:
-                continue
-            if len(unit) + UNIT_HEADER_BYTES > room:
-                if len(frames) + 1 == max_frames:
-                    break
+        room = frame_bytes - FRAME_OVERHEAD_BYTES
+        for unit in units:
+            if batch and len(unit) + UNIT_HEADER_BYTES > room:
                 frames.append(self._frame(PUSH, batch))
                 batch = []
-                room = self.max_frame_bytes - FRAME_OVERHEAD_BYTES
+                room = frame_bytes - FRAME_OVERHEAD_BYTES
+                if len(frames) == max_frames:
+                    break
             batch.append(unit)
             room -= len(unit) + UNIT_HEADER_BYTES
         if batch:

@@ -6,6 +6,7 @@ between serving rumours first and serving the map first, and whoever is first ma
 so each gets at least every second packet whatever the other has waiting.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -17,6 +18,12 @@ FRAME_HEADER_BYTES: Final = 8
 """What a map frame costs beyond its bytes: array, code and length."""
 MIN_MAP_BYTES: Final = 64
 """With less room than this the map is not asked."""
+MIN_RUMOUR_BYTES: Final = 24
+"""No rumour is shorter: a boot alone takes 18 bytes."""
+MAX_BURST_RUMOURS: Final = 1_024
+"""Rumours sent to one member at once."""
+MAX_SKIPPED: Final = 32
+"""Rumours too long for the room that are passed over before the search ends."""
 
 
 class Replicated(Protocol):
@@ -33,6 +40,9 @@ class Replicated(Protocol):
 
     def broadcasts(self, limit_bytes: int, members: int) -> list[bytes]:
         """Return frames to send to somebody now, each counted as one transmission."""
+
+    def queued(self) -> int:
+        """Return how many units wait for `broadcasts`."""
 
     def bulk_digest(self) -> bytes:
         """Return what is held, in short, for a push-pull."""
@@ -75,6 +85,10 @@ class NothingReplicated:
         """Send nothing."""
         return []
 
+    def queued(self) -> int:
+        """Return that nothing waits."""
+        return 0
+
     def bulk_digest(self) -> bytes:
         """Return the digest of nothing."""
         return b""
@@ -104,12 +118,17 @@ class NothingReplicated:
 @dataclass(slots=True)
 class _Rumour:
     encoded: bytes
-    order: int
     sent: int = 0
+
+
+Subject = tuple[str, str]
+"""(whom a rumour is about, author): the author only of a suspicion, because each one counts."""
 
 
 class RumourQueue:
     """Statements on their way to everybody.
+
+    They are kept by how often they were sent, so that a packet is filled without looking at all that wait.
 
     Args:
         max_rumours: most that wait; the most-sent one leaves, and is counted.
@@ -117,8 +136,9 @@ class RumourQueue:
 
     def __init__(self, max_rumours: int) -> None:
         self._max_rumours = max_rumours
-        self._rumours: dict[tuple[str, str], _Rumour] = {}
-        self._order = 0
+        self._rumours: dict[Subject, _Rumour] = {}
+        self._by_sent: list[OrderedDict[Subject, _Rumour]] = [OrderedDict()]
+        self._about: dict[str, dict[Subject, None]] = {}
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -129,43 +149,70 @@ class RumourQueue:
 
         Suspicions of one member by several authors wait side by side, because each one counts.
         """
+        subject = statement.name
         author = statement.author if isinstance(statement, Suspect) else ""
-        if not author:
-            for key in [key for key in self._rumours if key[0] == statement.name]:
-                del self._rumours[key]
-        self._order += 1
-        self._rumours[statement.name, author] = _Rumour(encode_message(statement), self._order)
+        for key in [(subject, author)] if author else list(self._about.get(subject, ())):
+            self._discard(key)
+        rumour = _Rumour(encode_message(statement))
+        self._rumours[subject, author] = self._by_sent[0][subject, author] = rumour
+        self._about.setdefault(subject, {})[subject, author] = None
         if len(self._rumours) > self._max_rumours:
-            worst = max(self._rumours, key=lambda key: self._rumours[key].sent)
-            del self._rumours[worst]
+            self._discard(next(iter(next(queue for queue in reversed(self._by_sent) if queue))))
             self._dropped += 1
 
     def has(self, subject: str) -> bool:
         """Say whether news about a member waits."""
-        return any(name == subject for name, _ in self._rumours)
+        return subject in self._about
 
     def take(self, limit_bytes: int, limit_count: int, transmissions: int) -> list[bytes]:
-        """Return rumours that fit, fewest-sent and then newest first, counting them as sent.
+        """Return rumours that fit, fewest-sent first, counting them as sent.
+
+        Among those never sent the newest goes first, among others the one that has waited longest.
 
         Args:
             limit_bytes: room in the packet.
             limit_count: most rumours to return.
             transmissions: a rumour sent this often is dropped.
         """
-        taken: list[bytes] = []
-        room = limit_bytes
-        ranked = sorted(self._rumours.items(), key=lambda item: (item[1].sent, -item[1].order))
-        for key, rumour in ranked:
-            if len(taken) >= limit_count:
-                break
-            if len(rumour.encoded) > room:
+        taken: list[Subject] = []
+        room, skipped = limit_bytes, 0
+        for sent, queue in enumerate(self._by_sent):
+            for key in queue if sent else reversed(queue):
+                if len(taken) >= limit_count or skipped >= MAX_SKIPPED or room < MIN_RUMOUR_BYTES:
+                    return self._sent(taken, transmissions)
+                size = len(queue[key].encoded)
+                if size <= room:
+                    room -= size
+                    taken.append(key)
+                else:
+                    skipped += 1
+        return self._sent(taken, transmissions)
+
+    def _sent(self, keys: list[Subject], transmissions: int) -> list[bytes]:
+        """Count rumours as sent once more; return them encoded."""
+        encoded = []
+        for key in keys:
+            rumour = self._rumours[key]
+            encoded.append(rumour.encoded)
+            if rumour.sent + 1 >= transmissions:
+                self._discard(key)
                 continue
-            room -= len(rumour.encoded)
-            taken.append(rumour.encoded)
+            del self._by_sent[rumour.sent][key]
             rumour.sent += 1
-            if rumour.sent >= transmissions:
-                del self._rumours[key]
-        return taken
+            if rumour.sent == len(self._by_sent):
+                self._by_sent.append(OrderedDict())
+            self._by_sent[rumour.sent][key] = rumour
+        return encoded
+
+    def _discard(self, key: Subject) -> None:
+        rumour = self._rumours.pop(key, None)
+        if rumour is None:
+            return
+        del self._by_sent[rumour.sent][key]
+        about = self._about[key[0]]
+        del about[key]
+        if not about:
+            del self._about[key[0]]
 
     def statistics(self) -> dict[str, int]:
         """Count what waits and what was pushed out."""
@@ -209,6 +256,25 @@ class Piggyback:
                 more = [rumour for rumour in more if rumour not in already]
             taken += more
             room -= sum(map(len, more))
+        return taken
+
+    def burst(self, room: int, *, members: int, transmissions: int) -> list[bytes]:
+        """Return encoded messages for several packets, no rumour and no unit twice.
+
+        While both wait, rumours and units get half of the room each, and what one leaves the other takes.
+
+        Args:
+            room: bytes in all packets together.
+            members: size of the cluster, for the map's retransmissions.
+            transmissions: how often a rumour is sent.
+        """
+        share = room // 2 if self._replicated.queued() else room
+        taken = self._rumours.take(share, MAX_BURST_RUMOURS, transmissions)
+        room -= sum(map(len, taken))
+        if self._replicated.queued():
+            per_frame = self._max_map_frame_bytes + FRAME_HEADER_BYTES
+            frames = self._replicated.broadcasts(room // per_frame * self._max_map_frame_bytes, members)
+            taken += [encode_message(MapFrame(frame)) for frame in frames]
         return taken
 
     def _map_frames(self, room: int, members: int) -> list[bytes]:

@@ -42,6 +42,7 @@ class SwimConfig:
         gossip_interval_s: how often waiting rumours and map units are sent on. Silent when
             nothing waits.
         gossip_nodes: how many random members each gossip tick reaches.
+        gossip_packets: most packets to each of them in one tick, when much waits.
         gossip_to_dead_s: how long a dead member is still told news, so that it can refute.
         retransmit_mult: each rumour is sent this many times log10 of the cluster's size. Below 3
             rumours get lost; above 6 it is only traffic.
@@ -64,9 +65,9 @@ class SwimConfig:
         max_remembered_addresses: most addresses of reaped members kept for reconnection.
         max_seeds: most seeds taken by `join`.
         max_clock_lead_s: an Alive whose process started this far in our future is refused.
-        duplicate_grace_s: a higher boot of our own name seen this soon after our start is taken
-            for a leftover of our past life (the clock went back) and outbid; later it is a
-            second live process with our name.
+        duplicate_grace_s: a higher boot of our own name seen this soon after we first heard a peer
+            is taken for a leftover of our past life (the clock went back) and outbid; later it is
+            a second live process with our name, unless it is said to listen where we do.
     """
 
     label: str = "caxton"
@@ -80,6 +81,7 @@ class SwimConfig:
     lag_warning_s: float = 0.25
     gossip_interval_s: float = 0.2
     gossip_nodes: int = 3
+    gossip_packets: int = 8
     gossip_to_dead_s: float = 30.0
     retransmit_mult: float = 4.0
     push_pull_interval_s: float = 30.0
@@ -117,7 +119,7 @@ class SwimConfig:
             (0 < self.join_retry_initial_s <= self.join_retry_max_s, "join_retry_initial_s exceeds the max"),
             (min(self.gossip_interval_s, self.push_pull_interval_s, self.reconnect_interval_s,
                  self.reap_after_s, self.stream_timeout_s) > 0, "intervals must be positive"),
-            (min(self.gossip_nodes, self.max_streams, self.max_members,
+            (min(self.gossip_nodes, self.gossip_packets, self.max_streams, self.max_members,
                  self.max_rumours, self.max_seeds) >= 1, "counts and caps must be at least 1"),
             (0 <= self.max_meta_bytes <= 512, "max_meta_bytes must be 0 to 512"),
             (64 <= self.max_map_frame_bytes <= 1_150, "max_map_frame_bytes must be 64 to 1150"),

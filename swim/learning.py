@@ -92,8 +92,15 @@ class Learning:
         else:
             self._learn_accusation(statement, now)
 
-    def learn_snapshot(self, snapshot: Snapshot, sender: str, now: float) -> None:
-        """Take what a peer told of one member in a push-pull."""
+    def learn_snapshot(self, snapshot: Snapshot, sender: str, now: float, *, spread: bool) -> None:
+        """Take what a peer told of one member in a push-pull.
+
+        Args:
+            snapshot: what it told.
+            sender: the peer.
+            now: the time.
+            spread: whether to tell others of members that are news here.
+        """
         alive, verdict = snapshot.alive, snapshot.verdict
         if verdict is not None and verdict.name != alive.name:
             self._counts["dropped_bad_snapshot"] += 1
@@ -102,7 +109,10 @@ class Learning:
         if stranger and isinstance(verdict, (Dead, Left)):
             self._learn_gone(alive, verdict, snapshot.age_s, now)
             return
-        self.learn(alive, now)
+        if alive.name == self._owner.name:
+            self._owner.about_self(alive, now)
+        else:
+            self._learn_alive(alive, now, spread=spread)
         if isinstance(verdict, (Suspect, Dead)):
             verdict = Suspect(verdict.name, verdict.boot, verdict.incarnation, sender)
         if verdict is not None:
@@ -151,7 +161,7 @@ class Learning:
         """Return when the next suspicion ends."""
         return min((s.deadline for s in self._suspicions.values()), default=None)
 
-    def _learn_alive(self, alive: Alive, now: float) -> None:
+    def _learn_alive(self, alive: Alive, now: float, *, spread: bool = True) -> None:
         record = self._table.get(alive.name)
         if record is not None and not record.accepts(alive):
             return
@@ -161,7 +171,8 @@ class Learning:
         public_key = self.verify(alive, now)
         if public_key is None:
             return
-        self._rumours.add(alive)
+        if spread:
+            self._rumours.add(alive)
         if record is None:
             record = Record(alive, public_key, State.ALIVE, None, now, now)
             self._table.insert(record)
@@ -169,7 +180,7 @@ class Learning:
             self._events.append(MemberJoined(record.view()))
             return
         before, said_before = record.state, record.alive
-        record.apply(alive, now)
+        self._table.apply(record, alive, now)
         record.public_key = public_key
         self._suspicions.pop(alive.name, None)
         restarted = alive.boot != said_before.boot
@@ -203,7 +214,7 @@ class Learning:
             return
         if not record.accepts(accusation):
             return
-        record.apply(accusation, now)
+        self._table.apply(record, accusation, now)
         self._rumours.add(accusation)
         if isinstance(accusation, Suspect):
             self._suspicions[accusation.name] = self._suspicion(author, now)
@@ -236,7 +247,7 @@ class Learning:
         if not verify(record.public_key, left.signature, left.signed_bytes()):
             self._refuse("bad_signature")
             return
-        record.apply(left, now)
+        self._table.apply(record, left, now)
         self._suspicions.pop(left.name, None)
         self._ring.discard(left.name)
         self._rumours.add(left)

@@ -19,6 +19,7 @@ merging is idempotent, and what is held never goes back.
 
 import random
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -160,6 +161,10 @@ class MemberTable:
 
     def __init__(self, *, max_members: int, max_remembered: int) -> None:
         self._records: dict[str, Record] = {}
+        self._up: dict[str, Record] = {}  # with `_down`, all of `_records` by whether it is up
+        self._down: dict[str, Record] = {}
+        self._drawn_from: list[Record] | None = None  # `_up` as a list, until it changes
+        self._first_change: float | None = None  # the earliest `changed_at` of `_down`
         self._remembered: OrderedDict[str, Address] = OrderedDict()
         self._max_members = max_members
         self._max_remembered = max_remembered
@@ -182,12 +187,23 @@ class MemberTable:
 
     def up(self) -> list[Record]:
         """Return the records of members that are alive or only doubted."""
-        return [record for record in self._records.values() if record.is_up]
+        return list(self._up.values())
+
+    @property
+    def up_count(self) -> int:
+        """How many members are alive or only doubted."""
+        return len(self._up)
 
     def insert(self, record: Record) -> None:
         """Add the record of a new name."""
         self._records[record.alive.name] = record
         self._remembered.pop(record.alive.name, None)
+        self._sort(record)
+
+    def apply(self, record: Record, statement: Statement, now: float) -> None:
+        """Change a record of this table by a statement that it accepts and that has been verified."""
+        record.apply(statement, now)
+        self._sort(record)
 
     def choose(
         self, rng: random.Random, count: int, *, exclude: str = "", dead_since: float | None = None
@@ -200,37 +216,55 @@ class MemberTable:
             exclude: a name that is not drawn.
             dead_since: if given, members that died after this time may be drawn too.
         """
-        candidates = [
-            record
-            for name, record in self._records.items()
-            if name != exclude
-            and (
-                record.is_up
-                or (dead_since is not None and record.state is State.DEAD and record.changed_at >= dead_since)
-            )
-        ]
-        return rng.sample(candidates, min(count, len(candidates)))
+        if self._drawn_from is None:
+            self._drawn_from = list(self._up.values())
+        candidates = self._drawn_from
+        if dead_since is not None and self._down:
+            recent = [r for r in self._down.values() if r.state is State.DEAD and r.changed_at >= dead_since]
+            candidates = [*candidates, *recent]
+        wanted = count + 1 if exclude in self._up else count
+        drawn = rng.sample(candidates, min(wanted, len(candidates)))
+        return [record for record in drawn if record.alive.name != exclude][:count]
 
     def reap(self, now: float, after_s: float) -> list[Record]:
         """Drop members that have been dead or gone for so long; remember the dead's address."""
-        reaped = [r for r in self._records.values() if not r.is_up and r.changed_at + after_s <= now]
+        due = self.next_reap(after_s)
+        if due is None or due > now:
+            return []
+        reaped = [r for r in self._down.values() if r.changed_at + after_s <= now]
+        self._first_change = None
         for record in reaped:
-            del self._records[record.alive.name]
+            del self._records[record.alive.name], self._down[record.alive.name]
             if record.state is State.DEAD:
-                self._remembered[record.alive.name] = record.alive.address
+                self.remember([(record.alive.name, record.alive.address)])
+        return reaped
+
+    def remember(self, book: Sequence[tuple[str, Address]]) -> None:
+        """Keep addresses of members that are not in the table, for reconnection."""
+        for name, address in book:
+            if name not in self._records:
+                self._remembered[name] = address
                 if len(self._remembered) > self._max_remembered:
                     self._remembered.popitem(last=False)
-        return reaped
+
+    def address_book(self) -> list[tuple[str, Address]]:
+        """Return name and address of everybody that has not said goodbye, reaped members included."""
+        known = [(n, r.alive.address) for n, r in self._records.items() if r.state is not State.LEFT]
+        return [*known, *self._remembered.items()]
 
     def lost_addresses(self) -> list[Address]:
         """Return where dead members and reaped ones were last reached, each once."""
-        dead = [r.alive.address for r in self._records.values() if r.state is State.DEAD]
+        dead = [r.alive.address for r in self._down.values() if r.state is State.DEAD]
         return list(dict.fromkeys([*dead, *self._remembered.values()]))
 
     def next_reap(self, after_s: float) -> float | None:
         """Return when `reap` next has something to drop."""
         # The same sum as in `reap`: a rounding difference would fire a timer that does nothing.
-        return min((r.changed_at + after_s for r in self._records.values() if not r.is_up), default=None)
+        if not self._down:
+            return None
+        if self._first_change is None:
+            self._first_change = min(r.changed_at for r in self._down.values())
+        return self._first_change + after_s
 
     def statistics(self) -> dict[str, int]:
         """Count members by state, and remembered addresses."""
@@ -238,3 +272,11 @@ class MemberTable:
         for record in self._records.values():
             counts[f"members_{record.state.name.lower()}"] += 1
         return {**counts, "remembered_addresses": len(self._remembered)}
+
+    def _sort(self, record: Record) -> None:
+        name = record.alive.name
+        there, elsewhere = (self._up, self._down) if record.is_up else (self._down, self._up)
+        if elsewhere.pop(name, None) is not None or name not in there:
+            self._drawn_from = None
+        there[name] = record
+        self._first_change = None

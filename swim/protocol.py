@@ -16,28 +16,19 @@ replicated map need. After every input the driver drains `effects()` and `events
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
-from swim.broadcast import Piggyback, Replicated, RumourQueue
-from swim.codec import ENVELOPE_BYTES, IN_DATAGRAM, decode_packet, encode_message, join_packet
+from swim.broadcast import Replicated, RumourQueue
+from swim.codec import IN_DATAGRAM, decode_packet, encode_message
 from swim.config import MAX_PACKET_BYTES, SwimConfig
-from swim.events import (
-    DuplicateName,
-    Effect,
-    Event,
-    Joined,
-    MemberReaped,
-    SendDatagram,
-)
+from swim.events import Effect, Event, Joined, MemberReaped
 from swim.health import Health
 from swim.identity import Authority, Identity
-from swim.keyring import MAX_OVERHEAD_BYTES, Channel, Envelope, Keyring, PlainEnvelope
+from swim.keyring import Channel, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
 from swim.members import Member, MemberTable, Record
 from swim.messages import (
     BOOT_ID_BYTES,
-    MAX_INCARNATION,
     Ack,
     Address,
     Alive,
@@ -54,16 +45,17 @@ from swim.messages import (
     Statement,
     Suspect,
 )
+from swim.outgoing import Outgoing
+from swim.own_word import OwnWord
 from swim.probe import Prober
 from swim.seeds import Seeds
 from swim.sync import Sync, SyncStreams
 
-BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - ENVELOPE_BYTES
-"""Room for messages in one datagram."""
-MAX_REBASES: Final = 3
-"""How often a leftover of a past life is outbid before it is taken for a live duplicate."""
 MAX_GOODBYES: Final = 64
 """Members told directly that we leave; the others hear it by rumour."""
+FIRST_PUSH_PULL_S: Final = 1.0
+"""Pause between joining and the next push-pull; it doubles up to `push_pull_interval_s`. Whoever joins
+together with many others learns there what it was told too early to know."""
 
 
 class Swim:
@@ -109,12 +101,8 @@ class Swim:
         if gossip_keys:
             self.keyring = Keyring(gossip_keys, label=config.label, entropy=entropy)
         self._envelope: Envelope = self.keyring or PlainEnvelope(config.label)
-        self._identity = identity
         self._replicated = replicated
         self._rng = rng
-        self._own = Alive(
-            identity.name, *address, Boot(0, entropy(BOOT_ID_BYTES)), 0, meta, identity.credential
-        )
         self._effects: list[Effect] = []
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
@@ -122,8 +110,27 @@ class Swim:
             max_members=config.max_members, max_remembered=config.max_remembered_addresses
         )
         self._rumours = RumourQueue(config.max_rumours)
-        self._piggyback = Piggyback(self._rumours, replicated, config.max_map_frame_bytes)
         self._health = Health(config.health_max, config.lag_warning_s)
+        self._own = OwnWord(
+            config,
+            identity,
+            Alive(name=identity.name, host=address[0], port=address[1], meta=meta, incarnation=0,
+                  boot=Boot(0, entropy(BOOT_ID_BYTES)), credential=identity.credential),
+            rumours=self._rumours,
+            health=self._health,
+            events=self._events,
+            counts=self._counts,
+        )  # fmt: skip
+        self._outgoing = Outgoing(
+            config,
+            identity.name,
+            self._envelope,
+            rumours=self._rumours,
+            replicated=replicated,
+            table=self._table,
+            effects=self._effects,
+            counts=self._counts,
+        )
         self._seeds = Seeds(config, rng)
         self._prober = Prober(config, rng, self._table, self._health, self)
         self._learning = Learning(
@@ -139,12 +146,9 @@ class Swim:
         self._streams = SyncStreams(
             config, self, self._envelope, replicated=replicated, effects=self._effects, counts=self._counts
         )
-        self._started_at: float | None = None
         self._gossip_at = self._push_pull_at = self._reconnect_at = self._meet_after = 0.0
+        self._push_pull_pause_s = config.push_pull_interval_s
         self._leave_until: float | None = None
-        self._goodbye: Left | None = None
-        self._rebases = 0
-        self._superseded = False
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -155,12 +159,9 @@ class Swim:
             now: the time.
             address: where others reach this member, if it was not known before.
         """
-        if self._started_at is not None:
+        if self._own.is_spoken:
             raise RuntimeError("a Swim starts once; build a new one for a new life")
-        self._started_at = now
-        host, port = address or self._own.address
-        boot = Boot(max(0, int((now + self.wall_offset) * 1000)), self._own.boot.id)
-        self._speak(replace(self._own, host=host, port=port, boot=boot))
+        self._own.start(now + self.wall_offset, address or self.address)
         self._prober.start(now)
         self._gossip_at = now + self.config.gossip_interval_s * self._rng.uniform(0.5, 1)
         self._push_pull_at = now + self.config.push_pull_interval_s * self._rng.uniform(0.5, 1)
@@ -180,10 +181,7 @@ class Swim:
         """Say goodbye; `has_left` turns true after the configured linger."""
         if not self._is_running() or self._leave_until is not None:
             return
-        goodbye = Left(self.name, self._own.boot, self._own.incarnation)
-        goodbye = replace(goodbye, signature=self._identity.sign(goodbye.signed_bytes()))
-        self._goodbye = goodbye
-        self._rumours.add(goodbye)
+        goodbye = self._own.leave()
         self._seeds.answered()
         self._prober.stop()
         listeners = self._table.choose(self._rng, MAX_GOODBYES)
@@ -199,13 +197,8 @@ class Swim:
             ValueError: if `meta` is too long.
         """
         self._check_meta(self.config, meta)
-        if meta == self._own.meta:
-            return
-        if self._started_at is None:
-            self._own = replace(self._own, meta=meta)
-            return
-        self._raise_incarnation(self._own.incarnation, meta=meta)
-        self._gossip_at = min(self._gossip_at, now)
+        if self._own.change_meta(meta):
+            self._gossip_at = min(self._gossip_at, now)
 
     # ---- the five verbs ---------------------------------------------------------------------
 
@@ -224,6 +217,8 @@ class Swim:
             self._counts[f"dropped_{error.reason}"] += 1
             return
         self._counts["packets_received"] += 1
+        if packet.sender != self.name:
+            self._own.meet(now)
         record = self._table.get(packet.sender)
         if record is not None:
             record.last_heard = now
@@ -256,7 +251,8 @@ class Swim:
             self._gossip_at = now + self.config.gossip_interval_s
             self._gossip(now)
         if now >= self._push_pull_at:
-            self._push_pull_at = now + self._spread(self.config.push_pull_interval_s)
+            self._push_pull_at = now + self._spread(self._push_pull_pause_s)
+            self._push_pull_pause_s = min(self.config.push_pull_interval_s, 2 * self._push_pull_pause_s)
             for record in self._table.choose(self._rng, 1):
                 self._streams.begin(record.alive.address, now)
         if now >= self._reconnect_at:
@@ -317,12 +313,12 @@ class Swim:
     @property
     def address(self) -> Address:
         """Where others reach this member."""
-        return self._own.address
+        return self._own.alive.address
 
     @property
     def own(self) -> Alive:
         """This member's own latest word."""
-        return self._own
+        return self._own.alive
 
     def members(self) -> list[Member]:
         """Return everybody known except this member, dead and departed ones included."""
@@ -332,6 +328,14 @@ class Swim:
         """Return one member."""
         record = self._table.get(name)
         return None if record is None else record.view()
+
+    def address_book(self) -> list[tuple[str, Address]]:
+        """Return name and address of everybody that has not said goodbye, forgotten members included."""
+        return self._table.address_book()
+
+    def remember(self, book: Sequence[tuple[str, Address]]) -> None:
+        """Take back what `address_book` returned in an earlier life: each is tried until it is met."""
+        self._table.remember([(name, address) for name, address in book if name != self.name])
 
     def statistics(self) -> dict[str, int]:
         """Count everything: members, queues, streams, health, and every drop by its reason."""
@@ -343,7 +347,7 @@ class Swim:
             **self._streams.statistics(),
             **self._prober.statistics(),
             **(self.keyring.statistics() if self.keyring else {}),
-            "incarnation": self._own.incarnation,
+            "incarnation": self.own.incarnation,
             "seeds_pending": len(self._seeds),
         }
 
@@ -351,17 +355,7 @@ class Swim:
 
     def send(self, to: Address, messages: Sequence[Message], record: Record | None = None) -> None:
         """Send messages with what else fits; a doubted or dead receiver is told so (buddy system)."""
-        encoded = [encode_message(message) for message in messages]
-        if record is not None and isinstance(record.verdict, (Suspect, Dead)):
-            encoded.append(encode_message(record.verdict))
-        room = BODY_BYTES - sum(map(len, encoded))
-        if room > 0:
-            members = self.size()
-            transmissions = self.config.retransmissions(members)
-            encoded += self._piggyback.fill(
-                room, members=members, transmissions=transmissions, already=encoded
-            )
-        self._send_encoded(to, encoded)
+        self._outgoing.send(to, messages, record)
 
     def root(self) -> bytes:
         """Return the root of the replicated map."""
@@ -369,7 +363,7 @@ class Swim:
 
     def size(self) -> int:
         """Return how many members are up, this one included."""
-        return len(self._table.up()) + 1
+        return self._table.up_count + 1
 
     def count(self, what: str) -> None:
         """Count something."""
@@ -381,33 +375,21 @@ class Swim:
 
     def about_self(self, statement: Statement, now: float) -> None:
         """Defend this member: refute, outbid a past life, or find out that we are superseded."""
-        if self._started_at is None or self._superseded:
-            return
-        said, held = (statement.boot, statement.incarnation), (self._own.boot, self._own.incarnation)
-        if isinstance(statement, Alive):
-            if said > held and self._learning.verify(statement, now) is not None:
-                self._meet_own_name(statement, now)
-        elif isinstance(statement, (Suspect, Dead)) and self._leave_until is None:
-            if said == held:
-                self._counts["refutations"] += 1
-                self._health.refuted()
-                self._raise_incarnation(statement.incarnation)
-                self._gossip_at = min(self._gossip_at, now)
-            elif said > held:
-                self._counts["dropped_accusation_of_unseen_incarnation"] += 1
-            elif not self._rumours.has(self.name):
-                self._rumours.add(self._own)  # its author has missed our latest word
+        if self._own.hear(statement, now, lambda alive: self._learning.verify(alive, now) is not None):
+            self._gossip_at = min(self._gossip_at, now)
 
     def snapshots(self, now: float, *, only_self: bool = False) -> list[Snapshot]:
         """Return what a push-pull tells: this member, then the others."""
-        own = [Snapshot(self._own, self._goodbye, 0)]
+        own = [Snapshot(self._own.alive, self._own.goodbye, 0)]
         if only_self:
             return own
         return own + [record.snapshot(now) for record in self._table.records()]
 
-    def learn_snapshot(self, snapshot: Snapshot, sender: str, now: float) -> None:
+    def learn_snapshot(self, snapshot: Snapshot, sync: Sync, now: float) -> None:
         """Take what a peer told in a push-pull."""
-        self._learning.learn_snapshot(snapshot, sender, now)
+        if sync.peer != self.name:
+            self._own.meet(now)
+        self._learning.learn_snapshot(snapshot, sync.peer, now, spread=not sync.was_alone)
 
     def sync_done(self, sync: Sync, now: float) -> None:
         """A push-pull has succeeded; if it was an attempt to join, that is over."""
@@ -418,6 +400,8 @@ class Swim:
         elif sync.seed is not None and len(self._seeds):
             self._seeds.answered()
             self._events.append(Joined((sync.seed,), self.size()))
+            self._push_pull_pause_s = min(FIRST_PUSH_PULL_S, self.config.push_pull_interval_s)
+            self._push_pull_at = min(self._push_pull_at, now + self._spread(self._push_pull_pause_s))
         record = self._table.get(sync.peer)
         if record is not None:
             record.last_heard = now
@@ -467,37 +451,14 @@ class Swim:
             self._send_frames(record, frames)
 
     def _send_frames(self, record: Record, frames: Sequence[bytes]) -> None:
-        self._send_encoded(record.alive.address, [encode_message(MapFrame(f)) for f in frames])
-
-    def _send_encoded(self, to: Address, encoded: Sequence[bytes]) -> None:
-        """Send encoded messages in as many datagrams as they need."""
-        batch: list[bytes] = []
-        room = BODY_BYTES
-        for message in encoded:
-            if batch and (len(message) > room or len(batch) >= 200):
-                self._send_datagram(to, batch)
-                batch, room = [], BODY_BYTES
-            batch.append(message)
-            room -= len(message)
-        if batch:
-            self._send_datagram(to, batch)
-
-    def _send_datagram(self, to: Address, encoded: Sequence[bytes]) -> None:
-        data = self._envelope.seal(Channel.DATAGRAM, join_packet(self.name, encoded))
-        if len(data) > MAX_PACKET_BYTES:
-            raise RuntimeError(f"a packet of {len(data)} bytes was built: the limits do not add up")
-        self._counts["packets_sent"] += 1
-        self._effects.append(SendDatagram(data, to))
+        self._outgoing.send_encoded(record.alive.address, [encode_message(MapFrame(f)) for f in frames])
 
     def _gossip(self, now: float) -> None:
-        members = self.size()
-        transmissions = self.config.retransmissions(members)
         targets = self._table.choose(
             self._rng, self.config.gossip_nodes, dead_since=now - self.config.gossip_to_dead_s
         )
         for record in targets:
-            encoded = self._piggyback.fill(BODY_BYTES, members=members, transmissions=transmissions)
-            self._send_encoded(record.alive.address, encoded)
+            self._outgoing.gossip(record.alive.address)
 
     def _reconnect(self, now: float) -> None:
         lost = self._table.lost_addresses()
@@ -521,37 +482,8 @@ class Swim:
         if self._leave_until is not None and now >= self._leave_until:
             self.has_left = True
 
-    def _meet_own_name(self, other: Alive, now: float) -> None:
-        """A verified word under our name is ahead of ours: a past life's, or a living double's."""
-        if other.boot == self._own.boot:
-            self._raise_incarnation(other.incarnation)
-            return
-        young = self._started_at is not None and (now - self._started_at <= self.config.duplicate_grace_s)
-        if young and self._rebases < MAX_REBASES:
-            self._rebases += 1
-            self._counts["rebases"] += 1
-            boot = Boot(other.boot.time_ms + 1, self._own.boot.id)
-            self._speak(replace(self._own, boot=boot, incarnation=0))
-            return
-        self._superseded = True
-        self._events.append(DuplicateName(self.name, other.address))
-
-    def _raise_incarnation(self, above: int, *, meta: bytes | None = None) -> None:
-        own = self._own
-        if above >= MAX_INCARNATION:
-            boot = Boot(own.boot.time_ms + 1, own.boot.id)
-            own = replace(own, boot=boot, incarnation=0)
-        else:
-            own = replace(own, incarnation=above + 1)
-        self._speak(own if meta is None else replace(own, meta=meta))
-
-    def _speak(self, own: Alive) -> None:
-        self._own = replace(own, signature=self._identity.sign(own.signed_bytes()))
-        if self._leave_until is None:
-            self._rumours.add(self._own)
-
     def _is_running(self) -> bool:
-        return self._started_at is not None and not self.has_left
+        return self._own.is_spoken and not self.has_left
 
     def _spread(self, interval_s: float) -> float:
         return interval_s * self._rng.uniform(0.8, 1.2)

@@ -262,24 +262,25 @@ class Replicated:
         return self._within_budget(peer, replies, now)
 
     def broadcasts(self, limit_bytes: int, members: int) -> list[bytes]:
-        """Return frames of new units to piggyback on a packet, each counted as one transmission.
+        """Return frames of new units to send to somebody now, each counted as one transmission.
+
+        No unit is in them twice.
 
         Args:
-            limit_bytes: what the frames may have together.
+            limit_bytes: what the frames may have together, give or take what is lost at their ends.
             members: size of the cluster, which bounds how often a unit is sent.
         """
-        frames: list[bytes] = []
-        while len(self._state.queue):
-            room = min(limit_bytes, self._repair.max_frame_bytes)
-            room -= anti_entropy.FRAME_OVERHEAD_BYTES
-            chosen = self._state.queue.take(room, members, anti_entropy.UNIT_HEADER_BYTES)
-            if not chosen:
-                break
-            frames.append(self._repair.push_units(chosen))
-            limit_bytes -= len(frames[-1])
-            if limit_bytes < self._repair.max_frame_bytes:
-                break
-        return frames
+        frame_bytes = min(limit_bytes, self._repair.max_frame_bytes)
+        unit_bytes = frame_bytes - anti_entropy.FRAME_OVERHEAD_BYTES
+        count = limit_bytes // frame_bytes if frame_bytes else 0
+        chosen = self._state.queue.take(
+            count * unit_bytes, members, anti_entropy.UNIT_HEADER_BYTES, max_unit_bytes=unit_bytes
+        )
+        return self._repair.push_all(chosen, frame_bytes)
+
+    def queued(self) -> int:
+        """Return how many units wait for `broadcasts`."""
+        return len(self._state.queue)
 
     def bulk_digest(self) -> bytes:
         """Return what opens an exchange over a stream: at most 41 kB, 10 bytes per unit if few."""

@@ -8,7 +8,8 @@
 
 The last Snapshot carries a refutation that the responder's accusations may have caused. Every
 frame is length-prefixed (4 bytes) and protected as datagrams are. A stream has a deadline and a
-limit of bytes, and its failure is nobody's but its own.
+limit of bytes, and its failure is nobody's but its own. Others may have three quarters of the streams;
+the rest is for those that this member opens itself.
 """
 
 from collections import Counter
@@ -35,6 +36,11 @@ LENGTH_BYTES: Final = 4
 TARGET_FRAME_BYTES: Final = 32_768
 """Messages are gathered into frames of about this size."""
 MAX_FRAME_MESSAGES: Final = 200
+MAX_DIGEST_BYTES: Final = 1_048_576
+"""Longest digest of a map taken from a peer."""
+SILENT_STREAM_S: Final = 1.0
+"""An accepted stream on which nothing authentic came for so long makes room when there is none. Without
+this, connections that say nothing would keep newcomers out."""
 
 
 @dataclass(slots=True)
@@ -52,6 +58,8 @@ class Sync:
         peer: who speaks at the other end, once known.
         digest: the peer's digest of the map, as far as received.
         ends: how many SyncEnd have come.
+        was_alone: whether this member knew nobody when the peer began to speak: then nobody is left to be
+            told what it learns.
     """
 
     id: int
@@ -64,6 +72,7 @@ class Sync:
     peer: str = ""
     digest: bytearray = field(default_factory=bytearray)
     ends: int = 0
+    was_alone: bool = False
 
 
 class Owner(Protocol):
@@ -75,7 +84,10 @@ class Owner(Protocol):
     def snapshots(self, now: float, *, only_self: bool = False) -> list[Snapshot]:
         """Return what is known."""
 
-    def learn_snapshot(self, snapshot: Snapshot, sender: str, now: float) -> None:
+    def size(self) -> int:
+        """Return how many members are up, this one included."""
+
+    def learn_snapshot(self, snapshot: Snapshot, sync: Sync, now: float) -> None:
         """Take what a peer knows."""
 
     def sync_done(self, sync: Sync, now: float) -> None:
@@ -118,7 +130,7 @@ class SyncStreams:
 
     def begin(self, address: Address, now: float, seed: str | None = None) -> bool:
         """Open a push-pull; say whether there was room for one more."""
-        if len(self._streams) >= self._config.max_streams:
+        if not self._has_room():
             self._counts["streams_over_limit"] += 1
             return False
         if seed is None and any(s.initiator and s.address == address for s in self._streams.values()):
@@ -131,12 +143,28 @@ class SyncStreams:
 
     def accepted(self, stream: int, source: Address, now: float) -> None:
         """Take a stream that a peer opened, or close it at once if there are too many."""
-        if len(self._streams) >= self._config.max_streams or stream in self._streams:
+        if self._is_full(now) or stream in self._streams:
             self._counts["streams_over_limit"] += 1
             self._effects.append(CloseStream(stream))
             return
         deadline = now + self._config.stream_timeout_s
         self._streams[stream] = Sync(stream, source, False, None, deadline)
+
+    def _is_full(self, now: float) -> bool:
+        """Say whether others have all the streams they may have, after ending one that only waits."""
+        accepted = [sync for sync in self._streams.values() if not sync.initiator]
+        if len(accepted) < max(1, self._config.max_streams * 3 // 4) and self._has_room():
+            return False
+        silent_since = now + self._config.stream_timeout_s - SILENT_STREAM_S
+        silent = next((sync for sync in accepted if not sync.peer and sync.deadline <= silent_since), None)
+        if silent is None:
+            return True
+        self._counts["dropped_stream_silent"] += 1
+        self._close(silent)
+        return False
+
+    def _has_room(self) -> bool:
+        return len(self._streams) < self._config.max_streams
 
     def opened(self, stream: int, now: float) -> None:
         """Say our part on a stream that we opened."""
@@ -208,6 +236,8 @@ class SyncStreams:
             packet = decode_packet(self._envelope.open(Channel.STREAM, frame), IN_STREAM)
             if sync.peer not in {"", packet.sender}:
                 raise DecodeError("sender_changed")
+            if not sync.peer:
+                sync.was_alone = self._owner.size() == 1
             sync.peer = packet.sender
             self._handle(sync, packet.messages, now)
 
@@ -220,9 +250,11 @@ class SyncStreams:
                 self._done(sync, now)
                 return
             if isinstance(message, Snapshot):
-                self._owner.learn_snapshot(message, sync.peer, now)
+                self._owner.learn_snapshot(message, sync, now)
             elif isinstance(message, SyncDigest):
                 sync.digest += message.part
+                if len(sync.digest) > MAX_DIGEST_BYTES:
+                    raise DecodeError("digest_too_large")
             elif isinstance(message, SyncUnit):
                 wall = now + self._owner.wall_offset
                 self._replicated.bulk_receive(sync.peer, message.unit, now, wall)

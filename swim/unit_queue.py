@@ -51,22 +51,26 @@ class UnitQueue:
         if count is not None:
             del self._by_count[count][digest]
 
-    def take(self, room: int, members: int, header_bytes: int) -> list[bytes]:
+    def take(
+        self, room: int, members: int, header_bytes: int, *, max_unit_bytes: int | None = None
+    ) -> list[bytes]:
         """Return units that fit into `room` bytes, and count each as sent once more.
 
         Args:
             room: bytes for units and their headers.
             members: size of the cluster.
             header_bytes: what each unit costs beside its own length.
+            max_unit_bytes: longer units, header included, do not fit; None for as long as the room.
         """
         limit = max_transmissions(members)
         chosen: list[tuple[bytes, bytes]] = []
         skipped = 0
         for queue in self._by_count:
             for digest, unit in queue.items():
-                if len(unit) + header_bytes <= room:
+                size = len(unit) + header_bytes
+                if size <= room and (max_unit_bytes is None or size <= max_unit_bytes):
                     chosen.append((digest, unit))
-                    room -= len(unit) + header_bytes
+                    room -= size
                 else:
                     skipped += 1
                 if skipped >= MAX_SKIPPED:

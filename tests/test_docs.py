@@ -262,7 +262,7 @@ def texts(expression: ast.AST) -> Iterator[str]:
 
 
 def test_every_reason_for_which_a_packet_is_dropped_is_listed() -> None:
-    reasons = drop_reasons("codec", "keyring", "learning", "probe", "protocol", "sync")
+    reasons = drop_reasons("codec", "keyring", "learning", "own_word", "probe", "protocol", "sync")
     assert len(reasons) > 25
     assert set(column("protocol.md", "Reason of a packet")) == reasons
 

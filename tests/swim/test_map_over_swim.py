@@ -21,6 +21,22 @@ def admit_all(net: Net, maps: dict[str, Replicated]) -> None:
                 maps[name].admit_owner(event.member.name, WALL)
 
 
+def test_five_hundred_entries_put_at_once_reach_five_members_within_two_seconds() -> None:
+    net = Net(config=SwimConfig.profile("local", label=CLUSTER, push_pull_interval_s=1000.0))
+    maps = {f"n{number}": a_map(f"n{number}") for number in range(5)}
+    for name, held in maps.items():
+        net.add(name, seeds=["n0:7946"] if name != "n0" else None, replicated=held)
+        held.start(0, net.now, WALL)
+    net.run_for(2)
+    admit_all(net, maps)
+    net.run_for(5)
+    for number in range(500):
+        maps["n2"].put(f"agent/agent-{number}/1.0.0", net.rng.randbytes(60))
+    assert maps["n2"].queued() > 40
+    assert net.run_for(2, until=lambda: len({m.root() for m in maps.values()}) == 1) < 2
+    assert sum(1 for owner, _, _ in maps["n4"].entries("agent/") if owner == "n2") == 500
+
+
 def test_entries_reach_everybody_by_gossip_by_join_and_after_a_partition() -> None:
     net = Net(config=SwimConfig.profile("local", label=CLUSTER))
     maps = {f"n{number}": a_map(f"n{number}") for number in range(4)}

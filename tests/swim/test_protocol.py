@@ -25,7 +25,7 @@ from swim.events import (
 from swim.keyring import Channel, PlainEnvelope
 from swim.members import State
 from swim.messages import Alive, Boot, Dead, MapFrame, Message, Packet, Ping, Suspect
-from tests.swim.net import CLUSTER, WALL, Net, cluster, identity_of
+from tests.swim.net import CLUSTER, WALL, Net, authority, cluster, identity_of
 
 
 def inject(net: Net, to: str, *messages: Message, sender: str = "n1") -> None:
@@ -245,6 +245,19 @@ def test_a_restart_with_a_clock_set_back_rebases_on_what_the_peers_hold() -> Non
     assert count(net, "n1", "rebases") == 1
 
 
+def test_a_restart_with_a_clock_set_back_that_is_alone_for_long_is_not_taken_for_a_double() -> None:
+    net = cluster(3)
+    net.kill("n2")
+    net.partition(["n0", "n1"], ["n2"])
+    net.add("n2", seeds=["n0:7946"], wall=WALL - 5000.0)
+    net.run_for(60)
+    net.heal()
+    net.run_for(30)
+    assert net.all_up()
+    assert not net.told("n2", DuplicateName)
+    assert count(net, "n2", "rebases") == 1
+
+
 def test_leaving_is_not_dying() -> None:
     net = cluster(4)
     net.hosts["n1"].swim.leave(net.now)
@@ -417,10 +430,10 @@ def test_garbage_is_counted_by_reason_and_changes_nothing() -> None:
 
 
 def test_streams_are_bounded_in_number_time_and_size() -> None:
-    net = cluster(2, max_streams=2, max_state_bytes=1000)
+    net = cluster(2, max_streams=3, max_state_bytes=1000)
     net.run_for(1)
     swim = net.hosts["n0"].swim
-    for stream in (100, 102, 104):
+    for stream in (100, 102, 104):  # a third of its streams is kept for this member's own
         swim.stream_accepted(stream, ("elsewhere", 1), net.now)
     assert count(net, "n0", "streams_over_limit") == 1
     swim.stream_received(100, b"\0\0\xff\xff" + bytes(2000), net.now)
@@ -428,6 +441,28 @@ def test_streams_are_bounded_in_number_time_and_size() -> None:
     net.run_for(6)
     assert count(net, "n0", "streams_timed_out") == 1
     assert count(net, "n0", "streams_open") == 0
+
+
+def test_streams_that_say_nothing_do_not_keep_a_newcomer_out() -> None:
+    net = cluster(2, max_streams=4, push_pull_interval_s=1000.0)
+    net.run_for(1)
+    for stream in (100, 102, 104):
+        net.hosts["n0"].swim.stream_accepted(stream, ("elsewhere", 1), net.now)
+    net.run_for(1.1)
+    net.add("n2", seeds=["n0:7946"])
+    assert net.run_for(5, until=net.all_up) < 0.5
+    assert count(net, "n0", "dropped_stream_silent") == 1
+
+
+def test_a_hundred_members_that_join_at_once_through_one_seed_agree_within_five_seconds() -> None:
+    shared = authority()  # remembers each credential for all, where a hundred processes check each once
+    net = Net(config=SwimConfig.profile("local", label=CLUSTER))
+    for number in range(100):
+        net.add(f"n{number}", seeds=["n0:7946"] if number else None, trusts=shared)
+    while net.now < 1005.0 and not net.all_up():
+        net.run_for(0.25)
+    assert net.all_up()
+    assert not any(net.told(name, MemberSuspected) for name in net.hosts)
 
 
 def test_a_full_table_refuses_further_names() -> None:
@@ -484,7 +519,10 @@ class Chatty(NothingReplicated):
         self.forgotten: list[str] = []
 
     def broadcasts(self, limit_bytes: int, members: int) -> list[bytes]:
-        return [b"f" * limit_bytes]
+        return [b"f" * min(limit_bytes, 1150)] * max(1, limit_bytes // 1150)
+
+    def queued(self) -> int:
+        return 1_000
 
     def receive(self, peer: str, frame: bytes, now: float, wall: float) -> list[bytes]:
         self.received.append(frame)
@@ -515,6 +553,9 @@ class Bulk(Chatty):
     def __init__(self, units: set[bytes]) -> None:
         super().__init__()
         self.units = units
+
+    def queued(self) -> int:
+        return 0
 
     def broadcasts(self, limit_bytes: int, members: int) -> list[bytes]:
         return []

@@ -1,0 +1,100 @@
+"""What leaves a member in datagrams: answers with what else fits, and bursts of gossip.
+
+A message that has to go out now shares its packet with rumours and map units (`swim.broadcast`). What
+waits for longer leaves with the gossip ticks, to a few members at a time; where much waits, several
+packets go to each of them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from swim.broadcast import Piggyback, Replicated, RumourQueue
+from swim.codec import ENVELOPE_BYTES, MAX_MESSAGES, encode_message, join_packet
+from swim.config import MAX_PACKET_BYTES, SwimConfig
+from swim.events import Effect, SendDatagram
+from swim.keyring import MAX_OVERHEAD_BYTES, Channel, Envelope
+from swim.members import MemberTable, Record
+from swim.messages import Address, Dead, Message, Suspect
+
+BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - ENVELOPE_BYTES
+"""Room for messages in one datagram."""
+
+
+class Outgoing:
+    """Packs messages into datagrams.
+
+    Args:
+        config: the parameters.
+        name: of this member.
+        envelope: protects packets.
+        rumours: the statements that wait.
+        replicated: the map, whose units wait too.
+        table: whom gossip may reach.
+        effects: where effects are appended.
+        counts: where packets are counted.
+    """
+
+    def __init__(
+        self,
+        config: SwimConfig,
+        name: str,
+        envelope: Envelope,
+        *,
+        rumours: RumourQueue,
+        replicated: Replicated,
+        table: MemberTable,
+        effects: list[Effect],
+        counts: Counter[str],
+    ) -> None:
+        self._config = config
+        self._name = name
+        self._envelope = envelope
+        self._table = table
+        self._piggyback = Piggyback(rumours, replicated, config.max_map_frame_bytes)
+        self._effects = effects
+        self._counts = counts
+
+    def send(self, to: Address, messages: Sequence[Message], record: Record | None = None) -> None:
+        """Send messages with what else fits; a doubted or dead receiver is told so (buddy system)."""
+        encoded = [encode_message(message) for message in messages]
+        if record is not None and isinstance(record.verdict, (Suspect, Dead)):
+            encoded.append(encode_message(record.verdict))
+        room = BODY_BYTES - sum(map(len, encoded))
+        if room > 0:
+            members = self._table.up_count + 1
+            transmissions = self._config.retransmissions(members)
+            encoded += self._piggyback.fill(
+                room, members=members, transmissions=transmissions, already=encoded
+            )
+        self.send_encoded(to, encoded)
+
+    def gossip(self, to: Address) -> None:
+        """Send what waits, in up to `gossip_packets` full packets; nothing if nothing waits."""
+        members = self._table.up_count + 1
+        encoded = self._piggyback.burst(
+            self._config.gossip_packets * BODY_BYTES,
+            members=members,
+            transmissions=self._config.retransmissions(members),
+        )
+        self.send_encoded(to, encoded)
+
+    def send_encoded(self, to: Address, encoded: Sequence[bytes]) -> None:
+        """Send encoded messages in as many datagrams as they need."""
+        batch: list[bytes] = []
+        room = BODY_BYTES
+        for message in encoded:
+            if batch and (len(message) > room or len(batch) >= MAX_MESSAGES):
+                self._send_datagram(to, batch)
+                batch, room = [], BODY_BYTES
+            batch.append(message)
+            room -= len(message)
+        if batch:
+            self._send_datagram(to, batch)
+
+    def _send_datagram(self, to: Address, encoded: Sequence[bytes]) -> None:
+        data = self._envelope.seal(Channel.DATAGRAM, join_packet(self._name, encoded))
+        if len(data) > MAX_PACKET_BYTES:
+            raise RuntimeError(f"a packet of {len(data)} bytes was built: the limits do not add up")
+        self._counts["packets_sent"] += 1
+        self._effects.append(SendDatagram(data, to))
