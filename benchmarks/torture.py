@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.torture --seed 1 --seconds 60
 
-Three node processes on loopback all offer the same two capabilities. A few clients, one per conversation,
-send through the admin APIs of the nodes in turn while a plan drawn from the seed kills (SIGKILL) and pauses
-(SIGSTOP) nodes, the senders' own ones too, for times below and above what membership takes to declare a
-node dead. Then everything is brought back, and the nodes have to come to rest. What is checked, by the API alone:
+Of three node processes on loopback all offer one capability, two another, one a third. A few clients, one
+per conversation, send through the admin APIs of the nodes in turn while a plan drawn from the seed kills
+(SIGKILL) and pauses (SIGSTOP) nodes, the senders' own ones too, for times below and above what membership
+takes to declare a node dead. Then everything is brought back, and the nodes have to come to rest. What is
+checked, by the API alone:
 
 * every message that was answered with 200 or 202 is known at its origin and has one terminal state,
 * it has exactly one reply that counts; it is an answer, or FAILURE together with a dead letter,
@@ -36,7 +37,8 @@ from tests.acceptance.agents import ECHO, scripted, write_worker
 from tests.acceptance.processes import Cluster, Node, eventually
 
 NAMES: Final = ("a", "b", "c")
-CAPABILITIES: Final = ("echo", "slow-work")
+PROVIDERS: Final = {"echo": ("a", "b", "c"), "slow-work": ("b", "c"), "lonely-work": ("c",)}
+CAPABILITIES: Final = tuple(PROVIDERS)
 SCRIPT: Final = """\
 strict: true
 rules:
@@ -127,10 +129,17 @@ class Torture:
         self._cluster = cluster
         nodes = cluster.start(*NAMES, settings=scripted(directory, SCRIPT))
         self._nodes: dict[str, Node] = {node.name: node for node in nodes}
-        for node in nodes:
-            node.deploy(ECHO)
-            node.deploy(write_worker(directory))
-        cluster.wait_for_providers(nodes, echo=NAMES, slow_work=NAMES)
+        files = {
+            "echo": ECHO,
+            "slow-work": write_worker(directory),
+            "lonely-work": write_worker(directory, "Hermit", "lonely-work"),
+        }
+        for capability, names in PROVIDERS.items():
+            for name in names:
+                self._nodes[name].deploy(files[capability])
+        cluster.wait_for_providers(
+            nodes, **{capability.replace("-", "_"): names for capability, names in PROVIDERS.items()}
+        )
 
     def run(self, seconds: float, down_s: Sequence[float] = DOWN_S, drain_s: float = DRAIN_S) -> Report:
         """Send and break things for ``seconds``, bring everything back, and check."""
@@ -162,7 +171,7 @@ class Torture:
             count += 1
             node = self._nodes[NAMES[(number + count) % len(NAMES)]]
             body: dict[str, Any] = {
-                "capability": CAPABILITIES[number % 2],
+                "capability": CAPABILITIES[number % len(CAPABILITIES)],
                 "content": count,
                 "conversation_id": conversation,
                 "routing_strategy": "load_balanced",

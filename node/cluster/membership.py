@@ -149,6 +149,7 @@ class Membership:
         self.listeners: list[MembershipListener] = []
         self._started_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
+        self._remembered: dict[str, None] = {}
         self._events: list[dict[str, Any]] = []
         self._joined = trio.Event()
         self._changed = True
@@ -163,9 +164,11 @@ class Membership:
         return self._up.get(node, False)
 
     def is_lost(self, node: str) -> bool:
-        """Whether it is dead: it may come back, with what it offered."""
+        """Whether it is dead, or not heard of since this start: it may come back, with what it offered."""
         member = self.swim.member(node)
-        return member is not None and member.state is State.DEAD
+        if member is None:
+            return node in self._remembered and self._uptime() < self.swim.config.reap_after_s
+        return member.state is State.DEAD
 
     def alive_nodes(self) -> list[str]:
         """The nodes that are up, this one included, sorted."""
@@ -298,6 +301,7 @@ class Membership:
 
     def _on_member(self, event: events.Event, member: Member) -> None:
         self._changed = True
+        self._remembered.pop(member.name, None)
         if isinstance(event, events.MemberReaped):
             self._up.pop(member.name, None)
             return
@@ -361,11 +365,14 @@ class Membership:
         self._changed = False
         members = [m.address for m in self.swim.members() if m.name != self.node]
         seeds = cbor2.dumps([f"{_bracketed(host)}:{port}" for host, port in members])
+        names = [m.name for m in self.swim.members() if m.name != self.node and m.state is not State.LEFT]
+        names += [name for name in self._remembered if self.is_lost(name)]
         state = cbor2.dumps(self.replicated.export())
         generation = self.replicated.generation
 
         def job(connection: Any) -> None:
             snapshots.put(connection, "members", seeds)
+            snapshots.put(connection, "member_names", cbor2.dumps(names))
             snapshots.put(connection, "maps", state)
             if generation is not None:
                 snapshots.put(connection, "generation", generation[0].to_bytes(8, "big"))
@@ -374,10 +381,14 @@ class Membership:
 
     async def _load(self) -> list[str]:
         """Take back the maps of the last run; returns the members it knew, to be tried as seeds."""
-        found = await self._storage.read(lambda c: (snapshots.get(c, "members"), snapshots.get(c, "maps")))
-        members, state = found
+        keys = ("members", "member_names", "maps")
+        members, names, state = await self._storage.read(lambda c: [snapshots.get(c, key) for key in keys])
+        wall = self._environment.clock.wall()
+        self._remembered = dict.fromkeys(cbor2.loads(names) if names is not None else ())
+        for name in self._remembered:
+            self.replicated.admit_owner(name, wall)
         if state is not None:
-            self.replicated.load_units(cbor2.loads(state), self._environment.clock.wall())
+            self.replicated.load_units(cbor2.loads(state), wall)
         known: list[str] = cbor2.loads(members) if members is not None else []
         return known[: self.swim.config.max_seeds - len(self._config.cluster.seeds)]
 

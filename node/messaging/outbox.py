@@ -130,6 +130,8 @@ class Outbox:
         self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._lost_nodes: dict[str, str] = {}
         self._unwritten: list[_Changes] = []
+        self._awaited: dict[str, None] = {}
+        self._awaited_until = 0.0
         self._registry_changed = False
         self._attention = trio.Event()
         self._counts = dict.fromkeys(
@@ -316,10 +318,12 @@ class Outbox:
                 if route.active:
                     route.state = RouteState.QUEUED
                     self.lanes.queue(route)
+                    self._awaited[route.target[1]] = None
             letter.placements = letter.epoch + 1
             if not any(letter.active_routes()):
                 letter.waiting_since = now
             self._hold(letter)
+        self._awaited_until = now + self._timing.agent_wait_s
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Attend to time, membership and registry until cancelled."""
@@ -513,6 +517,11 @@ class Outbox:
     # Time
 
     def _sweep(self, now: float, changes: _Changes, *, registry_changed: bool) -> None:
+        if self._awaited and now >= self._awaited_until:
+            awaited, self._awaited = self._awaited, {}
+            for node in awaited:
+                if not self._placement.reaches(node):
+                    self._leave_node(node, "has not been seen since the start", changes)
         for letter in list(self._open.values()):
             if letter.ended != OPEN:
                 continue
@@ -560,6 +569,8 @@ class Outbox:
     def _follow_registry(self, letter: Letter, changes: _Changes) -> None:
         """A provider that withdrew before the message was sent to it is not waited for."""
         for route in [r for r in letter.active_routes() if r.state is RouteState.QUEUED]:
+            if not self._placement.reaches(route.target[1]):
+                continue  # it did not withdraw: it is dead, or not seen yet, which is another matter
             if all((p.agent, p.node) != route.target for p in self._placement.providers(letter)):
                 self._move(route, "it withdrew", changes)
 

@@ -452,3 +452,44 @@ async def test_an_end_that_is_heard_on_a_link_that_is_being_closed_is_written_al
         outcome, replies = await replies_of(c["a"], message)
         assert (outcome, replies) == ("failed", [("system@a", "settled")])
         assert [letter.message_id for letter in await c["a"].bus.dead_letters(10)] == [message.id]
+
+
+@pytest.mark.parametrize("away_s", [5, 60])
+async def test_after_a_restart_a_provider_that_is_not_back_yet_has_not_withdrawn(
+    tmp_path, autojump_clock, away_s
+):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        message = c["a"].message(capability="work")
+        await c["a"].bus.accept(message)
+        await pause(1)
+        await c.crash("b")
+        await c.crash("a")
+        del c.world.alive["b"]
+        c.world.lost["b"] = None  # known of the last life
+        await c.start("a")
+        c["a"].attach("other", never, "other-work")  # the registry changes, the provider is not there
+        await pause(away_s)
+        shown = (await c["a"].bus.history(message.id)).as_json()
+        assert shown["status"] == ("queued" if away_s == 5 else "waiting")
+        await c.start("b")
+        c["b"].attach("worker", echo("w"))
+        await eventually(quiet(c))
+        assert await replies_of(c["a"], message) == ("settled", [("worker@b", "settled")])
+
+
+async def test_after_a_restart_the_work_of_a_provider_that_does_not_come_back_goes_to_another(
+    tmp_path, autojump_clock
+):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        c["b"].attach("worker", never, "work", priority=100)
+        c["c"].attach("worker", echo("c"), "work", priority=1)
+        message = c["a"].message(capability="work")
+        await c["a"].bus.accept(message)
+        await pause(1)
+        await c.crash("b")
+        await c.crash("a")
+        del c.world.alive["b"]  # nobody tells of its death: it was long ago
+        await c.start("a")
+        await eventually(quiet(c), 30)
+        assert await replies_of(c["a"], message) == ("settled", [("worker@c", "settled")])
