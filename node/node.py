@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 DATABASE: Final = "caxton.db"
 DRAIN_S: Final = 5.0
 """How long a node that ends lets its agents finish what they are handling."""
+FLUSH_S: Final = 1.0
+"""How long it then waits for its own last messages to be taken."""
 LOAD_INTERVAL_S: Final = 1.0
 """How often the node tells the cluster how busy it is."""
 
@@ -197,9 +199,17 @@ class Node:
             task_status.started(ReadyInfo(self.name, api, gossip, links, self.config.storage.data_dir))
             await self._shutdown.wait()
             self._ready = False
-            await self.membership.leave()
             await self.supervisor.drain(grace_s=DRAIN_S)
+            await self._send_what_is_left()
+            await self.membership.leave()
             nursery.cancel_scope.cancel()
+
+    async def _send_what_is_left(self) -> None:
+        """Let replies and refusals leave before the goodbye, at which peers re-route what is open."""
+        clock = self.environment.clock
+        with clock.move_on_after(FLUSH_S):
+            while self.bus.unsettled_by_node():
+                await clock.sleep(0.02)
 
     async def _tell_load(self) -> None:
         clock = self.environment.clock

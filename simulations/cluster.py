@@ -9,6 +9,7 @@ that whatever their cleanup still writes goes nowhere.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,12 +58,13 @@ class SimulatedCluster:
         self._operator, _ = simulated_environment(world, self.network, "operator")
         create_cluster(directory / "cluster", environment=self._operator, cluster="simulated")
 
-    async def start(self, name: str, *seeds: str) -> Node:
+    async def start(self, name: str, *seeds: str, settings: Mapping[str, object] | None = None) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
         Args:
             name: Its name.
             seeds: Names of nodes to join through.
+            settings: Configuration keys beside those of the simulation.
         """
         boot = self._boots[name] = self._boots.get(name, -1) + 1
         bundle = self._directory / "cluster" / "nodes" / name
@@ -79,6 +81,7 @@ class SimulatedCluster:
                 "cluster.profile": "local",
                 "cluster.seeds": [f"{self.network.host(seed).ip}:{GOSSIP_PORT}" for seed in seeds],
                 "storage.data_dir": str(self._data(name)),
+                **(settings or {}),
             },
         )
         node = Node(

@@ -7,7 +7,7 @@ import trio
 
 from node.config import load_config
 from node.errors import AddressInUse, CaxtonError, ConfigInvalid, SecurityMaterialInvalid
-from node.message import Message, Performative
+from node.message import Message, Performative, RoutingStrategy
 from node.node import run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
@@ -227,3 +227,51 @@ def test_a_request_whose_only_provider_has_left_fails_soon_and_says_so(tmp_path)
         return reply.performative, reply.content["code"]
 
     assert simulate(scenario, tmp_path) == (Performative.FAILURE, "CAPABILITY_NOT_FOUND")
+
+
+SLOW = b"""---
+name: Worker
+version: 1.0.0
+capabilities: [slow-work]
+tools: []
+llm: {provider: scripted}
+system_prompt: Take your time.
+---
+"""
+
+
+def test_a_node_that_ends_finishes_or_gives_back_its_work_and_none_is_done_twice(tmp_path):
+    script = tmp_path / "script.yaml"
+    script.write_text("strict: true\nrules:\n  - times: 0\n    latency_s: 1.0\n    content: {done: true}\n")
+    settings = {"llm.scripted.path": str(script), "runtime.agent_concurrency": 4}
+
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        for name in ("beta", "gamma"):
+            node = await cluster.start(name, "alpha", settings=settings)
+            await node.supervisor.deploy(SLOW)
+        alpha = cluster.nodes["alpha"].node
+        await until(lambda: len(alpha.membership.registry.providers("slow-work")) == 2)
+        replies = []
+
+        async def ask(number):
+            asked = request(
+                cluster,
+                "alpha",
+                number,
+                capability="slow-work",
+                routing_strategy=RoutingStrategy.LOAD_BALANCED,
+            )
+            replies.append(await alpha.bus.request(asked, timeout_s=120))
+
+        async with trio.open_nursery() as clients:
+            for number in range(40):
+                clients.start_soon(ask, number)
+            await trio.sleep(1.5)
+            cluster.nodes["gamma"].node.shutdown()
+            await cluster.nodes["gamma"].ended.wait()
+            assert alpha.bus.unsettled_by_node().get("gamma", 0) == 0
+        counts = alpha.bus.statistics()
+        return [reply.performative for reply in replies], counts["outbox"]["late"], counts["inbox"]["late"]
+
+    assert simulate(scenario, tmp_path / "cluster") == ([Performative.INFORM] * 40, 0, 0)
