@@ -19,11 +19,12 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, invariant
 from node.message import Message, Performative
+from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.delivery import DRAFT_LIMIT, Delivery, Draft, Handler, compose, failure_content
 from node.messaging.inbox import STOPPED, Inbox
 from node.messaging.letters import OPEN, Letter
 from node.messaging.mailboxes import Entry, Mailbox
-from node.messaging.outbox import NO_SUCH_AGENT, Outbox
+from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
 from node.messaging.receiver import Handling
 from node.messaging.sealing import seal

@@ -21,9 +21,9 @@ from node.environment import Environment
 from node.errors import ValidationFailed
 from node.message import Message
 from node.messaging.conversations import Waits
+from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
 from node.messaging.mailboxes import Entry
-from node.messaging.outbox import NO_SUCH_AGENT
 from node.messaging.owed import Owed
 from node.messaging.receiver import OUTCOMES, ArrivalAction, Handling, ItemState, arrive, end, reported
 from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, TTL_LIMIT_S, Timing

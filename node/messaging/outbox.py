@@ -1,17 +1,15 @@
 """The origin's side: accepts messages, gives them to providers, and sees each to its one end.
 
 Theory of operation. Every message this node accepted and that has not ended is a :class:`Letter` in memory
-and a row on disk. Decisions are taken synchronously and gathered in a :class:`_Changes`; one write makes them
-durable; only then are they acted upon (sent, told, forgotten). What happens to a route is looked up in
-:mod:`node.messaging.origin`. One task, :meth:`Outbox.run`, attends to everything that is a matter of time or
-of membership: deaths, expiry, retries, providers that appear.
+and a row on disk. What becomes of it is decided in :mod:`node.messaging.decisions`, without waiting, and
+gathered in :class:`Changes`; one write makes that durable; only then is it acted upon (sent, told,
+forgotten). One task, :meth:`Outbox.run`, attends to everything that is a matter of time or of membership:
+deaths, expiry, retries, providers that appear (:mod:`node.messaging.sweep`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import apsw
@@ -23,51 +21,23 @@ from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded
 from node.message import Message
 from node.messaging import dead_letters
+from node.messaging.decisions import Changes, Decisions
 from node.messaging.durably import durably
 from node.messaging.history import MessageHistory
 from node.messaging.lanes import Lanes, LocalDelivery
 from node.messaging.letters import OPEN, Letter, Route
-from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
+from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import MembershipView
-from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, ROUTE_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.sweep import NO_PROVIDER, Sweep
 from node.storage import dead_letters as dead_letter_table
 from node.storage import outbox as table
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
-RECENT_LIMIT: Final = 10_000
-"""Ended messages whose end is remembered, to tell late outcomes from repeated ones."""
 LOAD_LIMIT: Final = 200_000
 """Most open messages taken up at a start; above any capacity."""
-
-NO_PROVIDER: Final = "no provider"
-NO_SUCH_AGENT: Final = "no such agent"
-"""The refusal of a node that never had the agent: for an addressed message that is the end."""
-
-_EVENTS: Final = {
-    "settled": RouteEvent.SETTLED,
-    "failed": RouteEvent.FAILED,
-    "refused": RouteEvent.REFUSED,
-    "held": RouteEvent.RECEIVED,
-    "unknown": RouteEvent.UNKNOWN,
-}
-
-
-@dataclass(slots=True)
-class _Changes:
-    """What one round decided: written at once, then acted upon."""
-
-    routes: dict[int, Route] = field(default_factory=dict)
-    events: list[tuple[int, table.EventRow]] = field(default_factory=list)
-    ended: list[Letter] = field(default_factory=list)
-    queued: list[Route] = field(default_factory=list)
-
-    def save(self, route: Route) -> None:
-        self.routes[id(route)] = route
-
-    def __bool__(self) -> bool:
-        return bool(self.routes or self.events or self.ended)
 
 
 class Outbox:
@@ -116,27 +86,30 @@ class Outbox:
             due_after=lambda attempt: settings.delivery_timeout_s + self._backoff(attempt),
             deliver_locally=deliver_locally,
         )
-        self._placement = Placement(
-            environment=environment,
-            node=node,
-            registry=registry,
-            membership=membership,
-            in_flight=self.lanes.in_flight,
+        self._decisions = Decisions(
+            clock=environment.clock,
+            settings=settings,
+            timing=timing,
+            lanes=self.lanes,
+            placement=Placement(
+                environment=environment,
+                node=node,
+                registry=registry,
+                membership=membership,
+                in_flight=self.lanes.in_flight,
+            ),
         )
-        self._open: dict[str, Letter] = {}
-        self._by_order: dict[tuple[str, str], dict[int, Letter]] = {}
-        self._bytes = 0
+        self._sweep = Sweep(
+            clock=environment.clock,
+            timing=timing,
+            max_attempts=settings.max_attempts,
+            decisions=self._decisions,
+        )
         self._next_seq = 1
-        self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._lost_nodes: dict[str, str] = {}
-        self._unwritten: list[_Changes] = []
-        self._awaited: dict[str, None] = {}
-        self._awaited_until = 0.0
+        self._unwritten: list[Changes] = []
         self._registry_changed = False
         self._attention = trio.Event()
-        self._counts = dict.fromkeys(
-            ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
-        )
 
     # Acceptance
 
@@ -147,19 +120,23 @@ class Outbox:
             ResourceLimitExceeded: it is.
         """
         capacity = self._settings.outbox_capacity
-        if len(self._open) < capacity and self._bytes + size <= OUTBOX_BYTES_LIMIT:
+        if len(self._decisions.open) < capacity and self._decisions.bytes + size <= OUTBOX_BYTES_LIMIT:
             return
+        held = self._decisions.bytes
         raise ResourceLimitExceeded(
             "the outbox is full",
-            why=f"{len(self._open)} messages ({self._bytes} bytes) have not been settled yet",
+            why=f"{len(self._decisions.open)} messages ({held} bytes) have not been settled yet",
             fix="Wait for providers to catch up, add some, or raise messaging.outbox_capacity.",
-            details={"open": len(self._open), "capacity": capacity, "retry_after_s": 1},
+            details={"open": len(self._decisions.open), "capacity": capacity, "retry_after_s": 1},
         )
 
     @property
     def overfull(self) -> bool:
         """Whether even replies must wait: handlers pause until it is over."""
-        return len(self._open) >= 2 * self._settings.outbox_capacity or self._bytes > 2 * OUTBOX_BYTES_LIMIT
+        return (
+            len(self._decisions.open) >= 2 * self._settings.outbox_capacity
+            or self._decisions.bytes > 2 * OUTBOX_BYTES_LIMIT
+        )
 
     def prepare(
         self, message: Message, sealed: bytes, *, traceparent: str, hops: int, ttl_s: float | None
@@ -175,7 +152,7 @@ class Outbox:
         if hops > HOP_LIMIT:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
         else:
-            self._place(letter, None)
+            self._decisions.place(letter, None)
         return letter
 
     def insert(self, connection: apsw.Connection, letter: Letter) -> None:
@@ -194,21 +171,23 @@ class Outbox:
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
         nodes: dict[str, bool] = {}
-        if not self._open:
+        if not self._decisions.open:
             self._attention.set()  # time matters again
         for letter in letters:
-            self._counts["accepted"] += 1
+            self._decisions.counts["accepted"] += 1
             if letter.ended != OPEN:
-                self._counts["failed"] += 1
+                self._decisions.counts["failed"] += 1
                 continue
-            self._hold(letter)
+            self._decisions.hold(letter)
             for route in letter.active_routes():
                 route.decision = None
                 self.lanes.queue(route)
                 nodes[route.target[1]] = nodes.get(route.target[1], False) or letter.address is None
         for node, movable in nodes.items():
             self.lanes.pump(node)
-            if movable and not self._placement.reaches(node):  # it died while the messages were being written
+            if movable and not self._decisions.placement.reaches(
+                node
+            ):  # it died while the messages were being written
                 self.node_lost(node, "died")
 
     # What peers say
@@ -217,7 +196,7 @@ class Outbox:
         """Deliveries towards ``peer`` that have not ended, in order of acceptance."""
         return [
             DeliveryKey(letter.message.id, route.target[0], route.epoch)
-            for letter in sorted(self._open.values(), key=lambda letter: letter.seq)
+            for letter in sorted(self._decisions.open.values(), key=lambda letter: letter.seq)
             for route in letter.active_routes()
             if route.target[1] == peer
         ]
@@ -225,7 +204,7 @@ class Outbox:
     def unsettled_by_node(self) -> dict[str, int]:
         """How many deliveries each node has not settled yet, by name."""
         found: dict[str, int] = {}
-        for letter in self._open.values():
+        for letter in self._decisions.open.values():
             for route in letter.active_routes():
                 found[route.target[1]] = found.get(route.target[1], 0) + 1
         return dict(sorted(found.items()))
@@ -234,7 +213,7 @@ class Outbox:
         """The peer has these on disk."""
         now, wall = self._clock.now(), self._clock.wall()
         for key in keys:
-            route = self._route(key, peer)
+            route = self._decisions.route(key, peer)
             if route is None:
                 continue
             if route.state is not RouteState.RECEIVED:
@@ -246,12 +225,12 @@ class Outbox:
 
     async def report(self, peer: str, states: Sequence[Outcome | KeyState]) -> None:
         """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""
-        changes = _Changes()
+        changes = Changes()
         held = [state.key for state in states if state.state == "held"]
         self.received(peer, held)
         for state in states:
             if state.state != "held":
-                self._apply(peer, state, changes)
+                self._decisions.apply(peer, state, changes)
         await self._commit(changes)
         self.lanes.pump(peer)
 
@@ -262,16 +241,16 @@ class Outbox:
             Whether anything is under way to ``peer``, so that a new link is needed.
         """
         needed = False
-        for letter in self._open.values():
+        for letter in self._decisions.open.values():
             for route in letter.active_routes():
                 if route.target[1] == peer:
-                    self._step(route, RouteEvent.LINK_LOST)
+                    self._decisions.step(route, RouteEvent.LINK_LOST)
                     needed = True
         return needed
 
     def answered(self, quoted: str, responder: str) -> None:
         """The first reply to a message is on disk here: its provider has handled it, whatever happens now."""
-        letter = self._open.get(quoted)
+        letter = self._decisions.open.get(quoted)
         agent, _, node = responder.rpartition("@")
         route = None if letter is None else letter.routes.get((agent, node))
         if route is not None:
@@ -294,6 +273,7 @@ class Outbox:
         rows = await self._storage.read(lambda connection: table.load_open(connection, LOAD_LIMIT))
         self._next_seq = 1 + await self._storage.read(table.last_seq)
         now, wall = self._clock.now(), self._clock.wall()
+        awaited: dict[str, None] = {}
         for row, route_rows in rows:
             letter = Letter(
                 row.seq,
@@ -318,34 +298,34 @@ class Outbox:
                 if route.active:
                     route.state = RouteState.QUEUED
                     self.lanes.queue(route)
-                    self._awaited[route.target[1]] = None
+                    awaited[route.target[1]] = None
             letter.placements = letter.epoch + 1
             if not any(letter.active_routes()):
                 letter.waiting_since = now
-            self._hold(letter)
-        self._awaited_until = now + self._timing.agent_wait_s
+            self._decisions.hold(letter)
+        self._sweep.expect(awaited, now + self._timing.agent_wait_s)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Attend to time, membership and registry until cancelled."""
         task_status.started()
         swept_at = self._clock.now()
         while True:
-            pause_s = self._timing.sweep_s if self._open else float("inf")
+            pause_s = self._timing.sweep_s if self._decisions.open else float("inf")
             with self._clock.move_on_after(pause_s):
                 await self._attention.wait()
             self._attention = trio.Event()
             unwritten, self._unwritten = self._unwritten, []
             for left in unwritten:
                 await self._commit(left)
-            changes = _Changes()
+            changes = Changes()
             lost, self._lost_nodes = self._lost_nodes, {}
             for node, how in lost.items():
-                self._leave_node(node, how, changes)
+                self._decisions.leave_node(node, how, changes)
             changed, self._registry_changed = self._registry_changed, False
             now = self._clock.now()
             if changed or now - swept_at >= self._timing.sweep_s:
                 swept_at = now
-                self._sweep(now, changes, registry_changed=changed)
+                self._sweep.sweep(now, changes, registry_changed=changed)
             await self._commit(changes)
             for node in self.lanes.nodes():
                 self.lanes.pump(node)
@@ -353,226 +333,16 @@ class Outbox:
     def statistics(self) -> dict[str, int]:
         """Counts and sizes."""
         return {
-            "open": len(self._open),
+            "open": len(self._decisions.open),
             "open_limit": self._settings.outbox_capacity,
-            "open_bytes": self._bytes,
+            "open_bytes": self._decisions.bytes,
             "open_bytes_limit": OUTBOX_BYTES_LIMIT,
-            **self._placement.statistics(),
-            **self._counts,
+            **self._decisions.placement.statistics(),
+            **self._decisions.counts,
             **self.lanes.statistics(),
         }
 
-    # Routing
-
-    def _place(self, letter: Letter, changes: _Changes | None) -> None:
-        """Give a message to a provider, or let it wait for one."""
-        decision = self._placement.decide(letter)
-        if not decision.targets:
-            if letter.waiting_since is None:
-                letter.waiting_since = self._clock.now()
-                if changes is not None:
-                    self._placement.waits(letter)
-                self._note(letter, "waiting", decision.reason, changes)
-            return
-        letter.waiting_since = None
-        self._placement.waits_no_more(letter)
-        letter.epoch += 1
-        letter.placements += 1
-        encoded, wall = decision.encode(), self._clock.wall()
-        for target in decision.targets:
-            route = letter.routes.get(target)
-            if route is None:
-                route = letter.routes[target] = Route(letter, target, letter.epoch, wall, encoded)
-            else:
-                route.assign(letter.epoch, wall, encoded)
-            if changes is not None:
-                changes.save(route)
-                changes.queued.append(route)
-
-    def _move(self, route: Route, how: str, changes: _Changes) -> None:
-        """Give a route's message to another provider, and all that follow it in its conversation."""
-        letter = route.letter
-        self._placement.unstick(letter)
-        for _, later in sorted(self._by_order.get(letter.order, {}).items()):
-            same = later.routes.get(route.target)
-            if later.seq < letter.seq or later.wanted != letter.wanted or same is None:
-                continue
-            if later is not letter and not same.active:
-                continue
-            if same.answered:  # nobody waits for the answer of another
-                self._settled_by_its_reply(same, changes)
-                continue
-            self._step(same, RouteEvent.MOVE)
-            same.reason = same.reason or how
-            self.lanes.release(same)
-            changes.save(same)
-            self._counts["rerouted"] += 1
-            self._note(later, "moved", f"from {route.target[0]}@{route.target[1]}: {how}", changes)
-            if later.placements >= ROUTE_LIMIT:
-                self._end(later, "failed", f"given to a provider {ROUTE_LIMIT} times", changes)
-            else:
-                self._place(later, changes)
-
-    def _leave_node(self, node: str, how: str, changes: _Changes) -> None:
-        for letter in list(self._open.values()):
-            for route in [r for r in letter.active_routes() if r.target[1] == node]:
-                if letter.ended != OPEN or letter.address is not None:
-                    continue  # an addressed agent may come back with its node
-                if route.answered:
-                    self._settled_by_its_reply(route, changes)
-                elif letter.broadcast:
-                    self._fail_broadcast_route(route, f"its node {how}", changes)
-                else:
-                    self._move(route, f"its node {how}", changes)
-
-    # Endings
-
-    def _apply(self, peer: str, state: Outcome | KeyState, changes: _Changes) -> None:
-        route = self._route(state.key, peer)
-        if route is None:
-            self._late(peer, state, changes)
-            return
-        event = _EVENTS[state.state]
-        if event is RouteEvent.UNKNOWN and route.active and route.answered:
-            self._settled_by_its_reply(route, changes)  # the peer has come back with an older disk
-            return
-        if event is RouteEvent.REFUSED and state.key.epoch < route.epoch:
-            return  # about an earlier visit; the present one has its own answer
-        action = self._step(route, event)
-        if action is RouteAction.NONE:
-            return
-        letter = route.letter
-        if action is RouteAction.RECORD_LATE:
-            self._counts["late"] += 1
-            self._note(letter, f"late_{state.state}", f"from {route.target[0]}@{peer}", changes)
-            return
-        if action is RouteAction.QUEUE:
-            self._counts["resent"] += 1
-            return
-        route.reason, route.ended_s = state.reason, self._clock.wall()
-        self.lanes.release(route)
-        changes.save(route)
-        if action is RouteAction.REPLACE:
-            self._refused(route, changes)
-        else:
-            self._see_whether_ended(letter, route, changes)
-
-    def _settled_by_its_reply(self, route: Route, changes: _Changes) -> None:
-        """Reply and settled mark were written together, so the mark that was not heard is there."""
-        self._step(route, RouteEvent.SETTLED)
-        route.ended_s = self._clock.wall()
-        self.lanes.release(route)
-        changes.save(route)
-        self._see_whether_ended(route.letter, route, changes)
-
-    def _refused(self, route: Route, changes: _Changes) -> None:
-        letter, reason, now = route.letter, route.reason or "refused", self._clock.now()
-        self._counts["refused"] += 1
-        pause_s = self._timing.refusal_pause_s * 2.0 ** min(letter.placements - 1, 16)
-        letter.excluded[route.target] = now + min(pause_s, self._settings.retry_max_s)
-        if letter.broadcast:
-            self._fail_broadcast_route(route, reason, changes)
-        elif letter.address is not None and reason == NO_SUCH_AGENT:
-            self._end(letter, "failed", f"there is {reason} {letter.message.receiver}", changes)
-        else:
-            self._move(route, reason, changes)
-
-    def _fail_broadcast_route(self, route: Route, reason: str, changes: _Changes) -> None:
-        route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._clock.wall()
-        self.lanes.release(route)
-        changes.save(route)
-        self._see_whether_ended(route.letter, route, changes)
-
-    def _see_whether_ended(self, letter: Letter, route: Route, changes: _Changes) -> None:
-        if not letter.broadcast:
-            state = "settled" if route.state is RouteState.SETTLED else "failed"
-            self._end(letter, state, route.reason, changes)
-        elif not any(letter.active_routes()):
-            settled = any(r.state is RouteState.SETTLED for r in letter.routes.values())
-            self._end(letter, "settled" if settled else "failed", route.reason, changes)
-
-    def _end(self, letter: Letter, state: str, reason: str, changes: _Changes) -> None:
-        """The first end of a message wins; whatever else is on its way is late from now on."""
-        if letter.ended != OPEN:
-            return
-        letter.ended, letter.reason = state, reason
-        self._counts[state] += 1
-        for route in letter.routes.values():
-            if route.active:
-                self._step(route, RouteEvent.GIVE_UP)
-                changes.save(route)
-            self.lanes.release(route)
-        self._release(letter)
-        changes.ended.append(letter)
-
-    def _late(self, peer: str, state: Outcome | KeyState, changes: _Changes) -> None:
-        """An outcome of a message that has ended: news only if it was handled by somebody else."""
-        ended = self._recent.get(state.key.message_id)
-        if ended is None or state.state != "settled" or ended[1] == f"{state.key.target}@{peer}":
-            return
-        self._counts["late"] += 1
-        detail = f"from {state.key.target}@{peer}"
-        changes.events.append((ended[0], table.EventRow(self._clock.wall(), "late_settled", detail)))
-
     # Time
-
-    def _sweep(self, now: float, changes: _Changes, *, registry_changed: bool) -> None:
-        if self._awaited and now >= self._awaited_until:
-            awaited, self._awaited = self._awaited, {}
-            for node in awaited:
-                if not self._placement.reaches(node):
-                    self._leave_node(node, "has not been seen since the start", changes)
-        for letter in list(self._open.values()):
-            if letter.ended != OPEN:
-                continue
-            if now >= letter.deadline:
-                self._end(letter, "expired", "its time was up", changes)
-            elif letter.waiting_since is not None:
-                self._wait_on(letter, now, changes, registry_changed=registry_changed)
-            else:
-                for route in [r for r in letter.active_routes() if self._is_due(r, now)]:
-                    self._overdue(route, changes)
-                if registry_changed and letter.address is None and not letter.broadcast:
-                    self._follow_registry(letter, changes)
-
-    def _wait_on(self, letter: Letter, now: float, changes: _Changes, *, registry_changed: bool) -> None:
-        """Look for a provider again, or give up when nobody in the cluster offers what is wanted."""
-        waiting_since = now if letter.waiting_since is None else letter.waiting_since
-        if registry_changed or now >= letter.retry_at:
-            letter.retry_at = now + self._timing.refusal_pause_s
-            self._place(letter, changes)
-        if letter.waiting_since is None or letter.address is not None:
-            return
-        patient = now - waiting_since < self._timing.no_provider_grace_s
-        if not patient and not self._placement.is_hopeful(letter):
-            self._end(letter, "failed", NO_PROVIDER, changes)
-
-    @staticmethod
-    def _is_due(route: Route, now: float) -> bool:
-        return route.state in (RouteState.SENT, RouteState.RECEIVED) and now >= route.due
-
-    def _overdue(self, route: Route, changes: _Changes) -> None:
-        letter = route.letter
-        if route.state is RouteState.SENT:
-            route.timeouts += 1
-        if route.timeouts < self._settings.max_attempts:
-            self._counts["resent"] += 1
-            self._step(route, RouteEvent.OVERDUE)
-        elif letter.broadcast:
-            self._fail_broadcast_route(route, "never acknowledged", changes)
-        elif letter.address is not None:
-            self._end(letter, "failed", "never acknowledged", changes)
-        else:
-            letter.excluded[route.target] = self._clock.now() + self._timing.refusal_pause_s
-            self._move(route, "never acknowledged", changes)
-
-    def _follow_registry(self, letter: Letter, changes: _Changes) -> None:
-        """A provider that withdrew before the message was sent to it is not waited for."""
-        for route in [r for r in letter.active_routes() if r.state is RouteState.QUEUED]:
-            if not self._placement.reaches(route.target[1]):
-                continue  # it did not withdraw: it is dead, or not seen yet, which is another matter
-            if all((p.agent, p.node) != route.target for p in self._placement.providers(letter)):
-                self._move(route, "it withdrew", changes)
 
     def _backoff(self, attempt: int) -> float:
         pause_s = min(
@@ -582,7 +352,7 @@ class Outbox:
 
     # Making it so
 
-    async def _commit(self, changes: _Changes) -> None:
+    async def _commit(self, changes: Changes) -> None:
         """Write what was decided, then act upon it.
 
         Who is cancelled before the write (its link has ended) leaves it to :meth:`run`.
@@ -610,7 +380,7 @@ class Outbox:
             self.lanes.pump(node)
 
     def _job(
-        self, changes: _Changes, lost: list[Letter], told: list[Letter]
+        self, changes: Changes, lost: list[Letter], told: list[Letter]
     ) -> Callable[[apsw.Connection], None]:
         wall = self._clock.wall()
         rows = [route.row() for route in changes.routes.values()]
@@ -637,7 +407,7 @@ class Outbox:
         """The FAILURE for the sender of a message that was given up."""
         error: CaxtonError
         if letter.reason == NO_PROVIDER:
-            error = dead_letters.no_provider(letter.message, self._placement.related(letter))
+            error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
         else:
             error = dead_letters.undelivered(letter.message, letter.reason)
         message = dead_letters.failure(
@@ -654,38 +424,3 @@ class Outbox:
             hops=min(letter.hops, HOP_LIMIT),
             ttl_s=None,
         )
-
-    def _step(self, route: Route, event: RouteEvent) -> RouteAction:
-        route.state, action = step(route.state, event)
-        if action is RouteAction.QUEUE:
-            self.lanes.queue(route)
-        return action
-
-    def _note(self, letter: Letter, event: str, detail: str, changes: _Changes | None) -> None:
-        if changes is not None:
-            changes.events.append((letter.seq, table.EventRow(self._clock.wall(), event, detail)))
-
-    def _route(self, key: DeliveryKey, peer: str) -> Route | None:
-        letter = self._open.get(key.message_id)
-        return None if letter is None else letter.routes.get((key.target, peer))
-
-    def _hold(self, letter: Letter) -> None:
-        self._open[letter.message.id] = letter
-        self._by_order.setdefault(letter.order, {})[letter.seq] = letter
-        self._bytes += len(letter.sealed)
-        if letter.waiting_since is not None:
-            self._placement.waits(letter)
-
-    def _release(self, letter: Letter) -> None:
-        del self._open[letter.message.id]
-        self._placement.waits_no_more(letter)
-        same_order = self._by_order[letter.order]
-        del same_order[letter.seq]
-        if not same_order:
-            del self._by_order[letter.order]
-        self._bytes -= len(letter.sealed)
-        settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
-        by = "@".join(settled[0]) if len(settled) == 1 else ""
-        self._recent[letter.message.id] = (letter.seq, by)
-        if len(self._recent) > RECENT_LIMIT:
-            self._recent.popitem(last=False)

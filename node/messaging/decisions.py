@@ -1,0 +1,272 @@
+"""What becomes of each open message: which provider gets it, when it moves, how it ends.
+
+The open messages of the outbox, and every rule about them that is decided at once: nothing here waits,
+writes or sends. A round of decisions is gathered in :class:`Changes`, which :mod:`node.messaging.outbox`
+makes durable and then acts upon. What may happen to a route is looked up in :mod:`node.messaging.origin`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from node.config.model import MessagingConfig
+from node.environment import Clock
+from node.messaging.lanes import Lanes
+from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
+from node.messaging.placement import Placement
+from node.messaging.settings import ROUTE_LIMIT, Timing
+from node.storage import outbox as table
+from node.transport.frames import DeliveryKey, KeyState, Outcome
+
+RECENT_LIMIT: Final = 10_000
+"""Ended messages whose end is remembered, to tell late outcomes from repeated ones."""
+NO_SUCH_AGENT: Final = "no such agent"
+"""The refusal of a node that never had the agent: for an addressed message that is the end."""
+
+_EVENTS: Final = {
+    "settled": RouteEvent.SETTLED,
+    "failed": RouteEvent.FAILED,
+    "refused": RouteEvent.REFUSED,
+    "held": RouteEvent.RECEIVED,
+    "unknown": RouteEvent.UNKNOWN,
+}
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one round decided: written at once, then acted upon."""
+
+    routes: dict[int, Route] = field(default_factory=dict)
+    events: list[tuple[int, table.EventRow]] = field(default_factory=list)
+    ended: list[Letter] = field(default_factory=list)
+    queued: list[Route] = field(default_factory=list)
+
+    def save(self, route: Route) -> None:
+        """A route is to be written as it stands at the end of the round."""
+        self.routes[id(route)] = route
+
+    def __bool__(self) -> bool:
+        return bool(self.routes or self.events or self.ended)
+
+
+class Decisions:
+    """The open messages and what is decided about them; see the module's docstring.
+
+    Args:
+        clock: Now, and the time of day.
+        settings: The section ``messaging``.
+        timing: Times beside it.
+        lanes: Where routes stand in line.
+        placement: Chooses providers.
+    """
+
+    def __init__(
+        self, *, clock: Clock, settings: MessagingConfig, timing: Timing, lanes: Lanes, placement: Placement
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._timing = timing
+        self.lanes = lanes
+        self.placement = placement
+        self.open: dict[str, Letter] = {}
+        """Open messages by id; bounded by the outbox's capacity."""
+        self.bytes = 0
+        """Of their sealed forms."""
+        self.counts = dict.fromkeys(
+            ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
+        )
+        self._by_order: dict[tuple[str, str], dict[int, Letter]] = {}
+        self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    def place(self, letter: Letter, changes: Changes | None) -> None:
+        """Give a message to a provider, or let it wait for one."""
+        decision = self.placement.decide(letter)
+        if not decision.targets:
+            if letter.waiting_since is None:
+                letter.waiting_since = self._clock.now()
+                if changes is not None:
+                    self.placement.waits(letter)
+                self.note(letter, "waiting", decision.reason, changes)
+            return
+        letter.waiting_since = None
+        self.placement.waits_no_more(letter)
+        letter.epoch += 1
+        letter.placements += 1
+        encoded, wall = decision.encode(), self._clock.wall()
+        for target in decision.targets:
+            route = letter.routes.get(target)
+            if route is None:
+                route = letter.routes[target] = Route(letter, target, letter.epoch, wall, encoded)
+            else:
+                route.assign(letter.epoch, wall, encoded)
+            if changes is not None:
+                changes.save(route)
+                changes.queued.append(route)
+
+    def move(self, route: Route, how: str, changes: Changes) -> None:
+        """Give a route's message to another provider, and all that follow it in its conversation."""
+        letter = route.letter
+        self.placement.unstick(letter)
+        for _, later in sorted(self._by_order.get(letter.order, {}).items()):
+            same = later.routes.get(route.target)
+            if later.seq < letter.seq or later.wanted != letter.wanted or same is None:
+                continue
+            if later is not letter and not same.active:
+                continue
+            if same.answered:  # nobody waits for the answer of another
+                self.settled_by_its_reply(same, changes)
+                continue
+            self.step(same, RouteEvent.MOVE)
+            same.reason = same.reason or how
+            self.lanes.release(same)
+            changes.save(same)
+            self.counts["rerouted"] += 1
+            self.note(later, "moved", f"from {route.target[0]}@{route.target[1]}: {how}", changes)
+            if later.placements >= ROUTE_LIMIT:
+                self.end(later, "failed", f"given to a provider {ROUTE_LIMIT} times", changes)
+            else:
+                self.place(later, changes)
+
+    def leave_node(self, node: str, how: str, changes: Changes) -> None:
+        """A node is gone: its work goes to others, but for what an answer proves to be done."""
+        for letter in list(self.open.values()):
+            for route in [r for r in letter.active_routes() if r.target[1] == node]:
+                if letter.ended != OPEN or letter.address is not None:
+                    continue  # an addressed agent may come back with its node
+                if route.answered:
+                    self.settled_by_its_reply(route, changes)
+                elif letter.broadcast:
+                    self.fail_broadcast_route(route, f"its node {how}", changes)
+                else:
+                    self.move(route, f"its node {how}", changes)
+
+    def apply(self, peer: str, state: Outcome | KeyState, changes: Changes) -> None:
+        """Take how one delivery ended at ``peer``, or that it is not known there."""
+        route = self.route(state.key, peer)
+        if route is None:
+            self._late(peer, state, changes)
+            return
+        event = _EVENTS[state.state]
+        if event is RouteEvent.UNKNOWN and route.active and route.answered:
+            self.settled_by_its_reply(route, changes)  # the peer has come back with an older disk
+            return
+        if event is RouteEvent.REFUSED and state.key.epoch < route.epoch:
+            return  # about an earlier visit; the present one has its own answer
+        action = self.step(route, event)
+        if action is RouteAction.NONE:
+            return
+        letter = route.letter
+        if action is RouteAction.RECORD_LATE:
+            self.counts["late"] += 1
+            self.note(letter, f"late_{state.state}", f"from {route.target[0]}@{peer}", changes)
+            return
+        if action is RouteAction.QUEUE:
+            self.counts["resent"] += 1
+            return
+        route.reason, route.ended_s = state.reason, self._clock.wall()
+        self.lanes.release(route)
+        changes.save(route)
+        if action is RouteAction.REPLACE:
+            self._refused(route, changes)
+        else:
+            self._see_whether_ended(letter, route, changes)
+
+    def settled_by_its_reply(self, route: Route, changes: Changes) -> None:
+        """Reply and settled mark were written together, so the mark that was not heard is there."""
+        self.step(route, RouteEvent.SETTLED)
+        route.ended_s = self._clock.wall()
+        self.lanes.release(route)
+        changes.save(route)
+        self._see_whether_ended(route.letter, route, changes)
+
+    def _refused(self, route: Route, changes: Changes) -> None:
+        letter, reason, now = route.letter, route.reason or "refused", self._clock.now()
+        self.counts["refused"] += 1
+        pause_s = self._timing.refusal_pause_s * 2.0 ** min(letter.placements - 1, 16)
+        letter.excluded[route.target] = now + min(pause_s, self._settings.retry_max_s)
+        if letter.broadcast:
+            self.fail_broadcast_route(route, reason, changes)
+        elif letter.address is not None and reason == NO_SUCH_AGENT:
+            self.end(letter, "failed", f"there is {reason} {letter.message.receiver}", changes)
+        else:
+            self.move(route, reason, changes)
+
+    def fail_broadcast_route(self, route: Route, reason: str, changes: Changes) -> None:
+        """One provider of a broadcast will not answer; no other is asked instead."""
+        route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._clock.wall()
+        self.lanes.release(route)
+        changes.save(route)
+        self._see_whether_ended(route.letter, route, changes)
+
+    def _see_whether_ended(self, letter: Letter, route: Route, changes: Changes) -> None:
+        if not letter.broadcast:
+            state = "settled" if route.state is RouteState.SETTLED else "failed"
+            self.end(letter, state, route.reason, changes)
+        elif not any(letter.active_routes()):
+            settled = any(r.state is RouteState.SETTLED for r in letter.routes.values())
+            self.end(letter, "settled" if settled else "failed", route.reason, changes)
+
+    def end(self, letter: Letter, state: str, reason: str, changes: Changes) -> None:
+        """The first end of a message wins; whatever else is on its way is late from now on."""
+        if letter.ended != OPEN:
+            return
+        letter.ended, letter.reason = state, reason
+        self.counts[state] += 1
+        for route in letter.routes.values():
+            if route.active:
+                self.step(route, RouteEvent.GIVE_UP)
+                changes.save(route)
+            self.lanes.release(route)
+        self._release(letter)
+        changes.ended.append(letter)
+
+    def _late(self, peer: str, state: Outcome | KeyState, changes: Changes) -> None:
+        """An outcome of a message that has ended: news only if it was handled by somebody else."""
+        ended = self._recent.get(state.key.message_id)
+        if ended is None or state.state != "settled" or ended[1] == f"{state.key.target}@{peer}":
+            return
+        self.counts["late"] += 1
+        detail = f"from {state.key.target}@{peer}"
+        changes.events.append((ended[0], table.EventRow(self._clock.wall(), "late_settled", detail)))
+
+    def step(self, route: Route, event: RouteEvent) -> RouteAction:
+        """Let an event happen to a route; says what is to be done, and does it where that is to queue."""
+        route.state, action = step(route.state, event)
+        if action is RouteAction.QUEUE:
+            self.lanes.queue(route)
+        return action
+
+    def note(self, letter: Letter, event: str, detail: str, changes: Changes | None) -> None:
+        """Add to the history of a message; of one that is not written yet, its first routes tell enough."""
+        if changes is not None:
+            changes.events.append((letter.seq, table.EventRow(self._clock.wall(), event, detail)))
+
+    def route(self, key: DeliveryKey, peer: str) -> Route | None:
+        """The route of an open message that ``peer`` speaks of."""
+        letter = self.open.get(key.message_id)
+        return None if letter is None else letter.routes.get((key.target, peer))
+
+    def hold(self, letter: Letter) -> None:
+        """A message is durable, and open until it ends."""
+        self.open[letter.message.id] = letter
+        self._by_order.setdefault(letter.order, {})[letter.seq] = letter
+        self.bytes += len(letter.sealed)
+        if letter.waiting_since is not None:
+            self.placement.waits(letter)
+
+    def _release(self, letter: Letter) -> None:
+        del self.open[letter.message.id]
+        self.placement.waits_no_more(letter)
+        same_order = self._by_order[letter.order]
+        del same_order[letter.seq]
+        if not same_order:
+            del self._by_order[letter.order]
+        self.bytes -= len(letter.sealed)
+        settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
+        by = "@".join(settled[0]) if len(settled) == 1 else ""
+        self._recent[letter.message.id] = (letter.seq, by)
+        if len(self._recent) > RECENT_LIMIT:
+            self._recent.popitem(last=False)

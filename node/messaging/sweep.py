@@ -1,0 +1,96 @@
+"""What time and the registry demand of open messages: expiry, repetition, and the search for a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from node.environment import Clock
+from node.messaging.decisions import Changes, Decisions
+from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.origin import RouteEvent, RouteState
+from node.messaging.settings import Timing
+
+NO_PROVIDER: Final = "no provider"
+
+
+class Sweep:
+    """Looks through the open messages, now and then.
+
+    Args:
+        clock: Now.
+        timing: How long things may take.
+        max_attempts: Transmissions without an acknowledgement before another provider is looked for.
+        decisions: The open messages.
+    """
+
+    def __init__(self, *, clock: Clock, timing: Timing, max_attempts: int, decisions: Decisions) -> None:
+        self._clock = clock
+        self._timing = timing
+        self._max_attempts = max_attempts
+        self._decisions = decisions
+        self._awaited: dict[str, None] = {}
+        self._awaited_until = 0.0
+
+    def expect(self, nodes: Iterable[str], until: float) -> None:
+        """These have work from before the start, and are given up if they are not there at ``until``."""
+        self._awaited, self._awaited_until = dict.fromkeys(nodes), until
+
+    def sweep(self, now: float, changes: Changes, *, registry_changed: bool) -> None:
+        """See to each open message that something is due for."""
+        if self._awaited and now >= self._awaited_until:
+            awaited, self._awaited = self._awaited, {}
+            for node in awaited:
+                if not self._decisions.placement.reaches(node):
+                    self._decisions.leave_node(node, "has not been seen since the start", changes)
+        for letter in list(self._decisions.open.values()):
+            if letter.ended != OPEN:
+                continue
+            if now >= letter.deadline:
+                self._decisions.end(letter, "expired", "its time was up", changes)
+            elif letter.waiting_since is not None:
+                self._wait_on(letter, now, changes, registry_changed=registry_changed)
+            else:
+                for route in [r for r in letter.active_routes() if self._is_due(r, now)]:
+                    self._overdue(route, changes)
+                if registry_changed and letter.address is None and not letter.broadcast:
+                    self._follow_registry(letter, changes)
+
+    def _wait_on(self, letter: Letter, now: float, changes: Changes, *, registry_changed: bool) -> None:
+        """Look for a provider again, or give up when nobody in the cluster offers what is wanted."""
+        waiting_since = now if letter.waiting_since is None else letter.waiting_since
+        if registry_changed or now >= letter.retry_at:
+            letter.retry_at = now + self._timing.refusal_pause_s
+            self._decisions.place(letter, changes)
+        if letter.waiting_since is None or letter.address is not None:
+            return
+        patient = now - waiting_since < self._timing.no_provider_grace_s
+        if not patient and not self._decisions.placement.is_hopeful(letter):
+            self._decisions.end(letter, "failed", NO_PROVIDER, changes)
+
+    @staticmethod
+    def _is_due(route: Route, now: float) -> bool:
+        return route.state in (RouteState.SENT, RouteState.RECEIVED) and now >= route.due
+
+    def _overdue(self, route: Route, changes: Changes) -> None:
+        letter = route.letter
+        if route.state is RouteState.SENT:
+            route.timeouts += 1
+        if route.timeouts < self._max_attempts:
+            self._decisions.counts["resent"] += 1
+            self._decisions.step(route, RouteEvent.OVERDUE)
+        elif letter.broadcast:
+            self._decisions.fail_broadcast_route(route, "never acknowledged", changes)
+        elif letter.address is not None:
+            self._decisions.end(letter, "failed", "never acknowledged", changes)
+        else:
+            letter.excluded[route.target] = self._clock.now() + self._timing.refusal_pause_s
+            self._decisions.move(route, "never acknowledged", changes)
+
+    def _follow_registry(self, letter: Letter, changes: Changes) -> None:
+        """A provider that withdrew before the message was sent to it is not waited for."""
+        for route in [r for r in letter.active_routes() if r.state is RouteState.QUEUED]:
+            if not self._decisions.placement.reaches(route.target[1]):
+                continue  # it did not withdraw: it is dead, or not seen yet, which is another matter
+            if all((p.agent, p.node) != route.target for p in self._decisions.placement.providers(letter)):
+                self._decisions.move(route, "it withdrew", changes)
