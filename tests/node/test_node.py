@@ -52,17 +52,22 @@ async def until(question, within_s=60.0):
             await trio.sleep(0.05)
 
 
+async def asker_and_echo(cluster):
+    """Two nodes; the second has the echo agent, and the first knows it."""
+    alpha = await cluster.start("alpha")
+    beta = await cluster.start("beta", "alpha")
+    await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
+    await until(lambda: alpha.membership.registry.providers("echo"))
+    return alpha, beta
+
+
 def links_of(cluster, name):
     return cluster.nodes[name].node.links.statistics()["outbound"]
 
 
 def test_a_request_is_answered_on_another_node_and_the_reply_comes_back(tmp_path):
     async def scenario(cluster):
-        await cluster.start("alpha")
-        beta = await cluster.start("beta", "alpha")
-        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
-        alpha = cluster.nodes["alpha"].node
-        await until(lambda: alpha.membership.registry.providers("echo"))
+        alpha, _ = await asker_and_echo(cluster)
         reply = await alpha.bus.request(request(cluster, "alpha", {"x": 1}), timeout_s=10)
         return reply.performative, reply.sender, reply.content["echo"]
 
@@ -71,11 +76,7 @@ def test_a_request_is_answered_on_another_node_and_the_reply_comes_back(tmp_path
 
 def test_a_dead_node_is_not_dialled_and_gets_what_was_addressed_to_it_when_it_is_back(tmp_path):
     async def scenario(cluster):
-        await cluster.start("alpha")
-        beta = await cluster.start("beta", "alpha")
-        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
-        alpha = cluster.nodes["alpha"].node
-        await until(lambda: alpha.membership.registry.providers("echo"))
+        alpha, _ = await asker_and_echo(cluster)
         first = request(cluster, "alpha", 1, receiver="echo-agent@beta")
         await alpha.bus.request(first, timeout_s=10)
         assert links_of(cluster, "alpha") == 1
@@ -132,11 +133,7 @@ def test_a_node_cut_off_from_the_others_says_so(tmp_path):
 
 def test_a_restarted_node_publishes_under_a_higher_generation_and_keeps_its_agents(tmp_path):
     async def scenario(cluster):
-        await cluster.start("alpha")
-        beta = await cluster.start("beta", "alpha")
-        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
-        alpha = cluster.nodes["alpha"].node
-        await until(lambda: alpha.membership.registry.providers("echo"))
+        alpha, beta = await asker_and_echo(cluster)
         before = beta.membership.replicated.generation
         await cluster.crash("beta")
         beta = await cluster.start("beta", "alpha")
@@ -191,11 +188,7 @@ def test_a_taken_port_is_named_with_its_key(tmp_path, port, key):
 
 def test_a_request_waits_for_the_only_provider_to_come_back_from_its_death(tmp_path):
     async def scenario(cluster):
-        await cluster.start("alpha")
-        beta = await cluster.start("beta", "alpha")
-        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
-        alpha = cluster.nodes["alpha"].node
-        await until(lambda: alpha.membership.registry.providers("echo"))
+        alpha, _ = await asker_and_echo(cluster)
         await cluster.crash("beta")
         await until(lambda: not alpha.membership.is_alive("beta"))
         replies = []
@@ -215,11 +208,7 @@ def test_a_request_waits_for_the_only_provider_to_come_back_from_its_death(tmp_p
 
 def test_a_request_whose_only_provider_has_left_fails_soon_and_says_so(tmp_path):
     async def scenario(cluster):
-        await cluster.start("alpha")
-        beta = await cluster.start("beta", "alpha")
-        await beta.supervisor.deploy(ECHO, artifacts=ECHO_FILES)
-        alpha = cluster.nodes["alpha"].node
-        await until(lambda: alpha.membership.registry.providers("echo"))
+        alpha, beta = await asker_and_echo(cluster)
         beta.shutdown()
         await cluster.nodes["beta"].ended.wait()
         await until(lambda: not alpha.membership.is_alive("beta"))
