@@ -58,10 +58,13 @@ class Publisher:
         self._duplicates_seen: Generation = (0, b"")
         state.own_bucket = self._saw_own_bucket
 
+    def next_counter(self, counter_on_disk: int) -> int:
+        """Return a counter above the disk's and all that peers hold."""
+        return max(counter_on_disk, self.learned_counter) + 1
+
     def start(self, counter_on_disk: int, entropy: Callable[[int], bytes]) -> Generation:
         """Begin to publish under a new generation."""
-        counter = max(counter_on_disk, self.learned_counter) + 1
-        self.generation = (counter, entropy(units.BOOT_ID_BYTES))
+        self.generation = (self.next_counter(counter_on_disk), entropy(units.BOOT_ID_BYTES))
         self._publish(sorted(self._map.buckets))
         return self.generation
 

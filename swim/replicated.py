@@ -107,6 +107,10 @@ class Replicated:
         """(counter, boot id) of this life, None before `start`; the counter belongs on disk."""
         return self._publisher.generation
 
+    def next_counter(self, counter_on_disk: int) -> int:
+        """Return the least counter that `start` may choose, to be written to disk before."""
+        return self._publisher.next_counter(counter_on_disk)
+
     def start(self, counter_on_disk: int, now: float, wall: float) -> Generation:
         """Begin to publish, under a counter above the disk's and all that peers hold.
 
@@ -344,6 +348,10 @@ class Replicated:
         for owner in self._maps.expired(wall):
             self._state.forget(owner)
         self._publisher.retire()
+
+    def when_changed(self, notify: Callable[[], None]) -> None:
+        """Have `notify` called when the first event waits to be drained; it must not raise."""
+        self._state.notify = notify
 
     def events(self) -> list[MapEvent]:
         """Return, once, what has changed since the last call, in order."""

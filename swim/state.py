@@ -80,6 +80,7 @@ class State:
         self.loads: dict[str, tuple[Load, bytes, bytes]] = {}  # owner -> unit, digest, data
         self.known: dict[str, None] = {name: None}
         self.own_bucket: OwnBucket = lambda _bucket: True
+        self.notify: Callable[[], None] = lambda: None
         self.accepted = 0
         self.drops: dict[str, int] = {}
         self._authority = authority
@@ -188,6 +189,8 @@ class State:
         if len(self._events) >= self.limits.max_events:
             self._events = [EventsLost()]
         self._events.append(event)
+        if len(self._events) == 1:
+            self.notify()
 
     def events(self) -> list[MapEvent]:
         """Return the events since the last call."""

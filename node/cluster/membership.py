@@ -1,7 +1,6 @@
 """Membership of the cluster: runs the swim driver, and turns what it says into what the rooms above need.
 
-It owns the replicated maps and their life on disk: the generation counter, the registers and maps of the last
-run, and the members to try again after a restart.
+It owns the replicated maps; what of them outlives the process is in `node.cluster.memory`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from typing import Any, Final, Protocol
 import cbor2
 import trio
 
+from node.cluster.memory import Book, ClusterMemory
 from node.cluster.registry import CapabilityRegistry
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError
+from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
 from node.message import iso8601
 from node.security.identity import NodeCredentials
-from node.storage import snapshots
 from node.storage.storage import Storage
-from swim import driver, events
+from swim import driver, events, strict_cbor
+from swim.codec import MAX_META_BYTES
 from swim.config import SwimConfig
 from swim.map_events import DuplicateIdentity, Rebased
 from swim.members import Member, State
@@ -35,8 +35,12 @@ SNAPSHOT_INTERVAL_S: Final = 10.0
 """How often changed state is written to disk."""
 LEARN_BEFORE_PUBLISHING_S: Final = 3.0
 """How long a node with seeds waits to hear what generation its peers hold of it."""
-FLUSH_INTERVAL_S: Final = 0.1
-"""How often the maps are asked for what changed."""
+FLUSH_PAUSE_S: Final = 0.02
+"""Pause after changes of the maps were handed on, so that a burst of them is handed on together."""
+RECENT_EVENTS: Final = 256
+"""Membership events kept for the admin API; the oldest goes first."""
+VERSION_CHARACTERS: Final = 32
+"""How much of a peer's software version is shown."""
 
 
 class MembershipListener(Protocol):
@@ -121,7 +125,7 @@ class Membership:
         storage: Storage,
         version: str,
     ) -> None:
-        self._environment, self._config, self._storage = environment, config, storage
+        self._environment, self._config = environment, config
         self._version = version
         self.node = credentials.name
         randomness = environment.randomness
@@ -143,6 +147,7 @@ class Membership:
             entropy=randomness.token,
             gossip_keys=[credentials.gossip_key],
         )
+        self._memory = ClusterMemory(storage, self.swim, self.replicated)
         self.registry = CapabilityRegistry(
             self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
         )
@@ -152,7 +157,9 @@ class Membership:
         self._remembered: dict[str, None] = {}
         self._events: list[dict[str, Any]] = []
         self._joined = trio.Event()
-        self._changed = True
+        self._maps_changed = trio.Event()
+        self.replicated.when_changed(self._note_maps)
+        self._save_failures = 0
         self._handle: driver.SwimHandle | None = None
         self._superseded: str | None = None
         self._stop = trio.Event()
@@ -189,7 +196,7 @@ class Membership:
         return sorted([*others, self._own_view()], key=lambda view: view.name)
 
     def recent_events(self) -> list[dict[str, Any]]:
-        """The latest membership events, oldest first, at most 256."""
+        """The latest membership events, oldest first, at most 256; of a seed's failures the last."""
         return list(self._events)
 
     @property
@@ -216,6 +223,7 @@ class Membership:
             "swim": (self._handle or self.swim).statistics(),
             "maps": self.replicated.statistics(),
             "registry": self.registry.statistics(),
+            "memory": {**self._memory.statistics(), "failures": self._save_failures},
         }
 
     # Life
@@ -231,7 +239,10 @@ class Membership:
             AddressInUse: the gossip port is taken.
             DuplicateIdentityError: another process has this node's name and the better claim.
         """
-        seeds = [*self._config.cluster.seeds, *await self._load()]
+        book, expected = await self._memory.load(self._environment.clock.wall())
+        self._remembered = dict.fromkeys(expected)
+        self.swim.remember(book)
+        seeds = self._seeds(book)
         async with trio.open_nursery() as nursery:
             self._handle = await nursery.start(self._drive)
             if seeds:
@@ -251,7 +262,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Say goodbye, and return when it has been said often enough; :meth:`run` ends then."""
-        await self._save()
+        await self._try_to_save()
         if self._handle is not None:
             with self._environment.clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
                 await self._handle.leave()
@@ -300,7 +311,6 @@ class Membership:
         self._flush()
 
     def _on_member(self, event: events.Event, member: Member) -> None:
-        self._changed = True
         self._remembered.pop(member.name, None)
         if isinstance(event, events.MemberReaped):
             self._up.pop(member.name, None)
@@ -322,7 +332,6 @@ class Membership:
         """Hand on what changed in the maps."""
         changes = self.replicated.events()
         for change in changes:
-            self._changed = True
             if isinstance(change, DuplicateIdentity) and not change.stays:
                 self._end("both publish under one name, and the other one has the higher boot id")
         if self.registry.apply(changes):
@@ -333,6 +342,9 @@ class Membership:
         if any(isinstance(change, Rebased) for change in changes):
             log.warning("peers held a later generation of this node's map; it was published anew")
 
+    def _note_maps(self) -> None:
+        self._maps_changed.set()
+
     def _end(self, why: str) -> None:
         self._superseded = why
         self._stop.set()
@@ -340,8 +352,10 @@ class Membership:
     async def _watch(self) -> None:
         """Hand on changes of the maps that come without a membership event."""
         while True:
+            await self._maps_changed.wait()
+            self._maps_changed = trio.Event()
             self._flush()
-            await self._environment.clock.sleep(FLUSH_INTERVAL_S)
+            await self._environment.clock.sleep(FLUSH_PAUSE_S)
 
     async def _publish(self) -> None:
         """Begin to publish, once the peers have had a chance to say which generation they hold."""
@@ -349,48 +363,31 @@ class Membership:
             with self._environment.clock.move_on_after(LEARN_BEFORE_PUBLISHING_S):
                 await self._joined.wait()
         clock = self._environment.clock
-        counter = await self._storage.read(lambda c: snapshots.get(c, "generation"))
-        self.replicated.start(int.from_bytes(counter or b"", "big"), clock.now(), clock.wall())
-        await self._save()
+        before = await self._memory.reserve_generation()
+        self.replicated.start(before, clock.now(), clock.wall())
         self._flush()
 
     async def _keep(self) -> None:
-        """Write the snapshot when something changed."""
+        """Write the snapshot now and then."""
         while True:
             await self._environment.clock.sleep(SNAPSHOT_INTERVAL_S)
-            if self._changed:
-                await self._save()
+            await self._try_to_save()
 
-    async def _save(self) -> None:
-        self._changed = False
-        members = [m.address for m in self.swim.members() if m.name != self.node]
-        seeds = cbor2.dumps([f"{_bracketed(host)}:{port}" for host, port in members])
-        names = [m.name for m in self.swim.members() if m.name != self.node and m.state is not State.LEFT]
-        names += [name for name in self._remembered if self.is_lost(name)]
-        state = cbor2.dumps(self.replicated.export())
-        generation = self.replicated.generation
+    async def _try_to_save(self) -> None:
+        """Write the snapshot; without one the next start is slower, and nothing else is lost."""
+        expected = [m.name for m in self.swim.members() if m.state is not State.LEFT]
+        expected += [name for name in self._remembered if self.is_lost(name)]
+        try:
+            await self._memory.save(expected)
+        except StorageFailed as error:
+            self._save_failures += 1
+            log.warning("the cluster's snapshot could not be written: %s", error)
 
-        def job(connection: Any) -> None:
-            snapshots.put(connection, "members", seeds)
-            snapshots.put(connection, "member_names", cbor2.dumps(names))
-            snapshots.put(connection, "maps", state)
-            if generation is not None:
-                snapshots.put(connection, "generation", generation[0].to_bytes(8, "big"))
-
-        await self._storage.write(job)
-
-    async def _load(self) -> list[str]:
-        """Take back the maps of the last run; returns the members it knew, to be tried as seeds."""
-        keys = ("members", "member_names", "maps")
-        members, names, state = await self._storage.read(lambda c: [snapshots.get(c, key) for key in keys])
-        wall = self._environment.clock.wall()
-        self._remembered = dict.fromkeys(cbor2.loads(names) if names is not None else ())
-        for name in self._remembered:
-            self.replicated.admit_owner(name, wall)
-        if state is not None:
-            self.replicated.load_units(cbor2.loads(state), wall)
-        known: list[str] = cbor2.loads(members) if members is not None else []
-        return known[: self.swim.config.max_seeds - len(self._config.cluster.seeds)]
+    def _seeds(self, book: Book) -> list[str]:
+        """The configured seeds and, as far as there is room, the members of the last run."""
+        configured = self._config.cluster.seeds
+        known = [f"{_bracketed(host)}:{port}" for _, (host, port) in book]
+        return [*configured, *known[: max(0, self.swim.config.max_seeds - len(configured))]]
 
     def _note(self, event: events.Event) -> None:
         clock = self._environment.clock
@@ -398,7 +395,10 @@ class Membership:
         match event:
             case events.SeedUnreachable(seed=seed, reason=reason, attempt=attempt, retry_in_s=pause):
                 shown |= {"seed": seed, "reason": reason, "attempt": attempt}
-                log.warning("seed %s: %s (attempt %d, next in %.1f s)", seed, reason, attempt, pause)
+                # A seed that is tried for ever must not push everything else out.
+                self._events = [earlier for earlier in self._events if earlier.get("seed") != seed]
+                level = logging.DEBUG if attempt & (attempt - 1) else logging.WARNING  # 1, 2, 4, 8 ...
+                log.log(level, "seed %s: %s (attempt %d, next in %.1f s)", seed, reason, attempt, pause)
             case events.Joined(seeds=seeds, members=members):
                 shown |= {"seeds": list(seeds), "members": members}
                 log.info("joined through %s: %d members", ", ".join(seeds) or "nobody", members)
@@ -410,7 +410,7 @@ class Membership:
                 shown["node"] = subject.name if isinstance(subject, Member) else None
                 log.info("%s %s", type(event).__name__, shown["node"])
         self._events.append(shown)
-        del self._events[:-256]
+        del self._events[:-RECENT_EVENTS]
 
     def _own_view(self) -> MemberView:
         own = self.swim.own
@@ -441,10 +441,12 @@ class Membership:
 def _meta(meta: bytes) -> tuple[int, str]:
     """Link port and version of a member; (0, "") if it says something else."""
     try:
-        port, version = cbor2.loads(meta)
-        return (int(port), str(version)[:32]) if 0 < int(port) < 65_536 else (0, "")
-    except (ValueError, TypeError, OverflowError, cbor2.CBORError):
+        port, version = strict_cbor.decode(meta, max_bytes=MAX_META_BYTES)
+    except (ValueError, TypeError):
         return 0, ""  # whatever a peer wrote
+    if type(port) is not int or not 0 < port < 65_536 or type(version) is not str:
+        return 0, ""
+    return port, version[:VERSION_CHARACTERS] if version.isascii() and version.isprintable() else ""
 
 
 def _bracketed(host: str) -> str:

@@ -19,7 +19,9 @@ import cbor2
 from node.cluster.provider import Provider
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
+from swim import strict_cbor
 from swim.map_events import EntryChanged, EventsLost, MapEvent
+from swim.units import MAX_BUCKET_BYTES
 
 PREFIX: Final = "agent/"
 CAPABILITIES_LIMIT: Final = 64
@@ -29,7 +31,7 @@ RELATED_LIMIT: Final = 5
 
 _VERSION_SUFFIX: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
 _HEALTH_STEPS: Final = 255
-_MALFORMED: Final = (ValidationFailed, ValueError, TypeError, OverflowError, cbor2.CBORError)
+_MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
 
 
 class Maps(Protocol):
@@ -243,10 +245,14 @@ class CapabilityRegistry:
         owner, path = key
         try:
             _, agent, version = path.split("/")
-            capabilities, priority, health = cbor2.loads(value)
+            capabilities, priority, health = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
             if (
-                0 < len(names) <= CAPABILITIES_LIMIT
+                type(capabilities) is list
+                and type(priority) is type(health) is int
+                and agent.isascii()
+                and path.isprintable()
+                and 0 < len(names) <= CAPABILITIES_LIMIT
                 and 0 <= priority <= 1000
                 and 0 <= health <= _HEALTH_STEPS
             ):
