@@ -154,7 +154,8 @@ class Inbox:
             await self._storage.write(lambda connection: _store(connection, items, origin, encoded))
         for decoded in items:
             self._after(origin, decoded, outcomes)
-        self._tell(origin, [decoded.item.key for decoded in items], outcomes)
+        ended = {outcome.key for outcome in outcomes}  # an end says that it was received, too
+        self._tell(origin, [d.item.key for d in items if d.item.key not in ended], outcomes)
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None) -> _Item:
         message = known or Message.unseal(item.sealed)
