@@ -11,6 +11,7 @@ Network and clock are handed in, so that the same code runs under a simulator.
 """
 
 import errno
+import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -161,8 +162,8 @@ async def run_swim(
         clock: tells time and waits.
         bind: host and port to listen on, for datagrams and streams alike; port 0 picks one.
         on_event: called for each event, in order, between checkpoints; must not raise.
-        advertise: what others reach this member by, if not the bound address; port 0 in it
-            stands for the bound port.
+        advertise: what others reach this member by, if not the bound address: an IP address,
+            because datagrams to names are not sent; port 0 in it stands for the bound port.
         task_status: gets a `SwimHandle` once both sockets are bound.
 
     Raises:
@@ -192,6 +193,15 @@ async def run_swim(
         datagrams.close()
         with trio.CancelScope(shield=True):
             await listener.aclose()
+
+
+def is_ip(host: str) -> bool:
+    """Say whether a host is an IP address, and no name that has to be looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _bind(network: Network, bind: Address) -> tuple[Listener, Datagrams]:
@@ -346,6 +356,11 @@ class _Driver:
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, SendDatagram):
+            if not is_ip(effect.to[0]):
+                # To look a name up takes seconds when DNS is slow, and all datagrams wait in one queue: a
+                # member that says it listens at a name would stall the probes of all others.
+                self._counts["datagrams_to_host_names"] += 1
+                return
             try:
                 self._to_send.send_nowait(effect)
             except trio.WouldBlock:

@@ -277,13 +277,14 @@ class Membership:
                 fix="Set cluster.advertise_host to the address of this machine that peers use.",
                 details={"key": "cluster.advertise_host"},
             )
+        advertised = await self._advertised(cluster.advertise_host)
         try:
             await driver.run_swim(
                 self.swim,
                 network=self._environment.network,
                 clock=self._environment.clock,
                 bind=(cluster.bind_host, cluster.bind_port),
-                advertise=(cluster.advertise_host, 0) if cluster.advertise_host else None,
+                advertise=(advertised, 0) if advertised else None,
                 on_event=self._on_event,
                 task_status=task_status,
             )
@@ -296,6 +297,23 @@ class Membership:
                 fix="Stop it, or set cluster.bind_port (0 takes a free one).",
                 details={"key": "cluster.bind_port"},
             ) from None
+
+    async def _advertised(self, host: str | None) -> str | None:
+        """The IP address of a configured host: what peers are told, because they look up no names."""
+        if host is None or driver.is_ip(host):
+            return host
+        try:
+            found = await self._environment.network.resolve(host, self._config.cluster.bind_port)
+        except OSError as error:
+            raise ConfigInvalid(
+                f"cluster.advertise_host is {host}, which has no address",
+                why=str(error),
+                fix="Set it to an IP address of this machine, or to a name that this machine can look up.",
+                details={"key": "cluster.advertise_host"},
+            ) from None
+        is_v6 = ":" in self._config.cluster.bind_host
+        addresses = [address for address, _ in found]
+        return next((a for a in addresses if (":" in a) == is_v6), addresses[0])
 
     # Work
 

@@ -15,6 +15,7 @@ from swim.broadcast import NothingReplicated
 from swim.config import SwimConfig
 from swim.driver import SwimHandle, run_swim
 from swim.events import Event, MemberDied, MemberLeft, SeedUnreachable
+from swim.messages import Nack
 from swim.protocol import Swim
 from tests.swim.net import CLUSTER, authority, identity_of
 from tests.swim.real_network import RealClock, RealNetwork
@@ -149,6 +150,15 @@ async def test_a_port_in_use_is_an_error() -> None:
                 bind=first.handle.address,
                 on_event=second.events.append,
             )
+
+
+async def test_a_member_that_listens_at_a_name_costs_no_lookup() -> None:
+    async with nodes(2) as (first, second):
+        await eventually(partial(lambda: first.up() == ["n1"] and second.up() == ["n0"]))
+        swim = first.swim
+        swim._outgoing.send(("slow.example", 7946), [Nack(1)])
+        first.handle.wake()
+        assert first.handle.statistics()["datagrams_to_host_names"] == 1
 
 
 async def test_an_unspecified_address_is_not_advertised() -> None:

@@ -9,11 +9,12 @@ import trio
 
 from node.cluster import membership
 from node.cluster.memory import ClusterMemory
-from node.errors import StorageFailed
+from node.errors import ConfigInvalid, StorageFailed
 from node.samples import sample
 from node.storage import snapshots
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run
+from simulations.network import HostNetwork
 from swim.units import MAX_COUNTER
 
 ECHO = sample("agents/echo.md").read_bytes()
@@ -172,6 +173,33 @@ def test_a_disk_that_fails_costs_the_snapshot_and_not_the_node(tmp_path, monkeyp
         await cluster.nodes["alpha"].ended.wait()
 
     simulate(scenario, tmp_path)
+
+
+def test_a_name_to_be_reached_by_is_looked_up_once(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        cluster.network.host("beta")
+        return [await alpha.membership._advertised(host) for host in (None, "10.9.8.7", "::1", "beta")], (
+            cluster.network.host("beta").ip
+        )
+
+    found, beta = simulate(scenario, tmp_path)
+    assert found == [None, "10.9.8.7", "::1", beta]
+
+
+def test_a_name_without_an_address_is_an_error_that_names_its_key(tmp_path, monkeypatch):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+
+        async def fail(self, host, port):
+            raise OSError("no such name")
+
+        monkeypatch.setattr(HostNetwork, "resolve", fail)
+        with pytest.raises(ConfigInvalid) as raised:
+            await alpha.membership._advertised("nowhere.example")
+        return raised.value.details
+
+    assert simulate(scenario, tmp_path) == {"key": "cluster.advertise_host"}
 
 
 @pytest.mark.parametrize(
