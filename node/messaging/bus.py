@@ -386,8 +386,8 @@ class Bus:
         """The link this node dialled has opened or ended."""
         del reason
         if up:
-            self._outbox.lanes.pump(peer)
-        elif self._outbox.link_lost(peer) and self._membership.is_alive(peer):
+            return  # on_resumed comes next: what the peer knows is taken first, then the rest is sent, once
+        if self._outbox.link_lost(peer) and self._membership.is_alive(peer):
             self._ensure_link(peer)
 
     # Inside
