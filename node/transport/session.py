@@ -248,6 +248,7 @@ class Session:
                 continue
             with self._clock.move_on_after(self._limits.ping_s) as scope:
                 await self._wake.wait()
+                await trio.lowlevel.checkpoint()  # what else is ready now shares the frame
             self._wake = trio.Event()
             if scope.cancelled_caught:
                 number = self._pinged[0] % MAX_COUNTER + 1
