@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mcp.client.client import Client
     from mcp.server.mcpserver import MCPServer
 
+_log = logging.getLogger(__name__)
 QUEUE_LIMIT: Final = 256
 """Most calls waiting for one server's owner task."""
 RUNNING_LIMIT: Final = 16
@@ -118,7 +119,7 @@ class _Call:
     done: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     result: Any = None
-    failure: str = ""
+    failure: str = "its server has stopped"
 
 
 @dataclass(slots=True)
@@ -154,7 +155,7 @@ class ToolHost:
         self._connections: dict[str, _Connection] = {}
         self._starting = trio.Lock()
         self._nursery: trio.Nursery | None = None
-        self._calls = self._failed = self._refused = 0
+        self._calls = self._failed = self._refused = self._crashed = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the server connections until cancelled."""
@@ -236,11 +237,12 @@ class ToolHost:
             raise
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of calls, and the servers that run."""
+        """Counts of calls and of servers that stopped by themselves, and the servers that run."""
         return {
             "calls": self._calls,
             "failed": self._failed,
             "refused": self._refused,
+            "crashed": self._crashed,
             "servers": sorted(self._connections),
             "files": self._files.statistics(),
         }
@@ -277,12 +279,36 @@ class ToolHost:
                     raise ToolFailed(
                         f"the tool server {name!r} cannot start", why="the tool host is not running"
                     )
-                self._connections[name] = await self._nursery.start(self._own, self._servers[name])
+                try:
+                    self._connections[name] = await self._nursery.start(self._keep, self._servers[name])
+                except Exception as error:  # whatever a server's own code raises
+                    _log.warning("tool server %s does not start: %r", name, error)
+                    raise ToolFailed(
+                        f"the tool server {name!r} does not start", why=type(error).__name__
+                    ) from error
             return self._connections[name]
 
-    async def _own(
+    async def _keep(
         self, server: ToolServer, *, task_status: trio.TaskStatus[_Connection] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        """Own a connection; one that breaks is forgotten, and the next call starts the server anew."""
+        started = False
+
+        def note(connection: _Connection) -> None:
+            nonlocal started
+            started = True
+            task_status.started(connection)
+
+        try:
+            await self._own(server, note)
+        except Exception:  # a bug in one server is that server's failure, never the node's end
+            if not started:
+                raise
+            _log.exception("tool server %s stopped", server.name)
+        self._crashed += 1
+        self._connections.pop(server.name, None)
+
+    async def _own(self, server: ToolServer, started: Callable[[_Connection], None]) -> None:
         """Own one connection: enter it, serve its calls, leave it, all in this task."""
         from mcp.client.client import Client  # noqa: PLC0415 - costs half a second
 
@@ -297,7 +323,7 @@ class ToolHost:
                 for tool in listed.tools
                 if tool.name in server.tools  # a tool that appears unannounced stays hidden
             }
-            task_status.started(_Connection(send, specs))
+            started(_Connection(send, specs))
             async for call in receive:
                 await running.acquire()
                 nursery.start_soon(_serve, client, call, running)
@@ -310,14 +336,13 @@ async def _serve(client: Client, call: _Call, running: trio.Semaphore) -> None:
         with call.scope:
             answer = await client.call_tool(call.tool, call.arguments, meta=call.meta)  # type: ignore[arg-type]
             texts = [block.text for block in answer.content if block.type == "text"]
+            structured = answer.structured_content
+            call.result = {"text": "\n".join(texts)} if structured is None else structured
+            call.failure = ""
             if answer.is_error:
                 call.failure = (
                     " ".join(texts).removeprefix(f"Error executing tool {call.tool}: ") or "no reason"
                 )
-            elif answer.structured_content is not None:
-                call.result = answer.structured_content
-            else:
-                call.result = {"text": "\n".join(texts)}
     except MCPError as error:
         call.failure = error.error.message
     except Exception as error:  # the SDK refuses a bad answer with many types

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from mcp.server.mcpserver import Context, MCPServer
 
 from node.environment import Workers
@@ -181,3 +182,53 @@ def test_the_host_is_imported_without_the_sdk() -> None:
 
     code = "import sys, node.tools.host; sys.exit('mcp' in sys.modules or 'jsonschema' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_server_that_does_not_start_is_a_failed_tool() -> None:
+    def create(files: FileSpaces, workers: Workers) -> MCPServer:
+        raise OSError("no such device")
+
+    async with running(servers=(ToolServer("lost", ("nothing",), create),)) as host:
+        for _ in range(2):
+            with pytest.raises(ToolFailed, match="does not start"):
+                await host.tools_for(["lost"])
+        assert host.statistics()["servers"] == []
+
+
+async def test_a_server_that_breaks_fails_its_calls_and_is_started_anew() -> None:
+    breaks = trio.Event()
+    starts = 0
+
+    @asynccontextmanager
+    async def life(_server: object) -> AsyncIterator[None]:
+        async def fall() -> None:
+            await breaks.wait()
+            raise RuntimeError("the server fell over")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fall)
+            yield
+            nursery.cancel_scope.cancel()
+
+    def create(files: FileSpaces, workers: Workers) -> MCPServer:
+        nonlocal starts
+        starts += 1
+        server: MCPServer = MCPServer("frail", lifespan=life)
+
+        @server.tool()
+        async def work(fall: bool) -> dict[str, Any]:
+            if fall:
+                breaks.set()
+                await trio.sleep_forever()
+            return {"done": True}
+
+        return server
+
+    async with running(servers=(ToolServer("frail", ("work",), create),)) as host:
+        with pytest.raises(ToolFailed, match="stopped"):
+            await host.call("work", {"fall": True}, context("frail"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.statistics()["crashed"] == 1
+        breaks = trio.Event()
+        assert await host.call("work", {"fall": False}, context("frail")) == {"done": True}
+        assert starts == 2
