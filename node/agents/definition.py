@@ -147,7 +147,11 @@ def _build(
         _check_wasm(front, fields)
     elif "system_prompt" not in given:
         _missing(front, "system_prompt")
-    _check_tools(front, fields.get("tools", ()), known_tools)
+    restricted = fields.get("security", {}).get("restricted_tools", ())
+    if known_tools is not None:
+        _check_tools(front, ("tools",), fields.get("tools", ()), known_tools)
+        plain = (tool.rpartition("/")[2] for tool in known_tools)
+        _check_tools(front, ("security", "restricted_tools"), restricted, (*known_tools, *plain))
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
     templates = _templates(front, fields, parameters)
@@ -166,7 +170,7 @@ def _build(
         priority=fields.get("priority", DEFAULT_PRIORITY),
         parameters=parameters,
         requires=fields.get("requires", ()),
-        restricted_tools=fields.get("security", {}).get("restricted_tools", ()),
+        restricted_tools=restricted,
         templates=templates,
         groups=groups,
         memory_enabled=fields.get("memory_enabled") is True,
@@ -219,16 +223,16 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
 
 
-def _check_tools(front: FrontMatter, tools: tuple[str, ...], known: Collection[str] | None) -> None:
-    if known is None:
-        return
+def _check_tools(front: FrontMatter, path: Path, tools: tuple[str, ...], known: Collection[str]) -> None:
+    """Warn of names that grant or restrict nothing here."""
+    effect = "the agent goes without it" if path == ("tools",) else "nothing is restricted"
     for index, tool in enumerate(tools):
         if tool not in known:
             guess = nearest(tool, known)
             hint = f"; did you mean {guess!r}?" if guess else ""
-            message = f"there is no tool {tool!r} here, so the agent goes without it{hint}"
-            others = (guess,) if guess else tuple(sorted(known))
-            front.add("unknown_tool", ("tools", index), message, severity="warning", alternatives=others)
+            message = f"there is no tool {tool!r} here, so {effect}{hint}"
+            others = (guess,) if guess else tuple(sorted(set(known)))
+            front.add("unknown_tool", (*path, index), message, severity="warning", alternatives=others)
 
 
 def _check_parameters(front: FrontMatter, parameters: dict[str, Any]) -> None:

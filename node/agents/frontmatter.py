@@ -21,7 +21,7 @@ FRONT_MATTER_LIMIT_BYTES: Final = 64 * 1024
 DEPTH_LIMIT: Final = 16
 """Deepest nesting of the front matter."""
 PROBLEM_LIMIT: Final = 100
-"""Most problems reported of one file."""
+"""Most errors, and as many warnings, reported of one file: warnings never crowd out an error."""
 
 _FENCE: Final = "---"
 _ABOUT_THE_KEY: Final = ("unknown_field", "not_supported_yet")
@@ -99,9 +99,13 @@ class FrontMatter:
         alternatives: tuple[str, ...] = (),
     ) -> None:
         """Note a problem at ``path``."""
-        if len(self.problems) < PROBLEM_LIMIT:
-            line, column = self.keys.get(path, (1, 1)) if kind in _ABOUT_THE_KEY else self.place(path)
-            self.problems.append(Problem(kind, dotted(path), message, line, column, severity, alternatives))
+        line, column = self.keys.get(path, (1, 1)) if kind in _ABOUT_THE_KEY else self.place(path)
+        self.note(Problem(kind, dotted(path), message, line, column, severity, alternatives))
+
+    def note(self, problem: Problem) -> None:
+        """Keep a problem, unless there are :data:`PROBLEM_LIMIT` of its severity already."""
+        if sum(known.severity == problem.severity for known in self.problems) < PROBLEM_LIMIT:
+            self.problems.append(problem)
 
 
 def dotted(path: Path) -> str:
@@ -117,30 +121,30 @@ def read_front_matter(content: bytes) -> FrontMatter:
     found = FrontMatter()
     if len(content) > FILE_LIMIT_BYTES:
         message = f"the file has {len(content):,} bytes; at most {FILE_LIMIT_BYTES:,} are allowed"
-        found.problems.append(Problem("too_large", "", message))
+        found.note(Problem("too_large", "", message))
         return found
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
-        found.problems.append(Problem("encoding", "", "the file is not UTF-8 text", line, column))
+        found.note(Problem("encoding", "", "the file is not UTF-8 text", line, column))
         return found
     lines = text.split("\n")
     if lines[0].rstrip() != _FENCE:
         message = "the file must begin with a line '---' that opens the YAML front matter"
-        found.problems.append(Problem("missing_front_matter", "", message))
+        found.note(Problem("missing_front_matter", "", message))
         return found
     end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == _FENCE), None)
     if end is None:
         message = "the front matter is never closed; end it with a line '---'"
-        found.problems.append(Problem("missing_front_matter", "", message, len(lines), 1))
+        found.note(Problem("missing_front_matter", "", message, len(lines), 1))
         return found
     found.body = "\n".join(lines[end + 1 :]).strip()
     source = "\n".join(line.rstrip("\r") for line in lines[1:end]) + "\n"
     if len(source.encode()) > FRONT_MATTER_LIMIT_BYTES:
         message = f"the front matter is larger than {FRONT_MATTER_LIMIT_BYTES:,} bytes"
-        found.problems.append(Problem("too_large", "", message))
+        found.note(Problem("too_large", "", message))
         return found
     _decode(source, found)
     return found
@@ -155,20 +159,18 @@ def _decode(source: str, found: FrontMatter) -> None:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
         line, column = (mark.line + 2, mark.column + 1) if mark else (1, 1)
-        found.problems.append(Problem("syntax", "", f"the YAML is broken: {what}", line, column))
+        found.note(Problem("syntax", "", f"the YAML is broken: {what}", line, column))
         return
     except yaml.reader.ReaderError as error:
         before = source[: error.position]
         line, column = before.count("\n") + 2, len(before) - (before.rfind("\n") + 1) + 1
         message = f"the character U+{ord(str(error.character)[:1] or ' '):04X} is not allowed"
-        found.problems.append(Problem("syntax", "", message, line, column))
+        found.note(Problem("syntax", "", message, line, column))
         return
     if root is None:
-        found.problems.append(Problem("missing_front_matter", "", "the front matter is empty", 2, 1))
+        found.note(Problem("missing_front_matter", "", "the front matter is empty", 2, 1))
     elif not isinstance(root, yaml.MappingNode):
-        found.problems.append(
-            Problem("syntax", "", "the front matter must be a mapping of fields", *_mark(root))
-        )
+        found.note(Problem("syntax", "", "the front matter must be a mapping of fields", *_mark(root)))
     else:
         found.values = _mapping(root, (), found)
 
@@ -181,13 +183,13 @@ def _is_safe(source: str, found: FrontMatter) -> bool:
         line, column = (mark.line + 2, mark.column + 1) if mark else (1, 1)
         if isinstance(event, yaml.AliasEvent):
             message = "YAML aliases are not allowed; repeat the value"
-            found.problems.append(Problem("syntax", "", message, line, column))
+            found.note(Problem("syntax", "", message, line, column))
             return False
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_LIMIT:
                 message = f"nested deeper than {DEPTH_LIMIT} levels"
-                found.problems.append(Problem("syntax", "", message, line, column))
+                found.note(Problem("syntax", "", message, line, column))
                 return False
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -204,14 +206,14 @@ def _mapping(node: yaml.MappingNode, path: Path, found: FrontMatter) -> dict[str
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            found.problems.append(Problem("syntax", dotted(path), "a key must be text", *_mark(key_node)))
+            found.note(Problem("syntax", dotted(path), "a key must be text", *_mark(key_node)))
             continue
         key = str(key_node.value)
         here = (*path, key)
         if key in values:
             first = found.keys[here][0]
             message = f"{dotted(here)!r} is given twice; the first is on line {first}"
-            found.problems.append(Problem("duplicate_field", dotted(here), message, *_mark(key_node)))
+            found.note(Problem("duplicate_field", dotted(here), message, *_mark(key_node)))
             continue
         found.keys[here] = _mark(key_node)
         found.places[here] = (
@@ -238,15 +240,15 @@ def _scalar(node: yaml.Node, path: Path, found: FrontMatter) -> Any:
         return str(node.value)
     if node.tag not in _JSON_SCALARS:
         message = f"the YAML tag {node.tag!r} is not allowed"
-        found.problems.append(Problem("syntax", dotted(path), message, *_mark(node)))
+        found.note(Problem("syntax", dotted(path), message, *_mark(node)))
         return None
     try:
         value = yaml.constructor.SafeConstructor().construct_object(node)
     except (ValueError, yaml.YAMLError):
         message = f"{node.value[:80]!r} cannot be read as {node.tag.rsplit(':', 1)[-1]}"
-        found.problems.append(Problem("syntax", dotted(path), message, *_mark(node)))
+        found.note(Problem("syntax", dotted(path), message, *_mark(node)))
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        found.problems.append(Problem("invalid_value", dotted(path), "numbers must be finite", *_mark(node)))
+        found.note(Problem("invalid_value", dotted(path), "numbers must be finite", *_mark(node)))
         return None
     return value

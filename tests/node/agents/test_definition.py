@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.agents.definition import normalise_name, parse_definition
-from node.agents.frontmatter import FILE_LIMIT_BYTES
-from node.agents.template import render
+from node.agents.frontmatter import FILE_LIMIT_BYTES, PROBLEM_LIMIT
+from node.agents.template import LATER_VARIABLES, render
 from node.errors import AgentInvalid, ValidationFailed
 
 PUBLISHED = b"""---
@@ -187,3 +187,51 @@ def test_any_front_matter_gives_problems_and_nothing_else(data: bytes) -> None:
     with pytest.raises(AgentInvalid) as caught:
         parse_definition(b"---\n" + data + b"\n---\n")
     assert caught.value.details["problems"]
+
+
+def test_warnings_never_crowd_out_an_error() -> None:
+    tools = ", ".join(f"absent-{n}" for n in range(64))
+    later = " ".join(f"{{{{{name}}}}}" for name in LATER_VARIABLES)
+    handlers = "\n".join(f'  {kind}_handler: "{later}"' for kind in ("request", "query"))
+    content = f"""---
+name: noisy
+version: 1.0.0
+capabilities: [noise]
+tools: [{tools}]
+security: {{restricted_tools: [{tools}]}}
+system_prompt: "{later}"
+prompt_templates:
+{handlers}
+  inform_handler: "{{{{nobody_fills_this}}}}"
+---
+""".encode()
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(content, known_tools=["csv_parser"])
+    found = caught.value.details["problems"]
+    assert [p["field"] for p in found if p["severity"] == "error"] == ["prompt_templates.inform_handler"]
+    assert sum(p["severity"] == "warning" for p in found) == PROBLEM_LIMIT
+
+
+def test_a_file_full_of_problems_gets_a_bounded_list() -> None:
+    content = b"---\n" + b"a: 1\n" * 10_000 + b"---\n"
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(content)
+    assert len(caught.value.details["problems"]) <= 2 * PROBLEM_LIMIT
+
+
+def test_a_restriction_that_restricts_nothing_is_a_warning() -> None:
+    content = b"""---
+name: careful
+version: 1.0.0
+capabilities: [care]
+tools: [csv_parser]
+security: {restricted_tools: [csv_parser/csv_fnd, csv_top, csv_parser/csv_find]}
+system_prompt: Be careful.
+---
+"""
+    known = ["csv_parser", "csv_parser/csv_find", "csv_parser/csv_top"]
+    [warning] = parse_definition(content, known_tools=known).warnings
+    assert (warning.field, warning.available_alternatives) == (
+        "security.restricted_tools[0]",
+        ("csv_parser/csv_find",),
+    )
