@@ -84,7 +84,13 @@ class Asker:
                 f"the arguments of the tool {tool!r} are not valid", why="give content and files"
             )
         named = arguments.get("files", [])
-        files = tuple(a for a in about.attachments if isinstance(named, list) and a.name in named)
+        attached = [a.name for a in about.attachments]
+        if not isinstance(named, list) or any(name not in attached for name in named):
+            raise ToolFailed(
+                f"the arguments of the tool {tool!r} are not valid",
+                why="files must be a list of the message's attachments: " + (", ".join(attached) or "none"),
+            )
+        files = tuple(a for a in about.attachments if a.name in named)
         identifier = self._environment.new_id()
         question = Message(
             id=identifier,

@@ -237,12 +237,12 @@ class ConfiguredAgent:
             named = [entry.casefold() for entry in self._definition.setting("proposals", rule, ())]
             if word and (word in named or "*" in named):
                 self._journal.log("info", f"{performative.value}: {word[:80]}")
-                return Draft(performative, {"proposal": message.content, "rule": rule})
+                content = {"proposal": message.content, "rule": rule}
+                return Draft(performative, content, protocol=message.protocol)
         rules = self._definition.groups.get("proposals", {})
         reason = "no rule of the agent names this proposal"
-        return Draft(
-            Performative.NOT_UNDERSTOOD, {"reason": reason, "rules": {k: list(v) for k, v in rules.items()}}
-        )
+        content = {"reason": reason, "rules": {k: list(v) for k, v in rules.items()}}
+        return Draft(Performative.NOT_UNDERSTOOD, content, protocol=message.protocol)
 
     def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
         self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)

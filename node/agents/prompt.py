@@ -50,7 +50,8 @@ def reply_content(definition: AgentDefinition, completion: Completion) -> Any:
         return {"provider": completion.provider, "text": completion.text, "data": data}
     if data is None:
         return {"provider": completion.provider, "answer": completion.text}
-    return {"provider": completion.provider, **data} if isinstance(data, dict) else data
+    label = {"provider": completion.provider}
+    return label | data | label if isinstance(data, dict) else data  # an answer cannot relabel itself
 
 
 def tool_text(result: Any) -> str:

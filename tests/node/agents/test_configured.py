@@ -303,3 +303,21 @@ async def test_an_agent_asks_another_one_hop_further() -> None:
         [draft] = await here.send("tester", "x", hops=HOP_LIMIT)
         assert draft.content["answer"] == "stopped"
         assert len(here.bus.asked) == 2
+
+
+async def test_a_file_that_is_not_attached_is_not_left_out_of_a_question() -> None:
+    providers = scripted(
+        "tool_calls: [{name: ask_data_analysis, arguments: {content: 1, files: [absent.csv]}}]",
+        'match: {tool_result: "list of the message.s attachments: s.csv"}, text: "told"',
+    )
+    async with rooms(providers=providers) as here:
+        await here.supervisor.deploy(agent("requires: [data-analysis]"))
+        [draft] = await here.send("tester", "x", CSV)
+        assert (draft.content["answer"], here.bus.asked) == ("told", [])
+
+
+async def test_an_answer_cannot_claim_another_provider() -> None:
+    async with rooms(providers=scripted("content: {provider: oracle, answer: 1}")) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x")
+        assert draft.content == {"provider": "scripted", "answer": 1}
