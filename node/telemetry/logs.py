@@ -76,7 +76,7 @@ class LineFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without its end; in text, a traceback follows it, indented so that it forges no line."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         found = {
             "time": time.replace("+00:00", "Z"),
@@ -94,9 +94,8 @@ class LineFormatter(logging.Formatter):
             return json.dumps(found)
         text = "{time} {level:<8} {node} {logger}: {message}".format(**found)
         tail = f" trace={found['trace_id']}" if trace else ""
-        return _CONTROL.sub(_escaped, text + tail) + (
-            "\n" + found["exception"] if "exception" in found else ""
-        )
+        lines = [text + tail, *(f"  {line}" for line in found.get("exception", "").split("\n") if line)]
+        return "\n".join(_CONTROL.sub(_escaped, line) for line in lines)
 
 
 def configure_logging(

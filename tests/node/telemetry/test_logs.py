@@ -97,3 +97,14 @@ def test_a_file_takes_the_lines_and_is_bounded(tmp_path: Path, monkeypatch: pyte
     assert len(files) == 1 + logs.FILE_BACKUPS
     assert sum(f.stat().st_size for f in files) <= 4 * 2000
     assert "line 199" in (tmp_path / "node.log").read_text()
+
+
+def test_an_exception_forges_no_line_of_text() -> None:
+    stream = io.StringIO()
+    configure_logging(node="n1", stream=stream)
+    forged = ValueError("x\n2024-01-01T00:00:00Z info     n1 audit: all is well\x1b[2J")
+    logging.getLogger("x").error("failed", exc_info=forged)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 1
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert "\x1b" not in stream.getvalue()
