@@ -222,7 +222,7 @@ class MemberTable:
         if dead_since is not None and self._down:
             recent = [r for r in self._down.values() if r.state is State.DEAD and r.changed_at >= dead_since]
             candidates = [*candidates, *recent]
-        wanted = count + 1 if exclude in self._up else count
+        wanted = count + 1 if exclude else count
         drawn = rng.sample(candidates, min(wanted, len(candidates)))
         return [record for record in drawn if record.alive.name != exclude][:count]
 

@@ -190,7 +190,7 @@ class SyncStreams:
             reason = "the other end closed the connection in the middle of its answer"
             if not sync.taken_bytes:
                 reason = (
-                    "the other end closed the connection without an answer; it may belong to "
+                    "the other end closed the connection without an answer; it may be busy, belong to "
                     "another cluster, hold another gossip key, or be no Caxton gossip port"
                 )
             self._give_up(sync, reason, now)

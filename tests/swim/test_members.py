@@ -1,10 +1,13 @@
 """The precedence rule: merging is idempotent and monotonic, and signed words commute."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swim.broadcast import RumourQueue
 from swim.members import PRECEDENCE, STATE_OF, MemberTable, Need, Record, State
 from swim.messages import Alive, Boot, Dead, Left, Statement, Suspect
 
@@ -117,3 +120,56 @@ def test_the_reaped_dead_are_remembered_by_address_and_departed_ones_are_not() -
     assert table.lost_addresses() == [("10.0.0.1", 1), ("10.0.0.2", 1)]
     assert table.statistics()["remembered_addresses"] == 2
     assert table.next_reap(5.0) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from([alive, suspect, dead, left]), incarnations)),
+    st.randoms(use_true_random=False),
+)
+def test_what_the_table_keeps_at_hand_is_what_a_look_at_all_records_would_find(
+    said: list,  # type: ignore[type-arg]
+    rng: random.Random,
+) -> None:
+    table = MemberTable(max_members=9, max_remembered=9)
+    boot = Boot(1, b"a" * 16)
+    for now, (number, make, incarnation) in enumerate(said):
+        name = f"m{number}"
+        statement = replace(make(boot, incarnation), name=name)
+        record = table.get(name)
+        if record is None:
+            first = replace(alive(boot, 0), name=name)
+            table.insert(Record(first, b"key", State.ALIVE, None, float(now), float(now)))
+        elif record.accepts(statement):
+            table.apply(record, statement, float(now))
+        up = [r for r in table.records() if r.is_up]
+        down = [r for r in table.records() if not r.is_up]
+        assert table.up_count == len(up)
+        assert {id(r) for r in table.up()} == {id(r) for r in up}
+        assert table.next_reap(5.0) == min((r.changed_at + 5.0 for r in down), default=None)
+        drawn = [r.alive.name for r in table.choose(rng, 3, exclude="m1", dead_since=0.0)]
+        possible = [r.alive.name for r in (*up, *down) if r.state is not State.LEFT and r.alive.name != "m1"]
+        assert len(drawn) == len(set(drawn)) == min(3, len(possible))
+        assert set(drawn) <= set(possible)
+
+
+@given(st.lists(st.integers(0, 7), max_size=30), st.integers(60, 400), st.integers(1, 5))
+def test_each_rumour_is_sent_its_number_of_times_and_those_sent_least_go_first(
+    subjects: list[int], room: int, transmissions: int
+) -> None:
+    queue = RumourQueue(max_rumours=6)
+    boot = Boot(1, b"a" * 16)
+    for number in subjects:
+        queue.add(replace(dead(boot, 0), name=f"m{number}"))
+    waiting = list(dict.fromkeys(reversed(subjects)))
+    assert len(queue) == min(6, len(waiting))
+    assert queue.statistics()["rumours_dropped"] >= len(waiting) - len(queue)
+    sent: Counter[bytes] = Counter()
+    while len(queue):
+        taken = queue.take(room, 5, transmissions)
+        assert taken
+        assert len(set(taken)) == len(taken)
+        assert sum(map(len, taken)) <= room
+        sent.update(taken)
+        assert max(sent.values()) - min(sent[rumour] for rumour in taken) <= 1
+    assert set(sent.values()) <= {transmissions}
+    assert not any(queue.has(f"m{number}") for number in subjects)
