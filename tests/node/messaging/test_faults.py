@@ -5,9 +5,11 @@ import random
 import pytest
 import trio
 
-from node.message import Performative, RoutingStrategy
+from node.message import Envelope, Performative, RoutingStrategy
 from node.messaging.delivery import Draft
-from tests.node.messaging.rooms import cluster, eventually, pause
+from node.messaging.settings import TTL_LIMIT_S
+from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 NODES = ("a", "b", "c")
 MESSAGES = 80
@@ -132,3 +134,64 @@ async def test_every_accepted_message_has_one_end(tmp_path, autojump_clock, seed
                 dead = [letter.message_id for letter in await c[name].bus.dead_letters(1000)]
                 assert dead.count(message_id) == 1
         assert settled > len(trial.accepted) // 3
+
+
+async def test_a_reply_that_is_kept_is_acknowledged_by_its_end_alone(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo("b"), "work")
+        told = {"received": [], "settled": []}
+        acknowledge, settle = c["a"].links.acknowledge, c["a"].links.settle
+
+        def on_acknowledge(peer, keys):
+            told["received"] += keys
+            acknowledge(peer, keys)
+
+        def on_settle(peer, outcomes):
+            told["settled"] += outcomes
+            settle(peer, outcomes)
+
+        c["a"].links.acknowledge, c["a"].links.settle = on_acknowledge, on_settle
+        await c["a"].bus.accept(c["a"].message(capability="work"))
+        await eventually(lambda: not c["a"].bus.unsettled_by_node())
+        assert told["received"] == []
+        assert [outcome.state for outcome in told["settled"]] == ["settled"]
+        assert c["b"].bus.statistics()["inbox"]["owed"] == 0
+
+
+async def test_no_peer_makes_a_message_live_longer_than_a_day(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        seen = []
+
+        async def handle(delivery):
+            await pause(0)
+            seen.append(delivery.deadline)
+            return []
+
+        c["b"].attach("worker", handle, "work")
+        message = c["a"].message(receiver="worker@b")
+        envelope = Envelope("worker", remaining_s=1e9, hops=3)
+        now = c["b"].environment.clock.now()
+        await c["b"].bus.on_deliver("a", [DeliverItem(envelope, message.id, message.seal())], PROOF)
+        await eventually(lambda: seen)
+        assert seen[0] - now <= TTL_LIMIT_S + 1
+
+
+async def test_what_a_peer_says_of_deliveries_that_are_not_its_own_changes_nothing(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        c["b"].attach("worker", never, "work")
+        message = c["a"].message(capability="work")
+        await c["a"].bus.accept(message)
+        await pause(1)
+        bus = c["a"].bus
+        for target in ("worker", "client", "nobody"):
+            key = DeliveryKey(message.id, target, 2**31 - 1)
+            await bus.on_received("c", [key])
+            await bus.on_settled("c", [Outcome(key, "settled"), Outcome(key, "failed", "a lie")])
+            await bus.on_resumed("c", "x", [KeyState(key, state) for state in ("held", "unknown", "refused")])
+        assert bus.unsettled_by_node() == {"b": 1}
+        shown = (await bus.history(message.id)).as_json()
+        assert (shown["outcome"], shown["replies"]) == (None, [])
+
+
+async def never(delivery):
+    await pause(1e6)

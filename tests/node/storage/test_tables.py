@@ -204,3 +204,19 @@ def test_a_corrupt_schema_version_is_not_guessed_at(connection):
     connection.execute("PRAGMA user_version = 99")
     with pytest.raises(Exception, match="newer Caxton"):
         migrations.migrate(connection)
+
+
+def test_a_settled_message_with_open_answers_is_owed(connection):
+    for number, (state, ended_s) in enumerate((("settled", 1.0), ("held", None)), start=1):
+        inbox.insert(
+            connection,
+            inbox.InboxRow("a", f"m{number}", "w", 7, state, 0, "t", None, 0, 0.0, 9.0, "", b"x", ended_s),
+        )
+    for seq, (answers, ended_s) in enumerate(((1, None), (1, 5.0), (1, None), (2, None), (None, None)), 1):
+        row = outbox.OutboxRow(
+            seq, f"r{seq}", "t", None, "open", False, 0.0, 9.0, 0, "", b"x", answers=answers
+        )
+        outbox.insert(connection, row)
+        if ended_s is not None:
+            outbox.finish(connection, seq, "settled", ended_s, "")
+    assert inbox.owed(connection, 10) == [("a", "m1", "w", 7, ["r1", "r3"])]
