@@ -13,6 +13,7 @@ import trio
 from node.cluster.provider import Provider
 from node.config.model import MessagingConfig
 from node.environment import Environment, SystemClock, SystemNetwork
+from node.errors import StorageFailed
 from node.message import Message, Performative
 from node.messaging.bus import Bus
 from node.messaging.delivery import Delivery, Draft
@@ -208,6 +209,9 @@ class MemoryLinks:
                     other.scopes[scope] = None
                     try:
                         await other.bus.on_deliver(self.name, items, PROOF)
+                    except StorageFailed:  # which closes a link
+                        await pause(0.2)
+                        return
                     finally:
                         del other.scopes[scope]
                 if scope.cancelled_caught:

@@ -5,6 +5,7 @@ import random
 import pytest
 import trio
 
+from node.errors import StorageFailed
 from node.message import Envelope, Performative, RoutingStrategy
 from node.messaging.delivery import Draft
 from node.messaging.settings import TTL_LIMIT_S
@@ -195,3 +196,56 @@ async def test_what_a_peer_says_of_deliveries_that_are_not_its_own_changes_nothi
 
 async def never(delivery):
     await pause(1e6)
+
+
+class FullDisk:
+    """Makes every write of a node's storage fail while :attr:`full`."""
+
+    def __init__(self, storage):
+        self.full = False
+        self.refused = 0
+        write = storage.write
+
+        async def refuse(job):
+            if self.full:
+                await trio.lowlevel.checkpoint()
+                self.refused += 1
+                raise StorageFailed("the disk is full")
+            return await write(job)
+
+        storage.write = refuse
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_a_full_disk_at_either_end_loses_nothing_and_the_node_goes_on(tmp_path, autojump_clock, name):
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        release = trio.Event()
+
+        async def handle(delivery):
+            await release.wait()
+            return await echo("b", log)(delivery)
+
+        c["b"].attach("worker", handle, "work")
+        before = c["a"].message(capability="work", content="before", conversation_id="t")
+        await c["a"].bus.accept(before)
+        await pause(1)
+        disk = FullDisk(c[name].storage)
+        disk.full = True
+        during = c["a"].message(capability="work", content="during", conversation_id="t")
+        if name == "a":
+            with pytest.raises(StorageFailed):
+                await c["a"].bus.accept(during)
+        release.set()
+        await pause(20)  # what was handled cannot be written here, or its end cannot be taken there
+        assert disk.refused > 1
+        assert c["a"].bus.statistics()["outbox"]["open"] <= 1
+        disk.full = False
+        await eventually(lambda: not c["a"].bus.unsettled_by_node())
+        await c["a"].bus.accept(during)  # it was not accepted before, so it is no duplicate
+        await eventually(lambda: not c["a"].bus.unsettled_by_node())
+        for message in (before, during):
+            shown = (await c["a"].bus.history(message.id)).as_json()
+            assert shown["outcome"] == "settled"
+            assert [reply["state"] for reply in shown["replies"]] == ["settled"]
+        assert log == ["before", "during"]
