@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
@@ -24,9 +24,11 @@ from node.telemetry.tracing import Tracing
 from node.tools.spans import child_span
 
 if TYPE_CHECKING:
-    from node.agents.wasm_abi import Moment, Said, WasmInstance, WasmModule
+    from node.agents.wasm_abi import Moment, WasmInstance, WasmModule
 
 T = TypeVar("T")
+_CHECKS: Final = 10
+"""How often within its time a waiting call is asked whether it has begun."""
 
 
 class WasmAgent:
@@ -49,6 +51,7 @@ class WasmAgent:
         self._journal = journal
         self._settings = settings
         self._instance: WasmInstance | None = None
+        self._heard: list[tuple[str, str]] = []  # console lines of the current run, bounded per call
         self._turn = trio.Lock()
 
     @classmethod
@@ -77,9 +80,9 @@ class WasmAgent:
             settings=settings,
         )
         moment = found._moment()
-        failed = await found._run(lambda: found._start(moment))
+        failed = await found._run(lambda: found._guarded(lambda _instance: None, moment))
         if failed is not None:
-            raise InvalidWasm("the WebAssembly module does not start", why=failed)
+            raise InvalidWasm("the WebAssembly module does not start", why=failed["reason"])
         return found
 
     async def capabilities(self) -> tuple[str, ...]:
@@ -112,11 +115,12 @@ class WasmAgent:
             "gen_ai.conversation.id": delivery.message.conversation_id,
         }
         with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
-            data = json.dumps(_guest_message(delivery.message), ensure_ascii=False, separators=(",", ":"))
             moment = self._moment()
             async with self._turn:
                 outcome = await self._run(
-                    lambda: self._guarded(lambda instance: instance.handle(data.encode(), moment), moment)
+                    lambda: self._guarded(
+                        lambda instance: _exchange(instance, delivery.message, moment), moment
+                    )
                 )
             drafts = self._drafts(outcome, delivery.message)
             if any(draft.performative is Performative.FAILURE for draft in drafts):
@@ -138,69 +142,85 @@ class WasmAgent:
         return Moment(now_us, self._environment.randomness.token(16))
 
     async def _run(self, job: Callable[[], T]) -> T:
-        """Run guest code on a worker, ended by the wall clock at the latest."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch)
-            result = await self._environment.workers.run("wasm", job)
-            nursery.cancel_scope.cancel()
+        """Run guest code on a worker, ended by the wall clock at the latest; note what it said."""
+        begun: list[bool] = []
+
+        def begin() -> T:
+            begun.append(True)
+            return job()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, begun)
+                result = await self._environment.workers.run("wasm", begin)
+                nursery.cancel_scope.cancel()
+        finally:
+            for level, text in self._heard:
+                self._journal.log(level, text)
+            self._heard.clear()
         return result
 
-    async def _watch(self) -> None:
+    async def _watch(self, begun: Sequence[bool]) -> None:
+        """End the guest when its time is up, counted from when it has a worker, not from when it waits."""
+        timeout_s = self._settings.wasm_timeout_s
         try:
-            await self._environment.clock.sleep(self._settings.wasm_timeout_s)
+            while not begun:
+                await self._environment.clock.sleep(timeout_s / _CHECKS)
+            while True:  # again and again: a fresh instance in the same run begins with a fresh deadline
+                await self._environment.clock.sleep(timeout_s)
+                self._module.interrupt()
         finally:  # a caller that goes away ends the guest too
             self._module.interrupt()
 
-    def _start(self, moment: Moment) -> str | None:
-        """Make a fresh instance; gives the reason when it does not start. Runs on a worker."""
+    def _guarded(self, job: Callable[[WasmInstance], T], moment: Moment) -> T | dict[str, Any]:
+        """Run ``job`` on the instance, a fresh one if there is none; runs on a worker.
+
+        A failure becomes the content of a FAILURE, and the instance is thrown away.
+        """
         from node.agents.wasm_abi import GuestFailed, WasmInstance  # noqa: PLC0415 - see _moment
 
+        instance = self._instance
         try:
-            self._instance = WasmInstance(self._module, moment)
-        except GuestFailed as error:
-            return error.reason
-        return None
-
-    def _guarded(self, job: Callable[[WasmInstance], T], moment: Moment) -> T | dict[str, Any]:
-        """Run ``job`` on the instance; a failure becomes the content of a FAILURE. Runs on a worker."""
-        from node.agents.wasm_abi import GuestFailed  # noqa: PLC0415 - see _moment
-
-        if self._instance is None:
-            reason = self._start(moment)
-            if reason is not None:
-                return {"code": "RUNTIME_ERROR", "reason": f"the module does not start: {reason}"}
-        try:
-            if self._instance is None:
-                return {"code": "RUNTIME_ERROR", "reason": "the module does not start"}
-            return job(self._instance)
+            if instance is None:
+                instance = self._instance = WasmInstance(self._module, moment)
+                self._hear(instance)
+            return job(instance)
         except GuestFailed as error:
             self._instance = None
             return {"code": "RUNTIME_ERROR", "reason": error.reason, "details": {"limit": error.limit}}
+        finally:
+            if instance is not None:
+                self._hear(instance)
 
-    def _drafts(self, outcome: Said | dict[str, Any], message: Message) -> list[Draft]:
-        if isinstance(outcome, dict):
-            self._journal.log("error", outcome["reason"], message_id=message.id)
-            return [Draft(Performative.FAILURE, outcome, protocol=message.protocol)]
-        for level, text in outcome.console:
-            self._journal.log(level, text)
-        try:
-            drafts = [_draft(data) for data in outcome.sent]
-        except ValidationFailed as error:
-            content = {"code": "RUNTIME_ERROR", "reason": f"the module sent no message: {error.why}"}
-            self._journal.log("error", content["reason"], message_id=message.id)
-            return [Draft(Performative.FAILURE, content, protocol=message.protocol)]
-        if not drafts and message.expects_reply:
-            content = {"code": "RUNTIME_ERROR", "reason": "the module sent no answer"}
-            self._journal.log("error", content["reason"], message_id=message.id)
-            return [Draft(Performative.FAILURE, content, protocol=message.protocol)]
-        self._journal.log("info", f"answered with {len(drafts)} messages", host_calls=outcome.host_calls)
-        return drafts
+    def _hear(self, instance: WasmInstance) -> None:
+        """Take what the guest has said since the last time."""
+        self._heard += instance.said.console
+        instance.said.console = []
+
+    def _drafts(self, outcome: list[Draft] | dict[str, Any], message: Message) -> list[Draft]:
+        if isinstance(outcome, list) and (outcome or not message.expects_reply):
+            self._journal.log("info", f"answered with {len(outcome)} messages")
+            return outcome
+        silent = {"code": "RUNTIME_ERROR", "reason": "the module sent no answer"}
+        content = outcome if isinstance(outcome, dict) else silent
+        self._journal.log("error", content["reason"], message_id=message.id)
+        return [Draft(Performative.FAILURE, content, protocol=message.protocol)]
 
 
 def _compile(source: bytes, settings: AgentSettings) -> WasmModule:
     from node.agents.wasm_abi import WasmLimits, WasmModule  # noqa: PLC0415 - see WasmAgent._moment
 
     return WasmModule(source, WasmLimits(settings.wasm_fuel, settings.wasm_memory_bytes))
+
+
+def _exchange(instance: WasmInstance, message: Message, moment: Moment) -> list[Draft] | dict[str, Any]:
+    """Hand a message over and read what was sent; both can be megabytes of JSON, so it runs on a worker."""
+    data = json.dumps(_guest_message(message), ensure_ascii=False, separators=(",", ":"))
+    said = instance.handle(data.encode(), moment)
+    try:
+        return [_draft(sent) for sent in said.sent]
+    except ValidationFailed as error:
+        return {"code": "RUNTIME_ERROR", "reason": f"the module sent no message: {error.why}"}
 
 
 def _guest_message(message: Message) -> dict[str, Any]:

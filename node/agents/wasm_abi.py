@@ -8,6 +8,8 @@ import from the module ``caxton``: ``send_message(pointer, length) -> 0``, ``con
 blanks between its tokens, and always has ``content``. What ``handle_message`` sends is JSON too:
 ``{"performative", "content", "receiver"?, "capability"?}``, a reply when it names neither.
 
+``send_message`` works in ``handle_message`` only.
+
 One call sees one timestamp and one seed, so the same module answers the same message in the same way.
 Nothing here touches Trio: it runs on a worker thread.
 """
@@ -127,6 +129,8 @@ class WasmModule:
         config.wasm_threads = False
         config.wasm_memory64 = False
         config.wasm_multi_memory = False
+        config.wasm_gc = False  # its heap would be a second memory beside the one that is bounded
+        config.wasm_exceptions = False  # they live on that heap
         config.wasm_relaxed_simd_deterministic = True
         config.cranelift_nan_canonicalization = True
         config.max_wasm_stack = 256 * 1024
@@ -156,6 +160,7 @@ class WasmInstance:
         self._module = module
         self._moment = moment
         self.said = Said()
+        self._answering = False
         self._store = wasmtime.Store(module.engine)
         self._store.set_limits(
             memory_size=module.limits.memory_bytes, table_elements=10_000, instances=1, tables=4, memories=1
@@ -182,7 +187,7 @@ class WasmInstance:
         Raises:
             GuestFailed: a limit, a trap, a wrong pointer, or a status other than 0.
         """
-        self._begin(moment)
+        self._begin(moment, answering=True)
         if len(message) > MESSAGE_LIMIT_BYTES:
             raise GuestFailed("message_size", f"the message has {len(message):,} bytes as JSON")
         pointer = self._call("caxton_alloc", len(message)) & 0xFFFF_FFFF
@@ -217,8 +222,9 @@ class WasmInstance:
             self._begin(moment)
             self._call("agent_shutdown")
 
-    def _begin(self, moment: Moment) -> None:
+    def _begin(self, moment: Moment, *, answering: bool = False) -> None:
         self._moment = moment
+        self._answering = answering
         self.said = Said()
         self._refuel()
 
@@ -255,6 +261,8 @@ class WasmInstance:
 
     def _send_message(self, caller: wasmtime.Caller, pointer: int, length: int) -> int:
         data = self._guest_bytes(caller, pointer, length, SENT_LIMIT_BYTES)
+        if not self._answering:  # it would be lost, and the guest would not know
+            raise GuestFailed("messages", "send_message is only for handle_message")
         if len(self.said.sent) >= SENT_LIMIT:
             raise GuestFailed("messages", f"more than {SENT_LIMIT} messages for one")
         self.said.sent.append(data)
@@ -267,9 +275,10 @@ class WasmInstance:
         self._console(caller, "error", pointer, length)
 
     def _console(self, caller: wasmtime.Caller, level: str, pointer: int, length: int) -> None:
-        data = self._guest_bytes(caller, pointer, length, SENT_LIMIT_BYTES)
+        kept = min(length & 0xFFFF_FFFF, CONSOLE_LINE_LIMIT)
+        data = self._guest_bytes(caller, pointer, kept, CONSOLE_LINE_LIMIT)
         if len(self.said.console) < CONSOLE_LIMIT:
-            self.said.console.append((level, data[:CONSOLE_LINE_LIMIT].decode("utf-8", "replace")))
+            self.said.console.append((level, data.decode("utf-8", "replace")))
 
     def _current_timestamp(self, _caller: wasmtime.Caller) -> int:
         self._host_call()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import pytest
 
@@ -16,6 +18,8 @@ from node.telemetry.tracing import Tracing
 from tests.node.agents.inline import inline_environment
 from tests.node.agents.rooms import delivery
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 FUEL = AgentSettings(wasm_fuel=2_000_000)
 
 
@@ -198,3 +202,52 @@ async def test_a_guest_gets_the_attached_files() -> None:
     agent = await load(module(body))
     assert await ask(agent) == (Performative.INFORM, 0)
     assert await ask(agent, None, Attachment("a.txt", "text/plain", b"x" * 2000)) == (Performative.INFORM, 1)
+
+
+async def test_waiting_for_a_worker_takes_nothing_from_the_time_and_does_not_end_the_watch() -> None:
+    # Far more time passes before there is a worker than the guest has: it is watched all the same.
+    class Late(ThreadWorkers):
+        async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+            await environment.clock.sleep(0.2)
+            return await super().run(lane, job, *args)
+
+    environment = inline_environment()
+    threaded = Environment(environment.clock, environment.randomness, environment.network, Late())
+    settings = AgentSettings(wasm_fuel=2**62, wasm_timeout_s=0.05)
+    assert await ask(await load(module(ANSWER), settings, threaded)) == (Performative.INFORM, 7)
+    performative, content = await ask(
+        await load(module("(loop $l (br $l)) (i32.const 0)"), settings, threaded)
+    )
+    assert performative is Performative.FAILURE
+    assert isinstance(content, dict)
+    assert content["details"]["limit"] == "wall_clock"
+
+
+async def test_the_last_words_of_a_guest_that_traps_are_in_the_log() -> None:
+    environment = inline_environment()
+    journal = Journal(environment.clock, 100)
+    source = module("(call $log (i32.const 0) (i32.const 10)) (unreachable)").replace(
+        b"(memory ", b'(import "caxton" "console_error" (func $log (param i32 i32))) (memory ', 1
+    )
+    agent = await WasmAgent.load(
+        source,
+        agent="guest",
+        environment=environment,
+        tracing=Tracing.off(),
+        journal=journal,
+        settings=FUEL,
+    )
+    assert (await ask(agent))[0] is Performative.FAILURE
+    first, second = journal.records(tail=10, since_s=None, level="error")
+    assert first.text == SENT[:10]
+    assert "unreachable" in second.text
+
+
+async def test_what_would_be_sent_outside_a_message_is_refused() -> None:
+    with pytest.raises(InvalidWasm, match="only for handle_message"):
+        await load(module(init=ANSWER))
+
+
+async def test_a_second_heap_beside_the_bounded_memory_is_refused() -> None:
+    with pytest.raises(InvalidWasm, match="gc"):
+        await load(module(more="(type $array (array (mut i64)))"))
