@@ -39,6 +39,8 @@ FLUSH_PAUSE_S: Final = 0.02
 """Pause after changes of the maps were handed on, so that a burst of them is handed on together."""
 RECENT_EVENTS: Final = 256
 """Membership events kept for the admin API; the oldest goes first."""
+RECENT_FAILURES: Final = 4
+"""Of them, failures of one seed."""
 VERSION_CHARACTERS: Final = 32
 """How much of a peer's software version is shown."""
 
@@ -196,7 +198,7 @@ class Membership:
         return sorted([*others, self._own_view()], key=lambda view: view.name)
 
     def recent_events(self) -> list[dict[str, Any]]:
-        """The latest membership events, oldest first, at most 256; of a seed's failures the last."""
+        """The latest membership events, oldest first, at most 256; of one seed's failures the last 4."""
         return list(self._events)
 
     @property
@@ -414,7 +416,9 @@ class Membership:
             case events.SeedUnreachable(seed=seed, reason=reason, attempt=attempt, retry_in_s=pause):
                 shown |= {"seed": seed, "reason": reason, "attempt": attempt}
                 # A seed that is tried for ever must not push everything else out.
-                self._events = [earlier for earlier in self._events if earlier.get("seed") != seed]
+                failures = [earlier for earlier in self._events if earlier.get("seed") == seed]
+                if len(failures) >= RECENT_FAILURES:
+                    self._events.remove(failures[0])
                 level = logging.DEBUG if attempt & (attempt - 1) else logging.WARNING  # 1, 2, 4, 8 ...
                 log.log(level, "seed %s: %s (attempt %d, next in %.1f s)", seed, reason, attempt, pause)
             case events.Joined(seeds=seeds, members=members):

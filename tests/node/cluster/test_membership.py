@@ -141,7 +141,7 @@ def test_the_generation_is_on_disk_before_anything_is_published_under_it(tmp_pat
 
 
 def test_wrong_seeds_do_not_push_other_events_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(membership, "RECENT_EVENTS", 8)
+    monkeypatch.setattr(membership, "RECENT_EVENTS", 16)
 
     async def scenario(cluster):
         await cluster.start("alpha", "nobody", "nowhere", "never")
@@ -150,9 +150,9 @@ def test_wrong_seeds_do_not_push_other_events_out(tmp_path, monkeypatch):
         alpha = cluster.nodes["alpha"].node.membership
         await until(lambda: alpha.is_alive("beta"))
         events = alpha.recent_events()
-        assert len(events) <= 8
+        assert len(events) <= 16
         failures = [event for event in events if event["event"] == "SeedUnreachable"]
-        assert sorted(event["attempt"] > 4 for event in failures) == [True] * 3
+        assert sorted(event["attempt"] > 4 for event in failures) == [True] * 12
         return [event["node"] for event in events if event["event"] == "MemberJoined"]
 
     assert simulate(scenario, tmp_path) == ["beta"]
