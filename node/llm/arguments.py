@@ -2,8 +2,9 @@
 
 Where a value may come from, in order: a content key with the argument's name or one of its aliases
 (``x-aliases`` in the schema), the name of an attachment for a file argument (``x-file``), a word of the
-request that is one of the argument's permitted values, and the word after "by" or "per" where the
-argument has that alias. What is left out falls to the tool's own default.
+request that is one of the argument's permitted values, and the word or number that follows one of the
+argument's ``x-after`` words in the text ("by region", "top 3"). What is left out falls to the tool's own
+default.
 """
 
 from __future__ import annotations
@@ -13,12 +14,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.llm.lexical import texts, words
+from node.llm.lexical import TEXT_LIMIT, texts, words
 from node.llm.provider import FileInfo, Subject, ToolSpec
 
 CALLS_LIMIT: Final = 4
 """Most files one request is answered for, one call each."""
-_AFTER_WORDS: Final = ("by", "per")
+_FILLERS: Final = (
+    "of",
+    "the",
+    "all",
+    "a",
+    "an",
+    "by",
+    "per",
+    "is",
+    "are",
+    "was",
+    "were",
+    "sold",
+    "sells",
+    "selling",
+)
+"""Words that name nothing; some may stand between an ``x-after`` word and the value."""
 _FILE_KEYS: Final = ("file", "files", "filename", "path", "attachment", "data_url", "url", "source", "csv")
 
 
@@ -28,6 +45,8 @@ class Filling:
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    in_prose: list[str] = field(default_factory=list)
+    """Arguments found by an ``x-after`` word alone, which is weaker evidence than a key."""
 
 
 def fill(tool: ToolSpec, subject: Subject) -> Filling:
@@ -38,14 +57,17 @@ def fill(tool: ToolSpec, subject: Subject) -> Filling:
     content = _flat(subject.content)
     arguments: dict[str, Any] = {}
     file_argument: str | None = None
+    filling = Filling()
     for name, rule in properties.items():
         if "x-file" in rule and file_argument is None:
             file_argument = name
             continue
         found = _value(name, rule, content, subject.content)
+        if found is None:
+            found = _in_prose(rule, subject.content)
+            filling.in_prose += [] if found is None else [name]
         if found is not None:
             arguments[name] = found
-    filling = Filling()
     filling.missing = [f"a value for {n!r}" for n in required if n not in arguments and n != file_argument]
     if file_argument is None:
         filling.calls = [] if filling.missing else [arguments]
@@ -99,16 +121,27 @@ def _value(name: str, rule: Mapping[str, Any], content: Mapping[str, Any], raw: 
             value = _coerce(content[folded], rule)
             if value is not None:
                 return value
-    permitted = _permitted(rule)
     request = words(" ".join(texts(raw)))
-    for choice in permitted:
+    for choice in _permitted(rule):
         if choice.isalpha() and words(choice) and words(choice)[0] in request:
             return choice
-    if set(_AFTER_WORDS) & {*aliases, name} and not permitted:
-        text = " ".join(texts(raw))
-        after = re.search(r"\b(?:by|per)\s+[\"'`]?([A-Za-z][A-Za-z0-9_-]*)", text)
-        return after.group(1) if after else None
     return None
+
+
+def _in_prose(rule: Mapping[str, Any], raw: Any) -> Any:
+    """The number, or else the name, that follows one of the rule's ``x-after`` words within one text."""
+    cues = "|".join(re.escape(str(word)) for word in rule.get("x-after", ()))
+    if not cues:
+        return None
+    text = "\n".join(texts(raw))[:TEXT_LIMIT]
+    if any(option.get("type") == "integer" for option in _rules(rule)):
+        number = re.search(rf"\b(?:{cues})[ \t]+(\d{{1,6}})\b", text, re.IGNORECASE)
+        return int(number.group(1)) if number else None
+    fillers = "|".join(_FILLERS)
+    between = r"(?:(?:of|the|all|a|an|is|are|was|were|\d{1,6})[ \t]+){0,3}"
+    name = rf"[\"'`]?(?!(?:{cues}|{fillers})\b)([A-Za-z][A-Za-z0-9_-]*)"
+    found = re.search(rf"\b(?:{cues})[ \t]+{between}{name}", text, re.IGNORECASE)
+    return found.group(1) if found else None
 
 
 def _rules(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:

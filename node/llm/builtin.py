@@ -22,6 +22,7 @@ FACTS_LIMIT: Final = 24
 _ACTION_KEYS: Final = ("action", "operation", "task", "request", "question", "query", "goal", "command")
 _NAME_WEIGHT: Final = 3.0
 _FILLED_WEIGHT: Final = 3.0
+_PROSE_WEIGHT: Final = 1.0
 _CAPABILITY_WEIGHT: Final = 0.5
 _FILE_WEIGHT: Final = 1.5
 _ENOUGH: Final = 2.0
@@ -78,7 +79,7 @@ def _rank(tools: tuple[ToolSpec, ...], subject: Subject) -> list[_Ranked]:
             if "x-file" in rule:
                 score += _FILE_WEIGHT if any(fits(rule, file) for file in subject.files) else 0.0
             elif filling.calls and name in filling.calls[0]:
-                score += _FILLED_WEIGHT
+                score += _PROSE_WEIGHT if name in filling.in_prose else _FILLED_WEIGHT
         if score >= _ENOUGH:
             ranked.append(_Ranked(tool, score, filling))
     ranked.sort(key=lambda choice: -choice.score)

@@ -15,7 +15,7 @@ from functools import reduce
 from typing import Any, Final
 
 from node.errors import ValidationFailed
-from node.tools.csv_table import EXACT, Column, Table
+from node.tools.csv_table import EXACT, Column, Table, fold
 
 GROUPS_LIMIT: Final = 200
 """Most groups in one answer."""
@@ -101,7 +101,12 @@ def aggregate(table: Table, *, group_by: str, column: str | None, operation: str
 
 
 def top(table: Table, *, by: str | None, column: str | None, count: int) -> Json:
-    """The best ``count`` values of ``by``, ranked by the sum of ``column``."""
+    """The best ``count`` values of ``by``, ranked by the sum of ``column``.
+
+    A ``column`` that holds no numbers, given without ``by``, is what is ranked.
+    """
+    if by is None and column is not None and not _is_measure(table, column):
+        by, column = column, None
     position = table.index(by) if by else find_category(table)
     if position is None:
         raise ValidationFailed("nothing to rank", why="no column of the file holds text", fix="Name one.")
@@ -193,7 +198,7 @@ def _named(column: Column, words: Sequence[str]) -> bool:
 
 
 def _measure_of(table: Table, column: str | None) -> Measure:
-    if column is None:
+    if column is None or (not table.has(column) and _is_measure(table, column)):
         return find_measure(table)
     found = table.columns[table.index(column)]
     if not found.is_number:
@@ -203,6 +208,13 @@ def _measure_of(table: Table, column: str | None) -> Measure:
             fix="Choose one of " + (", ".join(c.name for c in table.columns if c.is_number) or "none"),
         )
     return Measure(found.name, "column", found.numbers)
+
+
+def _is_measure(table: Table, column: str) -> bool:
+    """Whether it is a number column, or, where no column has that name, a common word for the main one."""
+    if table.has(column):
+        return table.columns[table.index(column)].is_number
+    return fold(column) in _MEASURES[:6] and find_measure(table).source != "row count"
 
 
 def _row_count(table: Table) -> Measure:

@@ -34,15 +34,11 @@ File = Annotated[
     str, Field(max_length=255, description="Name of an attached CSV file.", json_schema_extra=_FILE_SCHEMA)
 ]
 Mark = Annotated[Literal[".", ","], Field(description="The decimal mark of its numbers.")]
-Measured = Annotated[
-    str | None,
-    Field(
-        max_length=200,
-        description="Number column to compute; the main one if left out.",
-        json_schema_extra={"x-aliases": ["measure", "metric", "value_column"]},
-    ),
-]
+_MEASURE: Final = "Number column to compute; the main one if left out."
+_MEASURE_NAMES: Final = ["measure", "metric", "value_column"]
 _BY: Final = ["by", "dimension", "category", "per"]
+_COMPUTED: Final = ["sum", "total", "average", "mean", "minimum", "maximum"]
+_BEST: Final = ["top", "best", "largest"]
 
 
 def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
@@ -63,7 +59,15 @@ def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
     async def csv_analyze(
         ctx: Context,
         file: File,
-        top: Annotated[int, Field(ge=1, le=50, description="How many best categories to list.")] = 5,
+        top: Annotated[
+            int,
+            Field(
+                ge=1,
+                le=50,
+                description="How many best categories to list.",
+                json_schema_extra={"x-after": _BEST},
+            ),
+        ] = 5,
         decimal_mark: Mark = ".",
     ) -> dict[str, Any]:
         """Analyze a CSV file: a full report and summary of its data (analysis, statistics, sales).
@@ -88,10 +92,19 @@ def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
         group_by: Annotated[
             str,
             Field(
-                max_length=200, description="Column to group rows by.", json_schema_extra={"x-aliases": _BY}
+                max_length=200,
+                description="Column to group rows by.",
+                json_schema_extra={"x-aliases": _BY, "x-after": ["by", "per"]},
             ),
         ],
-        column: Measured = None,
+        column: Annotated[
+            str | None,
+            Field(
+                max_length=200,
+                description=_MEASURE,
+                json_schema_extra={"x-aliases": _MEASURE_NAMES, "x-after": _COMPUTED},
+            ),
+        ] = None,
         operation: Annotated[
             Literal["sum", "average", "count", "minimum", "maximum"],
             Field(description="What to compute.", json_schema_extra={"x-aliases": ["aggregate", "function"]}),
@@ -118,19 +131,32 @@ def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
             Field(
                 max_length=200,
                 description="Column to rank the values of; the product column if left out.",
-                json_schema_extra={"x-aliases": ["group_by", "dimension", "category"]},
+                json_schema_extra={
+                    "x-aliases": ["group_by", "dimension", "category"],
+                    "x-after": [*_BEST, "which", "per"],
+                },
             ),
         ] = None,
-        column: Measured = None,
+        column: Annotated[
+            str | None,
+            Field(
+                max_length=200,
+                description=_MEASURE,
+                json_schema_extra={"x-aliases": _MEASURE_NAMES, "x-after": ["by"]},
+            ),
+        ] = None,
         count: Annotated[
             int,
             Field(
-                ge=1, le=200, description="How many to list.", json_schema_extra={"x-aliases": ["n", "limit"]}
+                ge=1,
+                le=200,
+                description="How many to list.",
+                json_schema_extra={"x-aliases": ["n", "limit"], "x-after": _BEST},
             ),
         ] = 5,
         decimal_mark: Mark = ".",
     ) -> dict[str, Any]:
-        """Rank the top, best or largest values of a column of a CSV file, such as best-selling products.
+        """Rank the top, best or largest entries of a column of a CSV file: best-selling products, sold most.
 
         A ranking or leaderboard by the sum of a number column.
         """

@@ -67,21 +67,26 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def index(self, name: str) -> int:
-        """Position of the column of that name, whatever its case.
+        """Position of the column of that name, whatever its case; else of the one that differs by its plural.
 
         Raises:
             ValidationFailed: there is none; the columns are named.
         """
-        wanted = fold(name)
-        for position, column in enumerate(self.columns):
-            if fold(column.name) == wanted:
-                return position
+        for form in (fold, _singular):
+            wanted = form(name)
+            for position, column in enumerate(self.columns):
+                if form(column.name) == wanted:
+                    return position
         names = [column.name for column in self.columns]
         raise ValidationFailed(
             f"there is no column {name[:80]!r}",
             why="the columns are " + ", ".join(repr(n) for n in names[:40]),
             details={"columns": names[:40]},
         )
+
+    def has(self, name: str) -> bool:
+        """Whether :meth:`index` finds a column of that name."""
+        return any(form(c.name) == form(name) for form in (fold, _singular) for c in self.columns)
 
     def values(self, position: int) -> Iterator[str]:
         """The text values of one column, in row order."""
@@ -91,6 +96,11 @@ class Table:
 def fold(name: str) -> str:
     """A column name without case, spaces, hyphens and underscores, to compare by."""
     return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _singular(name: str) -> str:
+    folded = fold(name)
+    return f"{folded[:-3]}y" if folded.endswith("ies") else folded.removesuffix("s")
 
 
 def read_table(data: bytes, *, decimal_mark: str = ".") -> Table:

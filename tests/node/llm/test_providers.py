@@ -29,7 +29,7 @@ GROUP = ToolSpec(
     {
         "properties": {
             "file": CSV_FILE,
-            "group_by": {"type": "string", "x-aliases": ["by"]},
+            "group_by": {"type": "string", "x-aliases": ["by"], "x-after": ["by", "per"]},
             "operation": {"enum": ["sum", "average"]},
         },
         "required": ["file", "group_by"],

@@ -134,7 +134,7 @@ def test_an_unknown_column_is_refused_with_the_columns_there_are() -> None:
     with pytest.raises(ValidationFailed, match=r"'region'.*'revenue'"):
         aggregate(read_table(b"region,revenue\nN,1\n"), group_by="regoin", column=None, operation="sum")
     with pytest.raises(ValidationFailed, match="no number column"):
-        top(read_table(b"region,revenue\nN,1\n"), by=None, column="region", count=3)
+        top(read_table(b"region,revenue\nN,1\n"), by="revenue", column="region", count=3)
 
 
 @pytest.mark.parametrize(
