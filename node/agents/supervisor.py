@@ -437,7 +437,8 @@ class AgentSupervisor:
             except CaxtonError as error:
                 drafts = [Draft(Performative.FAILURE, failure_content(error))]
             except Exception:  # a bug in one agent's runtime is that agent's failure, never the node's end
-                _log.exception("agent %s failed unexpectedly", agent.row.id)
+                trace = {"trace_id": delivery.traceparent[3:35]}
+                _log.exception("agent %s failed unexpectedly", agent.row.id, extra=trace)
                 agent.journal.log("error", "failed unexpectedly", message_id=delivery.message.id)
                 content = {
                     "code": CaxtonError.code,

@@ -1,7 +1,7 @@
 """Log lines of a node process: configured once, by the command line, never by a node.
 
-Every line is one record: JSON or text, with the node, the time and the trace it belongs to. Lines are
-bounded in length, repeats in number, and files in size.
+Every line is one record: JSON or text, with the node, the time and, where the caller names it,
+the trace it belongs to. Lines are bounded in length, repeats in number, and files in size.
 """
 
 from __future__ import annotations

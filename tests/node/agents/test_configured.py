@@ -321,3 +321,23 @@ async def test_an_answer_cannot_claim_another_provider() -> None:
         await here.supervisor.deploy(agent())
         [draft] = await here.send("tester", "x")
         assert draft.content == {"provider": "scripted", "answer": 1}
+
+
+async def test_a_bug_is_one_failure_logged_with_its_trace_and_the_agent_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Buggy:
+        name = "builtin"
+
+        async def complete(self, request: CompletionRequest) -> Completion:
+            raise KeyError("swordfish")
+
+    trace = "ab" * 16
+    async with rooms(providers=ProviderRegistry(providers={"builtin": Buggy()})) as here:
+        await here.supervisor.deploy(agent())
+        for _ in range(2):
+            [draft] = await here.send("tester", "x", traceparent=f"00-{trace}-{'cd' * 8}-01")
+            assert draft.performative is Performative.FAILURE
+            assert "swordfish" not in str(draft.content)
+        assert here.supervisor.get("tester").execution_stats["failed_requests"] == 2
+    assert [getattr(record, "trace_id", "") for record in caplog.records] == [trace, trace]
