@@ -9,6 +9,7 @@ for as a secure handshake is an exchange of the leaf certificates, so that the c
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import itertools
 import math
 from collections import deque
@@ -21,6 +22,7 @@ import trio
 from node.environment import Address, Datagrams, LinkCredentials, Listener, SecureStream
 from simulations.kernel import Process, World
 
+FIRST_ADDRESS: Final = ipaddress.IPv4Address("10.0.0.1")
 STREAM_WINDOW_BYTES: Final = 1 << 20
 """Bytes a sender may have on the way before it must wait."""
 DATAGRAM_QUEUE: Final = 4096
@@ -72,7 +74,7 @@ class VirtualNetwork:
         """The host of that name; a new one if there was none or its process crashed."""
         known = self.hosts.get(name)
         if known is None or known.fenced:
-            ip = known.ip if known else f"10.0.0.{len(self.hosts) + 1}"
+            ip = known.ip if known else str(FIRST_ADDRESS + len(self.hosts))
             self.hosts[name] = known = Host(name, ip)
         return known
 

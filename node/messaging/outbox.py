@@ -149,7 +149,10 @@ class Outbox:
         life_s = min(max(life_s, 0.0), TTL_LIMIT_S)
         letter = Letter(self._next_seq, message, sealed, traceparent, hops, wall, wall + life_s, now + life_s)
         self._next_seq += 1
-        if hops > HOP_LIMIT:
+        limit = (
+            HOP_LIMIT if message.in_reply_to is None else HOP_LIMIT + 1
+        )  # what was handled may be answered
+        if hops > limit:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
         else:
             self._decisions.place(letter, None)

@@ -577,3 +577,12 @@ def test_replying_keeps_what_belongs_together():
         None, "x", None, 1, None,
     )  # fmt: skip
     assert other.conversation_id == "c"
+
+
+async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo(), "work")
+        message = c["a"].message(capability="work", content="far")
+        reply = await c["a"].bus.request(message, timeout_s=30, hops=HOP_LIMIT)
+        assert reply.performative is Performative.INFORM
+        assert await c["b"].bus.dead_letters(10) == []
