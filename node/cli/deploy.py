@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import node_options
+from node.cli.options import node_options, one_of
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 
@@ -18,14 +18,22 @@ FILE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 
 @click.command("deploy")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--agent",
+    "named",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The same as the argument FILE.",
+)
 @click.option("--name", help="Deploy it under another name.")
 @click.option("--workspace", default="default", show_default=True)
 @click.option("--replace", is_flag=True, help="Replace an agent of that name.")
 @click.option("--no-start", is_flag=True, help="Deploy it without starting it.")
 @node_options
 def command(
-    file: Path,
+    file: Path | None,
+    named: Path | None,
     name: str | None,
     workspace: str,
     replace: bool,
@@ -37,7 +45,10 @@ def command(
     token_file: Path | None,
 ) -> None:
     """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat)."""
-    body = deployment(file)
+    chosen = one_of("FILE", file, named)
+    if chosen is None:
+        raise click.UsageError("Missing argument 'FILE'.")
+    body = deployment(chosen)
     body |= {"workspace": workspace, "replace": replace, "auto_start": not no_start}
     if name is not None:
         body["name"] = name

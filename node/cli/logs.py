@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import node_options, one_of
 from node.cli.output import print_json, safe
 
 FOLLOW_INTERVAL_S: Final = 1.0
@@ -21,6 +21,7 @@ _SHOWN: Final = ("time", "level", "message", "agent")
 
 @click.command("logs")
 @click.argument("agent", required=False)
+@click.option("--agent", "named", metavar="AGENT", help="The same as the argument AGENT.")
 @click.option("--since", metavar="TIME", help="A time in ISO 8601, or a duration: 90s, 15m, 1h, 2d.")
 @click.option("--tail", type=click.IntRange(1, 1000), default=100, show_default=True, help="Most records.")
 @click.option(
@@ -30,6 +31,7 @@ _SHOWN: Final = ("time", "level", "message", "agent")
 @node_options
 def command(
     agent: str | None,
+    named: str | None,
     since: str | None,
     tail: int,
     level: str | None,
@@ -44,6 +46,7 @@ def command(
 
     With --json --follow, every line is one record.
     """
+    agent = one_of("AGENT", agent, named)
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
         records = _records(client, agent, since=since, tail=tail, level=level)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
@@ -30,3 +31,14 @@ def node_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def one_of(name: str, positional: T | None, named: T | None) -> T | None:
+    """What was given once, as an argument or by the option that means the same.
+
+    Raises:
+        click.UsageError: it was given twice.
+    """
+    if positional is not None and named is not None:
+        raise click.UsageError(f"{name} is given twice, as an argument and with --agent.")
+    return positional if positional is not None else named

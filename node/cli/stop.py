@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import node_options, one_of
 from node.cli.output import print_json, safe
 from node.errors import NodeUnreachable
 
@@ -25,10 +25,12 @@ _POLL_S: Final = 0.1
 
 @click.command("stop")
 @click.argument("agent", required=False)
+@click.option("--agent", "named", metavar="AGENT", help="The same as the argument AGENT.")
 @click.option("--force", is_flag=True, help="Without waiting for running work; a local node is killed.")
 @node_options
 def command(
     agent: str | None,
+    named: str | None,
     force: bool,
     as_json: bool,
     api: str | None,
@@ -37,6 +39,7 @@ def command(
     token_file: Path | None,
 ) -> None:
     """Stop AGENT; without one, let the node leave its cluster and end."""
+    agent = one_of("AGENT", agent, named)
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
         if agent is not None:

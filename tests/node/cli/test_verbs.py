@@ -362,3 +362,19 @@ def test_text_of_agents_and_nodes_cannot_drive_the_terminal(node: FakeNode, shel
 def test_a_name_is_no_step_through_the_path(name: str, node: FakeNode, shell: Shell) -> None:
     assert shell("stop", name, "--api", node.api) == 2
     assert node.requests == []
+
+
+def test_agents_can_be_named_by_an_option_too(node: FakeNode, shell: Shell, tmp_path: Path) -> None:
+    node.answers["GET", "/agents/a/logs"] = 200, {"records": []}
+    assert shell("logs", "--agent", "a", "--since", "1h") == 0
+    node.answers["POST", "/agents/a/stop"] = 200, {"name": "a", "status": "stopped"}
+    assert shell("stop", "--agent", "a", "--force") == 0
+    assert shell.out == "a is stopped\n"
+    file = tmp_path / "a.md"
+    file.write_text("---\nname: a\n---\n")
+    node.answers["POST", "/agents"] = 201, {"name": "a", "status": "running", "capabilities": []}
+    assert shell("deploy", "--agent", str(file)) == 0
+    assert shell("stop", "a", "--agent", "b") == 2
+    assert "given twice" in shell.err
+    assert shell("deploy") == 2
+    assert "Missing argument 'FILE'" in shell.err
