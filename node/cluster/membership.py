@@ -292,7 +292,12 @@ class Membership:
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise ConfigInvalid(
+                    f"cannot listen on {cluster.bind_host}:{cluster.bind_port}",
+                    why=error.strerror or str(error),
+                    fix="Set cluster.bind_host to an address of this machine, and cluster.bind_port.",
+                    details={"key": "cluster.bind_port"},
+                ) from None
             raise AddressInUse(
                 f"port {cluster.bind_port} is taken on {cluster.bind_host}",
                 why="another process listens there, by UDP or TCP",

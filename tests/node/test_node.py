@@ -1,5 +1,6 @@
 """The composition root in a simulated cluster: what starts, what ends, what the rooms tell each other."""
 
+import errno
 import json
 
 import pytest
@@ -14,7 +15,7 @@ from node.security.authority import create_cluster, issue_node
 from simulations.cluster import SimulatedCluster
 from simulations.environment import simulated_environment
 from simulations.kernel import run
-from simulations.network import VirtualNetwork
+from simulations.network import HostNetwork, VirtualNetwork
 
 ECHO = sample("agents/echo.md").read_bytes()
 ECHO_FILES = {"echo.wat": sample("agents/echo.wat").read_bytes()}
@@ -264,3 +265,17 @@ def test_a_node_that_ends_finishes_or_gives_back_its_work_and_none_is_done_twice
         return [reply.performative for reply in replies], counts["outbox"]["late"], counts["inbox"]["late"]
 
     assert simulate(scenario, tmp_path / "cluster") == ([Performative.INFORM] * 40, 0, 0)
+
+
+def test_a_port_that_may_not_be_bound_is_named_with_its_key(tmp_path, monkeypatch):
+    listen = HostNetwork.listen
+
+    async def guarded(self, host, port):
+        if port == 7946:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return await listen(self, host, port)
+
+    monkeypatch.setattr(HostNetwork, "listen", guarded)
+    error = refusal(tmp_path, {})
+    assert isinstance(error, ConfigInvalid)
+    assert (error.why, error.details) == ("Permission denied", {"key": "cluster.bind_port"})
