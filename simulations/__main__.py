@@ -94,7 +94,7 @@ def run_first_slice(seed: int, trace: Path | None = None) -> Outcome:
 
         outcome = run(partial(scenario), seed)
     if trace is not None:
-        trace.write_text("\n".join(world[0].trace.lines) + "\n", encoding="utf-8")
+        trace.write_text("\n".join(world[0].trace.tail()) + "\n", encoding="utf-8")
     return outcome
 
 
