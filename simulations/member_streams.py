@@ -147,7 +147,9 @@ class MemberStream:
         other.next_accepted += 2
         far.peer = member.machine.name
         other.streams[far.number] = far
-        connection = Connection(cluster.timeline, cluster.links.of, member.machine.chance, self, far)
+        connection = Connection(
+            cluster.timeline, cluster.links.of, member.machine.chance, self, far, counts=cluster.fates
+        )
         self.connection = far.connection = connection
         connection.pipe(self).not_before(accepted_us)
         cluster.timeline.at_us(accepted_us, far.accepted, member.machine.address, process=other)

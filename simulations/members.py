@@ -12,6 +12,7 @@ Everybody who is of interest is told by :class:`simulations.watcher.Watcher`.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TextIO
 
@@ -47,6 +48,7 @@ class SimulatedMember:
         swim: The production core.
         paused: Whether it stands still.
         fenced: Whether it has ended.
+        introduced: Whether it was told of anybody, by seeds or by its disk.
         streams: Its open streams by the core's numbers.
         next_accepted: The number of the next accepted stream.
         timer_us: When its timer is looked at next; None while nothing is planned.
@@ -54,7 +56,8 @@ class SimulatedMember:
     """
 
     __slots__ = (
-        "due_us", "fenced", "machine", "name", "next_accepted", "paused", "streams", "swim", "timer_us",
+        "due_us", "fenced", "introduced", "machine", "name", "next_accepted", "paused", "streams",
+        "swim", "timer_us",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, swim: Swim) -> None:
@@ -62,6 +65,7 @@ class SimulatedMember:
         self.machine = machine
         self.swim = swim
         self.paused = self.fenced = False
+        self.introduced = False
         self.streams: dict[int, MemberStream] = {}
         self.next_accepted = 2
         self.timer_us: int | None = None
@@ -86,6 +90,9 @@ class MemberCluster:
         running: Members whose process has not ended, paused ones included, in the order of their start.
         machines: All machines there ever were.
         lines: The trace.
+        watchers: Who is told of everything.
+        hold_timers: Whether no timer fires, for :mod:`simulations.leap`.
+        fates: What became of datagrams (``full`` is a buffer of a paused process), and segments sent again.
     """
 
     def __init__(
@@ -112,6 +119,9 @@ class MemberCluster:
         self._by_address: dict[Address, Machine] = {}
         self._addresses = 0
         self._sent_watchers: list[Watcher] = []
+        self.fates: Counter[str] = Counter()
+        self.hold_timers = False
+        self._flying = 0
 
     # ---- who there is ------------------------------------------------------------------------
 
@@ -160,8 +170,10 @@ class MemberCluster:
         machine = member.machine
         if disk and machine.disk is not None:
             production.recall(member.swim, machine.disk, now)
+            member.introduced = True
         addresses = [seed for seed in self.seeds(seeds) if seed != self.seeds([name])[0]]
         if addresses:
+            member.introduced = True
             member.swim.join(addresses, now)
         self._changed("started", member)
         self.pump(member)
@@ -177,6 +189,7 @@ class MemberCluster:
             for member in members
         ])  # fmt: skip
         for member in members:
+            member.introduced = True
             self._changed("started", member)
             self.pump(member)
 
@@ -249,6 +262,20 @@ class MemberCluster:
         member.swim.wall_offset = clock.wall(now_us) - now
         return now
 
+    @property
+    def on_the_way(self) -> int:
+        """How many datagrams are on the way, and how many streams are open."""
+        return self._flying + sum(
+            stream.connection is not None
+            for member in self.running.values()
+            for stream in member.streams.values()
+        )
+
+    def plan_timer_at(self, member: SimulatedMember, us: int) -> None:
+        """Let a member's timer fire at a time, whenever the core wants it."""
+        member.timer_us = member.due_us = us
+        self.timeline.at_us(us, self._timer, member, us)
+
     def trace(self, member: SimulatedMember, what: str, rest: str) -> None:
         """Add a line about a member."""
         self.lines.add(self.timeline.now_us, member.name, what, rest)
@@ -297,23 +324,28 @@ class MemberCluster:
             self.trace(member, "send", f"{to[0]:<8} {len(data):>6} {kind:<8} nobody")
             return
         flight = self.links.of(machine.name, target.name).datagram(data, now_us, machine.chance)
+        self.fates[flight.fate] += 1
         fate = str(now_us + flight.after_us) if flight.arrives else flight.fate
         self.trace(member, "send", f"{target.name:<8} {len(data):>6} {kind:<8} {zlib.crc32(data):08x} {fate}")
         if not flight.arrives:
             return
         corrupted = flight.fate == "corrupt"
+        self._flying += 1 + (flight.again_us is not None)
         arguments = (target, to, flight.data, machine.address, corrupted)
         self.timeline.at_us(now_us + flight.after_us, self._arrive, *arguments)
         if flight.again_us is not None:
+            self.fates["duplicate"] += 1
             self.timeline.at_us(now_us + flight.again_us, self._arrive, *arguments)
 
     def _arrive(self, machine: Machine, to: Address, data: bytes, source: Address, corrupted: bool) -> None:
+        self._flying -= 1
         member = self.running.get(machine.name)
         if member is None or machine.address != to:
             return
         if not member.paused:
             self._receive(member, data, source, corrupted)
         elif not machine.buffer.put(data, source, corrupted):
+            self.fates["full"] += 1
             self.trace(member, "full", f"{'':<8} {len(data):>6}")
 
     def _receive(self, member: SimulatedMember, data: bytes, source: Address, corrupted: bool) -> None:
@@ -331,7 +363,7 @@ class MemberCluster:
 
     def _plan_timer(self, member: SimulatedMember) -> None:
         """Look at the timer when it is due; one that moved further away is looked at once too often."""
-        if member.fenced or member.paused:
+        if member.fenced or member.paused or self.hold_timers:
             return
         due = member.swim.next_timer()
         if due is None:
@@ -343,7 +375,7 @@ class MemberCluster:
             self.timeline.at_us(due_us, self._timer, member, due_us)
 
     def _timer(self, member: SimulatedMember, planned_us: int) -> None:
-        if member.timer_us != planned_us or member.fenced:
+        if member.timer_us != planned_us or member.fenced or self.hold_timers:
             return
         member.timer_us = None
         if member.paused or member.due_us is None:
@@ -413,7 +445,7 @@ class MemberCluster:
             "running": len(self.running),
             "machines": len(self.machines),
             "lines": self.lines.count,
-            "buffers_full": sum(machine.buffer.dropped for machine in self.machines.values()),
+            **{f"fate_{fate}": count for fate, count in sorted(self.fates.items())},
             **self.timeline.statistics(),
             **self.links.statistics(),
         }

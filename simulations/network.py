@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,6 +51,7 @@ class VirtualNetwork:
         self.hosts: dict[str, Host] = {}
         self.links = Links()
         self.chance = world.stream("network")
+        self.counts: Counter[str] = Counter()
         self._partition: list[Rule] = []
 
     def host(self, name: str) -> Host:
@@ -92,7 +94,9 @@ class VirtualNetwork:
         """Open a connection that was agreed on, and let the other end accept it a little later."""
         near, far = _Stream(self, source), _Stream(self, target)
         near.peer, far.peer = far, near
-        near.connection = far.connection = Connection(self.world, self.links.of, self.chance, near, far)
+        near.connection = far.connection = Connection(
+            self.world, self.links.of, self.chance, near, far, counts=self.counts
+        )
         near.connection.pipe(near).not_before(accepted_us)
 
         def accept() -> None:

@@ -173,6 +173,13 @@ def subject(event: Event) -> Member | None:
     return event.member if isinstance(event, SPOKEN_OF) else None
 
 
+def tells_up(event: Event) -> bool | None:
+    """Whether an event says that its subject is up from now on, or down; None for neither."""
+    if isinstance(event, MemberJoined | MemberAlive):
+        return True
+    return False if isinstance(event, MemberDied | MemberLeft) else None
+
+
 BOUNDED_BY: Final = {
     "rumours_waiting": "max_rumours",
     "streams_open": "max_streams",
@@ -182,11 +189,32 @@ BOUNDED_BY: Final = {
 """Which statistic of a member may not exceed which of its parameters."""
 MEMBERS: Final = ("members_alive", "members_suspect", "members_dead", "members_left")
 """Statistics that together may not exceed ``max_members``."""
+SUSPECTED: Final = "members_suspect"
 RELAYED: Final = "relayed_probes"
 MAX_RELAYED: Final = 256
 SAVED_BY_RELAY: Final = "probes_saved_by_relay"
 REFUTATIONS: Final = "refutations"
 STALLS: Final = "stalls"
+
+
+def bounded(statistics: dict[str, int], config: SwimConfig) -> list[tuple[str, int, int]]:
+    """What a member has of everything that is bounded, and how much it may have.
+
+    Args:
+        statistics: Of the member.
+        config: Its parameters.
+
+    Returns:
+        For each: what, how much there is, how much there may be.
+    """
+    found = [(what, statistics[what], getattr(config, limit)) for what, limit in BOUNDED_BY.items()]
+    members = sum(statistics[state] for state in MEMBERS)
+    return [
+        *found,
+        ("members", members, config.max_members),
+        (RELAYED, statistics[RELAYED], MAX_RELAYED),
+    ]
+
 
 _KINDS: Final = {
     1: "alive", 2: "suspect", 3: "dead", 4: "left", 10: "ping", 11: "ping-req", 12: "ack", 13: "nack",

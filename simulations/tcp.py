@@ -14,7 +14,7 @@ first :data:`WINDOW_BYTES` get through.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -79,12 +79,20 @@ class Pipe:
         chance: Every draw comes from it.
         near: The end that writes.
         far: The end that reads.
+        counts: Where ``retransmitted`` is counted.
     """
 
     def __init__(
-        self, timeline: Timeline, link_of: LinkOf, chance: random.Random, near: End, far: End
+        self,
+        timeline: Timeline,
+        link_of: LinkOf,
+        chance: random.Random,
+        near: End,
+        far: End,
+        *,
+        counts: Counter[str],
     ) -> None:
-        self._timeline, self._link_of, self._chance = timeline, link_of, chance
+        self._timeline, self._link_of, self._chance, self._counts = timeline, link_of, chance, counts
         self._near, self._far = near, far
         self._queue: deque[bytes] = deque()
         self._finishing = self._finished = self._over = self._waits = False
@@ -93,7 +101,6 @@ class Pipe:
         self._retransmissions = 0
         self._gap_shown = False
         self._unacknowledged = 0
-        self.retransmitted = 0
 
     def send(self, data: bytes) -> None:
         """Write bytes."""
@@ -189,7 +196,7 @@ class Pipe:
             )
             return
         self._waits = True
-        self.retransmitted += 1
+        self._counts["retransmitted"] += 1
         if behind >= DUPLICATE_ACKS and not self._gap_shown:
             self._gap_shown = True
             self._timeline.after_us(round_trip_us, self._again)
@@ -222,16 +229,24 @@ class Connection:
         chance: Every draw comes from it.
         near: The end that dialled.
         far: The end that accepted.
+        counts: Where ``retransmitted`` is counted.
     """
 
     def __init__(
-        self, timeline: Timeline, link_of: LinkOf, chance: random.Random, near: End, far: End
+        self,
+        timeline: Timeline,
+        link_of: LinkOf,
+        chance: random.Random,
+        near: End,
+        far: End,
+        *,
+        counts: Counter[str],
     ) -> None:
         self._timeline, self._link_of, self._chance = timeline, link_of, chance
         self._ends = (near, far)
         self._pipes = {
-            near: Pipe(timeline, link_of, chance, near, far),
-            far: Pipe(timeline, link_of, chance, far, near),
+            near: Pipe(timeline, link_of, chance, near, far, counts=counts),
+            far: Pipe(timeline, link_of, chance, far, near, counts=counts),
         }
 
     def pipe(self, end: End) -> Pipe:
@@ -251,11 +266,6 @@ class Connection:
     def stop(self, end: End) -> None:
         """One end sends nothing any more, not even a reset."""
         self._pipes[end].stop()
-
-    @property
-    def retransmitted(self) -> int:
-        """How often either end had to send again."""
-        return sum(pipe.retransmitted for pipe in self._pipes.values())
 
 
 class Dial:

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from simulations.__main__ import compare, first_difference, run_first_slice
+from simulations.__main__ import run_first_slice
+from simulations.compare import compare, first_difference
 
 
 @pytest.fixture(scope="module")
