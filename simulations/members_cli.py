@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -104,7 +105,7 @@ def run_command(
 @_CHANGES
 @_ARTIFACTS
 @_told
-def sweep_command(
+def sweep_command(  # noqa: PLR0917 - one parameter per option
     scenario: str,
     seeds: str,
     jobs: int,
@@ -167,7 +168,8 @@ def check_command(scenario: str, seed: int, changes: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "simulations", "members", "run", scenario, "--seed", str(seed)]
     for change in changes:
         command += ["--set", change]
-    difference, lines = compare(command, accepted=range(CRASHED, 256))
+    with tempfile.TemporaryDirectory() as artifacts:
+        difference, lines = compare([*command, "--artifacts", artifacts], accepted=range(CRASHED, 256))
     if difference:
         click.echo(difference, err=True)
         sys.exit(NOT_DETERMINISTIC)
