@@ -198,14 +198,18 @@ class AntiEntropy:
 
     def missing(self, frame: Frame) -> list[bytes]:
         """Return frames with all units of the slots in which a stream's other end differs."""
+        digests = self.differing(frame)
+        return self.push(self._in_order(digests), max_frames=len(digests) + 1)
+
+    def differing(self, frame: Frame) -> list[bytes]:
+        """Return the digests in the slots in which a stream's other end differs."""
         theirs = dict(frame.slots)
-        digests = [
+        return [
             digest
             for slot, hashed in self._tree.occupied()
             if theirs.get(slot) != hashed
             for digest in self._tree.digests(1 + slot // FANOUT, slot % FANOUT)
         ]
-        return self.push(self._in_order(digests), max_frames=len(digests) + 1)
 
     def _answer_hashes(self, frame: Frame) -> list[bytes]:
         frames: list[bytes] = []

@@ -26,6 +26,7 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import Final
 
+from swim.coordinates import Coordinate
 from swim.hashtree import HashTree
 from swim.messages import Accusation, Address, Alive, Boot, Dead, Left, Statement, Suspect, Verdict
 from swim.rtt import RttEstimator
@@ -120,6 +121,7 @@ class Record:
         last_heard: time of the last packet from itself.
         changed_at: time of the last change of `state`.
         rtt: round trips of direct probes.
+        coordinate: its network coordinate, once it has told one.
     """
 
     alive: Alive
@@ -132,6 +134,7 @@ class Record:
     last_heard: float
     changed_at: float
     rtt: RttEstimator = field(default_factory=RttEstimator)
+    coordinate: Coordinate | None = None
 
     @property
     def name(self) -> str:

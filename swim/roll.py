@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from swim.anti_entropy import PUSH, AntiEntropy, decode
-from swim.hashtree import DIGEST_BYTES, EMPTY, HashTree
+from swim.anti_entropy import MAX_SLOTS_DIGEST_BYTES, PUSH, AntiEntropy, decode
+from swim.hashtree import DIGEST_BYTES
 from swim.members import MemberTable, digest_of
 
 MAX_FRAME_BYTES: Final = 1_150
@@ -37,17 +37,9 @@ class Roll:
         self._repair = AntiEntropy(
             table.roll,
             fetch=self._fetch,
-            is_unwanted=lambda _digest: False,
-            stand=lambda: (0, EMPTY),
-            first=lambda: None,
             rng=rng,
             max_frame_bytes=MAX_FRAME_BYTES,
         )
-
-    @property
-    def tree(self) -> HashTree:
-        """The tree over the digests of all words."""
-        return self._table.roll
 
     def root(self) -> bytes:
         """Return the 8 bytes that stand for all who are up."""
@@ -78,14 +70,14 @@ class Roll:
         """Return the digest of the whole roll that opens a comparison over a stream: at most 41 kB."""
         return self._repair.slots()
 
-    def missing(self, digest: bytes, max_bytes: int) -> list[bytes]:
+    def missing(self, digest: bytes) -> list[bytes]:
         """Return all words of the slots in which the sender of a digest differs.
 
         Raises:
             ValueError: if it is no such digest.
         """
-        theirs = dict(decode(digest, max_bytes=max_bytes).slots)
-        return [word for found in self._repair.differing_slots(theirs) if (word := self._fetch(found)) is not None]
+        digests = self._repair.differing(decode(digest, max_bytes=MAX_SLOTS_DIGEST_BYTES))
+        return [word for found in digests if (word := self._fetch(found)) is not None]
 
     def _fetch(self, digest: bytes) -> bytes | None:
         record = self._table.by_digest(digest)
