@@ -26,11 +26,11 @@ from typing import Final, Protocol
 from swim.broadcast import RumourQueue
 from swim.codec import encode_message
 from swim.config import SwimConfig
-from swim.evidence import Evidence
 from swim.events import Event, MemberDied, MemberSuspected
+from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Identity
-from swim.members import MemberTable, Record, State
+from swim.members import MemberTable, Record
 from swim.messages import Accusation, Dead, DecodeError, Signatures, Suspect, doubt_bytes
 from swim.suspicion import Case
 
@@ -176,7 +176,9 @@ class Accusations:
             del self._cases[record.name]
         else:
             if case.heard_at < case.suspected_at:
-                self._evidence.note(record.name, now, "alive_after_all", "it answered a probe, but has not refuted")
+                self._evidence.note(
+                    record.name, now, "alive_after_all", "it answered a probe, but has not refuted"
+                )
             case.heard_at = now
             case.checked = False
             self._plan(case, now)
@@ -195,7 +197,7 @@ class Accusations:
         """Give all cases back the time during which this process did not run."""
         for case in self._cases.values():
             case.postpone(seconds)
-        self._next = 0.0 if self._cases else None
+        self._next = min((case.due for case in self._cases.values()), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Look at the cases that are due."""

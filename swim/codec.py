@@ -229,7 +229,7 @@ def split_packet(body: bytes) -> Packet:
         raise DecodeError("bad_name") from None
     if len(sender) != body[0] or not is_name(sender):
         raise DecodeError("bad_name")
-    messages = []
+    messages: list[bytes] = []
     while at < len(body):
         start = at + LENGTH_BYTES
         end = start + int.from_bytes(body[at:start], "big")
@@ -267,7 +267,5 @@ def decode_message(encoded: bytes, allowed: frozenset[type[Any]]) -> Message:
     _, fields = _SCHEMA[kind]
     if len(value) != len(fields) + 1:
         raise DecodeError("bad_message")
-    message: Message = kind(
-        *[field.unpack(item) for (_, field), item in zip(fields, value[1:], strict=True)]
-    )
+    message: Message = kind(*[field.unpack(item) for (_, field), item in zip(fields, value[1:], strict=True)])
     return message

@@ -136,9 +136,9 @@ class SwimConfig:
         verdict_s = self.probe_timeout_s * self.probe_verdict_mult
         rules = (
             (1 <= len(self.label.encode()) <= 255, "label must have 1 to 255 bytes"),
-            (0 < self.probe_timeout_min_s <= self.probe_timeout_s, "probe_timeout_min_s exceeds probe_timeout_s"),
+            (0 < self.probe_timeout_min_s <= self.probe_timeout_s, "probe_timeout_min_s exceeds the longest"),
             (self.probe_verdict_mult >= 1.5, "probe_verdict_mult must be at least 1.5"),
-            (verdict_s <= self.probe_interval_s, "probe_timeout_s times probe_verdict_mult exceeds the interval"),
+            (verdict_s <= self.probe_interval_s, "probe_verdict_mult leaves no time before the next probe"),
             (0 < self.suspicion_min_s <= self.suspicion_max_s, "suspicion_min_s exceeds suspicion_max_s"),
             (self.suspicion_min_s >= verdict_s, "suspicion_min_s must leave room for one more probe"),
             (0 <= self.suspicion_confirmations < 16, "suspicion_confirmations must be 0 to 15"),

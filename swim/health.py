@@ -75,7 +75,7 @@ class Health:
         return True
 
     def loop_lagged(self, lag_s: float, now: float) -> None:
-        """Note how long one pass of the event loop took, or how late it came; the longest one lately counts."""
+        """Note how long one pass of the event loop took; the longest one lately counts."""
         self.longest_lag_s = max(self.longest_lag_s, lag_s)
         if lag_s >= self._lag_s or now >= self._lag_at + LAG_MEMORY_S:
             self._lag_s, self._lag_at = lag_s, now

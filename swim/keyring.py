@@ -215,9 +215,7 @@ class Keyring:
         counter = self._counters[channel]
         self._counters[channel] += 1
         packed = counter.to_bytes(_COUNTER_BYTES, "big")
-        header = _HEADER.pack(
-            self.speaks, _AES_GCM << 4 | channel, self._key_ids[key], self._boot_id, packed
-        )
+        header = _HEADER.pack(self.speaks, _AES_GCM << 4 | channel, self._key_ids[key], self._boot_id, packed)
         return header + cipher.encrypt(counter.to_bytes(12, "big"), body, header + self._label)
 
     def open(self, channel: Channel, data: bytes) -> bytes:

@@ -19,8 +19,8 @@ from swim.events import (
     MemberAlive,
     MemberJoined,
     MemberLeft,
-    MemberRefuted,
     MemberRefused,
+    MemberRefuted,
     MemberUpdated,
 )
 from swim.evidence import Evidence
@@ -130,7 +130,7 @@ class Learning:
         return None
 
     def load(self, alive: Alive, encoded: bytes, now: float) -> bool:
-        """Take back a member known in an earlier life of this process; nobody is told. Say whether it is news."""
+        """Take back a member known in an earlier life; nobody is told. Say whether it is news."""
         if alive.name == self._owner.name or self._table.get(alive.name) is not None or self._table.is_full:
             return False
         public_key = self.verify(alive, now)
@@ -212,17 +212,17 @@ class Learning:
         if public_key is None:
             return
         past = self._table.remembered(alive.name)
-        if past is not None and past.boot is not None and sender != alive.name:
-            if (alive.boot, alive.incarnation) <= (past.boot, past.incarnation):
-                record = Record(
-                    alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now
-                )
-                self._knocks[alive.name] = record
-                self._knocks.move_to_end(alive.name)
-                if len(self._knocks) > MAX_KNOCKS:
-                    self._knocks.popitem(last=False)
-                self._owner.knock(record, now)
-                return
+        is_over = past is not None and past.boot is not None and (
+            (alive.boot, alive.incarnation) <= (past.boot, past.incarnation)
+        )  # fmt: skip
+        if is_over and sender != alive.name:
+            record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)
+            self._knocks[alive.name] = record
+            self._knocks.move_to_end(alive.name)
+            if len(self._knocks) > MAX_KNOCKS:
+                self._knocks.popitem(last=False)
+            self._owner.knock(record, now)
+            return
         self._knocks.pop(alive.name, None)
         self._rumours.add(alive, encoded)
         self._insert(alive, encoded, public_key, now)

@@ -20,7 +20,6 @@ merging is idempotent, and what is held never goes back.
 import random
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
@@ -366,7 +365,7 @@ class MemberTable:
         return [(name, r.address) for name, r in self._remembered.items() if not r.has_left]
 
     def _sort(self, record: Record, before: bytes) -> None:
-        """Put a record where its state belongs, and its word into the roll, in the place of the one before."""
+        """Put a record where its state belongs, and its word into the roll in place of the one before."""
         name = record.name
         there, elsewhere = (self._up, self._down) if record.is_up else (self._down, self._up)
         moved = elsewhere.pop(name, None) is not None or name not in there

@@ -137,7 +137,9 @@ class OwnWord:
         self._raise_incarnation(said.incarnation, said)
         return True
 
-    def hear(self, statement: Statement, now: float, is_valid: Callable[[Statement], bool]) -> Accusation | None:
+    def hear(
+        self, statement: Statement, now: float, is_valid: Callable[[Statement], bool]
+    ) -> Accusation | None:
         """Refute, outbid a past life, or find out that this process is superseded.
 
         Args:

@@ -1,10 +1,10 @@
-"""What only two members share: a key per pair of boots, and the tags that authenticate probes with it.
+r"""What only two members share: a key per pair of boots, and the tags that authenticate probes with it.
 
 The gossip key is everybody's, so it proves no sender, and a thief of it could keep a dead member alive by
 answering for it. Each boot therefore has an X25519 key (RFC 7748) of its own, whose public half is part of
 its signed Alive. Two members agree on a key without a word:
 
-    key = HKDF-SHA256(X25519(own, other), info = "caxton pair key\\0" + label + both public keys in order)
+    key = HKDF-SHA256(X25519(own, other), info = "caxton pair key\0" + label + both public keys in order)
 
 A tag is the keyed BLAKE2b (RFC 7693) of the message, cut to 8 bytes, under that key, over the name of the
 sender first, so that none can be sent back to where it came from.

@@ -45,9 +45,7 @@ def judge(own: str, up: Collection[str], lost: Collection[str], *, heard_nobody:
     standing, remembered = len(up) + 1, len(up) + len(lost) + 1
     if remembered > 1 and (standing == 1 or heard_nobody):
         side = Side.ISOLATED
-    elif 2 * standing > remembered:
-        side = Side.MAJORITY
-    elif 2 * standing == remembered and min((own, *up)) < min(lost):
+    elif 2 * standing > remembered or (2 * standing == remembered and min((own, *up)) < min(lost)):
         side = Side.MAJORITY
     else:
         side = Side.MINORITY

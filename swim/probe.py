@@ -172,10 +172,10 @@ class Prober:
     Args:
         config: the parameters.
         rng: decides the order, the relays and the first sequence number.
+        owner: the protocol around it.
         table: where members are found.
         health: stretches intervals, and learns from the outcome.
         paths: learns which direct paths are in doubt.
-        owner: the protocol around it.
 
     Attributes:
         ring: who is probed; kept by whoever changes the table.
@@ -185,10 +185,11 @@ class Prober:
         self,
         config: SwimConfig,
         rng: random.Random,
+        owner: Owner,
+        *,
         table: MemberTable,
         health: Health,
         paths: Paths,
-        owner: Owner,
     ) -> None:
         self.ring = ProbeRing(rng)
         self._config = config
@@ -265,7 +266,7 @@ class Prober:
             probe.relays[sender] = "not answered either"
 
     def asked_who(self, sequence: int, sender: str) -> None:
-        """The target of a ping does not know us, or not our latest life: introduce ourselves, and ask again."""
+        """The target of a ping does not know our latest life: introduce ourselves, and ask again."""
         probe = self._probe
         is_probed = probe is not None and (probe.sequence, probe.target) == (sequence, sender)
         record = self._table.get(sender)

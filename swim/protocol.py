@@ -177,7 +177,9 @@ class Swim:
             counts=self._counts,
         )
         self._seeds = Seeds(self.config, rng)
-        self._prober = Prober(self.config, rng, self._table, self._health, self._paths, self)
+        self._prober = Prober(
+            self.config, rng, self, table=self._table, health=self._health, paths=self._paths
+        )
         self._repair = Repair(
             self.config, self, roll=self._roll, replicated=self._replicated, counts=self._counts
         )
@@ -340,7 +342,8 @@ class Swim:
         due = self.next_timer()
         if due is None or due > now:
             return
-        lag_s = now - due
+        # Probes are due at moments that were planned; what waits for gossip may be due since long ago.
+        lag_s = max(0.0, now - (self._prober.next_timer() or now))
         if self._health.timer_lagged(lag_s, now):
             # We did not run, so nobody could refute to us: give the time back.
             self._counts["stalls"] += 1
@@ -634,7 +637,9 @@ class Swim:
         refuted = self._own.hear(statement, now, lambda said: self._is_valid_about_self(said, now))
         if refuted is None:
             return
-        self._evidence.note(self.name, now, "accused", f"doubted by {', '.join(a for a, _ in refuted.authors)}")
+        self._evidence.note(
+            self.name, now, "accused", f"doubted by {', '.join(a for a, _ in refuted.authors)}"
+        )
         for author, _ in refuted.authors:
             record = self._table.get(author)
             if record is not None:

@@ -39,11 +39,9 @@ from swim.config import MAX_FRAME_BYTES, SwimConfig
 from swim.events import CloseStream, Effect, OpenStream, SendStream
 from swim.keyring import MAX_OVERHEAD_BYTES, Channel, Envelope
 from swim.messages import (
-    STATEMENTS,
     Ack,
     Address,
     DecodeError,
-    Message,
     Ping,
     SyncDigest,
     SyncEnd,
@@ -382,7 +380,9 @@ class SyncStreams:
 
     # ---- life of a stream -------------------------------------------------------------------
 
-    def _open(self, address: Address, deadline: float, *, seed: str | None = None, ping: Ping | None = None) -> bool:
+    def _open(
+        self, address: Address, deadline: float, *, seed: str | None = None, ping: Ping | None = None
+    ) -> bool:
         if len(self._streams) >= self._config.max_streams:
             self._counts["streams_over_limit"] += 1
             return False
