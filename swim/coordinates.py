@@ -117,7 +117,7 @@ class Coordinate:
         if not self.is_sound():
             raise ValueError("a coordinate with a value that is not finite or out of bounds")
         values = (*self.vector, self.height, self.adjustment)
-        largest = max(max(values), -min(values))
+        largest = max(*values, -min(values))
         exponent = max(0, math.frexp(largest / _FINEST_UNIT_S)[1] - 15)
         per_unit = 1.0 / (_FINEST_UNIT_S * (1 << exponent))
         if round(largest * per_unit) > _MANTISSA:
@@ -138,7 +138,7 @@ class Coordinate:
         if len(data) != PACKED_BYTES:
             raise ValueError(f"a packed coordinate has {PACKED_BYTES} bytes, not {len(data)}")
         exponent, *multiples, error = _PACKED.unpack(data)
-        largest = max(max(multiples), -min(multiples))
+        largest = max(*multiples, -min(multiples))
         if exponent > _MAX_EXPONENT or largest > _MANTISSA or (exponent and largest < _NORMAL):
             raise ValueError("not the unit in which these values are packed")
         unit = _FINEST_UNIT_S * (1 << exponent)
