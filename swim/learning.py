@@ -27,6 +27,7 @@ from swim.evidence import Evidence
 from swim.identity import Authority
 from swim.members import MAX_INCARNATION_JUMP, MemberTable, Record, State, digest_of
 from swim.messages import Alive, DecodeError, Left, Statement
+from swim.networks import AllowedNetworks
 
 SANE_WALL_S: Final = 1_704_067_200.0
 """1 January 2024. A clock before it was never set, and is no judge of anybody's future."""
@@ -64,6 +65,7 @@ class Learning:
         authority: decides whose statements count.
         verify: checks a signature.
         versions: lowest and highest protocol version that is understood here.
+        networks: where members may have their addresses.
         accusations: the cases against members.
         table: what is believed.
         rumours: where news is queued for others.
@@ -80,6 +82,7 @@ class Learning:
         *,
         verify: Verify,
         versions: tuple[int, int],
+        networks: AllowedNetworks,
         accusations: Accusations,
         table: MemberTable,
         rumours: RumourQueue,
@@ -92,6 +95,7 @@ class Learning:
         self._authority = authority
         self._verify = verify
         self._versions = versions
+        self._networks = networks
         self._accusations = accusations
         self._table = table
         self._rumours = rumours
@@ -163,6 +167,8 @@ class Learning:
             self._refuse("boot_time_ahead")
         elif len(alive.meta) > self._config.max_meta_bytes:
             self._refuse("meta_too_long")
+        elif not self._networks.allows(alive.host):
+            self._refuse("network_not_allowed")
         elif admitted is None:
             self._refuse("credential_refused")
         elif admitted.name != alive.name:

@@ -6,7 +6,6 @@ cannot check one asks the sender who it is. A forged statement ends the packet: 
 on, and so a flood of them costs one signature check per packet.
 """
 
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Final, Protocol
 
 from swim.broadcast import RumourQueue
 from swim.codec import IN_DATAGRAM, decode_message, is_statement
-from swim.config import SwimConfig
 from swim.coordinates import Coordinate, Vivaldi
 from swim.learning import Learning
 from swim.members import MemberTable, Record
@@ -73,7 +71,6 @@ class Reception:
     """Handles the messages of datagrams.
 
     Args:
-        config: the parameters.
         owner: the protocol around it.
         learning: takes statements.
         prober: takes probes and their answers.
@@ -87,7 +84,6 @@ class Reception:
 
     def __init__(
         self,
-        config: SwimConfig,
         owner: Owner,
         *,
         learning: Learning,
@@ -108,18 +104,7 @@ class Reception:
         self._table = table
         self._rumours = rumours
         self._counts = counts
-        self._networks = [ipaddress.ip_network(network) for network in config.allowed_networks]
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-
-    def is_allowed(self, host: str) -> bool:
-        """Say whether members may have this address."""
-        if not self._networks:
-            return True
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
 
     def take(self, packet: Packet, source: Address, now: float) -> None:
         """Handle all messages of a packet."""
