@@ -31,7 +31,7 @@ from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Identity
 from swim.members import MemberTable, Record
-from swim.messages import Accusation, Dead, DecodeError, Signatures, Suspect, doubt_bytes
+from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Signatures, Suspect, doubt_bytes
 from swim.suspicion import Case
 
 SUSPICION_QUORUM: Final = 2
@@ -158,7 +158,7 @@ class Accusations:
         if valid or not news:
             case = self._case(record, now)
             fresh = [author for author, signature in valid if case.sign(author, signature)]
-            if fresh and case.suspected_at is not None:
+            if fresh and case.suspected_at is not None and len(case.signatures) <= MAX_AUTHORS:
                 self._spread(record, case)
             if isinstance(accusation, Dead) and len(case.signatures) >= self._quorum(VERDICT_QUORUM):
                 self._take_verdict(record, case, accusation, encoded, now)
@@ -276,7 +276,7 @@ class Accusations:
             self._review_doubt(record, case, now)
         if case.suspected_at is not None and record.is_up:
             self._review_suspicion(record, case, now)
-        if record.is_up:
+        if self._cases.get(record.name) is case:
             self._plan(case, case.due)
 
     def _review_doubt(self, record: Record, case: Case, now: float) -> None:
@@ -291,6 +291,8 @@ class Accusations:
         if signed < needed and now >= case.opened_at + self._config.suspicion_min_s:
             needed = min(needed, 1 + self._owner.reachable(record.name, now))
         if signed < needed:
+            if now >= case.longest_end:
+                self.close(record.name)
             return
         members = self._owner.size()
         case.suspect(now, min(self._config.suspicion_confirmations, members - 2))
@@ -303,14 +305,16 @@ class Accusations:
             f"{self._health.penalty}" + ("; by our own probe alone" if own_only else ""),
         )
         suspect = self._spread(record, case)
-        self._table.apply(record, suspect, encode_message(suspect), now)
+        encoded = encode_message(suspect)
+        self._table.apply(record, suspect, encoded, now)
+        if self._owner.name in case.signatures:
+            self._owner.tell_subject(record, encoded)
         self._events.append(MemberSuspected(record.view(), next(iter(case.signatures))))
 
     def _spread(self, record: Record, case: Case) -> Suspect:
         """Tell everybody who doubts, as far as known."""
         suspect = Suspect(record.name, case.boot, case.incarnation, case.authors())
-        if len(suspect.authors) <= 3 or len(case.signatures) <= len(suspect.authors):
-            self._rumours.add(suspect, encode_message(suspect))
+        self._rumours.add(suspect, encode_message(suspect))
         return suspect
 
     def _review_suspicion(self, record: Record, case: Case, now: float) -> None:

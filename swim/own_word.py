@@ -171,7 +171,8 @@ class OwnWord:
 
     def stalled(self, stall_s: float, now: float) -> None:
         """This process did not run for a while: where that may happen again, ask for patience."""
-        if stall_s < self._config.suspicion_min_s / 3 or not self.is_spoken or self.goodbye is not None:
+        is_notable = stall_s >= self._config.suspicion_min_s / 3 and self._table.up_count
+        if not is_notable or not self.is_spoken or self.goodbye is not None:
             return
         self._stalled_at = now
         patience_s = min(MAX_PATIENCE_S, math.ceil(stall_s * STALL_PATIENCE))
