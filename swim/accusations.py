@@ -19,7 +19,7 @@ A subject that is impaired and says so (`Alive.patience_s`) is doubted in silenc
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -108,10 +108,24 @@ class Accusations:
         self._told: dict[str, float] = {}
         self._next: float | None = None  # the least `due`, or something before it
 
-    def doubt(self, record: Record, now: float) -> None:
-        """Our own probe of a member has failed."""
+    def doubt(self, record: Record, confirmations: Mapping[str, bytes], now: float) -> None:
+        """Our own probe of a member has failed.
+
+        Args:
+            record: of the member.
+            confirmations: signed doubts of the relays that were asked; one that is about another word of
+                the member than the one held here is no confirmation.
+            now: the time.
+        """
         case = self._case(record, now)
         case.sign(self._owner.name, self.sign(record))
+        for author, signature in confirmations.items():
+            if author not in case.signatures:
+                try:
+                    if self._is_valid(record, author, signature):
+                        case.sign(author, signature)
+                except DecodeError:
+                    self._counts["nacks_about_another_word"] += 1
         self._review(record, case, now)
 
     def sign(self, record: Record) -> bytes:
@@ -157,6 +171,7 @@ class Accusations:
             return
         if valid or not news:
             case = self._case(record, now)
+            case.is_public |= len(accusation.authors) >= self._quorum(SUSPICION_QUORUM)
             fresh = [author for author, signature in valid if case.sign(author, signature)]
             if fresh and case.suspected_at is not None and len(case.signatures) <= MAX_AUTHORS:
                 self._spread(record, case)
@@ -283,7 +298,7 @@ class Accusations:
         own_only = set(case.signatures) == {self._owner.name}
         case.due = now + self._config.probe_interval_s
         patient_until = case.opened_at + record.alive.patience_s
-        if now < patient_until and self._owner.name in case.signatures:
+        if now < patient_until and not case.is_public:
             case.due = patient_until
             return
         needed = self._quorum(SUSPICION_QUORUM)

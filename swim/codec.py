@@ -166,7 +166,7 @@ _SCHEMA: Final[dict[type[Any], tuple[int, tuple[tuple[str, _Field], ...]]]] = {
         (Ping, 10, (_SEQUENCE, _NAME, _ROOT, _TAG)),
         (PingRequest, 11, (_SEQUENCE, _NAME, _number(60_000, 1), _TAG)),
         (Ack, 12, (_SEQUENCE, _NAME, _ROOT, _binary(MAX_COORDINATE_BYTES), _TAG)),
-        (Nack, 13, (_SEQUENCE, _TAG)),
+        (Nack, 13, (_SEQUENCE, _binary(SIGNATURE_BYTES), _TAG)),
         (Who, 14, (_SEQUENCE,)),
         (MapFrame, 15, (_FRAME,)),
         (RollFrame, 16, (_FRAME,)),

@@ -13,7 +13,6 @@ from typing import Final
 from swim import identity as identities
 from swim.accusations import Accusations, Verify
 from swim.broadcast import Replicated, RumourQueue
-from swim.codec import encode_message
 from swim.config import SwimConfig
 from swim.coordinates import Coordinate, Vivaldi, distance
 from swim.events import Effect, Event, Joined
@@ -43,7 +42,7 @@ from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
 from swim.pairwise import Pairwise, Tagged
 from swim.paths import Paths
-from swim.probe import Prober
+from swim.probe import Probe, Prober
 from swim.reception import Reception
 from swim.repair import Repair
 from swim.roll import Roll
@@ -293,10 +292,8 @@ class Core:
         return [self._own.encoded]
 
     def doubt(self, record: Record) -> bytes:
-        """Return this member's own encoded Suspect of a member."""
-        alive = record.alive
-        authors = ((self.name, self._accusations.sign(record)),)
-        return encode_message(Suspect(alive.name, alive.boot, alive.incarnation, authors))
+        """Return this member's signature for its doubt of a member's latest word."""
+        return self._accusations.sign(record)
 
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""
@@ -317,10 +314,11 @@ class Core:
         """Take the answer to a ping over a stream."""
         self._reception.take_ack(ack, sender, now, by_stream=True)
 
-    def probe_failed(self, record: Record, detail: str, now: float) -> None:
+    def probe_failed(self, record: Record, probe: Probe, now: float) -> None:
         """Doubt a member that has not answered."""
-        self._evidence.note(record.name, now, "probe_failed", f"{detail}; penalty {self._health.penalty}")
-        self._accusations.doubt(record, now)
+        detail = f"{probe.describe()}; local health penalty {self._health.penalty}"
+        self._evidence.note(record.name, now, "probe_failed", detail)
+        self._accusations.doubt(record, probe.doubts, now)
 
     def proved(self, name: str, now: float) -> None:
         """Somebody has proved that it lives."""

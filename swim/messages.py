@@ -11,7 +11,7 @@ kept. **Messages** are one hop long: pings, acks, frames of the maps, and what p
     |=== stream: Ping 8 ============================>|        and the same question over a stream
     |                        |<-- Ack 31 ------------|
     |<-- Ack 8 (subject C) --|                                or, when C is silent,
-    |<-- Nack 8, Suspect ----|                                B's own signed doubt of C
+    |<-- Nack 8 -------------|                                B's own signed doubt of C
 
 Every statement is signed by whoever it is the word of. An Alive and a Left are their subject's. A Suspect
 carries the signatures of all who doubt, as far as known; a Dead carries them too, and its declarer's, so
@@ -224,9 +224,16 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """I live, but the target of your request `sequence` has not answered me; my Suspect goes with it."""
+    """I live, but the target of your request `sequence` has not answered me.
+
+    Attributes:
+        sequence: of the request.
+        doubt: the sender's signature for its doubt of the target's latest word; empty if it has none.
+        tag: authenticates the sender.
+    """
 
     sequence: int
+    doubt: bytes
     tag: bytes = b""
 
 

@@ -101,5 +101,5 @@ def _tag(key: bytes, sender: str, message: Tagged) -> bytes:
         case Ack():
             rest = b"a%b\0%b%b" % (message.subject.encode(), message.root, message.coordinate)
         case Nack():
-            rest = b"n"
+            rest = b"n" + message.doubt
     return blake2b(head + rest + b"\0" + sender.encode(), key=key, digest_size=TAG_BYTES).digest()

@@ -83,6 +83,7 @@ class Probe:
         indirect_at: when relays are asked; None once they were.
         verdict_at: when silence counts as a failure.
         relays: relays asked, and what came of it: "" while nothing.
+        doubts: the signed doubts of relays.
         streamed: whether a stream was tried.
         answered: by which path an Ack came: `direct`, `relay`, `stream`; "" while none.
     """
@@ -94,6 +95,7 @@ class Probe:
     indirect_at: float | None
     verdict_at: float
     relays: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, bytes] = field(default_factory=dict)
     streamed: bool = False
     answered: str = ""
 
@@ -151,12 +153,12 @@ class Owner(Protocol):
         """Ask a member over a stream; say whether one could be opened."""
 
     def doubt(self, record: Record) -> bytes:
-        """Return this member's own encoded Suspect of a member."""
+        """Return this member's signature for its doubt of a member's latest word."""
 
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
 
-    def probe_failed(self, record: Record, detail: str, now: float) -> None:
+    def probe_failed(self, record: Record, probe: "Probe", now: float) -> None:
         """Doubt a member that has not answered."""
 
     def proved(self, name: str, now: float) -> None:
@@ -264,6 +266,8 @@ class Prober:
         probe = self._probe
         if probe is not None and nack.sequence == probe.sequence and sender in probe.relays:
             probe.relays[sender] = "not answered either"
+            if nack.doubt:
+                probe.doubts[sender] = nack.doubt
 
     def asked_who(self, sequence: int, sender: str) -> None:
         """The target of a ping does not know our latest life: introduce ourselves, and ask again."""
@@ -386,7 +390,7 @@ class Prober:
         self._health.probe_failed(relays=len(probe.relays), nacks=nacks)
         if record is not None and record.is_up:
             self._probe_again(probe.target)
-            self._owner.probe_failed(record, probe.describe(), now)
+            self._owner.probe_failed(record, probe, now)
 
     def _probe_again(self, name: str) -> None:
         self._again[name] = None
@@ -398,10 +402,12 @@ class Prober:
         origin, target = self._table.get(relayed.origin), self._table.get(relayed.target)
         if origin is None:
             return
-        said = []
-        if target is not None:
-            said = [self._owner.doubt(target)] if target.is_up else [target.encoded_verdict]
-        self._owner.send(origin, [Nack(relayed.sequence)], statements=said)
+        doubt, said = b"", []
+        if target is not None and target.is_up:
+            doubt = self._owner.doubt(target)
+        elif target is not None:
+            said.append(target.encoded_verdict)
+        self._owner.send(origin, [Nack(relayed.sequence, doubt)], statements=said)
 
     def _new_sequence(self) -> int:
         self._sequence = (self._sequence + 1) % 2**32

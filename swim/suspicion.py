@@ -34,12 +34,13 @@ class Case:
         suspected_at: when the doubt became a suspicion; None for a private doubt.
         heard_at: when the member last proved, to us, that it lives.
         checked: whether it was asked a last time.
+        is_public: whether others have accused the member before everybody.
         due: when the case wants to be looked at again.
     """
 
     __slots__ = (
         "_awaited", "_longest_s", "_shortest_s", "boot", "checked", "due", "heard_at", "incarnation",
-        "opened_at", "signatures", "suspected_at",
+        "is_public", "opened_at", "signatures", "suspected_at",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +52,7 @@ class Case:
         self.signatures: dict[str, bytes] = {}
         self.suspected_at: float | None = None
         self.heard_at = -math.inf
-        self.checked = False
+        self.checked = self.is_public = False
         self.due = now
         self._shortest_s = shortest_s
         self._longest_s = longest_s
