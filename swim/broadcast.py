@@ -316,6 +316,8 @@ class Piggyback:
             room -= sum(map(len, more)) + LENGTH_BYTES * len(more)
         if waiting:
             per_frame = self._max_map_frame_bytes + FRAME_HEADER_BYTES + LENGTH_BYTES
+            if room < per_frame:
+                return taken + self._map_frames(room, members)
             frames = self._replicated.broadcasts(room // per_frame * self._max_map_frame_bytes, members)
             taken += [encode_message(MapFrame(frame)) for frame in frames]
         return taken
