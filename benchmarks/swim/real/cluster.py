@@ -272,7 +272,13 @@ class Cluster:
         with (self._directory / f"{name}.log").open("wb") as log:
             began = time.monotonic_ns()
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=PROJECT, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=PROJECT,
+                env=environment,
+                process_group=0,  # so that an interrupt at the terminal reaches the harness alone
             )
         self.peers.append(Peer(name, process, journal, began))
 

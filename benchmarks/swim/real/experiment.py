@@ -100,6 +100,7 @@ class Summary:
         false_accusations: members' own failed probes of processes that lived.
         resurrected: victims held to be up again after they were held dead, counted per survivor.
         lost_share: share of the sent datagrams that the injected loss took.
+        buffer_drops: datagrams that the kernel dropped in the run for full receive buffers, of any process.
     """
 
     run: int
@@ -127,6 +128,7 @@ class Summary:
     false_accusations: int | None = None
     resurrected: int | None = None
     lost_share: float | None = None
+    buffer_drops: int | None = None
 
 
 def one_run(
@@ -147,6 +149,7 @@ def one_run(
     """
     facts: dict[str, float | int | None] = {"load_before": round(os.getloadavg()[0], 2)}
     rng = random.Random(f"victims/{number}")
+    drops = _buffer_drops()
     detections: list[Detection] = []
     with Cluster(system, directory, keys) as cluster:
         facts |= _start_and_join(cluster, plan)
@@ -165,7 +168,7 @@ def one_run(
                     detections += found
                     say(_tell(phase, victims, found))
                     cluster.watch(rng.uniform(*BREATH_S))
-        facts |= _verdicts(cluster.peers)
+        facts |= _verdicts(cluster.peers) | {"buffer_drops": _buffer_drops() - drops}
     return Summary(run=number, system=system.name, members=plan.members, **facts), detections
 
 
@@ -210,6 +213,7 @@ def _idle(cluster: Cluster, idle_s: float) -> dict[str, float | int]:
 
     cpu = mean_rate("cpu_s")
     packets, datagram_bytes, stream_bytes = (round(mean_rate(name), 1) for name in RATES)
+    before = [line["late_s"] for p in cluster.peers for line in p.counters if line["t"] <= began]
     late = sorted(line["late_s"] for p in cluster.peers for line in p.counters if began < line["t"] <= ended)
     return {
         "idle_s": round(statistics.fmean(lengths), 1),
@@ -219,10 +223,8 @@ def _idle(cluster: Cluster, idle_s: float) -> dict[str, float | int]:
         "packets_per_s": packets,
         "rss_mb": rss,
         "pss_mb": pss,
-        "late_p99_s": late[int(0.99 * (len(late) - 1))],
-        "late_join_max_s": max(
-            line["late_s"] for p in cluster.peers for line in p.counters if line["t"] <= began
-        ),
+        "late_p99_s": round(late[int(0.99 * (len(late) - 1))], 4),
+        "late_join_max_s": round(max(before), 4),
         "cores_busy": round(busy / _seconds(began, ended), 2),
         "cores_members": round(cpu * len(cluster.peers), 2),
     }
@@ -284,7 +286,7 @@ def _verdicts(peers: Sequence[Peer]) -> dict[str, int | float]:
         ),
         "false_accusations": sum(lived(name, when) for peer in peers for when, name in peer.accused),
         "resurrected": sum(after_death(peer, name) for peer in peers for name in killed),
-        "health_max": max(line["health"] for peer in peers for line in peer.counters),
+        "health_max": max(line.get("health", 0) for peer in peers for line in peer.counters),
         "lost_share": round(lost / sent, 5) if sent else 0.0,
     }
 
@@ -298,6 +300,13 @@ def _memory_mb(peers: Sequence[Peer]) -> tuple[float, float]:
         rss.append(int(sizes["Rss"]) / 1024)
         pss.append(int(sizes["Pss"]) / 1024)
     return round(statistics.median(rss), 1), round(statistics.median(pss), 1)
+
+
+def _buffer_drops() -> int:
+    """Datagrams that this machine's kernel has dropped because a receive buffer was full."""
+    lines = Path("/proc/net/snmp").read_text(encoding="utf-8").splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(values[names.index("RcvbufErrors")])
 
 
 def _machine_busy_s() -> float:

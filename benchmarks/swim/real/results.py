@@ -140,6 +140,7 @@ MEASURES: Final[dict[str, tuple[str, Callable[[Sequence[Any]], str]]]] = {
     "idle: cores used on the machine": ("cores_busy", _middle_and_worst),
     "highest local health penalty": ("health_max", _middle_and_worst),
     "share of datagrams lost": ("lost_share", _middle_and_worst),
+    "datagrams dropped for full receive buffers": ("buffer_drops", _middle_and_worst),
 }
 """Rows made of the runs' summaries: median over the runs, and the worst run in brackets."""
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,33 +31,37 @@ from benchmarks.swim.real.experiment import Plan, one_run
 from benchmarks.swim.real.peer import CA_SEED_FILE, GOSSIP_KEY_FILE
 from benchmarks.swim.real.results import SYSTEMS, Results, read, read_simulated, show_table
 
-ATTEMPTS: Final = 2
-"""A run that failed for a reason of the harness is tried once more."""
+INCOMPLETE: Final = 3
+"""Exit code when not all runs were done; what was done is written and shown."""
 
 
 def main() -> int:
     options = _options()
     simulated = read_simulated(options.simulated) if options.simulated else []
+    complete = True
     if options.show:
         results, facts = read(options.show)
     else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        facts = machine() | {"memberlist": memberlist_version(), "command": " ".join(sys.argv[1:])}
+        facts = machine() | {"memberlist": memberlist_version(), "options": _told(options)}
         results = Results([], [])
-        csv_path = options.csv or RESULTS / f"swim-real-{facts['date'][:10]}.csv"
+        path = options.csv or RESULTS / f"swim-real-{facts['date'][:10]}.csv"
+        for wanted in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # also where a shell has started us with SIGINT ignored
+            signal.signal(wanted, signal.default_int_handler)
         try:
-            _measure(options, results)
-        except KeyboardInterrupt:
-            print("interrupted; what follows are the runs that were complete", file=sys.stderr)
-        finally:
-            if results.summaries:
-                results.write(csv_path, facts)
-    labels = {"memberlist": f"memberlist {facts['memberlist']}, real", "caxton": "caxton, real"}
-    show_table(results, simulated, labels)
-    return 0
+            _measure(options, results, lambda: results.write(path, facts))
+        except (KeyboardInterrupt, RunFailed) as reason:
+            print(f"not complete: {str(reason) or 'interrupted'}", file=sys.stderr)
+            complete = False
+    if results.summaries:
+        labels = {"memberlist": f"memberlist {facts['memberlist']}, real", "caxton": "caxton, real"}
+        show_table(results, simulated, labels)
+    return 0 if complete else INCOMPLETE
 
 
-def _measure(options: argparse.Namespace, results: Results) -> None:
+def _measure(options: argparse.Namespace, results: Results, save: Callable[[], None]) -> None:
     plan = Plan(
         members=options.members,
         kill=options.kill,
@@ -72,25 +77,18 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
             for chosen in options.systems:
                 system = _system(chosen, options, binary, number)
                 _run(number, system, plan, directory=directory, keys=keys, results=results)
+                save()
 
 
 def _run(number: int, system: System, plan: Plan, *, directory: Path, keys: Path, results: Results) -> None:
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} run {number}, {system.name}: {text}", file=sys.stderr, flush=True)
 
-    for attempt in range(1, ATTEMPTS + 1):
-        place = directory / f"{system.name}-{number}-{attempt}"
-        place.mkdir()
-        try:
-            summary, detections = one_run(number, system, plan, directory=place, keys=keys, say=say)
-        except RunFailed as failure:
-            say(f"failed: {failure}")
-            if attempt == ATTEMPTS:
-                raise SystemExit("the same run has failed twice") from failure
-        else:
-            results.summaries.append(summary)
-            results.detections += detections
-            return
+    place = directory / f"{system.name}-{number}"
+    place.mkdir()
+    summary, detections = one_run(number, system, plan, directory=place, keys=keys, say=say)
+    results.summaries.append(summary)
+    results.detections += detections
 
 
 def _system(name: str, options: argparse.Namespace, binary: Path, number: int) -> System:
@@ -106,6 +104,13 @@ def _make_keys(directory: Path, random_seed: int) -> Path:
     for name in (CA_SEED_FILE, GOSSIP_KEY_FILE):
         (directory / name).write_bytes(hashlib.sha256(f"{name}/{random_seed}".encode()).digest())
     return directory
+
+
+def _told(options: argparse.Namespace) -> str:
+    """The options that decide what is measured; where the results go is nobody's business."""
+    names = ("members", "kill", "loss", "runs", "profile", "stagger", "settle", "idle", "random_seed")
+    words = [f"--{name.replace('_', '-')} {getattr(options, name)}" for name in names]
+    return " ".join([*words, "--systems", *options.systems])
 
 
 def _options() -> argparse.Namespace:

@@ -32,7 +32,7 @@ type counters struct {
 	Streams             int64   `json:"streams"`
 	CPU                 float64 `json:"cpu_s"`
 	Late                float64 `json:"late_s"`
-	Health              int     `json:"health"`
+	Health              *int    `json:"health,omitempty"`
 }
 
 // journal appends lines to a file, one write each.

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	tick      = time.Second
-	joinRetry = time.Second
+	tick        = time.Second
+	joinRetry   = time.Second
+	healthTicks = 5 // as peer.py
 )
 
 type seedList []string
@@ -97,7 +98,7 @@ func join(list *memberlist.Memberlist, seeds []string) {
 // count writes the counters once a second, with how late this goroutine was woken.
 func count(list *memberlist.Memberlist, transport *lossyTransport, journal *journal) {
 	due := time.Now()
-	for {
+	for ticks := 0; ; ticks++ {
 		due = due.Add(tick)
 		time.Sleep(time.Until(due))
 		late := time.Since(due)
@@ -108,7 +109,10 @@ func count(list *memberlist.Memberlist, transport *lossyTransport, journal *jour
 		counters := transport.counters()
 		counters.CPU = float64(used.Utime.Nano()+used.Stime.Nano()) / 1e9
 		counters.Late = late.Seconds()
-		counters.Health = list.GetHealthScore()
+		if ticks%healthTicks == 0 {
+			health := list.GetHealthScore()
+			counters.Health = &health
+		}
 		journal.write(line{Event: "counters", counters: counters})
 		if behind := time.Now().Add(-tick); due.Before(behind) {
 			due = behind
