@@ -18,6 +18,17 @@ child that has too many digests; a `summary`, which lists all its sender's diges
 children, with `push` of what it lacks and `want` of what it has more; `want` with `push`. So a
 difference is found in at most four frames, each side's effort is bounded by the frame and not by
 the set, and there is no state between frames that could be lost.
+
+What a unit is does not matter here: opaque bytes, known by 8 evenly spread bytes of their hash, each
+small enough for one frame with `FRAME_OVERHEAD_BYTES` and `UNIT_HEADER_BYTES` around it. The
+replicated maps compare their units with one instance; another one, with a tree of its own and
+neither horizon nor cluster root (`NOWHERE`), compares any other set of signed statements:
+
+    tree, statements = HashTree(), {}
+    repair = AntiEntropy(tree, fetch=statements.get, rng=rng, max_frame_bytes=1150)
+    # on a foreign root: send repair.opening(); on a frame: frame = decode(data, max_bytes=1150),
+    # take in frame.units, send repair.answer(frame). For a stream: repair.slots(), at the other end
+    # repair.missing(frame). How often to open, and how much to answer, is for the caller to bound.
 """
 
 import random
@@ -26,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swim import strict_cbor
-from swim.hashtree import DIGEST_BYTES, FANOUT, SLOTS, HashTree
+from swim.hashtree import DIGEST_BYTES, EMPTY, FANOUT, SLOTS, HashTree
 from swim.hlc import MAX_STAMP
 
 PUSH: Final = 1
@@ -42,6 +53,8 @@ FRAME_OVERHEAD_BYTES: Final = 40
 MIN_FRAME_BYTES: Final = FANOUT * DIGEST_BYTES + FRAME_OVERHEAD_BYTES
 MAX_SLOTS_DIGEST_BYTES: Final = SLOTS * (2 + DIGEST_BYTES) + FRAME_OVERHEAD_BYTES
 UNIT_HEADER_BYTES: Final = 3
+NOWHERE: Final = (0, EMPTY)
+"""The stand of who has no cluster map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +107,16 @@ class AntiEntropy:
     """Answers frames from what a hash tree and a table of units hold.
 
     Args:
-        tree: the digests of all that is held.
+        tree: the digests of all that is held; the owner of the set keeps it up to date.
         fetch: returns the unit with a digest, None if it is not held.
+        rng: chooses where to begin when not everything fits, so that nothing waits for ever.
+        max_frame_bytes: size no frame exceeds; `MIN_FRAME_BYTES` at least.
         is_unwanted: says of a digest that is not held that it need not be sent either.
         stand: returns (horizon, cluster root) to put into frames.
         first: returns the digest that has to be sent before all others, if there is one.
-        rng: chooses where to begin when not everything fits, so that nothing waits for ever.
-        max_frame_bytes: size no frame exceeds.
+
+    Raises:
+        ValueError: if frames are too small for the 64 hashes of a node.
     """
 
     def __init__(
@@ -108,11 +124,11 @@ class AntiEntropy:
         tree: HashTree,
         *,
         fetch: Callable[[bytes], bytes | None],
-        is_unwanted: Callable[[bytes], bool],
-        stand: Callable[[], tuple[int, bytes]],
-        first: Callable[[], bytes | None],
         rng: random.Random,
         max_frame_bytes: int,
+        is_unwanted: Callable[[bytes], bool] = lambda _digest: False,
+        stand: Callable[[], tuple[int, bytes]] = lambda: NOWHERE,
+        first: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         if max_frame_bytes < MIN_FRAME_BYTES:
             raise ValueError(f"frames need at least {MIN_FRAME_BYTES} bytes")
@@ -171,21 +187,29 @@ class AntiEntropy:
         return self._frame(PUSH, units)
 
     def slots(self) -> bytes:
-        """Return the digest of the whole set that opens an exchange over a stream."""
+        """Return the digest of the whole set that opens an exchange over a stream.
+
+        It has 10 bytes for each slot that is not empty: 10 kB for 1,000 units, and, as there are no
+        more than 4,096 slots, at most `MAX_SLOTS_DIGEST_BYTES`, 41 kB, however many units there are.
+        """
         occupied = self._tree.occupied()
         packed = b"".join(slot.to_bytes(2, "big") + hashed for slot, hashed in occupied)
         return self._frame(SLOTS_DIGEST, packed)
 
     def missing(self, frame: Frame) -> list[bytes]:
         """Return frames with all units of the slots in which a stream's other end differs."""
+        digests = self.differing(frame)
+        return self.push(self._in_order(digests), max_frames=len(digests) + 1)
+
+    def differing(self, frame: Frame) -> list[bytes]:
+        """Return the digests in the slots in which a stream's other end differs."""
         theirs = dict(frame.slots)
-        digests = [
+        return [
             digest
             for slot, hashed in self._tree.occupied()
             if theirs.get(slot) != hashed
             for digest in self._tree.digests(1 + slot // FANOUT, slot % FANOUT)
         ]
-        return self.push(self._in_order(digests), max_frames=len(digests) + 1)
 
     def _answer_hashes(self, frame: Frame) -> list[bytes]:
         frames: list[bytes] = []

@@ -1,9 +1,10 @@
-"""What rides on packets: rumours about members and units of the replicated map, in fair shares.
+"""What rides on packets: rumours about members, units of the replicated map, user traffic, in fair shares.
 
 A rumour is sent a bounded number of times, fewest-sent first (SWIM, section 4.1), and a newer one
-about the same subject replaces it. The map bounds its own retransmissions. Packets alternate
-between serving rumours first and serving the map first, and whoever is first may fill the packet,
-so each gets at least every second packet whatever the other has waiting.
+about the same subject replaces it. A rumour that is heard again counts as sent by half: whoever says it
+knows it, and so do others (rumour mongering with feedback, Demers et al., 1987). The map bounds its own
+retransmissions. Packets take turns in whom they serve first, and whoever is first may fill the packet, so
+each of the three gets at least every third packet whatever the others have waiting.
 """
 
 from collections import OrderedDict
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from swim.codec import MAX_MESSAGES, encode_message
-from swim.messages import ROOT_BYTES, MapFrame, Statement, Suspect
+from swim.codec import LENGTH_BYTES, MAX_MESSAGES, encode_message
+from swim.messages import ROOT_BYTES, MapFrame, Statement
 
-FRAME_HEADER_BYTES: Final = 8
+FRAME_HEADER_BYTES: Final = 5
 """What a map frame costs beyond its bytes: array, code and length."""
 MIN_MAP_BYTES: Final = 64
 """With less room than this the map is not asked."""
@@ -43,6 +44,9 @@ class Replicated(Protocol):
 
     def queued(self) -> int:
         """Return how many units wait for `broadcasts`."""
+
+    def fresh(self) -> bool:
+        """Say whether a unit waits that was never sent."""
 
     def bulk_digest(self) -> bytes:
         """Return what is held, in short, for a push-pull."""
@@ -89,6 +93,10 @@ class NothingReplicated:
         """Return that nothing waits."""
         return 0
 
+    def fresh(self) -> bool:
+        """Return that nothing waits."""
+        return False
+
     def bulk_digest(self) -> bytes:
         """Return the digest of nothing."""
         return b""
@@ -117,52 +125,63 @@ class NothingReplicated:
 
 @dataclass(slots=True)
 class _Rumour:
+    key: str
     encoded: bytes
     sent: int = 0
 
 
-Subject = tuple[str, str]
-"""(whom a rumour is about, author): the author only of a suspicion, because each one counts."""
-
-
 class RumourQueue:
-    """Statements on their way to everybody.
+    """Encoded messages on their way to everybody.
 
     They are kept by how often they were sent, so that a packet is filled without looking at all that wait.
 
     Args:
         max_rumours: most that wait; the most-sent one leaves, and is counted.
+        what: prefix of the statistics.
     """
 
-    def __init__(self, max_rumours: int) -> None:
+    def __init__(self, max_rumours: int, *, what: str = "rumours") -> None:
         self._max_rumours = max_rumours
-        self._rumours: dict[Subject, _Rumour] = {}
-        self._by_sent: list[OrderedDict[Subject, _Rumour]] = [OrderedDict()]
-        self._about: dict[str, dict[Subject, None]] = {}
-        self._dropped = 0
+        self._what = what
+        self._rumours: dict[str, _Rumour] = {}
+        self._by_bytes: dict[bytes, _Rumour] = {}
+        self._by_sent: list[OrderedDict[str, _Rumour]] = [OrderedDict()]
+        self._dropped = self._heard = 0
 
     def __len__(self) -> int:
         return len(self._rumours)
 
-    def add(self, statement: Statement) -> None:
-        """Queue a statement that was just believed; older ones about the subject are moot.
+    @property
+    def fresh(self) -> bool:
+        """Whether something waits that was never sent."""
+        return bool(self._by_sent[0])
 
-        Suspicions of one member by several authors wait side by side, because each one counts.
-        """
-        subject = statement.name
-        author = statement.author if isinstance(statement, Suspect) else ""
-        for key in [(subject, author)] if author else list(self._about.get(subject, ())):
-            self._discard(key)
-        rumour = _Rumour(encode_message(statement))
-        self._rumours[subject, author] = self._by_sent[0][subject, author] = rumour
-        self._about.setdefault(subject, {})[subject, author] = None
+    def add(self, statement: Statement, encoded: bytes) -> None:
+        """Queue a statement that was just believed; an older one about the subject is moot."""
+        self.put(statement.name, encoded)
+
+    def put(self, key: str, encoded: bytes) -> None:
+        """Queue a message, in place of one under the same key."""
+        self.discard(key)
+        rumour = _Rumour(key, encoded)
+        self._rumours[key] = self._by_sent[0][key] = self._by_bytes[encoded] = rumour
         if len(self._rumours) > self._max_rumours:
-            self._discard(next(iter(next(queue for queue in reversed(self._by_sent) if queue))))
+            self.discard(next(iter(next(queue for queue in reversed(self._by_sent) if queue))))
             self._dropped += 1
 
-    def has(self, subject: str) -> bool:
-        """Say whether news about a member waits."""
-        return subject in self._about
+    def has(self, key: str) -> bool:
+        """Say whether news under a key waits."""
+        return key in self._rumours
+
+    def heard(self, encoded: bytes, transmissions: int) -> bool:
+        """Take note that a waiting message came from somebody else too; say whether it is one that waits."""
+        rumour = self._by_bytes.get(encoded)
+        if rumour is None:
+            return False
+        self._heard += 1
+        if self._heard % 2 and rumour.sent:  # never before it was sent once: loss may have eaten all others
+            self._count(rumour, transmissions)
+        return True
 
     def take(self, limit_bytes: int, limit_count: int, transmissions: int) -> list[bytes]:
         """Return rumours that fit, fewest-sent first, counting them as sent.
@@ -170,69 +189,84 @@ class RumourQueue:
         Among those never sent the newest goes first, among others the one that has waited longest.
 
         Args:
-            limit_bytes: room in the packet.
+            limit_bytes: room in the packet, for messages and their lengths.
             limit_count: most rumours to return.
             transmissions: a rumour sent this often is dropped.
         """
-        taken: list[Subject] = []
+        if not self._rumours:
+            return []
+        taken: list[_Rumour] = []
         room, skipped = limit_bytes, 0
         for sent, queue in enumerate(self._by_sent):
             for key in queue if sent else reversed(queue):
                 if len(taken) >= limit_count or skipped >= MAX_SKIPPED or room < MIN_RUMOUR_BYTES:
                     return self._sent(taken, transmissions)
-                size = len(queue[key].encoded)
+                size = len(queue[key].encoded) + LENGTH_BYTES
                 if size <= room:
                     room -= size
-                    taken.append(key)
+                    taken.append(queue[key])
                 else:
                     skipped += 1
         return self._sent(taken, transmissions)
 
-    def _sent(self, keys: list[Subject], transmissions: int) -> list[bytes]:
-        """Count rumours as sent once more; return them encoded."""
-        encoded = []
-        for key in keys:
-            rumour = self._rumours[key]
-            encoded.append(rumour.encoded)
-            if rumour.sent + 1 >= transmissions:
-                self._discard(key)
-                continue
-            del self._by_sent[rumour.sent][key]
-            rumour.sent += 1
-            if rumour.sent == len(self._by_sent):
-                self._by_sent.append(OrderedDict())
-            self._by_sent[rumour.sent][key] = rumour
-        return encoded
-
-    def _discard(self, key: Subject) -> None:
+    def discard(self, key: str) -> None:
+        """Drop what waits under a key."""
         rumour = self._rumours.pop(key, None)
-        if rumour is None:
-            return
-        del self._by_sent[rumour.sent][key]
-        about = self._about[key[0]]
-        del about[key]
-        if not about:
-            del self._about[key[0]]
+        if rumour is not None:
+            del self._by_sent[rumour.sent][key]
+            del self._by_bytes[rumour.encoded]
 
     def statistics(self) -> dict[str, int]:
-        """Count what waits and what was pushed out."""
-        return {"rumours_waiting": len(self._rumours), "rumours_dropped": self._dropped}
+        """Count what waits, what was pushed out, and what came from others while it waited."""
+        return {
+            f"{self._what}_waiting": len(self._rumours),
+            f"{self._what}_dropped": self._dropped,
+            f"{self._what}_heard_again": self._heard,
+        }
+
+    def _sent(self, rumours: list[_Rumour], transmissions: int) -> list[bytes]:
+        """Count rumours as sent once more; return them encoded."""
+        for rumour in rumours:
+            self._count(rumour, transmissions)
+        return [rumour.encoded for rumour in rumours]
+
+    def _count(self, rumour: _Rumour, transmissions: int) -> None:
+        if rumour.sent + 1 >= transmissions:
+            self.discard(rumour.key)
+            return
+        del self._by_sent[rumour.sent][rumour.key]
+        rumour.sent += 1
+        if rumour.sent == len(self._by_sent):
+            self._by_sent.append(OrderedDict())
+        self._by_sent[rumour.sent][rumour.key] = rumour
 
 
 class Piggyback:
-    """Fills packets with rumours and map units in fair shares.
+    """Fills packets with rumours, map units and user traffic in fair shares.
 
     Args:
         rumours: the queue of statements.
         replicated: the map.
+        user: the queue of user events and queries.
         max_map_frame_bytes: longest frame asked of the map.
     """
 
-    def __init__(self, rumours: RumourQueue, replicated: Replicated, max_map_frame_bytes: int) -> None:
+    def __init__(
+        self, rumours: RumourQueue, replicated: Replicated, user: RumourQueue, max_map_frame_bytes: int
+    ) -> None:
         self._rumours = rumours
         self._replicated = replicated
+        self._user = user
         self._max_map_frame_bytes = max_map_frame_bytes
-        self._map_first = False
+        self._turn = 0
+
+    def waits(self) -> bool:
+        """Say whether anything waits."""
+        return bool(len(self._rumours) or len(self._user) or self._replicated.queued())
+
+    def fresh(self) -> bool:
+        """Say whether anything waits that was never sent."""
+        return self._rumours.fresh or self._user.fresh or self._replicated.fresh()
 
     def fill(
         self, room: int, *, members: int, transmissions: int, already: Sequence[bytes] = ()
@@ -240,47 +274,58 @@ class Piggyback:
         """Return encoded messages that fit into `room` bytes.
 
         Args:
-            room: bytes left in the packet.
+            room: bytes left in the packet, for messages and their lengths.
             members: size of the cluster, for the map's retransmissions.
             transmissions: how often a rumour is sent.
             already: encoded messages that the packet holds and that need no second copy.
         """
-        self._map_first = not self._map_first
+        self._turn = (self._turn + 1) % 3
         taken: list[bytes] = []
-        for map_turn in (self._map_first, not self._map_first):
-            if map_turn:
+        for step in range(3):
+            turn = (self._turn + step) % 3
+            if turn == 1:
                 more = self._map_frames(room, members)
             else:
+                queue = self._user if turn else self._rumours
                 count = MAX_MESSAGES - 32 - len(taken) - len(already)
-                more = self._rumours.take(room, max(0, count), transmissions)
-                more = [rumour for rumour in more if rumour not in already]
+                more = queue.take(room, max(0, count), transmissions)
+                if already:
+                    more = [rumour for rumour in more if rumour not in already]
             taken += more
-            room -= sum(map(len, more))
+            room -= sum(map(len, more)) + LENGTH_BYTES * len(more)
         return taken
 
     def burst(self, room: int, *, members: int, transmissions: int) -> list[bytes]:
         """Return encoded messages for several packets, no rumour and no unit twice.
 
-        While both wait, rumours and units get half of the room each, and what one leaves the other takes.
+        Whatever waits gets an equal share of the room, and what one leaves the others take.
 
         Args:
             room: bytes in all packets together.
             members: size of the cluster, for the map's retransmissions.
             transmissions: how often a rumour is sent.
         """
-        share = room // 2 if self._replicated.queued() else room
-        taken = self._rumours.take(share, MAX_BURST_RUMOURS, transmissions)
-        room -= sum(map(len, taken))
-        if self._replicated.queued():
-            per_frame = self._max_map_frame_bytes + FRAME_HEADER_BYTES
+        taken: list[bytes] = []
+        kinds = [kind for kind in (self._rumours, self._user) if len(kind)]
+        waiting = len(kinds) + bool(self._replicated.queued())
+        for queue in kinds:
+            share = room // waiting
+            waiting -= 1
+            more = queue.take(share, MAX_BURST_RUMOURS, transmissions)
+            taken += more
+            room -= sum(map(len, more)) + LENGTH_BYTES * len(more)
+        if waiting:
+            per_frame = self._max_map_frame_bytes + FRAME_HEADER_BYTES + LENGTH_BYTES
+            if room < per_frame:
+                return taken + self._map_frames(room, members)
             frames = self._replicated.broadcasts(room // per_frame * self._max_map_frame_bytes, members)
             taken += [encode_message(MapFrame(frame)) for frame in frames]
         return taken
 
     def _map_frames(self, room: int, members: int) -> list[bytes]:
         """Ask the map once: each call counts as a transmission of all that it returns."""
-        limit = room - FRAME_HEADER_BYTES
-        if limit < MIN_MAP_BYTES:
+        limit = room - FRAME_HEADER_BYTES - LENGTH_BYTES
+        if limit < MIN_MAP_BYTES or not self._replicated.queued():
             return []
         frames = self._replicated.broadcasts(min(limit, self._max_map_frame_bytes), members)
         return [encode_message(MapFrame(frame)) for frame in frames]

@@ -1,9 +1,14 @@
-"""Messages to CBOR and back: a packet is `[sender, [message, ...]]`, a message `[code, field, ...]`.
+"""Messages to bytes and back.
 
-Arrays instead of maps keep packets small. Each message type is a row in a table: its code, where
-it may appear, and a check per field. Decoding is strict and total: canonical encoding only, exact
-types, bounded lengths, no trailing bytes; anything else raises `DecodeError` and nothing else.
-Messages are encoded one by one, so that a rumour is encoded once however often it is sent.
+A packet is the sender's name and the messages, each with its length before it:
+
+    length 1 | sender | (length 2 | message)*
+
+A message is a canonical CBOR array `[code, field, ...]`. Arrays instead of maps keep it small, and the
+frame of lengths lets a receiver look at the bytes of a rumour, which it has mostly heard before, without
+decoding them. Each message type is a row in a table: its code and a check per field. Decoding is strict
+and total: canonical encoding only, exact types, bounded lengths, no trailing bytes; anything else raises
+`DecodeError` and nothing else. A statement is encoded once and passed on verbatim.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +20,15 @@ from swim.config import MAX_FRAME_BYTES
 from swim.identity import MAX_CREDENTIAL_BYTES, SIGNATURE_BYTES, is_name
 from swim.messages import (
     BOOT_ID_BYTES,
+    EXCHANGE_KEY_BYTES,
+    MAX_AUTHORS,
     MAX_BOOT_TIME_MS,
+    MAX_COORDINATE_BYTES,
     MAX_INCARNATION,
+    MAX_PATIENCE_S,
     ROOT_BYTES,
+    STATEMENTS,
+    TAG_BYTES,
     Ack,
     Alive,
     Boot,
@@ -30,11 +41,17 @@ from swim.messages import (
     Packet,
     Ping,
     PingRequest,
-    Snapshot,
+    RollFrame,
+    Signatures,
     Suspect,
+    SyncClocks,
     SyncDigest,
     SyncEnd,
+    SyncRoll,
+    SyncRoot,
     SyncUnit,
+    UserFrame,
+    Who,
 )
 
 MAX_MESSAGES: Final = 255
@@ -42,10 +59,15 @@ MAX_MESSAGES: Final = 255
 MAX_HOST_CHARACTERS: Final = 64
 """An IPv6 address with a zone; statements never carry host names."""
 MAX_META_BYTES: Final = 512
+MAX_VERSION: Final = 255
 MAX_BULK_BYTES: Final = MAX_FRAME_BYTES - 256
 """Most bytes of a map unit or of a digest's part inside a stream frame."""
-ENVELOPE_BYTES: Final = 1 + 65 + 2
-"""The array, the longest sender's name, and the header of the message list."""
+MAX_GOSSIP_FRAME_BYTES: Final = 1_150
+"""Most bytes of a frame of a map, of the roll, or of user traffic inside a datagram."""
+SENDER_BYTES: Final = 1 + 63
+"""The longest sender's name and its length."""
+LENGTH_BYTES: Final = 2
+"""What each message costs in a packet beside its own bytes."""
 
 Pack = Callable[[Any], Any]
 Unpack = Callable[[Any], Any]
@@ -53,14 +75,10 @@ Unpack = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """How one field travels."""
+    """How one field travels; without `pack` as it is."""
 
-    pack: Pack
     unpack: Unpack
-
-
-def _same(value: Any) -> Any:
-    return value
+    pack: Pack | None = None
 
 
 def _number(highest: int, lowest: int = 0) -> _Field:
@@ -69,7 +87,7 @@ def _number(highest: int, lowest: int = 0) -> _Field:
             raise DecodeError("bad_field")
         return value
 
-    return _Field(_same, unpack)
+    return _Field(unpack)
 
 
 def _binary(longest: int, shortest: int = 0) -> _Field:
@@ -78,7 +96,13 @@ def _binary(longest: int, shortest: int = 0) -> _Field:
             raise DecodeError("bad_field")
         return value
 
-    return _Field(_same, unpack)
+    return _Field(unpack)
+
+
+def _unpack_flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise DecodeError("bad_field")
+    return value
 
 
 def _unpack_name(value: Any) -> str:
@@ -101,111 +125,144 @@ def _unpack_boot(value: Any) -> Boot:
     return Boot(_BOOT_TIME.unpack(value[0]), _BOOT_ID.unpack(value[1]))
 
 
-def _unpack_alive(value: Any) -> Alive:
-    message = _unpack(value, (Alive,))
-    if not isinstance(message, Alive):
+def _unpack_authors(value: Any) -> Signatures:
+    if type(value) is not list or not 1 <= len(value) <= MAX_AUTHORS:
         raise DecodeError("bad_field")
-    return message
-
-
-def _unpack_verdict(value: Any) -> Message | None:
-    return None if value is None else _unpack(value, (Suspect, Dead, Left))
-
-
-def _pack(message: Message) -> list[Any]:
-    code, fields = _SCHEMA[type(message)]
-    return [code, *(field.pack(getattr(message, name)) for name, field in fields)]
-
-
-def _pack_optional(message: Message | None) -> list[Any] | None:
-    return None if message is None else _pack(message)
+    authors = {}
+    for pair in value:
+        if type(pair) is not list or len(pair) != 2:
+            raise DecodeError("bad_field")
+        authors[_unpack_name(pair[0])] = _SIGNATURE.unpack(pair[1])
+    if len(authors) != len(value):
+        raise DecodeError("bad_field")
+    return tuple(authors.items())
 
 
 _BOOT_TIME: Final = _number(MAX_BOOT_TIME_MS)
 _BOOT_ID: Final = _binary(BOOT_ID_BYTES, BOOT_ID_BYTES)
-_NAME: Final = _Field(_same, _unpack_name)
-_HOST: Final = _Field(_same, _unpack_host)
+_NAME: Final = _Field(_unpack_name)
+_HOST: Final = _Field(_unpack_host)
 _PORT: Final = _number(65_535, 1)
-_BOOT: Final = _Field(lambda boot: [boot.time_ms, boot.id], _unpack_boot)
+_BOOT: Final = _Field(_unpack_boot, lambda boot: [boot.time_ms, boot.id])
 _INCARNATION: Final = _number(MAX_INCARNATION)
+_VERSION: Final = _number(MAX_VERSION, 1)
 _SEQUENCE: Final = _number(2**32 - 1)
 _ROOT: Final = _binary(ROOT_BYTES, ROOT_BYTES)
+_TAG: Final = _binary(TAG_BYTES, TAG_BYTES)
 _SIGNATURE: Final = _binary(SIGNATURE_BYTES, SIGNATURE_BYTES)
-_RESERVED: Final = _binary(SIGNATURE_BYTES)
 _CREDENTIAL: Final = _binary(MAX_CREDENTIAL_BYTES)
 _META: Final = _binary(MAX_META_BYTES)
-_ACCUSATION: Final = (_NAME, _BOOT, _INCARNATION, _NAME, _RESERVED)
+_EXCHANGE_KEY: Final = _binary(EXCHANGE_KEY_BYTES, EXCHANGE_KEY_BYTES)
+_AUTHORS: Final = _Field(_unpack_authors, lambda authors: [list(pair) for pair in authors])
+_FRAME: Final = _binary(MAX_GOSSIP_FRAME_BYTES, 1)
 
 _SCHEMA: Final[dict[type[Any], tuple[int, tuple[tuple[str, _Field], ...]]]] = {
     message: (code, tuple(zip(message.__dataclass_fields__, fields, strict=True)))
     for message, code, fields in (
-        (Alive, 1, (_NAME, _HOST, _PORT, _BOOT, _INCARNATION, _META, _CREDENTIAL, _SIGNATURE)),
-        (Suspect, 2, _ACCUSATION),
-        (Dead, 3, _ACCUSATION),
+        (Alive, 1, (_NAME, _HOST, _PORT, _BOOT, _INCARNATION, _META, _VERSION, _VERSION,
+                    _number(MAX_PATIENCE_S), _EXCHANGE_KEY, _CREDENTIAL, _SIGNATURE)),
+        (Suspect, 2, (_NAME, _BOOT, _INCARNATION, _AUTHORS)),
+        (Dead, 3, (_NAME, _BOOT, _INCARNATION, _AUTHORS, _NAME, _SIGNATURE)),
         (Left, 4, (_NAME, _BOOT, _INCARNATION, _SIGNATURE)),
-        (Ping, 10, (_SEQUENCE, _NAME, _ROOT)),
-        (PingRequest, 11, (_SEQUENCE, _NAME)),
-        (Ack, 12, (_SEQUENCE, _NAME, _ROOT)),
-        (Nack, 13, (_SEQUENCE,)),
-        (MapFrame, 14, (_binary(1_150, 1),)),
-        (Snapshot, 21, (_Field(_pack, _unpack_alive),
-                        _Field(_pack_optional, _unpack_verdict),
-                        _number(2**32 - 1))),
+        (Ping, 10, (_SEQUENCE, _NAME, _ROOT, _TAG)),
+        (PingRequest, 11, (_SEQUENCE, _NAME, _number(60_000, 1), _TAG)),
+        (Ack, 12, (_SEQUENCE, _NAME, _ROOT, _binary(MAX_COORDINATE_BYTES), _TAG)),
+        (Nack, 13, (_SEQUENCE, _binary(SIGNATURE_BYTES), _TAG)),
+        (Who, 14, (_SEQUENCE,)),
+        (MapFrame, 15, (_FRAME,)),
+        (RollFrame, 16, (_FRAME,)),
+        (UserFrame, 17, (_number(255), _FRAME, _binary(TAG_BYTES))),
+        (SyncRoot, 20, (_ROOT,)),
+        (SyncRoll, 21, (_binary(MAX_BULK_BYTES),)),
         (SyncDigest, 22, (_binary(MAX_BULK_BYTES),)),
         (SyncUnit, 23, (_binary(MAX_BULK_BYTES, 1),)),
-        (SyncEnd, 24, ()),
+        (SyncEnd, 24, (_Field(_unpack_flag),)),
+        (SyncClocks, 25, (_number(2**62), _number(2**62))),
     )
 }  # fmt: skip
 _BY_CODE: Final = {code: message for message, (code, _) in _SCHEMA.items()}
 
-STATEMENTS: Final = (Alive, Suspect, Dead, Left)
-IN_DATAGRAM: Final = (*STATEMENTS, Ping, PingRequest, Ack, Nack, MapFrame)
-IN_STREAM: Final = (Snapshot, SyncDigest, SyncUnit, SyncEnd)
+IN_DATAGRAM: Final = frozenset(
+    {*STATEMENTS, Ping, PingRequest, Ack, Nack, Who, MapFrame, RollFrame, UserFrame}
+)
+IN_STREAM: Final = frozenset(
+    {*STATEMENTS, Ping, Ack, UserFrame, SyncRoot, SyncRoll, SyncDigest, SyncUnit, SyncClocks, SyncEnd}
+)
+_STATEMENT_HEADS: Final = frozenset(
+    bytes([0x80 + 1 + len(_SCHEMA[kind][1]), _SCHEMA[kind][0]]) for kind in STATEMENTS
+)
 
 
 def encode_message(message: Message) -> bytes:
     """Encode one message, ready to be joined with others by `join_packet`."""
-    return strict_cbor.encode(_pack(message))
+    code, fields = _SCHEMA[type(message)]
+    return strict_cbor.encode(
+        [
+            code,
+            *(
+                getattr(message, name) if field.pack is None else field.pack(getattr(message, name))
+                for name, field in fields
+            ),
+        ]
+    )
 
 
 def join_packet(sender: str, messages: Sequence[bytes]) -> bytes:
     """Join encoded messages, at most `MAX_MESSAGES`, into the body of a packet."""
-    count = len(messages)
-    if count > MAX_MESSAGES:
-        raise ValueError(f"{count} messages in one packet")
-    header = bytes([0x80 + count]) if count < 24 else bytes([0x98, count])
-    return b"".join((b"\x82", strict_cbor.encode(sender), header, *messages))
+    if len(messages) > MAX_MESSAGES:
+        raise ValueError(f"{len(messages)} messages in one packet")
+    name = sender.encode()
+    parts = [bytes([len(name)]), name]
+    for message in messages:
+        parts += (len(message).to_bytes(LENGTH_BYTES, "big"), message)
+    return b"".join(parts)
 
 
-def encode_packet(packet: Packet) -> bytes:
-    """Encode a whole packet."""
-    return join_packet(packet.sender, [encode_message(message) for message in packet.messages])
-
-
-def decode_packet(body: bytes, allowed: tuple[type[Any], ...], *, max_bytes: int = MAX_FRAME_BYTES) -> Packet:
-    """Decode the body of a packet that came from anywhere.
-
-    Args:
-        body: what the envelope held.
-        allowed: the message types that may appear: `IN_DATAGRAM` or `IN_STREAM`.
-        max_bytes: longer bodies are refused unread.
+def split_packet(body: bytes) -> Packet:
+    """Split the body of a packet that came from anywhere into its messages, which are not decoded yet.
 
     Raises:
-        DecodeError: for every body that `encode_packet` would not have written.
+        DecodeError: for every body that `join_packet` would not have written.
+    """
+    if not body:
+        raise DecodeError("bad_packet")
+    at = 1 + body[0]
+    try:
+        sender = body[1:at].decode("ascii")
+    except UnicodeDecodeError:
+        raise DecodeError("bad_name") from None
+    if len(sender) != body[0] or not is_name(sender):
+        raise DecodeError("bad_name")
+    messages: list[bytes] = []
+    while at < len(body):
+        start = at + LENGTH_BYTES
+        end = start + int.from_bytes(body[at:start], "big")
+        if end > len(body) or start >= end or len(messages) >= MAX_MESSAGES:
+            raise DecodeError("bad_packet")
+        messages.append(body[start:end])
+        at = end
+    return Packet(sender, tuple(messages))
+
+
+def is_statement(encoded: bytes) -> bool:
+    """Say, by its first two bytes, whether a message is a statement about a member."""
+    return encoded[:2] in _STATEMENT_HEADS
+
+
+def decode_message(encoded: bytes, allowed: frozenset[type[Any]]) -> Message:
+    """Decode one message that came from anywhere.
+
+    Args:
+        encoded: what `split_packet` returned.
+        allowed: the message types that may appear: `IN_DATAGRAM` or `IN_STREAM`.
+
+    Raises:
+        DecodeError: for everything that `encode_message` would not have written.
     """
     try:
-        packet = strict_cbor.decode(body, max_bytes=max_bytes)
+        value = strict_cbor.decode(encoded, max_bytes=MAX_FRAME_BYTES)
     except ValueError:
         raise DecodeError("bad_cbor") from None
-    if type(packet) is not list or len(packet) != 2 or type(packet[1]) is not list:
-        raise DecodeError("bad_packet")
-    if len(packet[1]) > MAX_MESSAGES:
-        raise DecodeError("bad_packet")
-    sender = _unpack_name(packet[0])
-    return Packet(sender, tuple([_unpack(message, allowed) for message in packet[1]]))
-
-
-def _unpack(value: Any, allowed: tuple[type[Any], ...]) -> Message:
     if type(value) is not list or not value or type(value[0]) is not int:
         raise DecodeError("bad_message")
     kind = _BY_CODE.get(value[0])
@@ -214,7 +271,5 @@ def _unpack(value: Any, allowed: tuple[type[Any], ...]) -> Message:
     _, fields = _SCHEMA[kind]
     if len(value) != len(fields) + 1:
         raise DecodeError("bad_message")
-    unpacked: Message = kind(
-        *[field.unpack(item) for (_, field), item in zip(fields, value[1:], strict=True)]
-    )
-    return unpacked
+    message: Message = kind(*[field.unpack(item) for (_, field), item in zip(fields, value[1:], strict=True)])
+    return message

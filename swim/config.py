@@ -5,6 +5,7 @@ sets. All members of a cluster should run the same profile: a member with a shor
 its peers declares deaths that they would have seen refuted.
 """
 
+import ipaddress
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -26,30 +27,44 @@ class SwimConfig:
             never mix even if they share a key.
         probe_interval_s: how often one member is probed. Detection time grows with it, traffic
             shrinks with it. Keep it above three round trips.
-        probe_timeout_s: how long the direct ping may take before relays are asked. The 99th
-            percentile of the round trip, and well under `probe_interval_s`.
-        indirect_probes: how many relays are asked. More hide more loss, at that many packets per
-            failed ping.
-        suspicion_mult: shortest suspicion, in probe intervals (times log10 of the cluster's size
-            from ten members on). Raise it where processes stall; it is the main knob against
-            false deaths, and detection time grows by the same amount.
-        suspicion_max_mult: longest suspicion, as a multiple of the shortest; used until others
-            confirm. 1 switches Lifeguard's shrinking off.
-        suspicion_confirmations: independent accusers that shrink a suspicion to its shortest.
+        probe_timeout_min_s: shortest wait for a direct answer, however short round trips are. It
+            has to cover hiccups of a busy process; false alarms cost only relays' packets.
+        probe_timeout_s: longest wait for a direct answer before relays and a stream are tried;
+            also the wait where the round trip is not known yet. Its 99th percentile, roughly.
+        probe_verdict_mult: a probe that is silent for this many direct timeouts has failed. It
+            leaves relays their round trips.
+        indirect_probes: how many relays are asked. More hide more loss, and confirm faster, at
+            that many packets per failed ping.
+        stream_probes: whether a silent member is also asked over a stream. Switch it off where
+            datagrams and streams fail together anyway, and connection attempts are expensive.
+        suspicion_min_s: shortest suspicion, once enough members confirm it. It is the main knob:
+            a process that stalls for less is never declared dead; detection time grows by it.
+        suspicion_max_s: longest suspicion, used while nobody confirms.
+        suspicion_confirmations: independent accusers beside the first that shrink a suspicion to
+            its shortest.
+        doubt_margin_s: how much longer than its accusers a member waits that did not probe the
+            suspect itself, so that the verdict comes from those who know.
         health_max: highest penalty of local health. Probe interval and timeout are multiplied by
             1 + penalty, so a starved member accuses slowly. 0 switches it off.
-        lag_warning_s: how late a timer may fire before the lag counts against local health.
+        lag_warning_s: how late a timer may fire, or how long one pass of the event loop may take,
+            before the lag counts against local health.
+        isolation_s: a member that has heard nobody for so long takes itself for isolated, and
+            judges by its own probes alone.
         gossip_interval_s: how often waiting rumours and map units are sent on. Silent when
             nothing waits.
+        eager_gap_s: news leaves at once, but not more often than this.
         gossip_nodes: how many random members each gossip tick reaches.
         gossip_packets: most packets to each of them in one tick, when much waits.
         gossip_to_dead_s: how long a dead member is still told news, so that it can refute.
-        retransmit_mult: each rumour is sent this many times log10 of the cluster's size. Below 3
-            rumours get lost; above 6 it is only traffic.
-        push_pull_interval_s: how often full state is exchanged with one random member over a
-            stream. It repairs what gossip lost; costs bytes in proportion to the cluster.
-        reconnect_interval_s: how often one dead or forgotten member's address is tried again.
+        retransmit_mult: each rumour is sent this many times log10 of the cluster's size. Hearing
+            it again counts as half of a transmission. Below 3 rumours get lost and have to be
+            repaired; above 6 it is only traffic.
+        repair_stream_after_s: members that differ for so long in spite of single-packet repairs
+            open a stream.
+        reconnect_interval_s: how often dead and forgotten members' addresses are tried again.
             This bounds how long a healed partition stays unnoticed, for ever.
+        seed_refresh_s: how often one seed is looked up and visited again after joining, in case it
+            now is somebody else's address, or another part of the cluster.
         reap_after_s: how long a dead or departed member stays in the table.
         join_retry_initial_s: pause after the first failed attempt at a seed; it doubles.
         join_retry_max_s: longest pause between two attempts at a seed.
@@ -62,30 +77,39 @@ class SwimConfig:
         max_map_frame_bytes: most bytes of one frame of the replicated map, so that it fits a
             datagram together with the envelope.
         max_rumours: most rumours waiting to be sent; the most-sent leaves first.
-        max_remembered_addresses: most addresses of reaped members kept for reconnection.
+        max_remembered: most reaped members kept in the address book for reconnection.
         max_seeds: most seeds taken by `join`.
         max_clock_lead_s: an Alive whose process started this far in our future is refused.
         duplicate_grace_s: a higher boot of our own name seen this soon after we first heard a peer
             is taken for a leftover of our past life (the clock went back) and outbid; later it is
             a second live process with our name, unless it is said to listen where we do.
+        allowed_networks: networks in CIDR notation that members may have their addresses in;
+            packets from elsewhere are dropped unread. Empty for everywhere.
     """
 
     label: str = "caxton"
     probe_interval_s: float = 1.0
-    probe_timeout_s: float = 0.5
+    probe_timeout_min_s: float = 0.1
+    probe_timeout_s: float = 0.15
+    probe_verdict_mult: float = 2.5
     indirect_probes: int = 3
-    suspicion_mult: float = 4.0
-    suspicion_max_mult: float = 6.0
+    stream_probes: bool = True
+    suspicion_min_s: float = 4.2
+    suspicion_max_s: float = 24.0
     suspicion_confirmations: int = 2
+    doubt_margin_s: float = 1.0
     health_max: int = 7
     lag_warning_s: float = 0.25
+    isolation_s: float = 10.0
     gossip_interval_s: float = 0.2
+    eager_gap_s: float = 0.02
     gossip_nodes: int = 3
     gossip_packets: int = 8
     gossip_to_dead_s: float = 30.0
     retransmit_mult: float = 4.0
-    push_pull_interval_s: float = 30.0
-    reconnect_interval_s: float = 30.0
+    repair_stream_after_s: float = 10.0
+    reconnect_interval_s: float = 10.0
+    seed_refresh_s: float = 60.0
     reap_after_s: float = 3_600.0
     join_retry_initial_s: float = 0.5
     join_retry_max_s: float = 15.0
@@ -97,10 +121,11 @@ class SwimConfig:
     max_meta_bytes: int = 512
     max_map_frame_bytes: int = 1_150
     max_rumours: int = 4_096
-    max_remembered_addresses: int = 256
+    max_remembered: int = 4_096
     max_seeds: int = 64
     max_clock_lead_s: float = 86_400.0
     duplicate_grace_s: float = 10.0
+    allowed_networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work, naming the parameter.
@@ -108,25 +133,36 @@ class SwimConfig:
         Raises:
             ValueError: when a parameter is out of its range.
         """
+        verdict_s = self.probe_timeout_s * self.probe_verdict_mult
         rules = (
             (1 <= len(self.label.encode()) <= 255, "label must have 1 to 255 bytes"),
-            (0 < self.probe_timeout_s < self.probe_interval_s, "probe_timeout_s must be under the interval"),
-            (self.suspicion_mult >= 1, "suspicion_mult must be at least 1"),
-            (self.suspicion_max_mult >= 1, "suspicion_max_mult must be at least 1"),
+            (0 < self.probe_timeout_min_s <= self.probe_timeout_s, "probe_timeout_min_s exceeds the longest"),
+            (self.probe_verdict_mult >= 1.5, "probe_verdict_mult must be at least 1.5"),
+            (verdict_s <= self.probe_interval_s, "probe_verdict_mult leaves no time before the next probe"),
+            (0 < self.suspicion_min_s <= self.suspicion_max_s, "suspicion_min_s exceeds suspicion_max_s"),
+            (self.suspicion_min_s >= verdict_s, "suspicion_min_s must leave room for one more probe"),
+            (0 <= self.suspicion_confirmations < 16, "suspicion_confirmations must be 0 to 15"),
             (self.indirect_probes >= 0, "indirect_probes must not be negative"),
             (self.health_max >= 0, "health_max must not be negative"),
             (self.retransmit_mult >= 1, "retransmit_mult must be at least 1"),
             (0 < self.join_retry_initial_s <= self.join_retry_max_s, "join_retry_initial_s exceeds the max"),
-            (min(self.gossip_interval_s, self.push_pull_interval_s, self.reconnect_interval_s,
-                 self.reap_after_s, self.stream_timeout_s) > 0, "intervals must be positive"),
+            (min(self.gossip_interval_s, self.eager_gap_s, self.reconnect_interval_s, self.seed_refresh_s,
+                 self.reap_after_s, self.stream_timeout_s, self.isolation_s, self.repair_stream_after_s) > 0,
+             "intervals must be positive"),
             (min(self.gossip_nodes, self.gossip_packets, self.max_streams, self.max_members,
-                 self.max_rumours, self.max_seeds) >= 1, "counts and caps must be at least 1"),
+                 self.max_rumours, self.max_seeds, self.max_remembered) >= 1,
+             "counts and caps must be at least 1"),
             (0 <= self.max_meta_bytes <= 512, "max_meta_bytes must be 0 to 512"),
             (64 <= self.max_map_frame_bytes <= 1_150, "max_map_frame_bytes must be 64 to 1150"),
         )  # fmt: skip
         for holds, message in rules:
             if not holds:
                 raise ValueError(message)
+        for network in self.allowed_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"allowed_networks: {error}") from None
 
     @classmethod
     def profile(cls, name: ProfileName, **changes: Any) -> "SwimConfig":
@@ -139,12 +175,6 @@ class SwimConfig:
         """
         return replace(cls(**PROFILES[name]), **changes)
 
-    def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
-        """Return the shortest and the longest suspicion in a cluster of `members`."""
-        shortest = self.suspicion_mult * max(1.0, math.log10(max(1, members)))
-        shortest *= self.probe_interval_s
-        return shortest, shortest * self.suspicion_max_mult
-
     def retransmissions(self, members: int) -> int:
         """Return how many times one rumour is sent in a cluster of `members`."""
         return math.ceil(self.retransmit_mult * math.ceil(math.log10(max(1, members) + 1)))
@@ -153,14 +183,16 @@ class SwimConfig:
 PROFILES: Final[dict[str, dict[str, Any]]] = {
     "local": {
         "probe_interval_s": 0.5,
-        "probe_timeout_s": 0.2,
-        "suspicion_mult": 5.0,
-        "suspicion_max_mult": 2.0,
+        "suspicion_min_s": 2.5,
+        "suspicion_max_s": 5.0,
         "suspicion_confirmations": 1,
+        "doubt_margin_s": 0.5,
         "health_max": 3,
+        "isolation_s": 5.0,
         "gossip_interval_s": 0.1,
-        "push_pull_interval_s": 15.0,
+        "repair_stream_after_s": 5.0,
         "reconnect_interval_s": 5.0,
+        "seed_refresh_s": 30.0,
         "join_retry_initial_s": 0.1,
         "join_retry_max_s": 2.0,
         "leave_linger_s": 0.4,
@@ -168,26 +200,31 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
     },
     "lan": {},
     "wan": {
-        "probe_interval_s": 5.0,
-        "probe_timeout_s": 3.0,
-        "suspicion_mult": 6.0,
-        "health_max": 7,
+        "probe_interval_s": 3.0,
+        "probe_timeout_min_s": 0.3,
+        "probe_timeout_s": 1.0,
+        "suspicion_min_s": 12.0,
+        "suspicion_max_s": 60.0,
+        "doubt_margin_s": 3.0,
         "lag_warning_s": 1.0,
+        "isolation_s": 30.0,
         "gossip_interval_s": 0.5,
+        "eager_gap_s": 0.05,
         "gossip_nodes": 4,
-        "push_pull_interval_s": 60.0,
-        "reconnect_interval_s": 60.0,
+        "repair_stream_after_s": 30.0,
+        "reconnect_interval_s": 20.0,
+        "seed_refresh_s": 120.0,
         "join_retry_max_s": 60.0,
         "leave_linger_s": 3.0,
         "stream_timeout_s": 30.0,
     },
     "edge": {
-        "suspicion_mult": 5.0,
-        "suspicion_max_mult": 2.0,
+        "probe_timeout_min_s": 0.2,
+        "probe_timeout_s": 0.4,
+        "suspicion_min_s": 5.0,
+        "suspicion_max_s": 10.0,
         "suspicion_confirmations": 1,
         "health_max": 3,
-        "push_pull_interval_s": 15.0,
-        "reconnect_interval_s": 15.0,
         "join_retry_max_s": 30.0,
     },
 }

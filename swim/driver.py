@@ -30,6 +30,8 @@ MAX_DRAINED_DATAGRAMS: Final = 4_096
 MAX_BIND_ATTEMPTS: Final = 32
 """Port numbers tried until TCP and UDP get the same one."""
 UNSPECIFIED_HOSTS: Final = ("0.0.0.0", "::")  # noqa: S104 (refused, not bound)
+MIN_LAG_S: Final = 0.05
+"""A shorter lag of the event loop is nothing to tell."""
 RECEIVE_BYTES: Final = 65_536
 ACCEPT_PAUSE_S: Final = 0.1
 """Pause after a failed accept, when the process is out of file descriptors, say."""
@@ -233,6 +235,35 @@ class _Stream:
         self.changed = trio.Event()
 
 
+class _LoopLag(trio.abc.Instrument):
+    """The longest time in which the event loop served nobody: it was busy, or woken late.
+
+    Args:
+        now: tells time.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._woken_at = self._waits_since = now()
+        self._longest_s = 0.0
+
+    def before_io_wait(self, timeout: float) -> None:
+        """All tasks have run that could."""
+        del timeout
+        self._waits_since = self._now()
+        self._longest_s = max(self._longest_s, self._waits_since - self._woken_at)
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Something happened, or the timeout has passed, perhaps long ago."""
+        self._woken_at = self._now()
+        self._longest_s = max(self._longest_s, self._woken_at - self._waits_since - timeout)
+
+    def take(self) -> float:
+        """Return the longest lag since the last call, in seconds."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
+
+
 class _Driver:
     """The task set; all its methods run in one Trio loop."""
 
@@ -258,6 +289,7 @@ class _Driver:
         self._counts: Counter[str] = Counter()
         self._streams: dict[int, _Stream] = {}
         self._next_accepted = 2
+        self._lag = _LoopLag(clock.now)
         self._to_send, self._sending = trio.open_memory_channel[SendDatagram](MAX_QUEUED_DATAGRAMS)
 
     def now(self) -> float:
@@ -313,7 +345,14 @@ class _Driver:
                 self._counts["datagram_send_errors"] += 1
 
     async def keep_time(self) -> None:
-        """Call the core's timer when it is due, for ever."""
+        """Call the core's timer when it is due, and tell it how the event loop lags, for ever."""
+        trio.lowlevel.add_instrument(self._lag)
+        try:
+            await self._keep_time()
+        finally:
+            trio.lowlevel.remove_instrument(self._lag)
+
+    async def _keep_time(self) -> None:
         while True:
             self._wake = trio.Event()
             due = self.swim.next_timer()
@@ -323,6 +362,9 @@ class _Driver:
             with self._clock.move_on_after(max(0.0, due - self._clock.now())):
                 await self._wake.wait()
             if due <= self._clock.now():
+                lag_s = self._lag.take()
+                if lag_s > MIN_LAG_S:
+                    self.swim.loop_lagged(lag_s, self.now())
                 await self._drain()
                 self.swim.handle_timer(self.now())
                 self.pump()
@@ -340,7 +382,7 @@ class _Driver:
             self._next_accepted += 2
             handle = self._streams[number] = _Stream()
             # Whoever is over the core's limit gets CloseStream at once, before the task starts.
-            self.swim.stream_accepted(number, ("", 0), self.now())
+            self.swim.stream_accepted(number, _peer_of(stream), self.now())
             self.pump()
             self.nursery.start_soon(self._run_stream, number, handle, stream)
 
@@ -450,6 +492,17 @@ class _Driver:
                 return
             else:
                 await changed.wait()
+
+
+def _peer_of(stream: trio.abc.Stream) -> Address:
+    """Return the other end of a stream, an empty host if it cannot be told."""
+    if not isinstance(stream, trio.SocketStream):
+        return ("", 0)
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:  # it is gone already
+        return ("", 0)
+    return (str(host), int(port))
 
 
 def _explain(error: BaseException) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from swim.members import Member
 from swim.messages import Address
+from swim.queries import Asked
+from swim.user_events import UserEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class MemberAlive:
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdated:
-    """A member that is up changed its metadata or address, or restarted before anybody noticed."""
+    """A member that is up changed its metadata, address or patience, or restarted before anybody noticed."""
 
     member: Member
     restarted: bool
@@ -173,7 +175,75 @@ class DuplicateName:
     address: Address
 
 
+@dataclass(frozen=True, slots=True)
+class MemberRefused:
+    """A node that the authority vouches for cannot be a member; told once per name.
+
+    Attributes:
+        name: its name.
+        address: where it listens.
+        reason: why, in words.
+    """
+
+    name: str
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impaired:
+    """This member has noticed that it stalls or is hard to reach, and tells others; or that is over.
+
+    Attributes:
+        patience_s: silence in seconds that others are asked to bear; 0 when it is over.
+    """
+
+    patience_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathLost:
+    """Datagrams do not pass between this member and another, which lives.
+
+    Attributes:
+        peer: the other one.
+        by: how it is reached instead: `relay` or `stream`.
+    """
+
+    peer: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathRestored:
+    """Datagrams pass again between this member and another."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserEventHeard:
+    """A member announced something to all."""
+
+    event: UserEvent
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionHeard:
+    """A member asks something that this one shall answer, by `Swim.traffic.answer`."""
+
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFinished:
+    """A query of this member is over, and `Swim.traffic.collect` gives what came back."""
+
+    query_id: bytes
+
+
 Event = (
     Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
-    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | DuplicateName
+    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberRefused | DuplicateName
+    | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
 )  # fmt: skip

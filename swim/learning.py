@@ -1,35 +1,40 @@
-"""What a member comes to believe about the others: statements are checked, weighed and passed on.
+"""What a member comes to believe: statements heard are checked against the table, then applied and told.
 
-A statement is first compared with what is held (`swim.members`), because most are old news, then
-verified, then believed: the table changes, an event is told, the rumour is queued, and a suspicion
-starts, gains a confirmation, or ends. In a push-pull a Dead is taken as a Suspect, so that after a
-healed partition the members of each side can refute before the other side buries them twice.
+Every statement takes the same way, wherever it came from (a rumour, a comparison, a push-pull, our own
+probe): is it news by the precedence table, is it signed by whom it speaks for, then the record changes,
+the news is queued for others, and the owner is told. What is not news costs a look at the table.
+
+A member that was reaped here does not come back by hearsay: an Alive of a life that is known to be over is
+kept aside, its subject is asked, and shown only when it has answered (`knock`).
 """
 
-from collections import Counter
-from dataclasses import replace
-from typing import Protocol
+from collections import Counter, OrderedDict
+from typing import Final, Protocol
 
+from swim.accusations import Accusations, Verify
 from swim.broadcast import RumourQueue
 from swim.config import SwimConfig
 from swim.events import (
     Event,
     MemberAlive,
-    MemberDied,
     MemberJoined,
     MemberLeft,
+    MemberRefused,
     MemberRefuted,
-    MemberSuspected,
     MemberUpdated,
 )
-from swim.identity import Authority, verify
-from swim.members import STATE_OF, MemberTable, Record, State
-from swim.messages import Alive, Dead, Left, Snapshot, Statement, Suspect
-from swim.probe import ProbeRing
-from swim.suspicion import Suspicion
+from swim.evidence import Evidence
+from swim.identity import Authority
+from swim.members import MAX_INCARNATION_JUMP, MemberTable, Record, State, digest_of
+from swim.messages import Alive, DecodeError, Left, Statement
+from swim.networks import AllowedNetworks
 
-SANE_WALL_S = 1_704_067_200.0
+SANE_WALL_S: Final = 1_704_067_200.0
 """1 January 2024. A clock before it was never set, and is no judge of anybody's future."""
+MAX_KNOCKS: Final = 256
+"""Members of the past that are asked whether they live; the one asked first gives way."""
+MAX_REFUSED: Final = 64
+"""Names whose refusal was reported; each is reported once."""
 
 
 class Owner(Protocol):
@@ -38,11 +43,17 @@ class Owner(Protocol):
     name: str
     wall_offset: float
 
-    def size(self) -> int:
-        """Return how many members are up, this one included."""
-
     def about_self(self, statement: Statement, now: float) -> None:
         """Handle a statement about this member."""
+
+    def knock(self, record: Record, now: float) -> None:
+        """Ask somebody who is not in the table whether it lives."""
+
+    def came(self, record: Record, now: float) -> None:
+        """A member is up that was not."""
+
+    def gone(self, record: Record, now: float) -> None:
+        """A member is not up any more."""
 
 
 class Learning:
@@ -52,9 +63,13 @@ class Learning:
         config: the parameters.
         owner: the protocol around it.
         authority: decides whose statements count.
+        verify: checks a signature.
+        versions: lowest and highest protocol version that is understood here.
+        networks: where members may have their addresses.
+        accusations: the cases against members.
         table: what is believed.
         rumours: where news is queued for others.
-        ring: who is probed.
+        evidence: where findings are noted.
         events: where events are appended.
         counts: where drops are counted.
     """
@@ -65,66 +80,86 @@ class Learning:
         owner: Owner,
         authority: Authority,
         *,
+        verify: Verify,
+        versions: tuple[int, int],
+        networks: AllowedNetworks,
+        accusations: Accusations,
         table: MemberTable,
         rumours: RumourQueue,
-        ring: ProbeRing,
+        evidence: Evidence,
         events: list[Event],
         counts: Counter[str],
     ) -> None:
         self._config = config
         self._owner = owner
         self._authority = authority
+        self._verify = verify
+        self._versions = versions
+        self._networks = networks
+        self._accusations = accusations
         self._table = table
         self._rumours = rumours
-        self._ring = ring
+        self._evidence = evidence
         self._events = events
         self._counts = counts
-        self._suspicions: dict[str, Suspicion] = {}  # one per SUSPECT record of the table
+        self._knocks: OrderedDict[str, Record] = OrderedDict()
+        self._refused: OrderedDict[str, None] = OrderedDict()
 
-    def learn(self, statement: Statement, now: float) -> None:
-        """Take one statement, from anybody."""
+    def learn(
+        self, statement: Statement, encoded: bytes, sender: str, now: float, *, compared: bool = False
+    ) -> bytes | None:
+        """Take one statement, from anybody.
+
+        Args:
+            statement: what was said.
+            encoded: the same, as it came.
+            sender: who passed it on.
+            now: the time.
+            compared: whether the sender compares what it holds with us, instead of spreading news.
+
+        Returns:
+            What is held here that beats the statement, for the sender, if it compares and there is any.
+
+        Raises:
+            DecodeError: if a signature is not its author's.
+        """
         if statement.name == self._owner.name:
             self._owner.about_self(statement, now)
         elif isinstance(statement, Alive):
-            self._learn_alive(statement, now)
+            return self._learn_alive(statement, encoded, sender, now, compared=compared)
         elif isinstance(statement, Left):
-            self._learn_left(statement, now)
+            self._learn_left(statement, encoded, now)
         else:
-            self._learn_accusation(statement, now)
+            self._accusations.hear(statement, encoded, now, pass_on=compared)
+        return None
 
-    def learn_snapshot(self, snapshot: Snapshot, sender: str, now: float, *, spread: bool) -> None:
-        """Take what a peer told of one member in a push-pull.
+    def load(self, alive: Alive, encoded: bytes, now: float) -> bool:
+        """Take back a member known in an earlier life; nobody is told. Say whether it is news."""
+        if alive.name == self._owner.name or self._table.get(alive.name) is not None or self._table.is_full:
+            return False
+        public_key = self.verify(alive, now)
+        if public_key is None:
+            return False
+        self._insert(alive, encoded, public_key, now)
+        return True
 
-        Args:
-            snapshot: what it told.
-            sender: the peer.
-            now: the time.
-            spread: whether to tell others of members that are news here.
-        """
-        alive, verdict = snapshot.alive, snapshot.verdict
-        if verdict is not None and verdict.name != alive.name:
-            self._counts["dropped_bad_snapshot"] += 1
-            return
-        stranger = alive.name != self._owner.name and self._table.get(alive.name) is None
-        if stranger and isinstance(verdict, (Dead, Left)):
-            self._learn_gone(alive, verdict, snapshot.age_s, now)
-            return
-        if alive.name == self._owner.name:
-            self._owner.about_self(alive, now)
-        else:
-            self._learn_alive(alive, now, spread=spread)
-        if isinstance(verdict, (Suspect, Dead)):
-            verdict = Suspect(verdict.name, verdict.boot, verdict.incarnation, sender)
-        if verdict is not None:
-            self.learn(verdict, now)
+    def knock_answered(self, name: str, now: float) -> None:
+        """Somebody of the past who was asked whether it lives does."""
+        record = self._knocks.pop(name, None)
+        if record is not None and self._table.get(name) is None and not self._table.is_full:
+            self._insert(record.alive, record.encoded, record.public_key, now)
+            self._rumours.add(record.alive, record.encoded)
 
-    def accuse(self, record: Record, now: float) -> None:
-        """Doubt a member because our own probe of it has failed."""
-        alive = record.alive
-        self._learn_accusation(Suspect(alive.name, alive.boot, alive.incarnation, self._owner.name), now)
+    def knocked(self, name: str) -> Record | None:
+        """Return what is known of somebody who was asked whether it lives."""
+        return self._knocks.get(name)
 
     def verify(self, alive: Alive, now: float) -> bytes | None:
-        """Return the subject's public key if its word is its own, or count why not."""
+        """Return the subject's public key if its word is its own and acceptable, or count why not.
+
+        Raises:
+            DecodeError: if the signature is not the subject's.
+        """
         wall = now + self._owner.wall_offset
         lead_s = alive.boot.time_ms / 1000 - wall
         admitted = self._authority.admit(alive.credential, wall)
@@ -132,147 +167,128 @@ class Learning:
             self._refuse("boot_time_ahead")
         elif len(alive.meta) > self._config.max_meta_bytes:
             self._refuse("meta_too_long")
+        elif not self._networks.allows(alive.host):
+            self._refuse("network_not_allowed")
         elif admitted is None:
             self._refuse("credential_refused")
         elif admitted.name != alive.name:
             self._refuse("credential_of_another")
-        elif not verify(admitted.public_key, alive.signature, alive.signed_bytes()):
-            self._refuse("bad_signature")
+        elif not self._verify(admitted.public_key, alive.signature, alive.signed_bytes()):
+            raise DecodeError("bad_signature")
+        elif not self._is_spoken_here(alive):
+            self._refuse("protocol_version")
+            self._report(alive, "it speaks no protocol version that is understood here")
         else:
             return admitted.public_key
         return None
 
-    def postpone(self, seconds: float) -> None:
-        """Give all suspicions back the time during which this process did not run."""
-        for suspicion in self._suspicions.values():
-            suspicion.postpone(seconds)
+    def statistics(self) -> dict[str, int]:
+        """Count those who were asked whether they live."""
+        return {"knocks_waiting": len(self._knocks)}
 
-    def handle_timer(self, now: float) -> None:
-        """Declare dead whom nobody has heard refute."""
-        due = [name for name, s in self._suspicions.items() if s.deadline <= now]
-        for name in due:
-            record = self._table.get(name)
-            if record is not None:
-                alive = record.alive
-                verdict = Dead(name, alive.boot, alive.incarnation, self._owner.name)
-                self._learn_accusation(verdict, now)
+    # ---- inside -----------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """Return when the next suspicion ends."""
-        return min((s.deadline for s in self._suspicions.values()), default=None)
-
-    def _learn_alive(self, alive: Alive, now: float, *, spread: bool = True) -> None:
+    def _learn_alive(
+        self, alive: Alive, encoded: bytes, sender: str, now: float, *, compared: bool
+    ) -> bytes | None:
         record = self._table.get(alive.name)
-        if record is not None and not record.accepts(alive):
-            return
-        if record is None and self._table.is_full:
-            self._refuse("member_table_full")
-            return
+        if record is None:
+            self._meet(alive, encoded, sender, now)
+            return None
+        if not record.accepts(alive):
+            if compared and not record.is_up:
+                return record.encoded_verdict
+            return record.encoded if compared and record.version > (alive.boot, alive.incarnation) else None
+        jump = alive.incarnation - record.alive.incarnation
+        if alive.boot == record.alive.boot and jump > MAX_INCARNATION_JUMP:
+            self._refuse("incarnation_jump")
+            return None
         public_key = self.verify(alive, now)
-        if public_key is None:
-            return
-        if spread:
-            self._rumours.add(alive)
-        if record is None:
-            record = Record(alive, public_key, State.ALIVE, None, now, now)
-            self._table.insert(record)
-            self._ring.add(alive.name)
-            self._events.append(MemberJoined(record.view()))
-            return
-        before, said_before = record.state, record.alive
-        self._table.apply(record, alive, now)
-        record.public_key = public_key
-        self._suspicions.pop(alive.name, None)
-        restarted = alive.boot != said_before.boot
-        if before is State.SUSPECT:
-            self._events.append(MemberRefuted(record.view(), restarted))
-        elif before is not State.ALIVE:
-            self._ring.add(alive.name)
-            self._events.append(MemberAlive(record.view(), restarted))
-        if before <= State.SUSPECT and (
-            restarted or (alive.address, alive.meta) != (said_before.address, said_before.meta)
-        ):
-            self._events.append(MemberUpdated(record.view(), restarted))
+        if public_key is not None:
+            self._rumours.add(alive, encoded)
+            self._update(record, alive, encoded, public_key, now)
+        return None
 
-    def _learn_accusation(self, accusation: Suspect | Dead, now: float) -> None:
-        record = self._table.get(accusation.name)
-        author = accusation.author
-        if record is None:
-            self._refuse("accusation_of_stranger")
-            return
-        if (accusation.boot, accusation.incarnation) > record.version:
-            self._refuse("accusation_of_unseen_incarnation")
-            return
-        if author != self._owner.name and self._table.get(author) is None:
-            self._refuse("accusation_by_stranger")
-            return
-        suspicion = self._suspicions.get(accusation.name)
-        if isinstance(accusation, Suspect) and suspicion is not None:
-            said = (accusation.boot, accusation.incarnation)
-            if said == record.version and suspicion.confirm(author):
-                self._rumours.add(accusation)
-            return
-        if not record.accepts(accusation):
-            return
-        self._table.apply(record, accusation, now)
-        self._rumours.add(accusation)
-        if isinstance(accusation, Suspect):
-            self._suspicions[accusation.name] = self._suspicion(author, now)
-            self._events.append(MemberSuspected(record.view(), author))
-            return
-        self._suspicions.pop(accusation.name, None)
-        self._ring.discard(accusation.name)
-        accusers = () if suspicion is None else suspicion.authors
-        silent_for_s = now - record.last_heard
-        self._events.append(MemberDied(record.view(), author, accusers, silent_for_s))
-
-    def _suspicion(self, author: str, now: float) -> Suspicion:
-        members = self._owner.size()
-        shortest_s, longest_s = self._config.suspicion_bounds_s(members)
-        return Suspicion(
-            author,
-            now,
-            shortest_s=shortest_s,
-            longest_s=longest_s,
-            confirmations=min(self._config.suspicion_confirmations, members - 2),
-        )
-
-    def _learn_left(self, left: Left, now: float) -> None:
-        record = self._table.get(left.name)
-        if record is None:
-            self._refuse("goodbye_of_stranger")
-            return
-        if not record.accepts(left):
-            return
-        if not verify(record.public_key, left.signature, left.signed_bytes()):
-            self._refuse("bad_signature")
-            return
-        self._table.apply(record, left, now)
-        self._suspicions.pop(left.name, None)
-        self._ring.discard(left.name)
-        self._rumours.add(left)
-        self._events.append(MemberLeft(record.view()))
-
-    def _learn_gone(self, alive: Alive, verdict: Dead | Left, age_s: int, now: float) -> None:
-        """Remember a member that was gone before we heard of it; nobody is told."""
-        if age_s >= self._config.reap_after_s:
-            return
+    def _meet(self, alive: Alive, encoded: bytes, sender: str, now: float) -> None:
+        """Hear of a name that is not in the table."""
         if self._table.is_full:
             self._refuse("member_table_full")
             return
         public_key = self.verify(alive, now)
         if public_key is None:
             return
-        record = Record(alive, public_key, State.ALIVE, None, now, now)
-        if not record.accepts(verdict):
-            self._refuse("bad_snapshot")
+        past = self._table.remembered(alive.name)
+        is_over = past is not None and past.boot is not None and (
+            (alive.boot, alive.incarnation) <= (past.boot, past.incarnation)
+        )  # fmt: skip
+        if is_over and sender != alive.name:
+            record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)
+            self._knocks[alive.name] = record
+            self._knocks.move_to_end(alive.name)
+            if len(self._knocks) > MAX_KNOCKS:
+                self._knocks.popitem(last=False)
+            self._owner.knock(record, now)
             return
-        if isinstance(verdict, Left) and not verify(public_key, verdict.signature, verdict.signed_bytes()):
-            self._refuse("bad_signature")
-            return
-        record = replace(record, state=STATE_OF[type(verdict)], verdict=verdict,
-                         last_heard=now - age_s, changed_at=now - age_s)  # fmt: skip
+        self._knocks.pop(alive.name, None)
+        self._rumours.add(alive, encoded)
+        self._insert(alive, encoded, public_key, now)
+
+    def _insert(self, alive: Alive, encoded: bytes, public_key: bytes, now: float) -> None:
+        record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)
         self._table.insert(record)
+        self._owner.came(record, now)
+        self._events.append(MemberJoined(record.view()))
+
+    def _update(self, record: Record, alive: Alive, encoded: bytes, public_key: bytes, now: float) -> None:
+        before, said_before = record.state, record.alive
+        restarted = alive.boot != said_before.boot
+        self._table.apply(record, alive, encoded, now)
+        record.public_key = public_key
+        self._accusations.close(alive.name)
+        if restarted:
+            self._evidence.note(alive.name, now, "restarted", "it speaks for a later life", by=alive.name)
+        if before is State.SUSPECT:
+            self._evidence.note(alive.name, now, "refuted", f"incarnation {alive.incarnation}", by=alive.name)
+            self._events.append(MemberRefuted(record.view(), restarted))
+        elif before is not State.ALIVE:
+            self._owner.came(record, now)
+            self._evidence.note(alive.name, now, "refuted", f"incarnation {alive.incarnation}", by=alive.name)
+            self._events.append(MemberAlive(record.view(), restarted))
+        shown = (alive.address, alive.meta, alive.patience_s)
+        if before <= State.SUSPECT and (
+            restarted or shown != (said_before.address, said_before.meta, said_before.patience_s)
+        ):
+            self._events.append(MemberUpdated(record.view(), restarted))
+
+    def _learn_left(self, left: Left, encoded: bytes, now: float) -> None:
+        record = self._table.get(left.name)
+        if record is None:
+            self._refuse("goodbye_of_stranger")
+            return
+        if not record.accepts(left):
+            return
+        if not self._verify(record.public_key, left.signature, left.signed_bytes()):
+            raise DecodeError("bad_signature")
+        was_up = record.is_up
+        self._table.apply(record, left, encoded, now)
+        self._accusations.close(left.name)
+        self._rumours.add(left, encoded)
+        self._evidence.note(left.name, now, "left", "it said goodbye", by=left.name)
+        if was_up:
+            self._owner.gone(record, now)
+        self._events.append(MemberLeft(record.view()))
+
+    def _is_spoken_here(self, alive: Alive) -> bool:
+        lowest, highest = self._versions
+        return alive.lowest_version <= highest and alive.highest_version >= lowest
+
+    def _report(self, alive: Alive, reason: str) -> None:
+        if alive.name in self._refused:
+            return
+        self._refused[alive.name] = None
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+        self._events.append(MemberRefused(alive.name, alive.address, reason))
 
     def _refuse(self, reason: str) -> None:
         self._counts[f"dropped_{reason}"] += 1

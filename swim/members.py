@@ -18,13 +18,21 @@ merging is idempotent, and what is held never goes back.
 """
 
 import random
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from hashlib import sha256
 from typing import Final
 
-from swim.messages import Address, Alive, Boot, Dead, Left, Snapshot, Statement, Suspect, Verdict
+from swim.coordinates import Coordinate
+from swim.hashtree import HashTree
+from swim.messages import Accusation, Address, Alive, Boot, Dead, Left, Statement, Suspect, Verdict
+from swim.rtt import RttEstimator
+
+MAX_INCARNATION_JUMP: Final = 2**20
+"""A member that raises its incarnation by more than this at once, within one boot, is not believed: no
+honest one refutes a million times between two of its words that we hear."""
 
 
 class State(IntEnum):
@@ -73,6 +81,8 @@ class Member:
         incarnation: of its latest own word.
         meta: its application bytes.
         public_key: its Ed25519 key.
+        versions: lowest and highest protocol version it understands.
+        patience_s: silence, in seconds, that it asks others to bear; above 0 it knows itself impaired.
         last_heard: time of the last packet from itself, on the receiver's clock in seconds.
         changed_at: time of the last change of `state`.
     """
@@ -84,6 +94,8 @@ class Member:
     incarnation: int
     meta: bytes
     public_key: bytes
+    versions: tuple[int, int]
+    patience_s: int
     last_heard: float
     changed_at: float
 
@@ -95,14 +107,38 @@ class Member:
 
 @dataclass(slots=True)
 class Record:
-    """What is held about one member; `alive` is always a verified word of its own."""
+    """What is held about one member.
+
+    Attributes:
+        alive: its latest verified own word.
+        encoded: that word as it travels.
+        digest: by which that word is known in the roll.
+        public_key: the member's Ed25519 key.
+        state: what is held to be true.
+        verdict: what is held against `alive`, if anything.
+        encoded_verdict: that as it travels.
+        last_heard: time of the last packet from itself.
+        changed_at: time of the last change of `state`.
+        rtt: round trips of direct probes.
+        coordinate: its network coordinate, once it has told one.
+    """
 
     alive: Alive
+    encoded: bytes
+    digest: bytes
     public_key: bytes
     state: State
     verdict: Verdict | None
+    encoded_verdict: bytes
     last_heard: float
     changed_at: float
+    rtt: RttEstimator = field(default_factory=RttEstimator)
+    coordinate: Coordinate | None = None
+
+    @property
+    def name(self) -> str:
+        """Who this is."""
+        return self.alive.name
 
     @property
     def version(self) -> tuple[Boot, int]:
@@ -116,39 +152,50 @@ class Record:
         """Whether the member is probed and counted."""
         return self.state <= State.SUSPECT
 
+    def is_quoted_by(self, accusation: Accusation) -> bool:
+        """Say whether an accusation quotes exactly the word that is held."""
+        alive = self.alive
+        return accusation.incarnation == alive.incarnation and accusation.boot == alive.boot
+
     def accepts(self, statement: Statement) -> bool:
         """Say whether a statement would change this record, by the precedence table."""
         need = PRECEDENCE[self.state][type(statement)]
-        said = (statement.boot, statement.incarnation)
         if need is Need.NEVER:
             return False
         if isinstance(statement, (Suspect, Dead)):
-            return said == (self.alive.boot, self.alive.incarnation)
+            return self.is_quoted_by(statement)
+        said = (statement.boot, statement.incarnation)
         return said > self.version or (need is Need.SAME and said == self.version)
-
-    def apply(self, statement: Statement, now: float) -> None:
-        """Change the record by a statement that it accepts and that has been verified."""
-        if isinstance(statement, Alive):
-            self.alive = statement
-            self.verdict = None
-        else:
-            self.verdict = statement
-        state = STATE_OF[type(statement)]
-        if state is not self.state:
-            self.state = state
-            self.changed_at = now
 
     def view(self) -> Member:
         """Return the frozen view for the application."""
+        alive = self.alive
         return Member(
-            self.alive.name, self.alive.address, self.state, self.alive.boot,
-            self.alive.incarnation, self.alive.meta, self.public_key, self.last_heard,
-            self.changed_at,
+            alive.name, alive.address, self.state, alive.boot, alive.incarnation, alive.meta, self.public_key,
+            (alive.lowest_version, alive.highest_version), alive.patience_s, self.last_heard, self.changed_at,
         )  # fmt: skip
 
-    def snapshot(self, now: float) -> Snapshot:
-        """Return the record as a push-pull carries it."""
-        return Snapshot(self.alive, self.verdict, max(0, int(now - self.changed_at)))
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What outlives a member in the table: where it was, and which life of it is over.
+
+    Attributes:
+        address: where it was reached last.
+        boot: its last life known here, None if only the address is known.
+        incarnation: of its last word.
+        has_left: whether it said goodbye; then nobody tries to reach it.
+    """
+
+    address: Address
+    boot: Boot | None = None
+    incarnation: int = 0
+    has_left: bool = False
+
+
+def digest_of(encoded: bytes) -> bytes:
+    """Return the 8 bytes by which an encoded Alive is known in the roll."""
+    return sha256(encoded).digest()[:8]
 
 
 class MemberTable:
@@ -156,16 +203,22 @@ class MemberTable:
 
     Args:
         max_members: names beyond this are refused.
-        max_remembered: addresses of reaped members kept for reconnection, the oldest leaves.
+        max_remembered: reaped members kept for reconnection, the oldest leaves.
+
+    Attributes:
+        roll: the digests of the Alives of all who are up, this member's own included.
     """
 
     def __init__(self, *, max_members: int, max_remembered: int) -> None:
+        self.roll = HashTree()
         self._records: dict[str, Record] = {}
         self._up: dict[str, Record] = {}  # with `_down`, all of `_records` by whether it is up
         self._down: dict[str, Record] = {}
+        self._by_digest: dict[bytes, Record] = {}  # of `_up`, as `roll`
+        self._ring: list[str] = []  # the names of `_up`, in order
         self._drawn_from: list[Record] | None = None  # `_up` as a list, until it changes
         self._first_change: float | None = None  # the earliest `changed_at` of `_down`
-        self._remembered: OrderedDict[str, Address] = OrderedDict()
+        self._remembered: OrderedDict[str, Remembered] = OrderedDict()
         self._max_members = max_members
         self._max_remembered = max_remembered
 
@@ -181,6 +234,10 @@ class MemberTable:
         """Return the record of a member."""
         return self._records.get(name)
 
+    def by_digest(self, digest: bytes) -> Record | None:
+        """Return the record of a member that is up, by the digest of its word."""
+        return self._by_digest.get(digest)
+
     def records(self) -> list[Record]:
         """Return all records."""
         return list(self._records.values())
@@ -194,16 +251,44 @@ class MemberTable:
         """How many members are alive or only doubted."""
         return len(self._up)
 
+    @property
+    def lost_count(self) -> int:
+        """How many members are dead, or remembered from long ago."""
+        dead = sum(record.state is State.DEAD for record in self._down.values())
+        return dead + len(self._remembered_addresses())
+
     def insert(self, record: Record) -> None:
         """Add the record of a new name."""
-        self._records[record.alive.name] = record
-        self._remembered.pop(record.alive.name, None)
-        self._sort(record)
+        self._records[record.name] = record
+        self._remembered.pop(record.name, None)
+        self._sort(record, record.digest)
 
-    def apply(self, record: Record, statement: Statement, now: float) -> None:
+    def apply(self, record: Record, statement: Statement, encoded: bytes, now: float) -> None:
         """Change a record of this table by a statement that it accepts and that has been verified."""
-        record.apply(statement, now)
-        self._sort(record)
+        before = record.digest
+        if isinstance(statement, Alive):
+            if statement.boot != record.alive.boot or statement.address != record.alive.address:
+                record.rtt = RttEstimator()
+            record.alive, record.encoded, record.digest = statement, encoded, digest_of(encoded)
+            record.verdict, record.encoded_verdict = None, b""
+        else:
+            record.verdict, record.encoded_verdict = statement, encoded
+        state = STATE_OF[type(statement)]
+        if state is not record.state:
+            record.state = state
+            record.changed_at = now
+        self._sort(record, before)
+
+    def successor(self, name: str) -> Record | None:
+        """Return the member that follows a name in the ring of those that are up, not doubted if possible."""
+        if not self._ring:
+            return None
+        start = bisect_right(self._ring, name)
+        for step in range(len(self._ring)):
+            record = self._up[self._ring[(start + step) % len(self._ring)]]
+            if record.state is State.ALIVE:
+                return record
+        return self._up[self._ring[start % len(self._ring)]]
 
     def choose(
         self, rng: random.Random, count: int, *, exclude: str = "", dead_since: float | None = None
@@ -224,38 +309,41 @@ class MemberTable:
             candidates = [*candidates, *recent]
         wanted = count + 1 if exclude else count
         drawn = rng.sample(candidates, min(wanted, len(candidates)))
-        return [record for record in drawn if record.alive.name != exclude][:count]
+        return [record for record in drawn if record.name != exclude][:count]
 
     def reap(self, now: float, after_s: float) -> list[Record]:
-        """Drop members that have been dead or gone for so long; remember the dead's address."""
+        """Drop members that have been dead or gone for so long; remember what may come back."""
         due = self.next_reap(after_s)
         if due is None or due > now:
             return []
         reaped = [r for r in self._down.values() if r.changed_at + after_s <= now]
         self._first_change = None
         for record in reaped:
-            del self._records[record.alive.name], self._down[record.alive.name]
-            if record.state is State.DEAD:
-                self.remember([(record.alive.name, record.alive.address)])
+            del self._records[record.name], self._down[record.name]
+            has_left = record.state is State.LEFT
+            self.remember(record.name, Remembered(record.alive.address, *record.version, has_left))
         return reaped
 
-    def remember(self, book: Sequence[tuple[str, Address]]) -> None:
-        """Keep addresses of members that are not in the table, for reconnection."""
-        for name, address in book:
-            if name not in self._records:
-                self._remembered[name] = address
-                if len(self._remembered) > self._max_remembered:
-                    self._remembered.popitem(last=False)
+    def remember(self, name: str, remembered: Remembered) -> None:
+        """Keep a member that is not in the table in the address book."""
+        if name not in self._records:
+            self._remembered[name] = remembered
+            if len(self._remembered) > self._max_remembered:
+                self._remembered.popitem(last=False)
+
+    def remembered(self, name: str) -> Remembered | None:
+        """Return what is remembered of a member that is not in the table any more."""
+        return self._remembered.get(name)
 
     def address_book(self) -> list[tuple[str, Address]]:
         """Return name and address of everybody that has not said goodbye, reaped members included."""
         known = [(n, r.alive.address) for n, r in self._records.items() if r.state is not State.LEFT]
-        return [*known, *self._remembered.items()]
+        return [*known, *self._remembered_addresses()]
 
-    def lost_addresses(self) -> list[Address]:
-        """Return where dead members and reaped ones were last reached, each once."""
-        dead = [r.alive.address for r in self._down.values() if r.state is State.DEAD]
-        return list(dict.fromkeys([*dead, *self._remembered.values()]))
+    def lost(self) -> list[tuple[str, Address]]:
+        """Return name and last address of dead members and of reaped ones."""
+        dead = [(n, r.alive.address) for n, r in self._down.items() if r.state is State.DEAD]
+        return [*dead, *self._remembered_addresses()]
 
     def next_reap(self, after_s: float) -> float | None:
         """Return when `reap` next has something to drop."""
@@ -267,16 +355,32 @@ class MemberTable:
         return self._first_change + after_s
 
     def statistics(self) -> dict[str, int]:
-        """Count members by state, and remembered addresses."""
+        """Count members by state, and remembered ones."""
         counts = {f"members_{state.name.lower()}": 0 for state in State}
         for record in self._records.values():
             counts[f"members_{record.state.name.lower()}"] += 1
-        return {**counts, "remembered_addresses": len(self._remembered)}
+        return {**counts, "remembered_members": len(self._remembered)}
 
-    def _sort(self, record: Record) -> None:
-        name = record.alive.name
+    def _remembered_addresses(self) -> list[tuple[str, Address]]:
+        return [(name, r.address) for name, r in self._remembered.items() if not r.has_left]
+
+    def _sort(self, record: Record, before: bytes) -> None:
+        """Put a record where its state belongs, and its word into the roll in place of the one before."""
+        name = record.name
         there, elsewhere = (self._up, self._down) if record.is_up else (self._down, self._up)
-        if elsewhere.pop(name, None) is not None or name not in there:
-            self._drawn_from = None
+        moved = elsewhere.pop(name, None) is not None or name not in there
         there[name] = record
-        self._first_change = None
+        if moved:
+            self._drawn_from = self._first_change = None
+            if record.is_up:
+                insort(self._ring, name)
+            elif (at := bisect_left(self._ring, name)) < len(self._ring) and self._ring[at] == name:
+                del self._ring[at]
+        elif not record.is_up:
+            self._first_change = None
+        if self._by_digest.get(before) is record and (before != record.digest or not record.is_up):
+            del self._by_digest[before]
+            self.roll.remove(before)
+        if record.is_up and record.digest not in self._by_digest:
+            self._by_digest[record.digest] = record
+            self.roll.add(record.digest)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from swim.broadcast import Piggyback, Replicated, RumourQueue
-from swim.codec import ENVELOPE_BYTES, MAX_MESSAGES, encode_message, join_packet
+from swim.codec import LENGTH_BYTES, MAX_MESSAGES, SENDER_BYTES, encode_message, join_packet
 from swim.config import MAX_PACKET_BYTES, SwimConfig
 from swim.events import Effect, SendDatagram
 from swim.keyring import MAX_OVERHEAD_BYTES, Channel, Envelope
 from swim.members import MemberTable, Record
 from swim.messages import Address, Dead, Message, Suspect
 
-BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - ENVELOPE_BYTES
-"""Room for messages in one datagram."""
+BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - SENDER_BYTES
+"""Room for messages and their lengths in one datagram."""
 
 
 class Outgoing:
@@ -29,6 +29,7 @@ class Outgoing:
         name: of this member.
         envelope: protects packets.
         rumours: the statements that wait.
+        user: the user events and queries that wait.
         replicated: the map, whose units wait too.
         table: whom gossip may reach.
         effects: where effects are appended.
@@ -42,6 +43,7 @@ class Outgoing:
         envelope: Envelope,
         *,
         rumours: RumourQueue,
+        user: RumourQueue,
         replicated: Replicated,
         table: MemberTable,
         effects: list[Effect],
@@ -51,17 +53,39 @@ class Outgoing:
         self._name = name
         self._envelope = envelope
         self._table = table
-        self._piggyback = Piggyback(rumours, replicated, config.max_map_frame_bytes)
+        self._piggyback = Piggyback(rumours, replicated, user, config.max_map_frame_bytes)
         self._effects = effects
         self._counts = counts
 
-    def send(self, to: Address, messages: Sequence[Message], record: Record | None = None) -> None:
-        """Send messages with what else fits; a doubted or dead receiver is told so (buddy system)."""
-        encoded = [encode_message(message) for message in messages]
+    def waits(self) -> bool:
+        """Say whether anything waits for a gossip tick."""
+        return self._piggyback.waits()
+
+    def fresh(self) -> bool:
+        """Say whether anything waits that was never sent."""
+        return self._piggyback.fresh()
+
+    def send(
+        self,
+        to: Address,
+        messages: Sequence[Message],
+        record: Record | None = None,
+        *,
+        statements: Sequence[bytes] = (),
+    ) -> None:
+        """Send messages with what else fits; a doubted or dead receiver is told so (buddy system).
+
+        Args:
+            to: where to.
+            messages: what has to go out now.
+            record: what is known of the receiver.
+            statements: encoded statements that go with it.
+        """
+        encoded = [*map(encode_message, messages), *statements]
         if record is not None and isinstance(record.verdict, (Suspect, Dead)):
-            encoded.append(encode_message(record.verdict))
-        room = BODY_BYTES - sum(map(len, encoded))
-        if room > 0:
+            encoded.append(record.encoded_verdict)
+        room = BODY_BYTES - sum(map(len, encoded)) - LENGTH_BYTES * len(encoded)
+        if room > 0 and self._piggyback.waits():
             members = self._table.up_count + 1
             transmissions = self._config.retransmissions(members)
             encoded += self._piggyback.fill(
@@ -84,11 +108,11 @@ class Outgoing:
         batch: list[bytes] = []
         room = BODY_BYTES
         for message in encoded:
-            if batch and (len(message) > room or len(batch) >= MAX_MESSAGES):
+            if batch and (len(message) + LENGTH_BYTES > room or len(batch) >= MAX_MESSAGES):
                 self._send_datagram(to, batch)
                 batch, room = [], BODY_BYTES
             batch.append(message)
-            room -= len(message)
+            room -= len(message) + LENGTH_BYTES
         if batch:
             self._send_datagram(to, batch)
 
@@ -97,4 +121,5 @@ class Outgoing:
         if len(data) > MAX_PACKET_BYTES:
             raise RuntimeError(f"a packet of {len(data)} bytes was built: the limits do not add up")
         self._counts["packets_sent"] += 1
+        self._counts["bytes_sent"] += len(data)
         self._effects.append(SendDatagram(data, to))

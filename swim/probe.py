@@ -1,14 +1,18 @@
 """Who is probed next, and how far the probe in flight has come.
 
-Members are probed in shuffled round robin (SWIM, section 4.3): every member is probed once per
-round, so detection time is bounded, and the order is random, so probes of one member spread. New
-members enter at a random place of the round.
+Slots alternate. Every other one takes the next member of a shuffled round robin (SWIM, section 4.3): all
+are probed once per round, in random order, so that probes of one member spread. The slots between take this
+member's successor in the ring of names: so each member is probed by its predecessor every two intervals,
+which bounds how long the first failed probe of a crashed member can take, whatever the size of the cluster.
 
-One probe is in flight at a time. It moves DIRECT -> INDIRECT -> verdict; a relay's side of an
-indirect probe is a `Relayed`.
+One probe is in flight at a time. It moves DIRECT -> (relays and a stream) -> verdict. How long the direct
+answer may take follows the round trips of that very member (RFC 6298), within bounds. A relay's side of an
+indirect probe is a `Relayed`. Outside the turn a member is asked before a verdict (`check`), and one of the
+past whether it lives (`knock`).
 """
 
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -16,10 +20,18 @@ from typing import Final, Protocol
 from swim.config import SwimConfig
 from swim.health import Health
 from swim.members import MemberTable, Record
-from swim.messages import Ack, Address, Message, Nack, Ping, PingRequest
+from swim.messages import Ack, Message, Nack, Ping, PingRequest
+from swim.paths import Paths
 
 MAX_RELAYED: Final = 256
 """Most indirect probes done for others at once; further requests are refused and counted."""
+MAX_QUESTIONS: Final = 256
+"""Most members asked outside the turn at once; the one asked first is given up."""
+MAX_AGAIN: Final = 64
+"""Most members that are probed again soon, because the last probe left something open."""
+MAX_RELAY_PATIENCE_S: Final = 60.0
+RELAY_SHARE: Final = 0.8
+"""The part of the time before the verdict that a relay may take (Lifeguard's nack timeout)."""
 
 
 class ProbeRing:
@@ -31,32 +43,32 @@ class ProbeRing:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._names: list[str] = []
+        self._members: dict[str, None] = {}
+        self._round: list[str] = []  # may name who is gone, and is looked through once per round
         self._next = 0
 
     def add(self, name: str) -> None:
         """Insert a member at a random place of the rest of the round."""
-        if name not in self._names:
-            self._names.insert(self._rng.randint(self._next, len(self._names)), name)
+        if name not in self._members:
+            self._members[name] = None
+            self._round.insert(self._rng.randint(self._next, len(self._round)), name)
 
     def discard(self, name: str) -> None:
         """Take a member out of the round."""
-        if name in self._names:
-            place = self._names.index(name)
-            del self._names[place]
-            if place < self._next:
-                self._next -= 1
+        self._members.pop(name, None)
 
     def next(self) -> str | None:
         """Return whom to probe now, or None when there is nobody."""
-        if not self._names:
-            return None
-        if self._next >= len(self._names):
-            self._rng.shuffle(self._names)
-            self._next = 0
-        name = self._names[self._next]
-        self._next += 1
-        return name
+        while self._members:
+            if self._next >= len(self._round):
+                self._round = list(self._members)
+                self._rng.shuffle(self._round)
+                self._next = 0
+            name = self._round[self._next]
+            self._next += 1
+            if name in self._members:
+                return name
+        return None
 
 
 @dataclass(slots=True)
@@ -66,20 +78,26 @@ class Probe:
     Attributes:
         sequence: ties acks to it.
         target: who is probed.
+        sent_at: when.
+        direct_s: how long the direct answer may take.
         indirect_at: when relays are asked; None once they were.
         verdict_at: when silence counts as a failure.
-        relays: names of the relays asked whose Nack has not come.
-        asked: how many relays were asked.
-        answered: whether an Ack came.
+        relays: relays asked, and what came of it: "" while nothing.
+        doubts: the signed doubts of relays.
+        streamed: whether a stream was tried.
+        answered: by which path an Ack came: `direct`, `relay`, `stream`; "" while none.
     """
 
     sequence: int
     target: str
+    sent_at: float
+    direct_s: float
     indirect_at: float | None
     verdict_at: float
-    relays: list[str] = field(default_factory=list)
-    asked: int = 0
-    answered: bool = False
+    relays: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, bytes] = field(default_factory=dict)
+    streamed: bool = False
+    answered: str = ""
 
     def deadline(self) -> float:
         """Return when this probe next needs attention."""
@@ -87,41 +105,64 @@ class Probe:
             return self.verdict_at
         return self.indirect_at
 
+    def describe(self) -> str:
+        """Say in words by which paths the target was tried."""
+        relays = [f"relay {name} {outcome or 'silent'}" for name, outcome in self.relays.items()]
+        stream = ["stream silent"] if self.streamed else []
+        return ", ".join([f"no direct answer within {self.direct_s * 1000:.0f} ms", *relays, *stream])
+
 
 @dataclass(slots=True)
 class Relayed:
     """A ping sent for somebody else.
 
     Attributes:
-        origin: where the answer goes.
+        origin: who asked.
         sequence: the origin's number of the probe.
         target: who is pinged.
-        nack_at: when the origin is told that we live though the target is silent; None once done.
-        expires_at: when the answer interests nobody any more.
+        nack_at: when the origin is told that we live though the target is silent.
     """
 
-    origin: Address
+    origin: str
     sequence: int
     target: str
-    nack_at: float | None
-    expires_at: float
-
-    def deadline(self) -> float:
-        """Return when this needs attention."""
-        return self.expires_at if self.nack_at is None else self.nack_at
+    nack_at: float
 
 
 class Owner(Protocol):
     """What probing needs of the protocol around it."""
 
-    def send(self, to: Address, messages: Sequence[Message], record: Record | None = None) -> None:
-        """Send messages in a datagram."""
+    name: str
+
+    def send(
+        self,
+        record: Record,
+        messages: Sequence[Message],
+        *,
+        statements: Sequence[bytes] = (),
+    ) -> None:
+        """Send messages in a datagram, tagged for the receiver."""
 
     def root(self) -> bytes:
-        """Return the root of the replicated map."""
+        """Return the root of all replicated state."""
 
-    def accuse(self, record: Record, now: float) -> None:
+    def estimated_rtt_s(self, record: Record) -> float | None:
+        """Return what network coordinates say of a round trip."""
+
+    def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
+        """Ask a member over a stream; say whether one could be opened."""
+
+    def doubt(self, record: Record) -> bytes:
+        """Return this member's signature for its doubt of a member's latest word."""
+
+    def introduction(self) -> list[bytes]:
+        """Return the statements that tell a stranger who this is."""
+
+    def probe_failed(self, record: Record, probe: "Probe", now: float) -> None:
         """Doubt a member that has not answered."""
+
+    def proved(self, name: str, now: float) -> None:
+        """Somebody has proved that it lives."""
 
     def count(self, what: str) -> None:
         """Count something."""
@@ -133,9 +174,10 @@ class Prober:
     Args:
         config: the parameters.
         rng: decides the order, the relays and the first sequence number.
+        owner: the protocol around it.
         table: where members are found.
         health: stretches intervals, and learns from the outcome.
-        owner: the protocol around it.
+        paths: learns which direct paths are in doubt.
 
     Attributes:
         ring: who is probed; kept by whoever changes the table.
@@ -145,19 +187,26 @@ class Prober:
         self,
         config: SwimConfig,
         rng: random.Random,
+        owner: Owner,
+        *,
         table: MemberTable,
         health: Health,
-        owner: Owner,
+        paths: Paths,
     ) -> None:
         self.ring = ProbeRing(rng)
         self._config = config
         self._rng = rng
         self._table = table
         self._health = health
+        self._paths = paths
         self._owner = owner
         self._sequence = rng.getrandbits(31)
+        self._slot = rng.getrandbits(1)
         self._probe: Probe | None = None
         self._next_at: float | None = None
+        self._again: OrderedDict[str, None] = OrderedDict()
+        self._was_again = False
+        self._questions: OrderedDict[int, str] = OrderedDict()
         self._relayed: dict[int, Relayed] = {}
 
     def start(self, now: float) -> None:
@@ -170,16 +219,13 @@ class Prober:
 
     def handle_timer(self, now: float) -> None:
         """Move the probe in flight on, start the next one, and answer for relayed ones."""
-        for sequence, relayed in list(self._relayed.items()):
-            if relayed.nack_at is not None and relayed.nack_at <= now:
-                relayed.nack_at = None
-                self._owner.send(relayed.origin, [Nack(relayed.sequence)])
-            if relayed.expires_at <= now:
-                del self._relayed[sequence]
+        for sequence, relayed in [(s, r) for s, r in self._relayed.items() if r.nack_at <= now]:
+            del self._relayed[sequence]
+            self._refuse_relayed(relayed)
         probe = self._probe
         if probe is not None and probe.deadline() <= now:
             if probe.indirect_at is not None and not probe.answered:
-                self._ask_relays(probe, now)
+                self._ask_others(probe, now)
                 return
             self._judge(probe, now)
         if self._probe is None and self._next_at is not None and self._next_at <= now:
@@ -187,93 +233,181 @@ class Prober:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is wanted."""
-        times = [relayed.deadline() for relayed in self._relayed.values()]
-        if self._probe is not None:
-            times.append(self._probe.deadline())
-        elif self._next_at is not None:
-            times.append(self._next_at)
-        return min(times, default=None)
+        due = self._next_at if self._probe is None else self._probe.deadline()
+        if self._relayed:
+            first = min(relayed.nack_at for relayed in self._relayed.values())
+            due = first if due is None else min(due, first)
+        return due
 
-    def acked(self, ack: Ack, sender: str) -> None:
-        """Take an Ack of our own probe, from the target or a relay, or of a relayed one."""
+    def acked(self, ack: Ack, sender: str, now: float, *, by_stream: bool = False) -> float | None:
+        """Take an authentic Ack of our own probe, from the target or a relay, or of a relayed one.
+
+        Returns:
+            The round trip in seconds, if the Ack measures one.
+        """
+        rtt_s = None
         probe = self._probe
-        if (
-            probe is not None
-            and not probe.answered
-            and (ack.sequence, ack.subject) == (probe.sequence, probe.target)
-        ):
-            probe.answered = True
-            self._health.probe_answered()
-            self._owner.count("probes_answered")
-            if sender != ack.subject:
-                self._owner.count("probes_saved_by_relay")
+        if probe is not None and (ack.sequence, ack.subject) == (probe.sequence, probe.target):
+            if sender == ack.subject or sender in probe.relays:
+                rtt_s = self._answered(probe, sender, now, by_stream=by_stream)
+        elif sender == ack.subject and self._questions.get(ack.sequence) == sender:
+            del self._questions[ack.sequence]
+            self._owner.proved(sender, now)
         relayed = self._relayed.get(ack.sequence)
         if relayed is not None and relayed.target == ack.subject == sender:
             del self._relayed[ack.sequence]
-            answer = Ack(relayed.sequence, ack.subject, ack.root)
-            self._owner.send(relayed.origin, [answer])
+            origin = self._table.get(relayed.origin)
+            if origin is not None:
+                self._owner.send(origin, [Ack(relayed.sequence, ack.subject, ack.root)])
+        return rtt_s
 
     def nacked(self, nack: Nack, sender: str) -> None:
-        """Take a relay's word that it lives though the target does not answer it."""
+        """Take a relay's authentic word that it lives though the target does not answer it."""
         probe = self._probe
         if probe is not None and nack.sequence == probe.sequence and sender in probe.relays:
-            probe.relays.remove(sender)
+            probe.relays[sender] = "not answered either"
+            if nack.doubt:
+                probe.doubts[sender] = nack.doubt
 
-    def relay(self, request: PingRequest, source: Address, origin: Record | None, now: float) -> None:
-        """Ping somebody for a peer; strangers are neither pinged nor served."""
+    def asked_who(self, sequence: int, sender: str) -> None:
+        """The target of a ping does not know our latest life: introduce ourselves, and ask again."""
+        probe = self._probe
+        is_probed = probe is not None and (probe.sequence, probe.target) == (sequence, sender)
+        record = self._table.get(sender)
+        if record is None or not (is_probed or self._questions.get(sequence) == sender):
+            return
+        self._owner.count("introductions")
+        ping = Ping(sequence, sender, self._owner.root())
+        self._owner.send(record, [ping], statements=self._owner.introduction())
+
+    def check(self, record: Record, *, introduce: bool = False) -> None:
+        """Ask a member, or somebody of the past, whether it lives, outside the turn."""
+        sequence = self._new_sequence()
+        self._questions[sequence] = record.name
+        if len(self._questions) > MAX_QUESTIONS:
+            self._questions.popitem(last=False)
+        statements = self._owner.introduction() if introduce else []
+        ping = Ping(sequence, record.name, self._owner.root())
+        self._owner.send(record, [ping], statements=statements)
+
+    def relay(self, request: PingRequest, origin: Record, now: float) -> None:
+        """Ping somebody for a peer."""
         target = self._table.get(request.target)
-        if origin is None or target is None or len(self._relayed) >= MAX_RELAYED:
+        if target is None or len(self._relayed) >= MAX_RELAYED:
             self._owner.count("dropped_relay_refused")
             return
+        patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
         sequence = self._new_sequence()
-        self._relayed[sequence] = Relayed(
-            source,
-            request.sequence,
-            request.target,
-            now + 0.8 * self._config.probe_timeout_s,
-            now + self._config.probe_interval_s,
+        self._relayed[sequence] = Relayed(origin.name, request.sequence, target.name, now + patience_s)
+        self._owner.send(target, [Ping(sequence, target.name, self._owner.root())])
+
+    def direct_timeout_s(self, record: Record) -> float:
+        """Return how long a direct answer of a member may take, before local health stretches it."""
+        estimate_s = self._owner.estimated_rtt_s(record)
+        return record.rtt.timeout_s(
+            self._config.probe_timeout_min_s,
+            self._config.probe_timeout_s,
+            fallback_s=None if estimate_s is None else 3 * estimate_s,
         )
-        ping = Ping(sequence, request.target, self._owner.root())
-        self._owner.send(target.alive.address, [ping], target)
 
     def statistics(self) -> dict[str, int]:
-        """Count the pings sent for others that await an answer."""
-        return {"relayed_probes": len(self._relayed)}
+        """Count what awaits an answer."""
+        return {
+            "relayed_probes": len(self._relayed),
+            "questions_open": len(self._questions),
+            "probed_again_soon": len(self._again),
+        }
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _choose(self) -> Record | None:
+        """Return whom to probe in this slot."""
+        self._slot ^= 1
+        if self._slot:
+            return self._table.successor(self._owner.name)
+        self._was_again = not self._was_again and bool(self._again)
+        while self._was_again and self._again:
+            record = self._table.get(self._again.popitem(last=False)[0])
+            if record is not None and record.is_up:
+                return record
+        name = self.ring.next()
+        return None if name is None else self._table.get(name)
 
     def _begin(self, now: float) -> None:
         stretch = self._health.multiplier
         self._next_at = now + self._config.probe_interval_s * stretch
-        name = self.ring.next()
-        record = None if name is None else self._table.get(name)
+        record = self._choose()
         if record is None:
             return
-        indirect_at = now + self._config.probe_timeout_s * stretch
-        probe = Probe(self._new_sequence(), record.alive.name, indirect_at, self._next_at)
-        self._probe = probe
+        direct_s = self.direct_timeout_s(record) * stretch
+        verdict_at = now + direct_s * self._config.probe_verdict_mult
+        self._probe = Probe(self._new_sequence(), record.name, now, direct_s, now + direct_s, verdict_at)
         self._owner.count("probes")
-        ping = Ping(probe.sequence, probe.target, self._owner.root())
-        self._owner.send(record.alive.address, [ping], record)
+        ping = Ping(self._probe.sequence, record.name, self._owner.root())
+        self._owner.send(record, [ping])
 
-    def _ask_relays(self, probe: Probe, now: float) -> None:
+    def _ask_others(self, probe: Probe, now: float) -> None:
         probe.indirect_at = None
+        record = self._table.get(probe.target)
+        if record is None or not record.is_up:
+            probe.verdict_at = now
+            return
         # If this process stalled, relays still get their full time before the verdict.
-        patience_s = self._config.probe_interval_s - self._config.probe_timeout_s
+        patience_s = probe.direct_s * (self._config.probe_verdict_mult - 1)
         probe.verdict_at = max(probe.verdict_at, now + patience_s)
-        request = PingRequest(probe.sequence, probe.target)
+        patience_ms = max(1, int(min(patience_s, MAX_RELAY_PATIENCE_S) * RELAY_SHARE * 1000))
+        request = PingRequest(probe.sequence, probe.target, patience_ms)
         for relay in self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target):
-            probe.relays.append(relay.alive.name)
-            probe.asked += 1
-            self._owner.send(relay.alive.address, [request], relay)
+            probe.relays[relay.name] = ""
+            self._owner.send(relay, [request])
+        ping = Ping(probe.sequence, probe.target, self._owner.root())
+        probe.streamed = self._owner.probe_stream(record, ping, patience_s, now)
+
+    def _answered(self, probe: Probe, sender: str, now: float, *, by_stream: bool) -> float | None:
+        path = "stream" if by_stream else "direct" if sender == probe.target else "relay"
+        if not probe.answered:
+            probe.answered = path
+            self._health.probe_answered()
+            self._owner.count("probes_answered")
+            self._owner.proved(probe.target, now)
+        if path != "direct":
+            return None
+        probe.answered = path  # even if it comes after a relay's
+        self._paths.answered(probe.target)
+        return now - probe.sent_at
 
     def _judge(self, probe: Probe, now: float) -> None:
         self._probe = None
+        record = self._table.get(probe.target)
         if probe.answered:
+            if probe.answered != "direct" and record is not None:
+                self._owner.count(f"probes_saved_by_{probe.answered}")
+                if self._paths.saved(probe.target, probe.answered, now):
+                    self._probe_again(probe.target)
             return
         self._owner.count("probes_failed")
-        self._health.probe_failed(relays=probe.asked, nacks=probe.asked - len(probe.relays))
-        record = self._table.get(probe.target)
+        nacks = sum(bool(outcome) for outcome in probe.relays.values())
+        self._health.probe_failed(relays=len(probe.relays), nacks=nacks)
         if record is not None and record.is_up:
-            self._owner.accuse(record, now)
+            self._probe_again(probe.target)
+            self._owner.probe_failed(record, probe, now)
+
+    def _probe_again(self, name: str) -> None:
+        self._again[name] = None
+        if len(self._again) > MAX_AGAIN:
+            self._again.popitem(last=False)
+
+    def _refuse_relayed(self, relayed: Relayed) -> None:
+        """Tell who asked that we live and the target is silent, with our own signed doubt."""
+        origin, target = self._table.get(relayed.origin), self._table.get(relayed.target)
+        if origin is None:
+            return
+        doubt, said = b"", []
+        if target is not None and target.is_up:
+            doubt = self._owner.doubt(target)
+        elif target is not None:
+            said.append(target.encoded_verdict)
+        self._owner.send(origin, [Nack(relayed.sequence, doubt)], statements=said)
 
     def _new_sequence(self) -> int:
         self._sequence = (self._sequence + 1) % 2**32

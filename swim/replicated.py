@@ -286,6 +286,10 @@ class Replicated:
         """Return how many units wait for `broadcasts`."""
         return len(self._state.queue)
 
+    def fresh(self) -> bool:
+        """Say whether a unit waits for `broadcasts` that was never sent."""
+        return self._state.queue.fresh
+
     def bulk_digest(self) -> bytes:
         """Return what opens an exchange over a stream: at most 41 kB, 10 bytes per unit if few."""
         return self._repair.slots()

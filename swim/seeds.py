@@ -1,5 +1,7 @@
 """Joining through seeds: every seed is tried with its own backoff until one has answered.
 
+Afterwards one of them is visited now and then: a name may lead to another address by then.
+
 A node that starts before its seeds, or with a wrong one, keeps trying for ever and says so.
 """
 
@@ -54,8 +56,11 @@ class Seeds:
         self._config = config
         self._rng = rng
         self._seeds: dict[str, _Seed] = {}
+        self._visited: dict[str, Address] = {}  # the ones given, once one of them has answered
 
-    def __len__(self) -> int:
+    @property
+    def pending(self) -> int:
+        """How many are still being tried."""
         return len(self._seeds)
 
     def add(self, texts: list[str], now: float) -> None:
@@ -65,7 +70,7 @@ class Seeds:
             ValueError: for a malformed seed, or too many.
         """
         parsed = [(text, parse_seed(text)) for text in texts]
-        if len(self._seeds.keys() | dict(parsed).keys()) > self._config.max_seeds:
+        if len(self._seeds.keys() | self._visited.keys() | dict(parsed).keys()) > self._config.max_seeds:
             raise ValueError(f"at most {self._config.max_seeds} seeds are tried at once")
         for text, address in parsed:
             self._seeds.setdefault(text, _Seed(text, address, now))
@@ -95,9 +100,18 @@ class Seeds:
         self._seeds.pop(text, None)
         return not self._seeds
 
-    def answered(self) -> None:
-        """A seed has answered: the others are not needed any more."""
+    def answered(self) -> bool:
+        """A seed has answered, or none matters any more: say whether any was still being tried."""
+        were_tried = bool(self._seeds)
+        self._visited.update((text, seed.address) for text, seed in self._seeds.items())
         self._seeds.clear()
+        return were_tried
+
+    def revisit(self) -> Address | None:
+        """Return a seed to look up again, once the search is over; None while there is none."""
+        if self._seeds or not self._visited:
+            return None
+        return self._visited[self._rng.choice(list(self._visited))]
 
     def next_timer(self) -> float | None:
         """Return when a seed is due."""

@@ -1,6 +1,8 @@
-"""How long a doubted member has to refute, following Lifeguard (Dadgar et al., 2018), section IV.
+"""What is held against one word of one member, and how long the member has to answer it.
 
-A suspicion starts at its longest and shrinks with each independent confirmation C of the K awaited:
+A case opens with the first failed probe. It is a **private doubt** until enough members have signed it,
+a **suspicion** from then on, and ends in a verdict or in a refutation. A suspicion starts at its longest
+and shrinks with each independent confirmation C of the K awaited (Lifeguard, Dadgar et al., 2018, IV-B):
 
     timeout = max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1))
 
@@ -11,53 +13,90 @@ confirm (K = 0, a cluster of two) the longest timeout stays, because one's own w
 import math
 from typing import Final
 
-MAX_AUTHORS: Final = 16
-"""Most accusers remembered per suspicion; no profile waits for more confirmations."""
+from swim.messages import MAX_AUTHORS, Boot, Signatures
+
+MAX_SIGNATURES: Final = 16
+"""Most accusers kept per case; no profile waits for more confirmations."""
 
 
-class Suspicion:
-    """The timer of one doubted member.
+class Case:
+    """The case against one member.
 
     Args:
-        author: the first accuser.
-        now: when the suspicion started, in seconds.
+        boot: of the word that is doubted.
+        incarnation: of that word.
+        now: when the case opens, in seconds.
         shortest_s: the timeout when all awaited confirmations are in.
         longest_s: the timeout while none is.
-        confirmations: how many independent confirmations are awaited.
+
+    Attributes:
+        signatures: who doubts, in the order heard, each with its signature.
+        suspected_at: when the doubt became a suspicion; None for a private doubt.
+        heard_at: when the member last proved, to us, that it lives.
+        checked: whether it was asked a last time.
+        is_public: whether others have accused the member before everybody.
+        due: when the case wants to be looked at again.
     """
 
-    __slots__ = ("_authors", "_awaited", "_longest_s", "_shortest_s", "_started")
+    __slots__ = (
+        "_awaited", "_longest_s", "_shortest_s", "boot", "checked", "due", "heard_at", "incarnation",
+        "is_public", "opened_at", "signatures", "suspected_at",
+    )  # fmt: skip
 
     def __init__(
-        self, author: str, now: float, *, shortest_s: float, longest_s: float, confirmations: int
+        self, boot: Boot, incarnation: int, now: float, *, shortest_s: float, longest_s: float
     ) -> None:
-        self._authors = [author]
-        self._started = now
+        self.boot = boot
+        self.incarnation = incarnation
+        self.opened_at = now
+        self.signatures: dict[str, bytes] = {}
+        self.suspected_at: float | None = None
+        self.heard_at = -math.inf
+        self.checked = self.is_public = False
+        self.due = now
         self._shortest_s = shortest_s
         self._longest_s = longest_s
-        self._awaited = max(0, min(confirmations, MAX_AUTHORS - 1))
+        self._awaited = 0
 
     @property
-    def authors(self) -> tuple[str, ...]:
-        """Who doubts, in the order heard."""
-        return tuple(self._authors)
+    def longest_end(self) -> float:
+        """When even a case that nobody confirms is decided by what is known here."""
+        return self.opened_at + self._longest_s
 
-    @property
-    def deadline(self) -> float:
-        """When the doubt becomes a verdict, in seconds."""
-        if self._awaited == 0:
-            return self._started + self._longest_s
-        confirmed = math.log(len(self._authors)) / math.log(self._awaited + 1)
-        shrunk = self._longest_s - (self._longest_s - self._shortest_s) * confirmed
-        return self._started + max(self._shortest_s, shrunk)
-
-    def confirm(self, author: str) -> bool:
-        """Count one more accuser; say whether it was a new one that was still awaited."""
-        if author in self._authors or len(self._authors) > self._awaited:
+    def sign(self, author: str, signature: bytes) -> bool:
+        """Add an accuser; say whether it is a new one."""
+        if author in self.signatures or len(self.signatures) >= MAX_SIGNATURES:
             return False
-        self._authors.append(author)
+        self.signatures[author] = signature
         return True
+
+    def authors(self) -> Signatures:
+        """Return as many signatures as an accusation carries."""
+        return tuple(self.signatures.items())[:MAX_AUTHORS]
+
+    def suspect(self, now: float, confirmations: int) -> None:
+        """Turn the doubt into a suspicion that so many others may confirm."""
+        self.suspected_at = now
+        self._awaited = max(0, min(confirmations, MAX_SIGNATURES - 1))
+
+    def deadline(self, margin_s: float = 0.0) -> float:
+        """Return when the suspicion becomes a verdict, in seconds.
+
+        Args:
+            margin_s: how much longer to wait than those who probed the member themselves.
+        """
+        if self.suspected_at is None:
+            return math.inf
+        timeout_s = self._longest_s
+        if self._awaited:
+            confirmed = min(1.0, math.log(max(1, len(self.signatures))) / math.log(self._awaited + 1))
+            timeout_s = self._longest_s - (self._longest_s - self._shortest_s) * confirmed
+        timeout_s = max(self._shortest_s, timeout_s) + margin_s
+        return max(self.suspected_at + timeout_s, self.heard_at + self._shortest_s)
 
     def postpone(self, seconds: float) -> None:
         """Give back time during which this process itself did not run."""
-        self._started += seconds
+        self.opened_at += seconds
+        self.due += seconds
+        if self.suspected_at is not None:
+            self.suspected_at += seconds

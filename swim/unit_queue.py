@@ -36,6 +36,11 @@ class UnitQueue:
     def __len__(self) -> int:
         return len(self._counts)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether a unit waits that was never sent."""
+        return bool(self._by_count[0])
+
     def add(self, digest: bytes, unit: bytes) -> None:
         """Queue a new unit."""
         self.discard(digest)

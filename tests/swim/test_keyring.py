@@ -6,15 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swim.keyring import MAX_OVERHEAD_BYTES, REPLAY_WINDOW, Channel, Keyring, PlainEnvelope
+from swim.keyring import (
+    MAX_BOOTS,
+    MAX_KEYS,
+    MAX_OVERHEAD_BYTES,
+    REPLAY_WINDOW,
+    VERSIONS,
+    Channel,
+    Keyring,
+    PlainEnvelope,
+)
 from swim.messages import DecodeError
 
 OLD, NEW = b"o" * 32, b"n" * 32
 D, S = Channel.DATAGRAM, Channel.STREAM
 
 
-def ring(*keys: bytes, seed: int = 1, label: str = "test") -> Keyring:
-    return Keyring(keys or (OLD,), label=label, entropy=random.Random(seed).randbytes)
+HEADER_BYTES = MAX_OVERHEAD_BYTES - 16
+
+
+def ring(*keys: bytes, seed: int = 1, label: str = "test", versions: tuple[int, int] = VERSIONS) -> Keyring:
+    return Keyring(keys or (OLD,), label=label, entropy=random.Random(seed).randbytes, versions=versions)
+
+
+def plain(*, seed: int = 1, versions: tuple[int, int] = VERSIONS) -> PlainEnvelope:
+    return PlainEnvelope("test", versions=versions)
 
 
 def refusal(receiver: Keyring | PlainEnvelope, data: bytes, channel: Channel = D) -> str:
@@ -88,7 +104,7 @@ def test_rotation_loses_no_packet_and_repeats_no_nonce() -> None:
 
     def pass_one() -> None:
         sealed = sender.seal(D, b"x")
-        headers.append(sealed[:31])
+        headers.append(sealed[2:HEADER_BYTES])
         assert receiver.open(D, sealed) == b"x"
 
     pass_one()
@@ -108,6 +124,36 @@ def test_rotation_loses_no_packet_and_repeats_no_nonce() -> None:
     assert refusal(receiver, sender.seal(D, b"x")) == "unknown_key"
 
 
+def test_packets_of_a_removed_key_are_refused_even_from_a_sender_that_was_heard_before() -> None:
+    sender, receiver = ring(OLD, seed=1), ring(NEW, OLD, seed=2)
+    assert receiver.open(D, sender.seal(D, b"x")) == b"x"
+    assert receiver.statistics()["senders"] == 1
+    receiver.remove(OLD)
+    assert refusal(receiver, sender.seal(D, b"x")) == "unknown_key"
+    assert receiver.statistics() == {"keys": 1, "senders": 0, "replay_windows_forgotten": 0}
+
+
+def test_a_packet_says_the_version_it_is_written_in_and_others_are_refused() -> None:
+    for make in (ring, plain):
+        old, both, new = make(versions=(2, 2)), make(seed=2, versions=(2, 3)), make(seed=3, versions=(3, 3))
+        assert both.open(D, old.seal(D, b"x")) == both.open(D, new.seal(D, b"x")) == b"x"
+        assert refusal(old, both.seal(D, b"x")) == "unknown_version"
+        both.speaks = 2
+        assert old.open(D, both.seal(D, b"x")) == b"x"
+        assert refusal(new, both.seal(D, b"x")) == "unknown_version"
+
+
+def test_replay_windows_are_bounded_and_strangers_push_none_of_them_out() -> None:
+    receiver = ring(seed=0)
+    for boot in range(1, 2 * MAX_BOOTS + 4):
+        assert receiver.open(D, ring(seed=boot).seal(D, b"x"))
+    full = receiver.statistics()
+    assert (full["senders"], full["replay_windows_forgotten"]) == (2 * MAX_BOOTS, 3)
+    for boot in range(100):
+        assert refusal(receiver, ring(seed=10**6 + boot, label="other").seal(D, b"x")) == "not_authentic"
+    assert receiver.statistics() == full
+
+
 def test_wrong_use_of_the_ring_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Keyring([], label="test", entropy=bytes)
@@ -117,6 +163,10 @@ def test_wrong_use_of_the_ring_is_an_error() -> None:
         ring().use(NEW)
     with pytest.raises(ValueError, match="use another"):
         ring().remove(OLD)
+    full = ring(*(bytes([n]) * 32 for n in range(MAX_KEYS)))
+    full.add(bytes(32))  # known already
+    with pytest.raises(ValueError, match="at most"):
+        full.add(NEW)
 
 
 def test_the_plain_envelope_finds_accidents_and_strangers() -> None:
@@ -124,4 +174,5 @@ def test_the_plain_envelope_finds_accidents_and_strangers() -> None:
     assert PlainEnvelope("test").open(D, sealed) == b"body"
     assert refusal(PlainEnvelope("other"), sealed) == "bad_checksum"
     assert refusal(PlainEnvelope("test"), sealed[:-1] + b"?") == "bad_checksum"
+    assert refusal(PlainEnvelope("test"), sealed, S) == "wrong_channel"
     assert refusal(PlainEnvelope("test"), ring().seal(D, b"x")) == "unexpected_encryption"

@@ -1,94 +1,104 @@
-"""Suspicion shrinks with independent confirmations; local health stretches and recovers."""
+"""A case against a member: suspicion shrinks with independent confirmations, and time lost is given back."""
 
-import random
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swim.config import PROFILES, SwimConfig
-from swim.health import Health
-from swim.probe import ProbeRing
-from swim.suspicion import Suspicion
+from swim.messages import MAX_AUTHORS, Boot
+from swim.suspicion import MAX_SIGNATURES, Case
+
+SHORTEST_S, LONGEST_S = 2.0, 10.0
 
 
-def suspicion(confirmations: int) -> Suspicion:
-    return Suspicion("n0", 100.0, shortest_s=2.0, longest_s=10.0, confirmations=confirmations)
+def case(*authors: str, confirmations: int = 2) -> Case:
+    """Return a case that was opened at 99 and became a suspicion of these authors at 100."""
+    opened = Case(Boot(1, b"a" * 8), 0, 99.0, shortest_s=SHORTEST_S, longest_s=LONGEST_S)
+    for author in authors:
+        assert opened.sign(author, b"s" * 64)
+    opened.suspect(100.0, confirmations)
+    return opened
 
 
 def test_confirmations_shrink_the_timeout_from_the_longest_to_the_shortest() -> None:
-    doubt = suspicion(2)
-    assert doubt.deadline == 110.0
-    assert doubt.confirm("n1")
-    assert 102.0 < doubt.deadline < 106.0
-    assert doubt.confirm("n2")
-    assert doubt.deadline == pytest.approx(102.0)
-    assert not doubt.confirm("n3")
-    assert doubt.authors == ("n0", "n1", "n2")
+    doubt = case("n0")
+    assert doubt.deadline() == 110.0
+    assert doubt.sign("n1", b"")
+    assert doubt.deadline() == pytest.approx(110 - 8 * math.log(2) / math.log(3))
+    assert doubt.sign("n2", b"")
+    assert doubt.deadline() == pytest.approx(102.0)
+    assert doubt.sign("n3", b"")
+    assert doubt.deadline() == 102.0
+    assert [author for author, _ in doubt.authors()] == ["n0", "n1", "n2", "n3"]
 
 
-def test_one_accuser_counts_once() -> None:
-    doubt = suspicion(2)
-    assert not doubt.confirm("n0")
-    assert doubt.confirm("n1")
-    assert not doubt.confirm("n1")
+@given(st.integers(1, 15), st.floats(0.1, 10), st.floats(1, 10))
+def test_each_confirmation_shortens_by_lifeguards_formula_and_never_below_the_shortest(
+    awaited: int, shortest_s: float, factor: float
+) -> None:
+    doubt = Case(Boot(1, b"a" * 8), 0, 0.0, shortest_s=shortest_s, longest_s=shortest_s * factor)
+    doubt.suspect(0.0, awaited)
+    before = math.inf
+    for confirmations in range(awaited + 2):
+        doubt.sign(f"n{confirmations}", b"")
+        wanted = shortest_s * factor - shortest_s * (factor - 1) * (
+            math.log(confirmations + 1) / math.log(awaited + 1)
+        )
+        assert doubt.deadline() == pytest.approx(max(shortest_s, wanted))
+        assert doubt.deadline() <= before
+        before = doubt.deadline()
+
+
+def test_one_accuser_counts_once_and_their_number_is_bounded() -> None:
+    doubt = case("n0")
+    assert not doubt.sign("n0", b"")
+    assert [doubt.sign(f"m{n}", b"") for n in range(MAX_SIGNATURES)].count(True) == MAX_SIGNATURES - 1
+    assert len(doubt.authors()) == MAX_AUTHORS
 
 
 @pytest.mark.parametrize("awaited", [0, -1])
 def test_where_nobody_can_confirm_the_longest_timeout_stays(awaited: int) -> None:
-    doubt = suspicion(awaited)
-    assert not doubt.confirm("n1")
-    assert doubt.deadline == 110.0
+    assert case("n0", confirmations=awaited).deadline() == 110.0
+
+
+def test_a_private_doubt_has_no_deadline() -> None:
+    doubt = Case(Boot(1, b"a" * 8), 0, 99.0, shortest_s=SHORTEST_S, longest_s=LONGEST_S)
+    assert doubt.sign("n0", b"")
+    assert doubt.deadline() == math.inf
+    assert doubt.longest_end == 99.0 + LONGEST_S
+
+
+def test_who_has_not_probed_the_suspect_itself_waits_longer() -> None:
+    assert case("n0", "n1", "n2").deadline(1.5) == pytest.approx(103.5)
+
+
+def test_a_member_that_has_answered_us_has_the_shortest_suspicion_left() -> None:
+    doubt = case("n0", "n1", "n2")
+    doubt.heard_at = 101.5
+    assert doubt.deadline() == 101.5 + SHORTEST_S
 
 
 def test_time_in_which_we_did_not_run_is_given_back() -> None:
-    doubt = suspicion(0)
+    doubt = case("n0", confirmations=0)
     doubt.postpone(3.0)
-    assert doubt.deadline == 113.0
+    assert doubt.deadline() == 113.0
+    assert doubt.longest_end == 102.0 + LONGEST_S
 
 
-def test_health_rises_by_missing_nacks_refutations_and_lag_and_falls_by_answers() -> None:
-    health = Health(3, lag_warning_s=0.25)
-    health.probe_failed(relays=2, nacks=2)
-    assert health.multiplier == 1
-    health.probe_failed(relays=2, nacks=1)
-    assert health.multiplier == 2
-    health.refuted()
-    assert not health.timer_lagged(0.2)
-    assert health.multiplier == 3
-    assert health.timer_lagged(0.5)
-    health.probe_failed(relays=3, nacks=0)
-    assert health.multiplier == 4
-    for _ in range(9):
-        health.probe_answered()
-    assert health.multiplier == 1
-    assert health.statistics() == {"health_penalty": 0, "longest_lag_ms": 500}
-
-
-@given(st.integers(1, 20), st.randoms(use_true_random=False))
-def test_every_member_is_probed_once_per_round(members: int, rng: random.Random) -> None:
-    ring = ProbeRing(rng)
-    for number in range(members):
-        ring.add(f"n{number}")
-    ring.add("n0")
-    for _ in range(members):
-        ring.next()
-    for _ in range(3):
-        assert sorted(str(ring.next()) for _ in range(members)) == sorted(f"n{n}" for n in range(members))
-    ring.discard("n0")
-    assert "n0" not in [ring.next() for _ in range(2 * members)]
-
-
-def test_an_empty_ring_has_nobody() -> None:
-    assert ProbeRing(random.Random(1)).next() is None
+# Configuration
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_profiles_are_consistent(name: str) -> None:
     config = SwimConfig.profile(name)  # type: ignore[arg-type]
-    shortest, longest = config.suspicion_bounds_s(5)
-    assert config.probe_interval_s < shortest <= longest
+    verdict_s = config.probe_timeout_s * config.probe_verdict_mult
+    assert verdict_s <= config.probe_interval_s < config.suspicion_min_s <= config.suspicion_max_s
+    # After a suspicion was told there is time for the subject to refute, and for that to spread.
+    assert config.suspicion_min_s >= 10 * config.gossip_interval_s + verdict_s
     assert config.retransmissions(5) >= 3
+    assert config.retransmissions(1000) <= 20
     assert SwimConfig.profile(name, label="mine").label == "mine"  # type: ignore[arg-type]
 
 
@@ -96,11 +106,25 @@ def test_profiles_are_consistent(name: str) -> None:
     ("change", "named"),
     [
         ({"label": ""}, "label"),
-        ({"probe_timeout_s": 2.0}, "probe_timeout_s"),
-        ({"suspicion_mult": 0.5}, "suspicion_mult"),
+        ({"label": "x" * 256}, "label"),
+        ({"probe_timeout_s": 0.05}, "probe_timeout_min_s"),
+        ({"probe_timeout_s": 2.0}, "probe_verdict_mult"),
+        ({"probe_verdict_mult": 1.0}, "probe_verdict_mult"),
+        ({"suspicion_min_s": 30.0}, "suspicion_min_s"),
+        ({"suspicion_min_s": 0.1}, "suspicion_min_s"),
+        ({"suspicion_confirmations": 16}, "suspicion_confirmations"),
+        ({"indirect_probes": -1}, "indirect_probes"),
+        ({"health_max": -1}, "health_max"),
+        ({"retransmit_mult": 0.5}, "retransmit_mult"),
+        ({"join_retry_initial_s": 60.0}, "join_retry_initial_s"),
         ({"max_meta_bytes": 513}, "max_meta_bytes"),
+        ({"max_map_frame_bytes": 1_151}, "max_map_frame_bytes"),
         ({"gossip_interval_s": 0.0}, "intervals"),
+        ({"isolation_s": -1.0}, "intervals"),
         ({"max_streams": 0}, "counts"),
+        ({"max_remembered": 0}, "counts"),
+        ({"allowed_networks": ("10.0.0.0/33",)}, "allowed_networks"),
+        ({"allowed_networks": ("10.0.0.1/8",)}, "allowed_networks"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_by_name(change: dict[str, object], named: str) -> None:

@@ -1,0 +1,136 @@
+"""When two members compare what they hold, and by which way.
+
+Roots ride on probes. While news is still spreading they differ everywhere, and a comparison would find what
+is on its way already; so one is opened only when this member's own state has been quiet for `SETTLE_S`, or
+has been out of step for `IMPATIENT_S` in spite of it. A member that stays out of step although packets are
+exchanged opens a stream.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from swim.broadcast import Replicated
+from swim.codec import encode_message
+from swim.config import SwimConfig
+from swim.members import Record
+from swim.messages import DecodeError, MapFrame, RollFrame
+from swim.roll import Roll, mixed
+
+SETTLE_S: Final = 1.0
+IMPATIENT_S: Final = 5.0
+OPENING_GAP_S: Final = 0.5
+"""Least time between two comparisons of rolls that this member opens."""
+MAX_ANSWERS_PER_S: Final = 128
+"""Frames of rolls with which peers are answered in one second, all together."""
+
+
+class Owner(Protocol):
+    """What comparing needs of the protocol around it."""
+
+    wall_offset: float
+
+    def send_encoded(self, record: Record, encoded: Sequence[bytes]) -> None:
+        """Send encoded messages in as many datagrams as they need."""
+
+    def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
+        """Take a statement of a peer; return what is held against it."""
+
+    def open_stream(self, record: Record, now: float) -> None:
+        """Open a push-pull with a member."""
+
+
+class Repair:
+    """Keeps this member in step with others.
+
+    Args:
+        config: the parameters.
+        owner: the protocol around it.
+        roll: who is up.
+        replicated: the map.
+        counts: where comparisons are counted.
+    """
+
+    def __init__(
+        self,
+        config: SwimConfig,
+        owner: Owner,
+        *,
+        roll: Roll,
+        replicated: Replicated,
+        counts: Counter[str],
+    ) -> None:
+        self._config = config
+        self._owner = owner
+        self._roll = roll
+        self._replicated = replicated
+        self._counts = counts
+        self._root = b""
+        self._quiet_since = 0.0
+        self._out_of_step_since: float | None = None
+        self._next_opening_at = self._next_stream_at = 0.0
+        self._second = self._answers = 0
+
+    def root(self) -> bytes:
+        """Return the root of all replicated state."""
+        return mixed(self._roll.root(), self._replicated.root())
+
+    def compare(self, record: Record, root: bytes, now: float) -> None:
+        """Take the root that a member has shown with a probe."""
+        own = self.root()
+        if own != self._root:
+            self._root, self._quiet_since = own, now
+        # If the rolls agree, this is the peer's root of the map; if not, it is nobody's.
+        map_root = mixed(root, self._roll.root())
+        if root == own:
+            self._out_of_step_since = None
+            self._replicated.peer_root(record.name, map_root, now)
+            return
+        if self._out_of_step_since is None:
+            self._out_of_step_since = now
+        frames = self._replicated.peer_root(record.name, map_root, now)
+        encoded = [encode_message(MapFrame(frame)) for frame in frames]
+        out_of_step_s = now - self._out_of_step_since
+        if now >= self._next_opening_at and (
+            now - self._quiet_since >= SETTLE_S or out_of_step_s >= IMPATIENT_S
+        ):
+            self._next_opening_at = now + OPENING_GAP_S
+            self._counts["roll_comparisons"] += 1
+            encoded += [encode_message(RollFrame(frame)) for frame in self._roll.opening()]
+        self._owner.send_encoded(record, encoded)
+        if out_of_step_s >= self._config.repair_stream_after_s and now >= self._next_stream_at:
+            self._next_stream_at = now + self._config.repair_stream_after_s
+            self._counts["repair_streams"] += 1
+            self._owner.open_stream(record, now)
+
+    def take_roll_frame(self, record: Record, frame: bytes, now: float) -> None:
+        """Take a frame of the comparison of rolls.
+
+        Raises:
+            DecodeError: for a frame that is none, or holds a forged statement.
+        """
+        try:
+            words, answers = self._roll.receive(frame)
+        except ValueError:
+            raise DecodeError("bad_roll_frame") from None
+        against: dict[bytes, None] = {}
+        for word in words:
+            held = self._owner.learn_compared(word, record.name, now)
+            if held is not None:
+                against[held] = None
+        if int(now) != self._second:
+            self._second, self._answers = int(now), 0
+        answers = answers[: MAX_ANSWERS_PER_S - self._answers]
+        self._answers += len(answers)
+        encoded = [encode_message(RollFrame(answer)) for answer in answers]
+        self._owner.send_encoded(record, [*against, *encoded])
+
+    def take_map_frame(self, record: Record, frame: bytes, now: float) -> None:
+        """Take a frame of the replicated map."""
+        wall = now + self._owner.wall_offset
+        frames = self._replicated.receive(record.name, frame, now, wall)
+        self._owner.send_encoded(record, [encode_message(MapFrame(frame)) for frame in frames])
+
+    def statistics(self) -> dict[str, int]:
+        """Say whether this member is out of step."""
+        return {"out_of_step": int(self._out_of_step_since is not None)}
