@@ -114,6 +114,7 @@ class MemberCluster:
         self.lines = Trace(sink=sink)
         self.watchers: list[Watcher] = []
         self.identities = identities or production.Identities()
+        self._verifier = production.Verifier()
         self._gossip_keys = tuple(gossip_keys)
         self._replicated = replicated
         self._by_address: dict[Address, Machine] = {}
@@ -184,10 +185,7 @@ class MemberCluster:
         members = [self._spawn(name) for name in names]
         for member in members:
             member.swim.start(self.local_now(member))
-        production.acquaint([
-            (member.swim, self.local_now(member), self.timeline.stream(member.name, "order"))
-            for member in members
-        ])  # fmt: skip
+        production.acquaint([(member.swim, self.local_now(member)) for member in members])
         for member in members:
             member.introduced = True
             self._changed("started", member)
@@ -225,6 +223,9 @@ class MemberCluster:
             return
         self._changed("resumed", member)
         member.paused = False
+        if member.due_us is not None:
+            lag_s = (self.timeline.now_us - member.due_us) / 1_000_000
+            production.lagged(member.swim, lag_s, self.local_now(member))
         for _ in range(MAX_DRAINED_DATAGRAMS):
             waiting = member.machine.buffer.take()
             if waiting is None or member.fenced:
@@ -402,6 +403,7 @@ class MemberCluster:
             name,
             machine.address,
             self.timeline.stream(name, f"life {machine.boots}"),
+            verifier=self._verifier,
             gossip_keys=self._gossip_keys,
             replicated=self._replicated,
         )
@@ -446,6 +448,7 @@ class MemberCluster:
             "machines": len(self.machines),
             "lines": self.lines.count,
             **{f"fate_{fate}": count for fate, count in sorted(self.fates.items())},
+            **self._verifier.statistics(),
             **self.timeline.statistics(),
             **self.links.statistics(),
         }

@@ -28,14 +28,22 @@ from swim.events import (
     MemberSuspected,
     MemberUpdated,
 )
-from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential
-from swim.members import Member, Record, State
+from swim.evidence import MAX_SUBJECTS
+from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential, verify
+from swim.learning import MAX_KNOCKS
+from swim.members import Member
 from swim.messages import Address
+from swim.pairwise import MAX_PAIR_KEYS
+from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
 from swim.protocol import Swim
 
 CLUSTER: Final = "simulated"
 VALID_S: Final = 50 * 365 * 86_400.0
 """Credentials outlive every run."""
+MAX_VERIFIED: Final = 1_000_000
+"""Answers about signatures that are remembered; then all are forgotten."""
+MIN_LAG_S: Final = 0.05
+"""A shorter lag is not told (``swim.driver.MIN_LAG_S``, which cannot be imported without Trio)."""
 Version = tuple[int, bytes, int]
 """Boot (time and id) and incarnation: which word of a member's own is meant."""
 
@@ -82,6 +90,33 @@ def configuration(profile: str, changes: dict[str, Any]) -> SwimConfig:
     return SwimConfig.profile(cast("ProfileName", profile), **{"label": CLUSTER, **changes})
 
 
+class Verifier:
+    """Checks Ed25519 signatures and remembers the answers: a pure function need not be computed twice.
+
+    A statement that a thousand members receive is checked once instead of a thousand times. Only checks are
+    remembered, never identities: two members that check the same bytes get the same answer as without it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._asked = 0
+
+    def check(self, public_key: bytes, signature: bytes, data: bytes) -> bool:
+        """Whether ``signature`` is that of ``data`` under ``public_key``."""
+        self._asked += 1
+        question = (public_key, signature, data)
+        answer = self._known.get(question)
+        if answer is None:
+            if len(self._known) >= MAX_VERIFIED:
+                self._known.clear()
+            answer = self._known[question] = verify(public_key, signature, data)
+        return answer
+
+    def statistics(self) -> dict[str, int]:
+        """Count questions, and answers that are remembered."""
+        return {"signatures_asked": self._asked, "signatures_known": len(self._known)}
+
+
 def build(
     config: SwimConfig,
     identities: Identities,
@@ -89,6 +124,7 @@ def build(
     address: Address,
     chance: random.Random,
     *,
+    verifier: Verifier,
     gossip_keys: Sequence[bytes] = (),
     replicated: Callable[[str], Replicated] | None = None,
 ) -> Swim:
@@ -100,6 +136,7 @@ def build(
         name: Its name.
         address: Where others reach it.
         chance: Its randomness; its entropy is drawn from it too.
+        verifier: Checks signatures.
         gossip_keys: Keys of the packets' encryption; a checksum without any.
         replicated: Makes the map that rides along, by the member's name.
     """
@@ -113,42 +150,39 @@ def build(
         rng=chance,
         entropy=chance.randbytes,
         gossip_keys=gossip_keys,
+        verify=verifier.check,
     )
 
 
-def acquaint(swims: Sequence[tuple[Swim, float, random.Random]]) -> None:
+def acquaint(swims: Sequence[tuple[Swim, float]]) -> None:
     """Let started members know each other as if they had met long ago; nothing is left to be told.
 
     Args:
-        swims: Each member with its time and a source for the order of its probes.
+        swims: Each member with its time.
     """
-    known = [(swim.own, swim._own._identity) for swim, _, _ in swims]
-    words = []
-    for own, _ in known:
-        admitted = swims[0][0]._learning._authority.admit(own.credential, EPOCH_S)
-        if admitted is None:
-            raise RuntimeError(f"the credential of {own.name} is not admitted")
-        words.append((own, admitted.public_key))
-    for swim, now, chance in swims:
-        for alive, public_key in words:
-            if alive.name != swim.name:
-                swim._table.insert(Record(alive, public_key, State.ALIVE, None, now, now))
-        names = [alive.name for alive, _ in words if alive.name != swim.name]
-        chance.shuffle(names)
-        swim._prober.ring._names[:] = names
-        swim._rumours._discard((swim.name, ""))
+    words = [swim.words()[0] for swim, _ in swims]
+    for swim, now in swims:
+        swim.load(words, now)
+        swim._rumours.discard(swim.name)  # everybody has heard its first word
         swim.effects(), swim.events()
 
 
 def remembered(swim: Swim) -> Any:
     """What a member keeps on disk, for its next life."""
-    return swim.address_book()
+    return swim.words(), swim.address_book()
 
 
 def recall(swim: Swim, kept: Any, now: float) -> None:
     """Give a member what it kept in an earlier life."""
-    del now
-    swim.remember(kept)
+    words, book = kept
+    swim.load(words, now)
+    swim.remember(book)
+
+
+def lagged(swim: Swim, lag_s: float, now: float) -> None:
+    """Tell a member how long its event loop could not serve it, as the driver does."""
+    if lag_s > MIN_LAG_S:
+        swim.loop_lagged(lag_s, now)
 
 
 def version_of(member: Member) -> Version:
@@ -182,18 +216,25 @@ def tells_up(event: Event) -> bool | None:
 
 BOUNDED_BY: Final = {
     "rumours_waiting": "max_rumours",
+    "user_frames_waiting": "max_rumours",
     "streams_open": "max_streams",
-    "remembered_addresses": "max_remembered_addresses",
+    "remembered_members": "max_remembered",
     "seeds_pending": "max_seeds",
 }
 """Which statistic of a member may not exceed which of its parameters."""
+LIMITS: Final = {
+    "relayed_probes": MAX_RELAYED,
+    "questions_open": MAX_QUESTIONS,
+    "probed_again_soon": MAX_AGAIN,
+    "knocks_waiting": MAX_KNOCKS,
+    "evidence_subjects": MAX_SUBJECTS,
+    "pair_keys": MAX_PAIR_KEYS,
+}
+"""Which statistic may not exceed which constant of the core."""
 MEMBERS: Final = ("members_alive", "members_suspect", "members_dead", "members_left")
 """Statistics that together may not exceed ``max_members``."""
 SUSPECTED: Final = "members_suspect"
-RELAYED: Final = "relayed_probes"
-MAX_RELAYED: Final = 256
 SAVED_BY_RELAY: Final = "probes_saved_by_relay"
-REFUTATIONS: Final = "refutations"
 STALLS: Final = "stalls"
 
 
@@ -209,26 +250,22 @@ def bounded(statistics: dict[str, int], config: SwimConfig) -> list[tuple[str, i
     """
     found = [(what, statistics[what], getattr(config, limit)) for what, limit in BOUNDED_BY.items()]
     members = sum(statistics[state] for state in MEMBERS)
-    return [
-        *found,
-        ("members", members, config.max_members),
-        (RELAYED, statistics[RELAYED], MAX_RELAYED),
-    ]
+    found += [(what, statistics[what], limit) for what, limit in LIMITS.items()]
+    return [*found, ("members", members, config.max_members)]
 
 
 _KINDS: Final = {
     1: "alive", 2: "suspect", 3: "dead", 4: "left", 10: "ping", 11: "ping-req", 12: "ack", 13: "nack",
-    14: "map",
+    14: "who", 15: "map", 16: "roll", 17: "user",
 }  # fmt: skip
-_PLAIN_HEADER_BYTES: Final = 7
+_PLAIN: Final = 1
+_PLAIN_HEADER_BYTES: Final = 6
+_LENGTH_BYTES: Final = 2
 
 
 def kind_of(data: bytes) -> str:
     """What the first message of a datagram is, as far as it can be seen without the key."""
-    if len(data) < 12 or data[1] != 1:
+    if len(data) <= _PLAIN_HEADER_BYTES or data[1] >> 4 != _PLAIN:
         return "sealed"
-    at = _PLAIN_HEADER_BYTES + 1
-    head = data[at]
-    at += head - 0x60 + 1 if head < 0x78 else data[at + 1] + 2
-    at += 2 if data[at] == 0x98 else 1
-    return _KINDS.get(data[at + 1], "other")
+    at = _PLAIN_HEADER_BYTES + 1 + data[_PLAIN_HEADER_BYTES] + _LENGTH_BYTES + 1
+    return _KINDS.get(data[at], "other") if at < len(data) else "other"
