@@ -418,6 +418,12 @@ class Core:
         """Open a push-pull with a member."""
         self._streams.begin(record.alive.address, now)
 
+    def ask_for_root(self, now: float) -> None:
+        """Ask a random member for its root."""
+        del now
+        for record in self._table.choose(self._rng, 1):
+            self._prober.check(record)
+
     def sync_done(self, sync: Sync, now: float) -> None:
         """A push-pull has succeeded; if it was an attempt to join, that is over."""
         if sync.peer == self.name:

@@ -145,6 +145,8 @@ class Swim(Core):
         self._counts["packets_received"] += 1
         self._own.meet(now)
         self._reception.take(packet, source, now)
+        if self._outgoing.fresh():
+            self._repair.disturbed(now)
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
@@ -162,6 +164,7 @@ class Swim(Core):
         self._accusations.handle_timer(now)
         self._streams.handle_timer(now)
         self.traffic.handle_timer(now)
+        self._repair.handle_timer(now)
         self._own.handle_timer(now, is_well=self._health.is_well)
         self._try_seeds(now)
         map_due = self._replicated.next_timer()
@@ -188,7 +191,7 @@ class Swim(Core):
             self._leave_until, self._prober.next_timer(), self._accusations.next_timer(), self._gossip_due(),
             self._streams.next_timer(), self._seeds.next_timer(), self._replicated.next_timer(),
             self._own.next_timer(), self._table.next_reap(self.config.reap_after_s),
-            self.traffic.next_timer(),
+            self.traffic.next_timer(), self._repair.next_timer(),
         ):  # fmt: skip
             if time is not None and time < due:
                 due = time
@@ -238,6 +241,8 @@ class Swim(Core):
     def stream_received(self, stream: int, data: bytes, now: float) -> None:
         """Bytes came on a stream, cut anywhere."""
         self._streams.received(stream, data, now)
+        if self._outgoing.fresh():
+            self._repair.disturbed(now)
 
     def stream_closed(self, stream: int, now: float) -> None:
         """The other end closed a stream."""
