@@ -1,10 +1,10 @@
 """The only I/O of membership: a Trio task set around `Swim`, over UDP and TCP on one port number.
 
-Tasks: one reads datagrams, one keeps the timer, one accepts streams, and two per stream read and
-write it. Datagrams are sent on the spot: the system takes them, or they are lost. Every input goes into the core, then its effects are handed to those
-tasks and its events to the owner, all between two checkpoints. Before a timer fires, datagrams that
-have already arrived are read: after a stall of this process the answers are in the socket, and a
-verdict passed before reading them would be a false one.
+Tasks: one reads datagrams, one keeps the timer, one accepts streams, and two per stream read and write it.
+Datagrams are sent on the spot: the system takes them, or they are lost. Every input goes into the core, then
+its effects are carried out or handed to those tasks and its events to the owner, all between two
+checkpoints. Before a timer fires, datagrams that have already arrived are read: after a stall of this process
+the answers are in the socket, and a verdict passed before reading them would be a false one.
 
 A stream's failure ends that stream; a datagram that cannot be sent is lost, as datagrams are.
 Network and clock are handed in, so that the same code runs under a simulator.

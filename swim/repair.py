@@ -76,6 +76,7 @@ class Repair:
         self._out_of_step_since: float | None = None
         self._next_opening_at = self._next_stream_at = 0.0
         self._ask_at: float | None = None
+        self._ask_latest = 0.0
         self._second = self._answers = 0
 
     def root(self) -> bytes:
@@ -87,13 +88,14 @@ class Repair:
         self._quiet_since = now
         if self._ask_at is None:
             self._ask_at = now + SETTLE_S
+            self._ask_latest = now + IMPATIENT_S
 
     def handle_timer(self, now: float) -> None:
         """Ask for a root, if things have settled."""
         if self._ask_at is None or now < self._ask_at:
             return
         quiet_at = self._quiet_since + SETTLE_S
-        if now < quiet_at and now < self._ask_at + IMPATIENT_S:
+        if now < quiet_at and now < self._ask_latest:
             self._ask_at = quiet_at
             return
         self._ask_at = None
