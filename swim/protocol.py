@@ -347,6 +347,8 @@ class Swim(Core):
 
     def _try_seeds(self, now: float) -> None:
         for text, address in self._seeds.due(now):
+            # A datagram may be there long before a connection whose first packet was lost.
+            self.send_to(address, [], None, statements=self.introduction())
             if not self._streams.begin(address, now, text):
                 event = self._seeds.failed(text, "too many streams are open here", now)
                 if event is not None:

@@ -42,6 +42,9 @@ class Owner(Protocol):
     def open_stream(self, record: Record, now: float) -> None:
         """Open a push-pull with a member."""
 
+    def introduction(self) -> list[bytes]:
+        """Return the statements that tell a stranger who this is."""
+
     def ask_for_root(self, now: float) -> None:
         """Ask a random member for its root."""
 
@@ -134,6 +137,12 @@ class Repair:
             self._next_stream_at = now + self._config.repair_stream_after_s
             self._counts["repair_streams"] += 1
             self._owner.open_stream(record, now)
+
+    def welcome(self, record: Record) -> None:
+        """Tell somebody who has just introduced itself who we are, and begin to compare."""
+        self._counts["welcomes"] += 1
+        frames = [encode_message(RollFrame(frame)) for frame in self._roll.opening()]
+        self._owner.send_encoded(record, [*self._owner.introduction(), *frames])
 
     def take_roll_frame(self, record: Record, frame: bytes, now: float) -> None:
         """Take a frame of the comparison of rolls.
