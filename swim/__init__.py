@@ -24,9 +24,12 @@ from swim.events import (
     OpenStream,
     PathLost,
     PathRestored,
+    QueryFinished,
+    QuestionHeard,
     SeedUnreachable,
     SendDatagram,
     SendStream,
+    UserEventHeard,
 )
 from swim.members import Member, State
 from swim.messages import Address
@@ -54,6 +57,8 @@ __all__ = [
     "OpenStream",
     "PathLost",
     "PathRestored",
+    "QueryFinished",
+    "QuestionHeard",
     "Replicated",
     "SeedUnreachable",
     "SendDatagram",
@@ -61,4 +66,5 @@ __all__ = [
     "State",
     "Swim",
     "SwimConfig",
+    "UserEventHeard",
 ]

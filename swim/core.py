@@ -34,6 +34,7 @@ from swim.messages import (
     Ping,
     Statement,
     Suspect,
+    SyncClocks,
     UserFrame,
     doubt_bytes,
 )
@@ -48,6 +49,7 @@ from swim.repair import Repair
 from swim.roll import Roll
 from swim.seeds import Seeds
 from swim.sync import Sync, SyncStreams
+from swim.user_traffic import Kind, UserTraffic
 
 MAX_HEARD: Final = 8
 """Members last heard that are remembered; quorums need three."""
@@ -75,6 +77,7 @@ class Core:
         wall_offset: wall time minus `now`, in seconds; the driver refreshes it.
         keyring: rotates the gossip keys; None without encryption.
         has_left: whether a goodbye has been said for long enough; nothing happens afterwards.
+        traffic: user events and queries.
     """
 
     def __init__(  # noqa: PLR0917 (the seven parts of a member, in their fixed order)
@@ -193,6 +196,16 @@ class Core:
             rumours=self._rumours,
             health=self._health,
             evidence=self._evidence,
+            events=self._events,
+            counts=self._counts,
+        )
+        self.traffic = UserTraffic(
+            self.config,
+            identity,
+            self,
+            verify=verify,
+            table=self._table,
+            queue=self._user_queue,
             events=self._events,
             counts=self._counts,
         )
@@ -378,6 +391,28 @@ class Core:
 
     def take_user_frame(self, frame: UserFrame, sender: str, now: float) -> None:
         """Take user traffic."""
+        self.traffic.take(frame, sender, now)
+
+    def take_user_event(self, frame: UserFrame, now: float) -> None:
+        """Take a user event of a push-pull."""
+        if frame.kind == Kind.EVENT:
+            self.traffic.take_event(frame, now)
+
+    def authenticate(self, frame: UserFrame, sender: str, now: float) -> Record | None:
+        """Return the record of the sender of a tagged frame, None if the tag is not its."""
+        return self._reception.authentic(frame, sender, now)
+
+    def clocks(self) -> SyncClocks:
+        """Return the clocks of user traffic."""
+        return self.traffic.clocks()
+
+    def take_clocks(self, clocks: SyncClocks) -> None:
+        """Take a peer's clocks of user traffic."""
+        self.traffic.take_clocks(clocks)
+
+    def recent_events(self, limit_bytes: int) -> list[bytes]:
+        """Return the latest user events, encoded."""
+        return self.traffic.recent(limit_bytes)
 
     def open_stream(self, record: Record, now: float) -> None:
         """Open a push-pull with a member."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from swim.members import Member
 from swim.messages import Address
+from swim.queries import Asked
+from swim.user_events import UserEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +221,29 @@ class PathRestored:
     peer: str
 
 
+@dataclass(frozen=True, slots=True)
+class UserEventHeard:
+    """A member announced something to all."""
+
+    event: UserEvent
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionHeard:
+    """A member asks something that this one shall answer, by `Swim.traffic.answer`."""
+
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFinished:
+    """A query of this member is over, and `Swim.traffic.collect` gives what came back."""
+
+    query_id: bytes
+
+
 Event = (
     Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
     | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberRefused | DuplicateName
-    | Impaired | PathLost | PathRestored
+    | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
 )  # fmt: skip

@@ -56,6 +56,7 @@ class Swim(Core):
             raise RuntimeError("a Swim starts once; build a new one for a new life")
         self._started_at = self._last_gossip_at = now
         self._own.start(now + self.wall_offset, address or self.address)
+        self.traffic.start(self.own.boot)
         self._prober.start(now)
         self._reconnect_at = now + self.config.reconnect_interval_s * self._rng.uniform(0.5, 1)
         self._refresh_at = now + self._spread(self.config.seed_refresh_s)
@@ -160,6 +161,7 @@ class Swim(Core):
         self._prober.handle_timer(now)
         self._accusations.handle_timer(now)
         self._streams.handle_timer(now)
+        self.traffic.handle_timer(now)
         self._own.handle_timer(now, is_well=self._health.is_well)
         self._try_seeds(now)
         map_due = self._replicated.next_timer()
@@ -186,6 +188,7 @@ class Swim(Core):
             self._leave_until, self._prober.next_timer(), self._accusations.next_timer(), self._gossip_due(),
             self._streams.next_timer(), self._seeds.next_timer(), self._replicated.next_timer(),
             self._own.next_timer(), self._table.next_reap(self.config.reap_after_s),
+            self.traffic.next_timer(),
         ):  # fmt: skip
             if time is not None and time < due:
                 due = time
@@ -302,7 +305,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi,
+            self._vivaldi, self.traffic,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:
