@@ -57,6 +57,7 @@ class Swim(Core):
         self._started_at = self._last_gossip_at = now
         self._own.start(now + self.wall_offset, address or self.address)
         self.traffic.start(self.own.boot)
+        self.keys.begin_life(self.own.boot)
         self._prober.start(now)
         self._reconnect_at = now + self.config.reconnect_interval_s * self._rng.uniform(0.5, 1)
         self._refresh_at = now + self._spread(self.config.seed_refresh_s)
@@ -164,6 +165,7 @@ class Swim(Core):
         self._accusations.handle_timer(now)
         self._streams.handle_timer(now)
         self.traffic.handle_timer(now)
+        self.keys.handle_timer(now)
         self._repair.handle_timer(now)
         self._own.handle_timer(now, is_well=self._health.is_well)
         self._try_seeds(now)
@@ -191,7 +193,7 @@ class Swim(Core):
             self._leave_until, self._prober.next_timer(), self._accusations.next_timer(), self._gossip_due(),
             self._streams.next_timer(), self._seeds.next_timer(), self._replicated.next_timer(),
             self._own.next_timer(), self._table.next_reap(self.config.reap_after_s),
-            self.traffic.next_timer(), self._repair.next_timer(),
+            self.traffic.next_timer(), self.keys.next_timer(), self._repair.next_timer(),
         ):  # fmt: skip
             if time is not None and time < due:
                 due = time
@@ -310,7 +312,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi, self.traffic,
+            self._vivaldi, self.traffic, self.keys,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:
