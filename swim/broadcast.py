@@ -240,7 +240,7 @@ class RumourQueue:
         self._end_if_known(rumour, transmissions)
 
     def _end_if_known(self, rumour: _Rumour, transmissions: int) -> None:
-        """Drop what was said often enough, but nothing that was never sent: loss may have eaten all copies."""
+        """Drop what was said often enough, but nothing that was never sent: all copies may get lost."""
         if rumour.sent and rumour.sent + rumour.heard >= transmissions:
             self.discard(rumour.key)
 
