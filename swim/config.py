@@ -111,11 +111,11 @@ class SwimConfig:
     reconnect_interval_s: float = 10.0
     seed_refresh_s: float = 60.0
     reap_after_s: float = 3_600.0
-    join_retry_initial_s: float = 0.5
+    join_retry_initial_s: float = 0.2
     join_retry_max_s: float = 15.0
     leave_linger_s: float = 1.0
     stream_timeout_s: float = 10.0
-    max_streams: int = 32
+    max_streams: int = 128
     max_state_bytes: int = 20 * 1024 * 1024
     max_members: int = 5_000
     max_meta_bytes: int = 512
