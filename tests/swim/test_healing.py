@@ -17,6 +17,11 @@ def split(net: Net, left: int) -> tuple[list[str], list[str]]:
     return names[:left], names[left:]
 
 
+def only_see(net: Net, side: list[str]) -> bool:
+    """Say whether nobody on one side takes anybody elsewhere for up."""
+    return all(net.up(name) == sorted(set(side) - {name}) for name in side)
+
+
 def heals(net: Net, deaths: int | None = None) -> None:
     """Heal, and require one view soon, without any further death."""
     net.heal()
@@ -41,9 +46,9 @@ def test_a_partition_that_ends_before_anybody_is_buried_leaves_no_dead(left: int
 def test_a_partition_in_which_both_sides_have_buried_each_other_heals(left: int, seed: int) -> None:
     net = settled(10, seed=seed)
     one, other = split(net, left)
-    net.run_for(30)
-    assert all(net.up(name) == sorted(set(one) - {name}) for name in one)
-    assert all(net.up(name) == sorted(set(other) - {name}) for name in other)
+    net.run_for(120, until=lambda: only_see(net, one) and only_see(net, other))
+    assert only_see(net, one)
+    assert only_see(net, other)
     heals(net)
     for name in net.hosts:  # everybody who was buried had to refute, and did
         came_back = {event.member.name for event in net.told(name, MemberAlive)}
@@ -68,8 +73,8 @@ def test_a_partition_that_ends_while_the_verdicts_are_being_passed_heals(left: i
 def test_a_partition_in_which_both_sides_have_forgotten_each_other_heals(left: int) -> None:
     net = settled(10, reap_after_s=10.0)
     one, other = split(net, left)
-    net.run_for(50)
-    assert all(net.state(a, b) is None and net.state(b, a) is None for a in one for b in other)
+    net.run_for(120, until=lambda: all(net.state(a, b) is net.state(b, a) is None for a in one for b in other))
+    assert all(net.state(a, b) is net.state(b, a) is None for a in one for b in other)
     heals(net)
     assert {event.member.name for event in net.told(one[0], MemberJoined)} == set(other)
 
