@@ -28,7 +28,10 @@ def test_a_killed_member_is_declared_dead_by_everybody_in_time(members: int, pro
     for name in net.running():
         (died,) = net.told(name, MemberDied)
         assert died.member.name == "n1"
-        assert died.silent_for_s >= net.hosts[name].told_at[net.hosts[name].events.index(died)] - killed_at - 1e-9
+        assert (
+            died.silent_for_s
+            >= net.hosts[name].told_at[net.hosts[name].events.index(died)] - killed_at - 1e-9
+        )
 
 
 def test_several_that_crash_at_once_are_all_found() -> None:

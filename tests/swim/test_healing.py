@@ -73,7 +73,9 @@ def test_a_partition_that_ends_while_the_verdicts_are_being_passed_heals(left: i
 def test_a_partition_in_which_both_sides_have_forgotten_each_other_heals(left: int) -> None:
     net = settled(10, reap_after_s=10.0)
     one, other = split(net, left)
-    net.run_for(120, until=lambda: all(net.state(a, b) is net.state(b, a) is None for a in one for b in other))
+    net.run_for(
+        120, until=lambda: all(net.state(a, b) is net.state(b, a) is None for a in one for b in other)
+    )
     assert all(net.state(a, b) is net.state(b, a) is None for a in one for b in other)
     heals(net)
     assert {event.member.name for event in net.told(one[0], MemberJoined)} == set(other)
