@@ -383,7 +383,7 @@ class Core:
 
     def about_self(self, statement: Statement, now: float) -> None:
         """Defend this member: refute, outbid a past life, or find out that we are superseded."""
-        refuted = self._own.hear(statement, now, lambda said: self._is_valid_about_self(said, now))
+        refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
             return
         self._evidence.note(
@@ -471,19 +471,19 @@ class Core:
         if self._own.alive.lowest_version != self._own.alive.highest_version:
             self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
-    def _is_valid_about_self(self, statement: Statement, now: float) -> bool:
-        """Say whether a statement about this member is signed by anybody who may say so."""
+    def _signatures_about_self(self, statement: Statement, now: float) -> int:
+        """Count those who may say what a statement about this member says, and have signed it."""
         if isinstance(statement, Alive):
-            return self._learning.verify(statement, now) is not None
+            return int(self._learning.verify(statement, now) is not None)
         if not isinstance(statement, (Suspect, Dead)):
-            return False
+            return 0
         alive = self._own.alive
+        valid = 0
         for author, signature in statement.authors:
             record = self._table.get(author)
             signed = doubt_bytes(alive.name, alive.boot, alive.incarnation, author)
-            if record is not None and self._verify(record.public_key, signature, signed):
-                return True
-        return False
+            valid += record is not None and self._verify(record.public_key, signature, signed)
+        return valid
 
     def _coordinate(self, name: str) -> Coordinate | None:
         record = self._table.get(name)

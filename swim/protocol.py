@@ -372,6 +372,7 @@ class Swim(Core):
             self._vivaldi.forget(record.name)
             self._stream_probes_off.pop(record.name, None)
             self._accusations.close(record.name)
+            self._reception.forget_seen()
             self._events.append(MemberReaped(record.view()))
 
     def _finish_leaving(self, now: float) -> None:
