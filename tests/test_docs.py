@@ -25,6 +25,7 @@ from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
 from node.cli.main import INTERRUPTED, VERBS
 from node.config import NodeConfig, load_config
 from node.config.model import KEY_ALIASES
+from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, models
@@ -297,7 +298,9 @@ def settings(model: type[BaseModel] = NodeConfig, prefix: str = "") -> Iterator[
     """Every key of the configuration with its default."""
     for name, info in model.model_fields.items():
         key = f"{prefix}{info.alias or name}"
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        if info.annotation is SwimSettings:
+            yield key, None  # its keys are the parameters of swim, documented with their values per profile
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from settings(info.annotation, f"{key}.")
         else:
             yield key, info.default
@@ -321,6 +324,14 @@ def test_every_key_of_the_configuration_is_documented_with_its_default() -> None
         assert found[key]["Meaning"], key
     environ = {"HOME": "/nowhere", "XDG_STATE_HOME": "/nowhere/state"}
     assert load_config(environ=environ, overrides=overrides) == load_config(environ=environ)
+
+
+def test_the_parameters_of_membership_that_can_be_set_are_those_of_the_code() -> None:
+    found = column("configuration.md", "Parameter", "When to change it")
+    assert set(found) < set(SwimSettings.model_fields)
+    assert set(column("configuration.md", "Not a parameter")) == set(NOT_PARAMETERS)
+    settable = {f.name for f in fields(SwimConfig)} - set(NOT_PARAMETERS)
+    assert set(SwimSettings.model_fields) == settable
 
 
 def test_other_names_and_variables_of_the_configuration_are_documented() -> None:

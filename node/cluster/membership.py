@@ -23,7 +23,6 @@ from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
 from swim import driver, events, strict_cbor
 from swim.codec import MAX_META_BYTES
-from swim.config import SwimConfig
 from swim.map_events import DuplicateIdentity, Rebased
 from swim.members import Member, State
 from swim.protocol import Swim
@@ -139,7 +138,7 @@ class Membership:
         )
         cluster = config.cluster
         self.swim = Swim(
-            SwimConfig.profile(cluster.profile, label=credentials.cluster),
+            cluster.swim_config(credentials.cluster),
             credentials.identity,
             credentials.authority,
             (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
