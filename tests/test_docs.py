@@ -23,6 +23,8 @@ from node.agents.fields import GROUPS, TOP
 from node.agents.settings import AgentSettings
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
 from node.cli.main import INTERRUPTED, VERBS
+from node.cli.members import _TOLD
+from node.cluster.journal import TELLERS
 from node.config import NodeConfig, load_config
 from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
@@ -486,7 +488,14 @@ def test_the_rooms_of_the_status_and_the_fields_of_a_member_are_documented() -> 
     }
     assert said == returned_keys("node/node.py", "statistics")
     members = set(column("operations.md", "Field of a member"))
-    assert members == returned_keys("node/cluster/membership.py", "as_json")
+    assert members == returned_keys("node/cluster/views.py", "as_json")
+
+
+def test_findings_and_events_of_the_membership_are_documented() -> None:
+    assert set(column("operations.md", "Finding")) == set(_TOLD)
+    levels = {plain(row["Event"]): row["Level in the log"] for row in rows("operations.md", "Event")}
+    assert set(levels) == {event.__name__ for event in TELLERS}
+    assert set(levels.values()) == {"info", "warning", "error"}
 
 
 # agents.md

@@ -182,16 +182,11 @@ class Membership:
         return self._joined.is_set() or not self._config.cluster.seeds
 
     def partition(self) -> Partition:
-        """On which side of a partition this node finds itself, and what that rests on."""
-        return self.swim.partition(self._environment.clock.now())
-
-    @property
-    def partition_state(self) -> str:
-        """``majority``, ``minority`` or ``isolated``, of all members that are remembered and have not left.
+        """On which side of a partition this node finds itself, of all members that have not said goodbye.
 
         An exact half counts as a majority for the side that holds the lowest name.
         """
-        return self.partition().side.value
+        return self.swim.partition(self._environment.clock.now())
 
     def statistics(self) -> dict[str, Any]:
         """Counters of swim, of the maps and of the registry."""

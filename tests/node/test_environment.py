@@ -16,12 +16,13 @@ class Names(trio.abc.HostnameResolver):
     def __init__(self):
         self.addresses, self.asked = [], 0
 
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+    async def getaddrinfo(self, host, port, *hints):
         await trio.lowlevel.checkpoint()
         self.asked += 1
         if not self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [(socket.AF_INET, kind, 0, "", (a, port)) for a in self.addresses for kind in (type, type)]
+        kinds = (socket.SOCK_STREAM, socket.SOCK_STREAM)  # systems do say things twice
+        return [(socket.AF_INET, kind, 0, "", (a, port)) for a in self.addresses for kind in kinds]
 
     async def getnameinfo(self, sockaddr, flags):
         raise NotImplementedError
