@@ -109,7 +109,7 @@ async def first_slice(world: World, directory: Path, agent: bytes, artifacts: di
         failed,
         dict(sorted(answers.items())),
         world.trace.digest(),
-        len(world.trace.lines),
+        world.trace.count,
         world.now(),
     )
 

@@ -1,23 +1,17 @@
-"""The world a simulated cluster lives in: one virtual clock, one heap of happenings, one trace.
+"""The world a simulated cluster of whole nodes lives in: the timeline under Trio, and one trace.
 
 Everything that happens to a node from outside (a packet arrives, a timer fires, a scope's deadline passes)
-is a callback on one heap ordered by (time, sequence number), run by one Trio task under a
-:class:`trio.testing.MockClock` that jumps to the next deadline as soon as every task is blocked. Chance is
-split into one seeded stream per (seed, node, purpose), so that a new draw in one place shifts no other.
-
-A process has no say while it is paused: its happenings wait (:meth:`World.at` takes the process they
-concern) and run, in order, when it is resumed. A process that crashed is fenced first: from that instant on
-nothing it still tries to do has an effect.
+is a happening on a :class:`simulations.timeline.Timeline`, run by one Trio task under a
+:class:`trio.testing.MockClock` that jumps to the next deadline as soon as every task is blocked. A process
+that crashed is fenced first: from that instant on nothing it still tries to do has an effect.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
+import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import trio
@@ -25,39 +19,15 @@ import trio._core._run as trio_run
 import trio.testing
 
 from node.errors import invariant
+from simulations.timeline import EPOCH_S, US_PER_S, Process, Timeline, no_earlier_us
+from simulations.trace import Trace
+
+__all__ = ["EPOCH_S", "Process", "Stuck", "World", "run"]
 
 T = TypeVar("T")
 
 TRACE_LIMIT = 2_000_000
-"""Most lines a trace keeps; beyond it only the hash goes on."""
-EPOCH_S = 1_800_000_000.0
-"""Unix time at which every simulation starts."""
-
-
-class Process(Protocol):
-    """What a happening may concern: something that can be paused or fenced."""
-
-    name: str
-    paused: bool
-    fenced: bool
-
-
-@dataclass(slots=True)
-class Trace:
-    """What happened, one line each, and a running hash of all of it."""
-
-    lines: list[str] = field(default_factory=list)
-    _hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
-
-    def add(self, line: str) -> None:
-        """Append one line."""
-        self._hash.update(line.encode() + b"\n")
-        if len(self.lines) < TRACE_LIMIT:
-            self.lines.append(line)
-
-    def digest(self) -> str:
-        """The hash of all lines so far, in hex."""
-        return str(self._hash.hexdigest())
+"""Last lines a trace keeps; the hash covers all."""
 
 
 class _SeededVFS(apsw.VFS):
@@ -75,63 +45,56 @@ class _SeededVFS(apsw.VFS):
         return self._random.randbytes(size)
 
 
-class World:
-    """The scheduler, the trace and the source of chance of one run.
+class World(Timeline):
+    """The timeline, the trace and the source of chance of one run under Trio.
 
     Args:
         seed: Everything random follows from it.
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.trace = Trace()
-        self._heap: list[tuple[float, int, Process | None, Callable[[], None]]] = []
-        self._held: dict[str, list[tuple[int, Process | None, Callable[[], None]]]] = {}
-        self._sequence = 0
+        super().__init__(seed)
+        self.trace = Trace(TRACE_LIMIT)
         self._earlier = trio.Event()
+
+    @property
+    def now_us(self) -> int:
+        """Virtual microseconds since the run began, as Trio's clock says."""
+        return round(self.now() * US_PER_S)
 
     def now(self) -> float:
         """Virtual seconds since the run began."""
         return trio.current_time()  # noqa: TID251 - the simulator is the clock
 
-    def stream(self, *purpose: str) -> random.Random:
-        """A generator for one purpose."""
-        return random.Random("/".join((str(self.seed), *purpose)))
-
     def record(self, who: str, what: str) -> None:
-        """Add a line to the trace."""
-        self.trace.add(f"{self.now():.6f} {who} {what}")
+        """Add a line to the trace: the first word of ``what`` is its verb."""
+        self.trace.add(self.now_us, who, *what.split(" ", 1))
 
     def at(self, time: float, callback: Callable[[], None], process: Process | None = None) -> None:
         """Run ``callback`` at ``time``; if ``process`` is paused then, when it is resumed."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (max(time, self.now()), self._sequence, process, callback))
-        if self._heap[0][1] == self._sequence:
-            self._earlier.set()
+        if time < math.inf:
+            self.at_us(no_earlier_us(time), callback, process=process)
 
-    def resume(self, process: Process) -> None:
-        """Let a paused process go on: what waited for it happens now, in order."""
-        process.paused = False
-        for _, owner, callback in self._held.pop(process.name, []):
-            self.at(self.now(), callback, owner)
+    def at_us(
+        self, us: int, function: Callable[..., None], *args: Any, process: Process | None = None
+    ) -> None:
+        """Plan a happening, and look at the clock again if it is the next one."""
+        super().at_us(us, function, *args, process=process)
+        if self._heap[0][1] == self._sequence - 1:
+            self._earlier.set()
 
     async def run(self) -> None:
         """Let things happen, until cancelled."""
         while True:
             self._earlier = trio.Event()
-            if not self._heap:
+            due_us = self.due_us()
+            if due_us is None:
                 await self._earlier.wait()
                 continue
-            with trio.move_on_at(self._heap[0][0]):
+            with trio.move_on_at(due_us / US_PER_S):
                 await self._earlier.wait()
-            while self._heap and self._heap[0][0] <= self.now():
-                _, sequence, process, callback = heapq.heappop(self._heap)
-                if process is not None and process.fenced:
-                    continue
-                if process is not None and process.paused:
-                    self._held.setdefault(process.name, []).append((sequence, process, callback))
-                    continue
-                callback()
+            while (due_us := self.due_us()) is not None and due_us / US_PER_S <= self.now():
+                self.step()
 
 
 class Stuck(Exception):

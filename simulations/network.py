@@ -1,49 +1,32 @@
-"""A virtual network: datagrams and streams with delay, loss and partitions, between hosts of one world.
+"""A virtual network for whole nodes: datagrams and streams over :mod:`simulations.links`, under Trio.
 
-Each node lives on a host of its own (an address in 10.0.0.0/8). A datagram is lost, or arrives after the
-link's delay. A stream keeps its order, loses nothing while both ends live, stalls across a partition, and
-breaks when its peer's process crashes. There is no TLS in here: what :class:`node.environment.Network` asks
-for as a secure handshake is an exchange of the leaf certificates, so that the checks above it still run.
+Each node lives on a host of its own (an address in 10.0.0.0/8). What a link does to a datagram and to a
+connection is said in :mod:`simulations.links` and :mod:`simulations.tcp`; here are the sockets on top of it.
+There is no TLS in here: what :class:`node.environment.Network` asks for as a secure handshake is an exchange
+of the leaf certificates, so that the checks above it still run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import itertools
 import math
-from collections import deque
-from collections.abc import Callable
+import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from node.environment import Address, Datagrams, LinkCredentials, Listener, SecureStream
+from node.environment import DATAGRAM_BATCH, Address, Datagrams, LinkCredentials, Listener, SecureStream
 from simulations.kernel import Process, World
+from simulations.links import Change, Link, Links, Rule, separate
+from simulations.tcp import Connection, Dial
 
 FIRST_ADDRESS: Final = ipaddress.IPv4Address("10.0.0.1")
 STREAM_WINDOW_BYTES: Final = 1 << 20
 """Bytes a sender may have on the way before it must wait."""
 DATAGRAM_QUEUE: Final = 4096
 """Datagrams a socket holds for a reader that does not read; more are dropped, as a kernel does."""
-
-
-@dataclass(slots=True)
-class Link:
-    """How packets travel from one host to another.
-
-    Args:
-        delay_s: Shortest delay.
-        jitter_s: Most that is added to it, uniformly.
-        loss: Probability that a datagram is lost.
-        cut: Whether nothing passes at all.
-    """
-
-    delay_s: float = 0.002
-    jitter_s: float = 0.001
-    loss: float = 0.0
-    cut: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -66,9 +49,10 @@ class VirtualNetwork:
     def __init__(self, world: World) -> None:
         self.world = world
         self.hosts: dict[str, Host] = {}
-        self.links: dict[tuple[str, str], Link] = {}
-        self.default = Link()
-        self._random = world.stream("network")
+        self.links = Links()
+        self.chance = world.stream("network")
+        self.counts: Counter[str] = Counter()
+        self._partition: list[Rule] = []
 
     def host(self, name: str) -> Host:
         """The host of that name; a new one if there was none or its process crashed."""
@@ -83,24 +67,20 @@ class VirtualNetwork:
         return next((host for host in self.hosts.values() if host.ip == ip), None)
 
     def link(self, source: str, target: str) -> Link:
-        """The link of one direction, made on first use."""
-        return self.links.setdefault(
-            (source, target), Link(self.default.delay_s, self.default.jitter_s, self.default.loss)
-        )
+        """The link of one direction, to be changed by hand."""
+        return self.links.own(source, target)
 
     def partition(self, *sides: tuple[str, ...]) -> None:
-        """Cut every link between hosts of different sides."""
-        side_of = {name: index for index, side in enumerate(sides) for name in side}
-        for (one, here), (other, there) in itertools.product(side_of.items(), repeat=2):
-            self.link(one, other).cut = here != there
+        """Cut every link between hosts of different sides, instead of what was partitioned before."""
+        self.links.remove(self._partition)
+        self._partition = separate(sides, Change(cut=True))
+        self.links.add(self._partition)
 
     def heal(self) -> None:
-        """Let everything pass again, and hand on what stalled."""
-        for link in self.links.values():
-            link.cut = False
-        for host in self.hosts.values():
-            for stream in host.streams:
-                stream.flush()
+        """Let everything pass again; what stalled goes on when it is sent again."""
+        self.links.clear()
+        for link in self.links.owned():
+            link.cut = link.cut_datagrams = False
 
     def fence(self, host: Host) -> None:
         """Crash a process, as the network sees it: sockets vanish, peers' streams are reset."""
@@ -110,31 +90,43 @@ class VirtualNetwork:
         for stream in list(host.streams):
             stream.reset()
 
-    def arrival(self, source: Host, target: Host) -> float | None:
-        """When a packet sent now arrives; None when the link is cut."""
-        link = self.link(source.name, target.name)
-        if link.cut:
-            return None
-        return self.world.now() + link.delay_s + self._random.random() * link.jitter_s
+    def connect(self, source: Host, target: Host, port: int, accepted_us: int) -> _Stream:
+        """Open a connection that was agreed on, and let the other end accept it a little later."""
+        near, far = _Stream(self, source), _Stream(self, target)
+        near.peer, far.peer = far, near
+        near.connection = far.connection = Connection(
+            self.world, self.links.of, self.chance, near, far, counts=self.counts
+        )
+        near.connection.pipe(near).not_before(accepted_us)
+
+        def accept() -> None:
+            listener = target.listeners.get(port)
+            if listener is None:
+                far.reset()
+            else:
+                listener.offer(far)
+
+        self.world.at_us(accepted_us, accept, process=target)
+        return near
 
     def send_datagram(self, source: Host, port: int, data: bytes, to: Address) -> None:
         """Carry one datagram, or lose it."""
         target = self.by_ip(to[0])
-        digest = hashlib.blake2b(data, digest_size=4).hexdigest()
-        self.world.record(source.name, f"udp {to[0]}:{to[1]} {len(data)} {digest}")
+        self.world.record(source.name, f"udp {to[0]}:{to[1]} {len(data)} {zlib.crc32(data):08x}")
         if target is None or source.fenced:
             return
-        when = self.arrival(source, target)
-        lost = self._random.random() < self.link(source.name, target.name).loss
-        if when is None or lost:
+        flight = self.links.of(source.name, target.name).datagram(data, self.world.now_us, self.chance)
+        if not flight.arrives:
             return
 
         def arrive() -> None:
             socket = target.sockets.get(to[1])
             if socket is not None:
-                socket.deliver(data, (source.ip, port))
+                socket.deliver(flight.data, (source.ip, port))
 
-        self.world.at(when, arrive, target)
+        self.world.after_us(flight.after_us, arrive, process=target)
+        if flight.again_us is not None:
+            self.world.after_us(flight.again_us, arrive, process=target)
 
 
 @dataclass(slots=True)
@@ -166,34 +158,35 @@ class HostNetwork:
 
     async def connect(self, host: str, port: int) -> trio.abc.Stream:
         """Connect after one round trip; refused where nobody listens, silent across a cut."""
-        network, world = self.network, self.network.world
-        done = trio.Event()
+        network, done = self.network, trio.Event()
         target = network.by_ip(host)
         if target is None:
             raise OSError(113, "No route to host")
-        refused = False
+        outcome = ""
         opened: list[_Stream] = []
 
-        def syn() -> None:  # answered by the machine, whatever its process is up to
-            nonlocal refused
-            there = network.hosts[target.name]
-            listener = there.listeners.get(port)
-            refused = listener is None
-            if listener is not None:
-                near, far = _Stream(network, self.host), _Stream(network, there)
-                near.peer, far.peer = far, near
-                opened.append(near)
-                listener.offer(far)
-            back = network.arrival(there, self.host)
-            if back is not None:
-                world.at(back, done.set, self.host)
+        def listens() -> bool:  # answered by the machine, whatever its process is up to
+            return port in network.hosts[target.name].listeners
 
-        arrival = network.arrival(self.host, target)
-        if arrival is not None:
-            world.at(arrival, syn)
-        await done.wait()
-        if refused:
+        def connected(how: str, accepted_us: int) -> None:
+            nonlocal outcome
+            outcome = how
+            if how == "accepted":
+                opened.append(network.connect(self.host, network.hosts[target.name], port, accepted_us))
+            done.set()
+
+        dial = Dial(
+            network.world, network.links.of, network.chance, source=self.host.name, target=target.name,
+            answer=listens, done=connected, process=self.host,
+        )  # fmt: skip
+        try:
+            await done.wait()
+        finally:
+            dial.cancel()
+        if outcome == "refused":
             raise ConnectionRefusedError(111, "Connection refused")
+        if outcome == "timed out":
+            raise OSError(110, "Connection timed out")
         return opened[0]
 
     async def resolve(self, host: str, port: int) -> list[Address]:
@@ -248,12 +241,17 @@ class _Datagrams:
         except (trio.WouldBlock, trio.BrokenResourceError):
             return  # a full socket buffer drops, a closed one does not exist
 
-    async def send(self, data: bytes, to: Address) -> None:
-        await trio.lowlevel.checkpoint()
+    def send(self, data: bytes, to: Address) -> None:
         self._network.send_datagram(self._host, self._port, bytes(data), to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        return await self._receive.receive()
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        batch = [await self._receive.receive()]
+        while len(batch) < DATAGRAM_BATCH:
+            try:
+                batch.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                break
+        return batch
 
     def close(self) -> None:
         if self._host.sockets.get(self._port) is self:
@@ -289,16 +287,27 @@ class _Stream(trio.abc.Stream):
     """One end of a virtual connection."""
 
     peer: _Stream
+    connection: Connection
 
     def __init__(self, network: VirtualNetwork, host: Host) -> None:
-        self._network, self.host = network, host
+        self._network, self.process = network, host
         self._arrived = bytearray()
-        self._stalled: deque[Callable[[], None]] = deque()
         self._on_the_way = 0
-        self._last_arrival = 0.0
         self._ended = self._broken = self._closed = False
         self._changed = trio.Event()
         host.streams.append(self)
+
+    @property
+    def host(self) -> str:
+        return self.process.name
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed or self.process.fenced
+
+    @property
+    def is_off(self) -> bool:
+        return False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         payload = bytes(data)
@@ -307,15 +316,10 @@ class _Stream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         self._check_open()
         self._on_the_way += len(payload)
-        digest = hashlib.blake2b(payload, digest_size=4).hexdigest()
-        self._network.world.record(self.host.name, f"tcp {self.peer.host.name} {len(payload)} {digest}")
-
-        def arrive() -> None:
-            self._on_the_way -= len(payload)
-            self._wake()
-            self.peer.take(payload)
-
-        self._carry(arrive)
+        self._network.world.record(
+            self.host, f"tcp {self.peer.host} {len(payload)} {zlib.crc32(payload):08x}"
+        )
+        self.connection.pipe(self).send(payload)
 
     async def wait_send_all_might_not_block(self) -> None:
         while self._on_the_way > STREAM_WINDOW_BYTES and not self._broken:
@@ -338,15 +342,21 @@ class _Stream(trio.abc.Stream):
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            self.host.streams.remove(self)
+            self.process.streams.remove(self)
             self._wake()
-            if not self.host.fenced:
-                self._carry(self.peer.end)
+            if not self.process.fenced:
+                self.connection.pipe(self).finish()
         await trio.lowlevel.checkpoint()
 
     def take(self, data: bytes) -> None:
         """Data arrives."""
         self._arrived += data
+        self._wake()
+        self.peer.taken(len(data))
+
+    def taken(self, size: int) -> None:
+        """Data has arrived at the other end."""
+        self._on_the_way -= size
         self._wake()
 
     def end(self) -> None:
@@ -357,33 +367,20 @@ class _Stream(trio.abc.Stream):
 
     def reset(self) -> None:
         """The process of this end crashed: its peer learns it, one delay later."""
-        self.host.streams.remove(self)
+        self.process.streams.remove(self)
         self._closed = True
-        self._carry(self.peer.break_)
+        self.connection.reset(self)
 
-    def break_(self) -> None:
-        """A reset arrives."""
+    def break_(self, reason: str) -> None:
+        """The connection is no more."""
+        del reason
         self._broken = True
         self._wake()
-
-    def flush(self) -> None:
-        """Carry what stalled at a cut that has healed."""
-        stalled, self._stalled = self._stalled, deque()
-        for callback in stalled:
-            self._carry(callback)
-
-    def _carry(self, callback: Callable[[], None]) -> None:
-        when = self._network.arrival(self.host, self.peer.host)
-        if when is None or self._stalled:
-            self._stalled.append(callback)
-            return
-        self._last_arrival = max(when, self._last_arrival)
-        self._network.world.at(self._last_arrival, callback, self.peer.host)
 
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError
-        if self._broken or self._ended or self.host.fenced:
+        if self._broken or self._ended or self.process.fenced:
             raise trio.BrokenResourceError("connection reset")
 
     async def _wait(self) -> None:

@@ -12,6 +12,8 @@ from swim.events import (
     Event,
     Impaired,
     Joined,
+    KeyOperationFinished,
+    KeyringChanged,
     MemberAlive,
     MemberDied,
     MemberJoined,
@@ -24,9 +26,12 @@ from swim.events import (
     OpenStream,
     PathLost,
     PathRestored,
+    QueryFinished,
+    QuestionHeard,
     SeedUnreachable,
     SendDatagram,
     SendStream,
+    UserEventHeard,
 )
 from swim.members import Member, State
 from swim.messages import Address
@@ -40,6 +45,8 @@ __all__ = [
     "Event",
     "Impaired",
     "Joined",
+    "KeyOperationFinished",
+    "KeyringChanged",
     "Member",
     "MemberAlive",
     "MemberDied",
@@ -54,6 +61,8 @@ __all__ = [
     "OpenStream",
     "PathLost",
     "PathRestored",
+    "QueryFinished",
+    "QuestionHeard",
     "Replicated",
     "SeedUnreachable",
     "SendDatagram",
@@ -61,4 +70,5 @@ __all__ = [
     "State",
     "Swim",
     "SwimConfig",
+    "UserEventHeard",
 ]

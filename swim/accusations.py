@@ -355,8 +355,13 @@ class Accusations:
         self._bury(record, case, dead, encode_message(dead), now)
 
     def _take_verdict(self, record: Record, case: Case, dead: Dead, encoded: bytes, now: float) -> None:
-        """A verdict that proves itself: believed by whoever suspects already, else taken for a suspicion."""
-        if case.suspected_at is not None and case.heard_at < case.suspected_at:
+        """A verdict that proves itself: believed by whoever suspects already, else taken for a suspicion.
+
+        The doubts in it may be honest and its declarer in a hurry, so the subject first has half of the
+        shortest suspicion: an honest verdict comes after all of it, and our own began with the rumour.
+        """
+        since, half_s = case.suspected_at, self._config.suspicion_min_s / 2
+        if since is not None and now >= since + half_s and case.heard_at < since:
             self._bury(record, case, dead, encoded, now)
             return
         self._evidence.note(record.name, now, "accused", "declared dead elsewhere", by=dead.declarer)

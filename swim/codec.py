@@ -44,6 +44,7 @@ from swim.messages import (
     RollFrame,
     Signatures,
     Suspect,
+    SyncClocks,
     SyncDigest,
     SyncEnd,
     SyncRoll,
@@ -170,12 +171,13 @@ _SCHEMA: Final[dict[type[Any], tuple[int, tuple[tuple[str, _Field], ...]]]] = {
         (Who, 14, (_SEQUENCE,)),
         (MapFrame, 15, (_FRAME,)),
         (RollFrame, 16, (_FRAME,)),
-        (UserFrame, 17, (_number(255), _FRAME)),
+        (UserFrame, 17, (_number(255), _FRAME, _binary(TAG_BYTES))),
         (SyncRoot, 20, (_ROOT,)),
         (SyncRoll, 21, (_binary(MAX_BULK_BYTES),)),
         (SyncDigest, 22, (_binary(MAX_BULK_BYTES),)),
         (SyncUnit, 23, (_binary(MAX_BULK_BYTES, 1),)),
         (SyncEnd, 24, (_Field(_unpack_flag),)),
+        (SyncClocks, 25, (_number(2**62), _number(2**62))),
     )
 }  # fmt: skip
 _BY_CODE: Final = {code: message for message, (code, _) in _SCHEMA.items()}
@@ -183,7 +185,9 @@ _BY_CODE: Final = {code: message for message, (code, _) in _SCHEMA.items()}
 IN_DATAGRAM: Final = frozenset(
     {*STATEMENTS, Ping, PingRequest, Ack, Nack, Who, MapFrame, RollFrame, UserFrame}
 )
-IN_STREAM: Final = frozenset({*STATEMENTS, Ping, Ack, SyncRoot, SyncRoll, SyncDigest, SyncUnit, SyncEnd})
+IN_STREAM: Final = frozenset(
+    {*STATEMENTS, Ping, Ack, UserFrame, SyncRoot, SyncRoll, SyncDigest, SyncUnit, SyncClocks, SyncEnd}
+)
 _STATEMENT_HEADS: Final = frozenset(
     bytes([0x80 + 1 + len(_SCHEMA[kind][1]), _SCHEMA[kind][0]]) for kind in STATEMENTS
 )

@@ -19,6 +19,7 @@ from swim.events import Effect, Event, Joined
 from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Authority, Identity
+from swim.key_rotation import KeyRotation
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
 from swim.members import MemberTable, Record
@@ -34,6 +35,7 @@ from swim.messages import (
     Ping,
     Statement,
     Suspect,
+    SyncClocks,
     UserFrame,
     doubt_bytes,
 )
@@ -48,6 +50,7 @@ from swim.repair import Repair
 from swim.roll import Roll
 from swim.seeds import Seeds
 from swim.sync import Sync, SyncStreams
+from swim.user_traffic import Kind, UserTraffic
 
 MAX_HEARD: Final = 8
 """Members last heard that are remembered; quorums need three."""
@@ -75,6 +78,8 @@ class Core:
         wall_offset: wall time minus `now`, in seconds; the driver refreshes it.
         keyring: rotates the gossip keys; None without encryption.
         has_left: whether a goodbye has been said for long enough; nothing happens afterwards.
+        traffic: user events and queries.
+        keys: rotates the gossip keys of the whole cluster.
     """
 
     def __init__(  # noqa: PLR0917 (the seven parts of a member, in their fixed order)
@@ -118,12 +123,22 @@ class Core:
         self._pairwise = Pairwise(identity.name, config.label, entropy)
         self._own = self._build_own_word(identity, address, meta, entropy, versions)
         self._roll = Roll(self._table, lambda: self._own.encoded if self._own.goodbye is None else b"", rng)
+        self.keys = KeyRotation(
+            identity,
+            self,
+            ring=self.keyring,
+            table=self._table,
+            pairwise=self._pairwise,
+            entropy=entropy,
+            events=self._events,
+        )
         self._build_conversation(rng)
         self._build_beliefs(identity, authority, verify, versions)
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
         self._started_at = 0.0
         self._leave_until: float | None = None
+        self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: dict[str, None] = {}
 
     def _build_own_word(
@@ -193,6 +208,15 @@ class Core:
             rumours=self._rumours,
             health=self._health,
             evidence=self._evidence,
+            events=self._events,
+            counts=self._counts,
+        )
+        self.traffic = UserTraffic(
+            self.config,
+            identity,
+            self,
+            table=self._table,
+            queue=self._user_queue,
             events=self._events,
             counts=self._counts,
         )
@@ -378,10 +402,48 @@ class Core:
 
     def take_user_frame(self, frame: UserFrame, sender: str, now: float) -> None:
         """Take user traffic."""
+        if frame.kind in {Kind.KEY_REQUEST, Kind.KEY_RESULT}:
+            self.keys.take(frame, now)
+        else:
+            self.traffic.take(frame, sender, now)
+
+    def take_user_event(self, frame: UserFrame, now: float) -> None:
+        """Take a user event of a push-pull."""
+        if frame.kind == Kind.EVENT:
+            self.traffic.take_event(frame, now)
+
+    def authenticate(self, frame: UserFrame, sender: str, now: float) -> Record | None:
+        """Return the record of the sender of a tagged frame, None if the tag is not its."""
+        return self._reception.authentic(frame, sender, now)
+
+    def is_by(self, author: str, signed: bytes, signature: bytes) -> bool:
+        """Say whether a member's key made a signature."""
+        if author == self.name:
+            return False  # what comes under our own name is from an earlier life
+        record = self._table.get(author)
+        return record is not None and self._verify(record.public_key, signature, signed)
+
+    def clocks(self) -> SyncClocks:
+        """Return the clocks of user traffic."""
+        return self.traffic.clocks()
+
+    def take_clocks(self, clocks: SyncClocks) -> None:
+        """Take a peer's clocks of user traffic."""
+        self.traffic.take_clocks(clocks)
+
+    def recent_events(self, limit_bytes: int) -> list[bytes]:
+        """Return the latest user events, encoded."""
+        return self.traffic.recent(limit_bytes)
 
     def open_stream(self, record: Record, now: float) -> None:
         """Open a push-pull with a member."""
         self._streams.begin(record.alive.address, now)
+
+    def ask_for_root(self, now: float) -> None:
+        """Ask a random member for its root."""
+        del now
+        for record in self._table.choose(self._rng, 1):
+            self._prober.check(record)
 
     def sync_done(self, sync: Sync, now: float) -> None:
         """A push-pull has succeeded; if it was an attempt to join, that is over."""

@@ -265,10 +265,12 @@ class UserFrame:
     Attributes:
         kind: which of them (`swim.user_traffic`).
         frame: the rest.
+        tag: authenticates the sender of what is meant for one member; empty in what is gossiped.
     """
 
     kind: int
     frame: bytes
+    tag: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,14 @@ class SyncUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncClocks:
+    """The sender's Lamport clocks of user events and of queries."""
+
+    events: int
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
 class SyncEnd:
     """The sender has said its part, for now.
 
@@ -312,7 +322,7 @@ class SyncEnd:
 
 Message = (
     Alive | Suspect | Dead | Left | Ping | PingRequest | Ack | Nack | Who | MapFrame | RollFrame | UserFrame
-    | SyncRoot | SyncRoll | SyncDigest | SyncUnit | SyncEnd
+    | SyncRoot | SyncRoll | SyncDigest | SyncUnit | SyncClocks | SyncEnd
 )  # fmt: skip
 STATEMENTS: Final = (Alive, Suspect, Dead, Left)
 

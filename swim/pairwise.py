@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from swim.messages import EXCHANGE_KEY_BYTES, TAG_BYTES, Ack, Nack, Ping, PingRequest
+from swim.messages import EXCHANGE_KEY_BYTES, TAG_BYTES, Ack, Nack, Ping, PingRequest, UserFrame
 
 MAX_PAIR_KEYS: Final = 8_192
 """Pair keys that are kept; the least recently used is agreed on anew when it is needed again."""
 KEY_BYTES: Final = 32
 
-Tagged = Ping | PingRequest | Ack | Nack
+Tagged = Ping | PingRequest | Ack | Nack | UserFrame
 Exchange = Callable[[X25519PrivateKey, bytes], bytes]
 
 
@@ -75,6 +75,11 @@ class Pairwise:
             self._keys.popitem(last=False)
         return key
 
+    def derived(self, other: bytes, purpose: bytes) -> bytes | None:
+        """Return a key for another purpose than tags, of 32 bytes, None if `other` is no good key."""
+        key = self.key(other)
+        return None if key is None else blake2b(purpose, key=key, digest_size=KEY_BYTES).digest()
+
     def tag(self, message: Tagged, other: bytes) -> bytes:
         """Return the tag of a message of this member for the owner of a public key."""
         key = self.key(other)
@@ -92,7 +97,7 @@ class Pairwise:
 
 
 def _tag(key: bytes, sender: str, message: Tagged) -> bytes:
-    head = message.sequence.to_bytes(4, "big")
+    head = bytes(4) if isinstance(message, UserFrame) else message.sequence.to_bytes(4, "big")
     match message:
         case Ping():
             rest = b"i%b\0%b" % (message.target.encode(), message.root)
@@ -102,4 +107,6 @@ def _tag(key: bytes, sender: str, message: Tagged) -> bytes:
             rest = b"a%b\0%b%b" % (message.subject.encode(), message.root, message.coordinate)
         case Nack():
             rest = b"n" + message.doubt
+        case UserFrame():
+            rest = b"u" + bytes([message.kind]) + message.frame
     return blake2b(head + rest + b"\0" + sender.encode(), key=key, digest_size=TAG_BYTES).digest()

@@ -108,10 +108,13 @@ class Reception:
 
     def take(self, packet: Packet, source: Address, now: float) -> None:
         """Handle all messages of a packet."""
+        was_stranger = self._table.get(packet.sender) is None
         try:
             for encoded in packet.messages:  # news first, so that answers carry its consequences
                 if is_statement(encoded):
                     self.take_statement(encoded, packet.sender, now)
+            if was_stranger and (record := self._table.get(packet.sender)) is not None:
+                self._repair.welcome(record)
             for encoded in packet.messages:
                 if not is_statement(encoded):
                     self._handle(decode_message(encoded, IN_DATAGRAM), packet.sender, source, now)

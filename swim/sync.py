@@ -43,11 +43,13 @@ from swim.messages import (
     Address,
     DecodeError,
     Ping,
+    SyncClocks,
     SyncDigest,
     SyncEnd,
     SyncRoll,
     SyncRoot,
     SyncUnit,
+    UserFrame,
 )
 from swim.roll import Roll
 
@@ -57,6 +59,8 @@ TARGET_FRAME_BYTES: Final = 32_768
 MAX_FRAME_MESSAGES: Final = 200
 MAX_DIGEST_BYTES: Final = 1_048_576
 """Longest digest taken from a peer."""
+MAX_EVENT_BYTES: Final = 16_384
+"""Latest user events that go with a push-pull."""
 MAX_FORGED: Final = 8
 """Statements with a wrong signature after which a stream is closed: an honest peer may hold one of a member
 whose key was replaced."""
@@ -120,6 +124,18 @@ class Owner(Protocol):
 
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
         """Take a statement of a peer; return what is held against it."""
+
+    def clocks(self) -> SyncClocks:
+        """Return the clocks of user traffic."""
+
+    def take_clocks(self, clocks: SyncClocks) -> None:
+        """Take a peer's clocks of user traffic."""
+
+    def recent_events(self, limit_bytes: int) -> list[bytes]:
+        """Return the latest user events, encoded."""
+
+    def take_user_event(self, frame: UserFrame, now: float) -> None:
+        """Take a user event of a peer."""
 
     def stream_ping(self, ping: Ping, sender: str, now: float) -> Ack | None:
         """Answer a ping that came over a stream."""
@@ -288,6 +304,10 @@ class SyncStreams:
             self._replicated.bulk_receive(sync.peer, message.unit, now, wall)
         elif isinstance(message, SyncRoot):
             sync.theirs = message.root
+        elif isinstance(message, SyncClocks):
+            self._owner.take_clocks(message)
+        elif isinstance(message, UserFrame):
+            self._owner.take_user_event(message, now)
         elif isinstance(message, SyncRoll | SyncDigest):
             digest = sync.roll if isinstance(message, SyncRoll) else sync.digest
             digest += message.part
@@ -325,7 +345,7 @@ class SyncStreams:
             self._done(sync, now)
             self._close(sync)
             return
-        introduction = self._owner.introduction()
+        introduction = [*self._owner.introduction(), encode_message(self._owner.clocks())]
         against, sync.against = list(sync.against), {}
         turn = (sync.initiator, sync.ends)
         if turn == (False, 1) and sync.theirs == self._owner.root():
@@ -358,7 +378,8 @@ class SyncStreams:
         except ValueError:
             raise DecodeError("bad_digest") from None
         units = self._replicated.bulk_units(bytes(sync.digest))
-        return [*words, *(encode_message(SyncUnit(unit)) for unit in units)]
+        recent = self._owner.recent_events(MAX_EVENT_BYTES)
+        return [*words, *(encode_message(SyncUnit(unit)) for unit in units), *recent]
 
     def _send(self, sync: Sync, messages: Iterable[bytes]) -> None:
         gathered: list[bytes] = []

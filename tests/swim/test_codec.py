@@ -79,7 +79,7 @@ datagram_messages = st.one_of(
     st.builds(Ping, sequences, names, roots, tags),
     st.builds(PingRequest, sequences, names, st.integers(1, 60_000), tags),
     st.builds(Ack, sequences, names, roots, st.binary(max_size=MAX_COORDINATE_BYTES), tags),
-    st.builds(Nack, sequences, tags),
+    st.builds(Nack, sequences, st.binary(max_size=64), tags),
     st.builds(Who, sequences),
     st.builds(MapFrame, frames),
     st.builds(RollFrame, frames),
@@ -203,6 +203,7 @@ def test_the_cases_below_are_refused_for_the_one_thing_that_is_wrong_with_them()
         [12, 1, "n0", b"12345678", b"", b"12345678", 0],
         [12, 1, "n0", b"12345678", b""],
         [24, True],
+        [13, 1, b"s" * 65, b"12345678"],
         [99, 1],
         [],
         ["12"],
@@ -272,7 +273,7 @@ def test_a_packet_with_a_bad_name_length_or_count_is_refused(body: bytes) -> Non
 
 
 def test_the_number_of_messages_is_bounded_on_both_sides() -> None:
-    nack = encode_message(Nack(1, bytes(8)))
+    nack = encode_message(Nack(1, b"", bytes(8)))
     full = join_packet("n0", [nack] * MAX_MESSAGES)
     assert len(split_packet(full).messages) == MAX_MESSAGES
     with pytest.raises(ValueError, match="256 messages"):

@@ -1,0 +1,1 @@
+"""Real processes on loopback: caxton's membership beside memberlist's, same faults; see README.md."""

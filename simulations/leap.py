@@ -1,0 +1,79 @@
+"""Leaping over a quiet stretch of time: thirty days of a partition without simulating each probe.
+
+A leap is allowed only while nothing but the members' own maintenance would happen: nobody is suspected,
+nobody stands still, no stream carries anything, and no fault is planned for the time between. Then:
+
+1. timers are held while the packets that are on the way, and what they are answered with, arrive;
+2. all clocks are set ahead;
+3. each member's timer fires once, everybody's as long after the leap as it would have fired without it, so
+   that members do not fall into step.
+
+What was due many times in between happens once: one probe, one attempt to reconnect, all members due for it
+reaped. To the members the leap looks like a machine that was suspended, so they count one late timer. Whoever
+leaps lands a little early and lets the rest pass in full; ``tests/simulations`` compares a leap over an hour
+with an hour simulated in full.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from simulations import production
+from simulations.members import MemberCluster, SimulatedMember
+from simulations.timeline import US_PER_S
+
+DRAIN_US: Final = 2 * US_PER_S
+"""How long packets may take to arrive while timers are held."""
+
+
+class NotQuiet(Exception):
+    """Something is going on that a leap would tear apart."""
+
+
+def leap(cluster: MemberCluster, to_us: int) -> None:
+    """Let time pass at one stroke.
+
+    Args:
+        cluster: Whose time.
+        to_us: The time afterwards, in microseconds of the run.
+
+    Raises:
+        NotQuiet: something is going on; nothing has been changed but that packets have arrived.
+    """
+    members = list(cluster.running.values())
+    for member in members:
+        _check(member)
+    places = _hold_timers(cluster, members)
+    cluster.lines.add(cluster.timeline.now_us, "-", "leap", str(to_us))
+    cluster.timeline.leap(to_us)
+    for member, place_us in places:
+        cluster.plan_timer_at(member, to_us + place_us)
+
+
+def _check(member: SimulatedMember) -> None:
+    if member.paused:
+        raise NotQuiet(f"{member.name} stands still")
+    if member.swim.statistics()[production.SUSPECTED]:
+        raise NotQuiet(f"{member.name} suspects somebody")
+
+
+def _hold_timers(cluster: MemberCluster, members: list[SimulatedMember]) -> list[tuple[SimulatedMember, int]]:
+    """Hold all timers until nothing is on the way; return how long after now each would have fired."""
+    timeline = cluster.timeline
+    began_us = timeline.now_us
+    places = [
+        (member, max(0, (began_us if member.due_us is None else member.due_us) - began_us))
+        for member in members
+    ]
+    cluster.hold_timers = True
+    try:
+        while cluster.on_the_way:
+            due_us = timeline.due_us()
+            if due_us is None or due_us - began_us > DRAIN_US:
+                raise NotQuiet("packets are still on the way")
+            timeline.run_until(due_us)
+    finally:
+        cluster.hold_timers = False
+        for member in members:
+            cluster.plan_timer_at(member, timeline.now_us)
+    return places

@@ -1,0 +1,237 @@
+"""``python -m simulations members``: run scenarios of membership, sweep over seeds, replay failures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from simulations import artifact
+from simulations.compare import compare
+from simulations.faults import Fault, write_plan
+from simulations.runner import CRASHED, OK, Result, Run
+from simulations.scenario import Scenario, ScenarioError, available, load
+from simulations.shrink import shrink
+from simulations.sweep import sweep, write_csv
+
+UNMET: Final = 3
+"""Exit code of a sweep in which something never happened that the scenario is there to meet."""
+NOT_DETERMINISTIC: Final = 2
+ARTIFACTS: Final = Path("simulation-failures")
+COMMAND: Final = "python -m simulations members"
+
+_CHANGES = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the scenario, as in network.loss=0.05.",
+)
+_TRACE = click.option("--trace", type=click.Path(path_type=Path), help="Write every line of the trace here.")
+_ARTIFACTS = click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path),
+    default=ARTIFACTS,
+    show_default=True,
+    help="Where what is kept of a failure goes.",
+)
+
+
+def _told(function: Callable[..., None]) -> Callable[..., None]:
+    """Tell what is wrong with a scenario without a traceback."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except ScenarioError as error:
+            raise click.ClickException(str(error)) from None
+
+    return wrapped
+
+
+@click.group()
+def members() -> None:
+    """Simulate membership alone: production cores, no nodes, thousands of members.
+
+    Exit codes: 0 all held, 127 the core raised, 128 a liveness property failed, 129 a safety property failed.
+    """
+
+
+@members.command("list")
+@_told
+def list_command() -> None:
+    """List the scenarios."""
+    for name in available():
+        scenario = load(name)
+        click.echo(f"{name:<16} {scenario.members:>5} members  {scenario.about}")
+
+
+@members.command("run")
+@click.argument("scenario")
+@click.option("--seed", type=int, default=1, show_default=True, help="Everything random follows from it.")
+@_TRACE
+@_CHANGES
+@_ARTIFACTS
+@_told
+def run_command(
+    scenario: str, seed: int, trace: Path | None, changes: tuple[str, ...], artifacts: Path
+) -> None:
+    """Run a scenario once and print what was measured."""
+    loaded = load(scenario, changes)
+    began = time.process_time()
+    result = _run(loaded, seed, trace=trace)
+    cpu_s = time.process_time() - began
+    click.echo(json.dumps(_summary(loaded, result, cpu_s)))
+    _fail(loaded, result, artifacts)
+
+
+@members.command("sweep")
+@click.argument("scenario")
+@click.option("--seeds", default="1..20", show_default=True, help="First and last seed, as in 1..100.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@click.option("--budget", default=None, help="Begin no run after so much real time, as in 60s or 5m.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write one line per run here.")
+@_CHANGES
+@_ARTIFACTS
+@_told
+def sweep_command(  # noqa: PLR0917 - one parameter per option
+    scenario: str,
+    seeds: str,
+    jobs: int,
+    budget: str | None,
+    table: Path | None,
+    changes: tuple[str, ...],
+    artifacts: Path,
+) -> None:
+    """Run a scenario with many seeds; fails with the worst code of its runs."""
+    loaded = load(scenario, changes)
+    found = sweep(loaded, seed_range(seeds), jobs=jobs, budget_s=None if budget is None else seconds(budget))
+    if table is not None:
+        write_csv(table, found.rows)
+    met = dict(sorted(found.sometimes.items()))
+    click.echo(json.dumps({"runs": len(found.rows), "failed": len(found.failures), "sometimes": met}))
+    for result in found.failures:
+        _report(loaded, result, artifacts)
+    if found.failures:
+        sys.exit(found.code)
+    if found.unmet:
+        click.echo(f"never met: {', '.join(found.unmet)}", err=True)
+        sys.exit(UNMET)
+
+
+@members.command("replay")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_TRACE
+@_told
+def replay_command(file: Path, trace: Path | None) -> None:
+    """Run again what an artifact was kept of, and say whether the same happens."""
+    scenario, seed, plan, kept = artifact.read(file)
+    result = _run(scenario, seed, trace=trace, plan=plan)
+    same = "the same trace" if result.digest == kept["digest"] else "another trace"
+    click.echo(f"seed {seed}: {same}, exit code {result.code} (it was {kept['code']})")
+    _tell(result)
+    sys.exit(result.code)
+
+
+@members.command("shrink")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_ARTIFACTS
+@_told
+def shrink_command(file: Path, artifacts: Path) -> None:
+    """Leave faults out of a failing run as long as it fails on the same property."""
+    scenario, seed, plan, kept = artifact.read(file)
+    result = shrink(scenario, seed, plan)
+    click.echo(f"{len(result.plan)} of {len(kept['plan'])} faults are needed:")
+    for fault in write_plan(result.plan):
+        click.echo(f"  {json.dumps(fault)}")
+    path = artifact.write(artifacts / "shrunk", scenario, result)
+    click.echo(f"{COMMAND} replay {shlex.quote(str(path))}")
+
+
+@members.command("check-determinism")
+@click.argument("scenario", default="swarm")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed that is run twice.")
+@_CHANGES
+def check_command(scenario: str, seed: int, changes: tuple[str, ...]) -> None:
+    """Run in two processes that differ in their hash seed, and compare the traces byte for byte."""
+    command = [sys.executable, "-m", "simulations", "members", "run", scenario, "--seed", str(seed)]
+    for change in changes:
+        command += ["--set", change]
+    with tempfile.TemporaryDirectory() as artifacts:
+        difference, lines = compare([*command, "--artifacts", artifacts], accepted=range(CRASHED, 256))
+    if difference:
+        click.echo(difference, err=True)
+        sys.exit(NOT_DETERMINISTIC)
+    click.echo(f"{scenario}, seed {seed}: {lines} lines, the same in both processes")
+
+
+def seed_range(text: str) -> range:
+    """The seeds that ``1..20``, or a single number, stands for."""
+    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
+    if match is None or int(match[2] or match[1]) < int(match[1]):
+        raise click.BadParameter(f"{text!r} is no range of seeds; write 1..20", param_hint="--seeds")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
+def seconds(text: str) -> float:
+    """The seconds that ``90``, ``90s``, ``5m`` or ``1h`` stands for."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no duration; write 60s or 5m", param_hint="--budget")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _run(
+    scenario: Scenario, seed: int, *, trace: Path | None, plan: tuple[Fault, ...] | None = None
+) -> Result:
+    with ExitStack() as stack:
+        sink = None if trace is None else stack.enter_context(trace.open("w", encoding="utf-8"))
+        return Run(scenario, seed, plan=plan, sink=sink).run()
+
+
+def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]:
+    return {
+        "scenario": result.scenario,
+        "seed": result.seed,
+        "code": result.code,
+        "failed": result.failed,
+        "virtual_s": result.virtual_s,
+        "cpu_s": round(cpu_s, 3),
+        "member_seconds_per_cpu_s": round(scenario.members * result.virtual_s / max(cpu_s, 1e-9)),
+        "digest": result.digest,
+        "lines": result.lines,
+        **result.measures,
+        "sometimes": dict(sorted(result.sometimes.items())),
+    }
+
+
+def _fail(scenario: Scenario, result: Result, artifacts: Path) -> None:
+    if result.code != OK:
+        _report(scenario, result, artifacts)
+        sys.exit(result.code)
+
+
+def _report(scenario: Scenario, result: Result, artifacts: Path) -> None:
+    """Say what failed, and the one command that runs it again."""
+    path = artifact.write(artifacts, scenario, result)
+    click.echo(f"SEED={result.seed} of {result.scenario} failed with {result.code}", err=True)
+    _tell(result)
+    click.echo(f"{COMMAND} replay {shlex.quote(str(path))}", err=True)
+
+
+def _tell(result: Result) -> None:
+    for violation in result.violations[:10]:
+        click.echo(f"  {violation.at_us / 1e6:.6f} s  {violation.property}: {violation.text}", err=True)
+    if result.crash:
+        click.echo(result.crash, err=True)

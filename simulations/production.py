@@ -1,0 +1,271 @@
+"""What the simulator knows of the membership core beyond its verbs: the one place to change with it.
+
+The core is used as its driver uses it (``swim/driver.py``). Whatever else is needed, to start members that
+know each other already, to name the kind of a packet, to know which statistic has which bound, is said here,
+so that a change of the core is a change of this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from simulations.timeline import EPOCH_S
+from swim.broadcast import NothingReplicated, Replicated
+from swim.config import ProfileName, SwimConfig
+from swim.events import (
+    Event,
+    MemberAlive,
+    MemberDied,
+    MemberJoined,
+    MemberLeft,
+    MemberReaped,
+    MemberRefuted,
+    MemberSuspected,
+    MemberUpdated,
+)
+from swim.evidence import MAX_SUBJECTS
+from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential, verify
+from swim.learning import MAX_KNOCKS
+from swim.members import Member
+from swim.messages import Address
+from swim.pairwise import MAX_PAIR_KEYS
+from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
+from swim.protocol import Swim
+
+CLUSTER: Final = "simulated"
+VALID_S: Final = 50 * 365 * 86_400.0
+"""Credentials outlive every run."""
+MAX_VERIFIED: Final = 1_000_000
+"""Answers about signatures that are remembered; then all are forgotten."""
+MIN_LAG_S: Final = 0.05
+"""A shorter lag is not told (``swim.driver.MIN_LAG_S``, which cannot be imported without Trio)."""
+Version = tuple[int, bytes, int]
+"""Boot (time and id) and incarnation: which word of a member's own is meant."""
+
+
+class Identities:
+    """One authority, and an identity per name that follows from the name alone."""
+
+    def __init__(self) -> None:
+        self._ca = Ed25519PrivateKey.from_private_bytes(_key("authority"))
+        self.authority = ClusterAuthority(self._ca.public_key().public_bytes_raw(), CLUSTER)
+        self._issued: dict[str, Ed25519Identity] = {}
+
+    def of(self, name: str) -> Ed25519Identity:
+        """The identity of a name, the same in every run."""
+        identity = self._issued.get(name)
+        if identity is None:
+            key = Ed25519PrivateKey.from_private_bytes(_key(f"node {name}"))
+            credential = issue_credential(
+                self._ca,
+                cluster=CLUSTER,
+                name=name,
+                public_key=key.public_key().public_bytes_raw(),
+                not_after=EPOCH_S + VALID_S,
+            )
+            identity = self._issued[name] = Ed25519Identity(name, key, credential)
+        return identity
+
+
+def _key(what: str) -> bytes:
+    return hashlib.sha256(f"simulated {what}".encode()).digest()
+
+
+def configuration(profile: str, changes: dict[str, Any]) -> SwimConfig:
+    """The parameters of all members.
+
+    Args:
+        profile: Name of a profile of the core.
+        changes: Parameters set on top of it.
+
+    Raises:
+        ValueError: for a value that cannot work.
+        TypeError: for a parameter that does not exist.
+    """
+    return SwimConfig.profile(cast("ProfileName", profile), **{"label": CLUSTER, **changes})
+
+
+class Verifier:
+    """Checks Ed25519 signatures and remembers the answers: a pure function need not be computed twice.
+
+    A statement that a thousand members receive is checked once instead of a thousand times. Only checks are
+    remembered, never identities: two members that check the same bytes get the same answer as without it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._asked = 0
+
+    def check(self, public_key: bytes, signature: bytes, data: bytes) -> bool:
+        """Whether ``signature`` is that of ``data`` under ``public_key``."""
+        self._asked += 1
+        question = (public_key, signature, data)
+        answer = self._known.get(question)
+        if answer is None:
+            if len(self._known) >= MAX_VERIFIED:
+                self._known.clear()
+            answer = self._known[question] = verify(public_key, signature, data)
+        return answer
+
+    def statistics(self) -> dict[str, int]:
+        """Count questions, and answers that are remembered."""
+        return {"signatures_asked": self._asked, "signatures_known": len(self._known)}
+
+
+def build(
+    config: SwimConfig,
+    identities: Identities,
+    name: str,
+    address: Address,
+    chance: random.Random,
+    *,
+    verifier: Verifier,
+    gossip_keys: Sequence[bytes] = (),
+    replicated: Callable[[str], Replicated] | None = None,
+) -> Swim:
+    """A member that has not started.
+
+    Args:
+        config: Its parameters.
+        identities: Who everybody is.
+        name: Its name.
+        address: Where others reach it.
+        chance: Its randomness; its entropy is drawn from it too.
+        verifier: Checks signatures.
+        gossip_keys: Keys of the packets' encryption; a checksum without any.
+        replicated: Makes the map that rides along, by the member's name.
+    """
+    return Swim(
+        config,
+        identities.of(name),
+        identities.authority,
+        address=address,
+        meta=b"",
+        replicated=NothingReplicated() if replicated is None else replicated(name),
+        rng=chance,
+        entropy=chance.randbytes,
+        gossip_keys=gossip_keys,
+        verify=verifier.check,
+    )
+
+
+def acquaint(swims: Sequence[tuple[Swim, float]]) -> None:
+    """Let started members know each other as if they had met long ago; nothing is left to be told.
+
+    Args:
+        swims: Each member with its time.
+    """
+    words = [swim.words()[0] for swim, _ in swims]
+    for swim, now in swims:
+        swim.load(words, now)
+        swim._rumours.discard(swim.name)  # everybody has heard its first word
+        swim.effects(), swim.events()
+
+
+def remembered(swim: Swim) -> Any:
+    """What a member keeps on disk, for its next life."""
+    return swim.words(), swim.address_book()
+
+
+def recall(swim: Swim, kept: Any, now: float) -> None:
+    """Give a member what it kept in an earlier life."""
+    words, book = kept
+    swim.load(words, now)
+    swim.remember(book)
+
+
+def lagged(swim: Swim, lag_s: float, now: float) -> None:
+    """Tell a member how long its event loop could not serve it, as the driver does."""
+    if lag_s > MIN_LAG_S:
+        swim.loop_lagged(lag_s, now)
+
+
+def version_of(member: Member) -> Version:
+    """Which word of a member's own is held."""
+    return member.boot.time_ms, member.boot.id, member.incarnation
+
+
+def own_version(swim: Swim) -> Version:
+    """Which word of its own a member has said last."""
+    return swim.own.boot.time_ms, swim.own.boot.id, swim.own.incarnation
+
+
+SPOKEN_OF: Final = (
+    MemberJoined, MemberAlive, MemberUpdated, MemberSuspected, MemberRefuted, MemberDied, MemberLeft,
+    MemberReaped,
+)  # fmt: skip
+"""Events that tell of one other member, in ``event.member``."""
+
+
+def subject(event: Event) -> Member | None:
+    """Whom an event tells of."""
+    return event.member if isinstance(event, SPOKEN_OF) else None
+
+
+def tells_up(event: Event) -> bool | None:
+    """Whether an event says that its subject is up from now on, or down; None for neither."""
+    if isinstance(event, MemberJoined | MemberAlive):
+        return True
+    return False if isinstance(event, MemberDied | MemberLeft) else None
+
+
+BOUNDED_BY: Final = {
+    "rumours_waiting": "max_rumours",
+    "user_frames_waiting": "max_rumours",
+    "streams_open": "max_streams",
+    "remembered_members": "max_remembered",
+    "seeds_pending": "max_seeds",
+}
+"""Which statistic of a member may not exceed which of its parameters."""
+LIMITS: Final = {
+    "relayed_probes": MAX_RELAYED,
+    "questions_open": MAX_QUESTIONS,
+    "probed_again_soon": MAX_AGAIN,
+    "knocks_waiting": MAX_KNOCKS,
+    "evidence_subjects": MAX_SUBJECTS,
+    "pair_keys": MAX_PAIR_KEYS,
+}
+"""Which statistic may not exceed which constant of the core."""
+MEMBERS: Final = ("members_alive", "members_suspect", "members_dead", "members_left")
+"""Statistics that together may not exceed ``max_members``."""
+SUSPECTED: Final = "members_suspect"
+SAVED_BY_RELAY: Final = "probes_saved_by_relay"
+STALLS: Final = "stalls"
+
+
+def bounded(statistics: dict[str, int], config: SwimConfig) -> list[tuple[str, int, int]]:
+    """What a member has of everything that is bounded, and how much it may have.
+
+    Args:
+        statistics: Of the member.
+        config: Its parameters.
+
+    Returns:
+        For each: what, how much there is, how much there may be.
+    """
+    found = [(what, statistics[what], getattr(config, limit)) for what, limit in BOUNDED_BY.items()]
+    members = sum(statistics[state] for state in MEMBERS)
+    found += [(what, statistics[what], limit) for what, limit in LIMITS.items()]
+    return [*found, ("members", members, config.max_members)]
+
+
+_KINDS: Final = {
+    1: "alive", 2: "suspect", 3: "dead", 4: "left", 10: "ping", 11: "ping-req", 12: "ack", 13: "nack",
+    14: "who", 15: "map", 16: "roll", 17: "user",
+}  # fmt: skip
+_PLAIN: Final = 1
+_PLAIN_HEADER_BYTES: Final = 6
+_LENGTH_BYTES: Final = 2
+
+
+def kind_of(data: bytes) -> str:
+    """What the first message of a datagram is, as far as it can be seen without the key."""
+    if len(data) <= _PLAIN_HEADER_BYTES or data[1] >> 4 != _PLAIN:
+        return "sealed"
+    at = _PLAIN_HEADER_BYTES + 1 + data[_PLAIN_HEADER_BYTES] + _LENGTH_BYTES + 1
+    return _KINDS.get(data[at], "other") if at < len(data) else "other"
