@@ -286,20 +286,16 @@ class MemberCluster:
     def pump(self, member: SimulatedMember) -> None:
         """Carry out what a core asks for, tell what it tells, and plan its timer."""
         swim = member.swim
-        while True:
-            effects, events = swim.effects(), swim.events()
-            if not effects and not events:
-                break
-            for effect in effects:
-                if type(effect) is SendDatagram:
-                    self._send(member, effect.data, effect.to)
-                elif isinstance(effect, OpenStream):
-                    stream = member.streams[effect.id] = MemberStream(self, member, effect.id)
-                    stream.open(effect.to)
-                elif isinstance(effect, SendStream | CloseStream):
-                    self._write(member, effect)
-            for event in events:
-                self._tell(member, event)
+        for effect in swim.effects():
+            if type(effect) is SendDatagram:
+                self._send(member, effect.data, effect.to)
+            elif isinstance(effect, OpenStream):
+                stream = member.streams[effect.id] = MemberStream(self, member, effect.id)
+                stream.open(effect.to)
+            elif isinstance(effect, SendStream | CloseStream):
+                self._write(member, effect)
+        for event in swim.events():
+            self._tell(member, event)
         if swim.has_left and not member.fenced:
             self._end(member, "left")
         self._plan_timer(member)

@@ -1,8 +1,8 @@
 """What rides on packets: rumours about members, units of the replicated map, user traffic, in fair shares.
 
 A rumour is sent a bounded number of times, fewest-sent first (SWIM, section 4.1), and a newer one
-about the same subject replaces it. A rumour that is heard again counts as sent by half: whoever says it
-knows it, and so do others (rumour mongering with feedback, Demers et al., 1987). The map bounds its own
+about the same subject replaces it. A rumour that is heard again counts as sent: whoever says it knows it,
+and so do others (rumour mongering with feedback, Demers et al., 1987). The map bounds its own
 retransmissions. Packets take turns in whom they serve first, and whoever is first may fill the packet, so
 each of the three gets at least every third packet whatever the others have waiting.
 """
@@ -128,6 +128,7 @@ class _Rumour:
     key: str
     encoded: bytes
     sent: int = 0
+    heard: int = 0
 
 
 class RumourQueue:
@@ -179,8 +180,8 @@ class RumourQueue:
         if rumour is None:
             return False
         self._heard += 1
-        if self._heard % 2 and rumour.sent:  # never before it was sent once: loss may have eaten all others
-            self._count(rumour, transmissions)
+        rumour.heard += 1
+        self._end_if_known(rumour, transmissions)
         return True
 
     def take(self, limit_bytes: int, limit_count: int, transmissions: int) -> list[bytes]:
@@ -231,14 +232,17 @@ class RumourQueue:
         return [rumour.encoded for rumour in rumours]
 
     def _count(self, rumour: _Rumour, transmissions: int) -> None:
-        if rumour.sent + 1 >= transmissions:
-            self.discard(rumour.key)
-            return
         del self._by_sent[rumour.sent][rumour.key]
         rumour.sent += 1
         if rumour.sent == len(self._by_sent):
             self._by_sent.append(OrderedDict())
         self._by_sent[rumour.sent][rumour.key] = rumour
+        self._end_if_known(rumour, transmissions)
+
+    def _end_if_known(self, rumour: _Rumour, transmissions: int) -> None:
+        """Drop what was said often enough, but nothing that was never sent: all copies may get lost."""
+        if rumour.sent and rumour.sent + rumour.heard >= transmissions:
+            self.discard(rumour.key)
 
 
 class Piggyback:

@@ -8,6 +8,7 @@ its peers declares deaths that they would have seen refuted.
 import ipaddress
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 ProfileName = Literal["local", "lan", "wan", "edge"]
@@ -177,7 +178,12 @@ class SwimConfig:
 
     def retransmissions(self, members: int) -> int:
         """Return how many times one rumour is sent in a cluster of `members`."""
-        return math.ceil(self.retransmit_mult * math.ceil(math.log10(max(1, members) + 1)))
+        return _transmissions(self.retransmit_mult, members)
+
+
+@lru_cache(maxsize=1024)
+def _transmissions(mult: float, members: int) -> int:
+    return math.ceil(mult * math.ceil(math.log10(max(1, members) + 1)))
 
 
 PROFILES: Final[dict[str, dict[str, Any]]] = {

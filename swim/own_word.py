@@ -5,10 +5,10 @@ its own name that is ahead of its own is either what a past life left behind (th
 is outbid, or that of a younger process with the same name, which has won.
 
 **Patience.** A member that notices that it stalls, or that has to refute again and again, asks others to
-bear longer silences of it, within a bound. While it has to refute often it also speaks up by itself every
-`HEARTBEAT_S`: its incarnation rises, which ends all doubts about the one before. So a member behind a link
-that loses most packets is shown as impaired, and neither flaps nor makes others refute; and one that has
-really died is found out after its patience.
+bear longer silences of it, within a bound. One that has to refute often, and whose own probes are not
+answered either, also speaks up by itself every `HEARTBEAT_S`: its incarnation rises, which ends all doubts
+about the one before. So a member behind a link that loses most packets is shown as impaired, and neither
+flaps nor makes others refute; and one that has really died is found out after its patience.
 """
 
 import math
@@ -193,8 +193,9 @@ class OwnWord:
             return
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
-            self._counts["heartbeats"] += 1
-            self._raise_incarnation(self.alive.incarnation, self.alive)
+            if not is_well:
+                self._counts["heartbeats"] += 1
+                self._raise_incarnation(self.alive.incarnation, self.alive)
         if self._relax_at is not None and now >= self._relax_at:
             last = max(self._stalled_at, *self._refuted_at, -math.inf)
             if not is_well or now < last + IMPAIRED_WINDOW_S:
@@ -206,8 +207,8 @@ class OwnWord:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is wanted."""
-        if self.goodbye is not None:
-            return None
+        if self._relax_at is None or self.goodbye is not None:
+            return None  # whoever speaks up by itself also waits for the end of that
         return min((at for at in (self._heartbeat_at, self._relax_at) if at is not None), default=None)
 
     # ---- inside -----------------------------------------------------------------------------

@@ -55,6 +55,11 @@ class Swim(Core):
         if self._own.is_spoken:
             raise RuntimeError("a Swim starts once; build a new one for a new life")
         self._started_at = self._last_gossip_at = now
+        self._timers = (
+            self._prober.next_timer, self._accusations.next_timer, self._gossip_due, self._repair.next_timer,
+            self._streams.next_timer, self._replicated.next_timer, self._own.next_timer, self._next_reap,
+            self._seeds.next_timer, self.traffic.next_timer, self.keys.next_timer, lambda: self._leave_until,
+        )  # fmt: skip
         self._own.start(now + self.wall_offset, address or self.address)
         self.traffic.start(self.own.boot)
         self.keys.begin_life(self.own.boot)
@@ -189,12 +194,8 @@ class Swim(Core):
         if not self._is_running():
             return None
         due = min(self._reconnect_at, self._refresh_at)
-        for time in (
-            self._leave_until, self._prober.next_timer(), self._accusations.next_timer(), self._gossip_due(),
-            self._streams.next_timer(), self._seeds.next_timer(), self._replicated.next_timer(),
-            self._own.next_timer(), self._table.next_reap(self.config.reap_after_s),
-            self.traffic.next_timer(), self.keys.next_timer(), self._repair.next_timer(),
-        ):  # fmt: skip
+        for next_timer in self._timers:
+            time = next_timer()
             if time is not None and time < due:
                 due = time
         return due
@@ -322,6 +323,9 @@ class Swim(Core):
         return {**counted, "incarnation": self.own.incarnation, "seeds_pending": self._seeds.pending}
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _next_reap(self) -> float | None:
+        return self._table.next_reap(self.config.reap_after_s)
 
     def _gossip_due(self) -> float | None:
         """Return when what waits shall be sent on: news soon, other things at the next tick."""
