@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ Ts = TypeVarTuple("Ts")
 Address = tuple[str, int]
 """Host (an IP address in text) and port."""
 
+DATAGRAM_BATCH = 64
+"""Datagrams read in one pass of the event loop."""
+DATAGRAM_BUFFER_BYTES = 2 * 1024 * 1024
 _LANES = {"storage": 1, "crypto": 1, "wasm": 2, "model": 1, "files": 2}
 """Blocking work runs in named lanes, each with a bound on its threads."""
 
@@ -71,12 +75,12 @@ class Datagrams(Protocol):
         """Where it is bound."""
         ...
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram; raises OSError where the system refuses it."""
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram now; raises OSError where the system refuses it, or has no room for it."""
         ...
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """The next datagram and where it came from."""
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        """Wait for datagrams; those that have arrived, a few dozen at most, each with where it came from."""
         ...
 
     def close(self) -> None:
@@ -224,10 +228,14 @@ class SystemRandomness:
 
 
 class SystemDatagrams:
-    """A UDP socket of Trio."""
+    """A UDP socket, read in batches: a pass of the event loop for each datagram would cost more than it.
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._socket = socket
+    Args:
+        bound: A bound socket that does not block.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
 
     @property
     def address(self) -> Address:
@@ -235,21 +243,29 @@ class SystemDatagrams:
         name = self._socket.getsockname()
         return name[0], name[1]
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram; raises OSError where the system refuses it."""
-        await self._socket.sendto(data, to)
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram now; raises OSError where the system refuses it, or has no room for it."""
+        self._socket.sendto(data, to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """The next datagram and where it came from; a refusal by an earlier target is not an answer."""
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        """Wait for datagrams; those that have arrived, at most 64, each with where it came from."""
         while True:
-            try:
-                data, source = await self._socket.recvfrom(65_536)
-            except ConnectionError:  # an ICMP "port unreachable" for an earlier send
-                continue
-            return data, (source[0], source[1])
+            await trio.lowlevel.wait_readable(self._socket)
+            batch: list[tuple[bytes, Address]] = []
+            while len(batch) < DATAGRAM_BATCH:
+                try:
+                    data, source = self._socket.recvfrom(65_536)
+                except BlockingIOError:
+                    break
+                except ConnectionError:  # an ICMP "port unreachable" for an earlier send is not an answer
+                    continue
+                batch.append((data, (source[0], source[1])))
+            if batch:
+                return batch
 
     def close(self) -> None:
         """Close the socket."""
+        trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
 
 
@@ -282,13 +298,16 @@ class SystemNetwork:
     async def open_datagrams(self, host: str, port: int) -> Datagrams:
         """Bind a UDP socket."""
         family, *_, address = (await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM))[0]
-        socket = trio.socket.socket(family, trio.socket.SOCK_DGRAM)
+        bound = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            await socket.bind(address)
+            bound.setblocking(False)
+            # The system gives what it allows; a process that stalls finds more of what came meanwhile.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER_BYTES)
+            bound.bind(address)
         except BaseException:
-            socket.close()
+            bound.close()
             raise
-        return SystemDatagrams(socket)
+        return SystemDatagrams(bound)
 
     async def listen(self, host: str, port: int) -> Listener:
         """Bind a TCP listener."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from node.environment import Address, Datagrams, LinkCredentials, Listener, SecureStream
+from node.environment import DATAGRAM_BATCH, Address, Datagrams, LinkCredentials, Listener, SecureStream
 from simulations.kernel import Process, World
 from simulations.links import Change, Link, Links, Rule, separate
 from simulations.tcp import Connection, Dial
@@ -241,12 +241,17 @@ class _Datagrams:
         except (trio.WouldBlock, trio.BrokenResourceError):
             return  # a full socket buffer drops, a closed one does not exist
 
-    async def send(self, data: bytes, to: Address) -> None:
-        await trio.lowlevel.checkpoint()
+    def send(self, data: bytes, to: Address) -> None:
         self._network.send_datagram(self._host, self._port, bytes(data), to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        return await self._receive.receive()
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        batch = [await self._receive.receive()]
+        while len(batch) < DATAGRAM_BATCH:
+            try:
+                batch.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                break
+        return batch
 
     def close(self) -> None:
         if self._host.sockets.get(self._port) is self:

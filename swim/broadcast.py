@@ -128,6 +128,7 @@ class _Rumour:
     key: str
     encoded: bytes
     sent: int = 0
+    heard: int = 0
 
 
 class RumourQueue:
@@ -179,8 +180,8 @@ class RumourQueue:
         if rumour is None:
             return False
         self._heard += 1
-        if self._heard % 2 and rumour.sent:  # never before it was sent once: loss may have eaten all others
-            self._count(rumour, transmissions)
+        rumour.heard += 1
+        self._end_if_known(rumour, transmissions)
         return True
 
     def take(self, limit_bytes: int, limit_count: int, transmissions: int) -> list[bytes]:
@@ -231,14 +232,17 @@ class RumourQueue:
         return [rumour.encoded for rumour in rumours]
 
     def _count(self, rumour: _Rumour, transmissions: int) -> None:
-        if rumour.sent + 1 >= transmissions:
-            self.discard(rumour.key)
-            return
         del self._by_sent[rumour.sent][rumour.key]
         rumour.sent += 1
         if rumour.sent == len(self._by_sent):
             self._by_sent.append(OrderedDict())
         self._by_sent[rumour.sent][rumour.key] = rumour
+        self._end_if_known(rumour, transmissions)
+
+    def _end_if_known(self, rumour: _Rumour, transmissions: int) -> None:
+        """Drop what was said often enough, but nothing that was never sent: all copies may get lost."""
+        if rumour.sent and rumour.sent + rumour.heard // 2 >= transmissions:
+            self.discard(rumour.key)
 
 
 class Piggyback:

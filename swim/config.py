@@ -8,6 +8,7 @@ its peers declares deaths that they would have seen refuted.
 import ipaddress
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 ProfileName = Literal["local", "lan", "wan", "edge"]
@@ -34,7 +35,7 @@ class SwimConfig:
         probe_verdict_mult: a probe that is silent for this many direct timeouts has failed. It
             leaves relays their round trips.
         indirect_probes: how many relays are asked. More hide more loss, and confirm faster, at
-            that many packets per failed ping.
+            that many packets per failed ping. With none, no doubt would ever find a second witness.
         stream_probes: whether a silent member is also asked over a stream. Switch it off where
             datagrams and streams fail together anyway, and connection attempts are expensive.
         suspicion_min_s: shortest suspicion, once enough members confirm it. It is the main knob:
@@ -94,7 +95,7 @@ class SwimConfig:
     probe_verdict_mult: float = 2.5
     indirect_probes: int = 3
     stream_probes: bool = True
-    suspicion_min_s: float = 4.2
+    suspicion_min_s: float = 4.1
     suspicion_max_s: float = 24.0
     suspicion_confirmations: int = 2
     doubt_margin_s: float = 1.0
@@ -111,11 +112,11 @@ class SwimConfig:
     reconnect_interval_s: float = 10.0
     seed_refresh_s: float = 60.0
     reap_after_s: float = 3_600.0
-    join_retry_initial_s: float = 0.5
+    join_retry_initial_s: float = 0.2
     join_retry_max_s: float = 15.0
     leave_linger_s: float = 1.0
     stream_timeout_s: float = 10.0
-    max_streams: int = 32
+    max_streams: int = 128
     max_state_bytes: int = 20 * 1024 * 1024
     max_members: int = 5_000
     max_meta_bytes: int = 512
@@ -142,7 +143,7 @@ class SwimConfig:
             (0 < self.suspicion_min_s <= self.suspicion_max_s, "suspicion_min_s exceeds suspicion_max_s"),
             (self.suspicion_min_s >= verdict_s, "suspicion_min_s must leave room for one more probe"),
             (0 <= self.suspicion_confirmations < 16, "suspicion_confirmations must be 0 to 15"),
-            (self.indirect_probes >= 0, "indirect_probes must not be negative"),
+            (self.indirect_probes >= 1, "indirect_probes must be at least 1: relays are the witnesses"),
             (self.health_max >= 0, "health_max must not be negative"),
             (self.retransmit_mult >= 1, "retransmit_mult must be at least 1"),
             (0 < self.join_retry_initial_s <= self.join_retry_max_s, "join_retry_initial_s exceeds the max"),
@@ -177,7 +178,12 @@ class SwimConfig:
 
     def retransmissions(self, members: int) -> int:
         """Return how many times one rumour is sent in a cluster of `members`."""
-        return math.ceil(self.retransmit_mult * math.ceil(math.log10(max(1, members) + 1)))
+        return _transmissions(self.retransmit_mult, members)
+
+
+@lru_cache(maxsize=1024)
+def _transmissions(mult: float, members: int) -> int:
+    return math.ceil(mult * math.ceil(math.log10(max(1, members) + 1)))
 
 
 PROFILES: Final[dict[str, dict[str, Any]]] = {

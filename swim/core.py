@@ -19,6 +19,7 @@ from swim.events import Effect, Event, Joined
 from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Authority, Identity
+from swim.key_rotation import KeyRotation
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
 from swim.members import MemberTable, Record
@@ -78,6 +79,7 @@ class Core:
         keyring: rotates the gossip keys; None without encryption.
         has_left: whether a goodbye has been said for long enough; nothing happens afterwards.
         traffic: user events and queries.
+        keys: rotates the gossip keys of the whole cluster.
     """
 
     def __init__(  # noqa: PLR0917 (the seven parts of a member, in their fixed order)
@@ -121,12 +123,22 @@ class Core:
         self._pairwise = Pairwise(identity.name, config.label, entropy)
         self._own = self._build_own_word(identity, address, meta, entropy, versions)
         self._roll = Roll(self._table, lambda: self._own.encoded if self._own.goodbye is None else b"", rng)
+        self.keys = KeyRotation(
+            identity,
+            self,
+            ring=self.keyring,
+            table=self._table,
+            pairwise=self._pairwise,
+            entropy=entropy,
+            events=self._events,
+        )
         self._build_conversation(rng)
         self._build_beliefs(identity, authority, verify, versions)
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
         self._started_at = 0.0
         self._leave_until: float | None = None
+        self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: dict[str, None] = {}
 
     def _build_own_word(
@@ -203,7 +215,6 @@ class Core:
             self.config,
             identity,
             self,
-            verify=verify,
             table=self._table,
             queue=self._user_queue,
             events=self._events,
@@ -313,7 +324,8 @@ class Core:
         if not self.config.stream_probes or record.name in self._stream_probes_off:
             return False
         tagged = replace(ping, tag=self._pairwise.tag(ping, record.alive.exchange_key))
-        return self._streams.probe(record.alive.address, tagged, now, patience_s)
+        said = [record.encoded_verdict] if record.verdict is not None else []
+        return self._streams.probe(record.alive.address, tagged, said, now + patience_s)
 
     def stream_ping(self, ping: Ping, sender: str, now: float) -> Ack | None:
         """Answer a ping that came over a stream."""
@@ -342,9 +354,10 @@ class Core:
             self._learning.knock_answered(name, now)
 
     def check(self, record: Record, now: float) -> None:
-        """Ask a member whether it lives, outside the turn."""
-        del now
-        self._prober.check(record)
+        """Ask a member a last time whether it lives, by every path."""
+        ping = self._prober.check(record)
+        patience_s = self.config.probe_timeout_s * self.config.probe_verdict_mult
+        self.probe_stream(record, ping, patience_s, now)
 
     def knock(self, record: Record, now: float) -> None:
         """Ask somebody who is not in the table whether it lives."""
@@ -372,16 +385,18 @@ class Core:
 
     def about_self(self, statement: Statement, now: float) -> None:
         """Defend this member: refute, outbid a past life, or find out that we are superseded."""
-        refuted = self._own.hear(statement, now, lambda said: self._is_valid_about_self(said, now))
+        refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
             return
-        self._evidence.note(
-            self.name, now, "accused", f"doubted by {', '.join(a for a, _ in refuted.authors)}"
-        )
+        doubters = ", ".join(author for author, _ in refuted.authors)
+        self._evidence.note(self.name, now, "accused", f"doubted by {doubters}")
+        if not self._health.is_heard:  # our datagrams may not arrive, so say it over a stream, too
+            for record in self._table.choose(self._rng, 1):
+                self._streams.begin(record.alive.address, now)
         for author, _ in refuted.authors:
-            record = self._table.get(author)
-            if record is not None:
-                self.send(record, [], statements=[self._own.encoded])
+            accuser = self._table.get(author)
+            if accuser is not None:
+                self.send(accuser, [], statements=[self._own.encoded])
 
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
         """Take a statement of a peer that compares notes; return what is held against it."""
@@ -391,7 +406,10 @@ class Core:
 
     def take_user_frame(self, frame: UserFrame, sender: str, now: float) -> None:
         """Take user traffic."""
-        self.traffic.take(frame, sender, now)
+        if frame.kind in {Kind.KEY_REQUEST, Kind.KEY_RESULT}:
+            self.keys.take(frame, now)
+        else:
+            self.traffic.take(frame, sender, now)
 
     def take_user_event(self, frame: UserFrame, now: float) -> None:
         """Take a user event of a push-pull."""
@@ -401,6 +419,13 @@ class Core:
     def authenticate(self, frame: UserFrame, sender: str, now: float) -> Record | None:
         """Return the record of the sender of a tagged frame, None if the tag is not its."""
         return self._reception.authentic(frame, sender, now)
+
+    def is_by(self, author: str, signed: bytes, signature: bytes) -> bool:
+        """Say whether a member's key made a signature."""
+        if author == self.name:
+            return False  # what comes under our own name is from an earlier life
+        record = self._table.get(author)
+        return record is not None and self._verify(record.public_key, signature, signed)
 
     def clocks(self) -> SyncClocks:
         """Return the clocks of user traffic."""
@@ -417,6 +442,12 @@ class Core:
     def open_stream(self, record: Record, now: float) -> None:
         """Open a push-pull with a member."""
         self._streams.begin(record.alive.address, now)
+
+    def ask_for_root(self, now: float) -> None:
+        """Ask a random member for its root."""
+        del now
+        for record in self._table.choose(self._rng, 1):
+            self._prober.check(record)
 
     def sync_done(self, sync: Sync, now: float) -> None:
         """A push-pull has succeeded; if it was an attempt to join, that is over."""
@@ -444,19 +475,19 @@ class Core:
         if self._own.alive.lowest_version != self._own.alive.highest_version:
             self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
-    def _is_valid_about_self(self, statement: Statement, now: float) -> bool:
-        """Say whether a statement about this member is signed by anybody who may say so."""
+    def _signatures_about_self(self, statement: Statement, now: float) -> int:
+        """Count those who may say what a statement about this member says, and have signed it."""
         if isinstance(statement, Alive):
-            return self._learning.verify(statement, now) is not None
+            return int(self._learning.verify(statement, now) is not None)
         if not isinstance(statement, (Suspect, Dead)):
-            return False
+            return 0
         alive = self._own.alive
+        valid = 0
         for author, signature in statement.authors:
             record = self._table.get(author)
             signed = doubt_bytes(alive.name, alive.boot, alive.incarnation, author)
-            if record is not None and self._verify(record.public_key, signature, signed):
-                return True
-        return False
+            valid += record is not None and self._verify(record.public_key, signature, signed)
+        return valid
 
     def _coordinate(self, name: str) -> Coordinate | None:
         record = self._table.get(name)

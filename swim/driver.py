@@ -1,10 +1,10 @@
 """The only I/O of membership: a Trio task set around `Swim`, over UDP and TCP on one port number.
 
-Tasks: one reads datagrams, one sends them, one keeps the timer, one accepts streams, and two per
-stream read and write it. Every input goes into the core, then its effects are handed to those
-tasks and its events to the owner, all between two checkpoints. Before a timer fires, datagrams that
-have already arrived are read: after a stall of this process the answers are in the socket, and a
-verdict passed before reading them would be a false one.
+Tasks: one reads datagrams, one keeps the timer, one accepts streams, and two per stream read and write it.
+Datagrams are sent on the spot: the system takes them, or they are lost. Every input goes into the core, then
+its effects are carried out or handed to those tasks and its events to the owner, all between two
+checkpoints. Before a timer fires, datagrams that have already arrived are read: after a stall of this process
+the answers are in the socket, and a verdict passed before reading them would be a false one.
 
 A stream's failure ends that stream; a datagram that cannot be sent is lost, as datagrams are.
 Network and clock are handed in, so that the same code runs under a simulator.
@@ -23,8 +23,6 @@ from swim.members import Member
 from swim.messages import Address
 from swim.protocol import Swim
 
-MAX_QUEUED_DATAGRAMS: Final = 2_048
-"""Datagrams waiting to be sent; further ones are dropped and counted."""
 MAX_DRAINED_DATAGRAMS: Final = 4_096
 """Datagrams read before a due timer fires all the same."""
 MAX_BIND_ATTEMPTS: Final = 32
@@ -48,11 +46,11 @@ class Datagrams(Protocol):
     def address(self) -> Address:
         """Where it is bound."""
 
-    async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram; may raise OSError."""
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram now; may raise OSError, also where there is no room for it."""
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """Wait for one datagram; may raise OSError for one that could not be delivered earlier."""
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        """Wait for datagrams; may raise OSError for one that could not be delivered earlier."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -184,7 +182,6 @@ async def run_swim(
         async with trio.open_nursery() as nursery:
             driver.nursery = nursery
             nursery.start_soon(driver.receive_datagrams)
-            nursery.start_soon(driver.send_datagrams)
             nursery.start_soon(driver.accept_streams, listener)
             nursery.start_soon(driver.keep_time)
             task_status.started(SwimHandle(driver))
@@ -284,13 +281,13 @@ class _Driver:
         self._datagrams = datagrams
         self._on_event = on_event
         self._wake = trio.Event()
+        self._sleeps_until: float | None = None
         self._pumping = False
         self._received = 0
         self._counts: Counter[str] = Counter()
         self._streams: dict[int, _Stream] = {}
         self._next_accepted = 2
         self._lag = _LoopLag(clock.now)
-        self._to_send, self._sending = trio.open_memory_channel[SendDatagram](MAX_QUEUED_DATAGRAMS)
 
     def now(self) -> float:
         """Return the time, and keep the core's idea of wall time fresh."""
@@ -320,29 +317,25 @@ class _Driver:
             self._pumping = False
         if self.swim.has_left:
             self.finished.set()
-        self._wake.set()
+        due = self.swim.next_timer()
+        if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
+            self._wake.set()
 
     async def receive_datagrams(self) -> None:
         """Feed datagrams to the core, for ever."""
         while True:
             try:
-                data, source = await self._datagrams.receive()
+                batch = await self._datagrams.receive()
             except OSError:
                 # An earlier datagram met a closed port (ICMP); it says nothing about the next one.
                 self._counts["datagram_receive_errors"] += 1
                 await self._clock.sleep_until(self._clock.now() + RECEIVE_PAUSE_S)
                 continue
-            self._received += 1
-            self.swim.receive(data, source, self.now())
+            self._received += len(batch)
+            now = self.now()
+            for data, source in batch:
+                self.swim.receive(data, source, now)
             self.pump()
-
-    async def send_datagrams(self) -> None:
-        """Send queued datagrams, for ever."""
-        async for datagram in self._sending:
-            try:
-                await self._datagrams.send(datagram.data, datagram.to)
-            except (OSError, ValueError):
-                self._counts["datagram_send_errors"] += 1
 
     async def keep_time(self) -> None:
         """Call the core's timer when it is due, and tell it how the event loop lags, for ever."""
@@ -355,7 +348,7 @@ class _Driver:
     async def _keep_time(self) -> None:
         while True:
             self._wake = trio.Event()
-            due = self.swim.next_timer()
+            due = self._sleeps_until = self.swim.next_timer()
             if due is None:
                 await self._wake.wait()
                 continue
@@ -399,14 +392,14 @@ class _Driver:
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, SendDatagram):
             if not is_ip(effect.to[0]):
-                # To look a name up takes seconds when DNS is slow, and all datagrams wait in one queue: a
-                # member that says it listens at a name would stall the probes of all others.
+                # To look a name up takes seconds when DNS is slow: a member that says it listens at a name
+                # would stall the probes of all others.
                 self._counts["datagrams_to_host_names"] += 1
                 return
             try:
-                self._to_send.send_nowait(effect)
-            except trio.WouldBlock:
-                self._counts["datagrams_over_limit"] += 1
+                self._datagrams.send(effect.data, effect.to)
+            except (OSError, ValueError):
+                self._counts["datagram_send_errors"] += 1
         elif isinstance(effect, OpenStream):
             handle = self._streams[effect.id] = _Stream()
             self.nursery.start_soon(self._open_stream, effect, handle)

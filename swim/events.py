@@ -3,8 +3,9 @@
 Effects are done in order. Events are told in order; each is final when told.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from swim.keyring_messages import Verb
 from swim.members import Member
 from swim.messages import Address
 from swim.queries import Asked
@@ -242,8 +243,31 @@ class QueryFinished:
     query_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class KeyringChanged:
+    """A member has changed this one's gossip keys; whoever stores them has to know.
+
+    Attributes:
+        author: who gave the order.
+        verb: what was done.
+        key: with which key.
+    """
+
+    author: str
+    verb: Verb
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOperationFinished:
+    """An operation on the cluster's keys is over, and `Swim.keys.result` says how it went."""
+
+    operation_id: bytes
+
+
 Event = (
     Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
     | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberRefused | DuplicateName
     | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
+    | KeyringChanged | KeyOperationFinished
 )  # fmt: skip

@@ -75,6 +75,11 @@ class Pairwise:
             self._keys.popitem(last=False)
         return key
 
+    def derived(self, other: bytes, purpose: bytes) -> bytes | None:
+        """Return a key for another purpose than tags, of 32 bytes, None if `other` is no good key."""
+        key = self.key(other)
+        return None if key is None else blake2b(purpose, key=key, digest_size=KEY_BYTES).digest()
+
     def tag(self, message: Tagged, other: bytes) -> bytes:
         """Return the tag of a message of this member for the owner of a public key."""
         key = self.key(other)

@@ -55,8 +55,14 @@ class Swim(Core):
         if self._own.is_spoken:
             raise RuntimeError("a Swim starts once; build a new one for a new life")
         self._started_at = self._last_gossip_at = now
+        self._timers = (
+            self._prober.next_timer, self._accusations.next_timer, self._gossip_due, self._repair.next_timer,
+            self._streams.next_timer, self._replicated.next_timer, self._own.next_timer, self._next_reap,
+            self._seeds.next_timer, self.traffic.next_timer, self.keys.next_timer, lambda: self._leave_until,
+        )  # fmt: skip
         self._own.start(now + self.wall_offset, address or self.address)
         self.traffic.start(self.own.boot)
+        self.keys.begin_life(self.own.boot)
         self._prober.start(now)
         self._reconnect_at = now + self.config.reconnect_interval_s * self._rng.uniform(0.5, 1)
         self._refresh_at = now + self._spread(self.config.seed_refresh_s)
@@ -145,6 +151,8 @@ class Swim(Core):
         self._counts["packets_received"] += 1
         self._own.meet(now)
         self._reception.take(packet, source, now)
+        if self._outgoing.fresh():
+            self._repair.disturbed(now)
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
@@ -162,7 +170,9 @@ class Swim(Core):
         self._accusations.handle_timer(now)
         self._streams.handle_timer(now)
         self.traffic.handle_timer(now)
-        self._own.handle_timer(now, is_well=self._health.is_well)
+        self.keys.handle_timer(now)
+        self._repair.handle_timer(now)
+        self._own.handle_timer(now, is_well=self._health.is_well, is_heard=self._health.is_heard)
         self._try_seeds(now)
         map_due = self._replicated.next_timer()
         if map_due is not None and map_due <= now:
@@ -184,12 +194,8 @@ class Swim(Core):
         if not self._is_running():
             return None
         due = min(self._reconnect_at, self._refresh_at)
-        for time in (
-            self._leave_until, self._prober.next_timer(), self._accusations.next_timer(), self._gossip_due(),
-            self._streams.next_timer(), self._seeds.next_timer(), self._replicated.next_timer(),
-            self._own.next_timer(), self._table.next_reap(self.config.reap_after_s),
-            self.traffic.next_timer(),
-        ):  # fmt: skip
+        for next_timer in self._timers:
+            time = next_timer()
             if time is not None and time < due:
                 due = time
         return due
@@ -238,6 +244,8 @@ class Swim(Core):
     def stream_received(self, stream: int, data: bytes, now: float) -> None:
         """Bytes came on a stream, cut anywhere."""
         self._streams.received(stream, data, now)
+        if self._outgoing.fresh():
+            self._repair.disturbed(now)
 
     def stream_closed(self, stream: int, now: float) -> None:
         """The other end closed a stream."""
@@ -305,7 +313,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi, self.traffic,
+            self._vivaldi, self.traffic, self.keys,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:
@@ -315,6 +323,9 @@ class Swim(Core):
         return {**counted, "incarnation": self.own.incarnation, "seeds_pending": self._seeds.pending}
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _next_reap(self) -> float | None:
+        return self._table.next_reap(self.config.reap_after_s)
 
     def _gossip_due(self) -> float | None:
         """Return when what waits shall be sent on: news soon, other things at the next tick."""
@@ -342,6 +353,8 @@ class Swim(Core):
 
     def _try_seeds(self, now: float) -> None:
         for text, address in self._seeds.due(now):
+            # A datagram may be there long before a connection whose first packet was lost.
+            self.send_to(address, [], None, statements=self.introduction())
             if not self._streams.begin(address, now, text):
                 event = self._seeds.failed(text, "too many streams are open here", now)
                 if event is not None:
@@ -359,6 +372,7 @@ class Swim(Core):
             self._vivaldi.forget(record.name)
             self._stream_probes_off.pop(record.name, None)
             self._accusations.close(record.name)
+            self._reception.forget_seen()
             self._events.append(MemberReaped(record.view()))
 
     def _finish_leaving(self, now: float) -> None:

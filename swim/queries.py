@@ -272,6 +272,8 @@ class Queries:
 
     def next_timer(self) -> float | None:
         """Return when the first open query ends."""
+        if not self._open:
+            return None
         return min((query.deadline for query in self._open.values()), default=None)
 
     def handle_timer(self, now: float) -> None:

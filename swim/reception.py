@@ -108,10 +108,13 @@ class Reception:
 
     def take(self, packet: Packet, source: Address, now: float) -> None:
         """Handle all messages of a packet."""
+        was_stranger = self._table.get(packet.sender) is None
         try:
             for encoded in packet.messages:  # news first, so that answers carry its consequences
                 if is_statement(encoded):
                     self.take_statement(encoded, packet.sender, now)
+            if was_stranger and (record := self._table.get(packet.sender)) is not None:
+                self._repair.welcome(record)
             for encoded in packet.messages:
                 if not is_statement(encoded):
                     self._handle(decode_message(encoded, IN_DATAGRAM), packet.sender, source, now)
@@ -131,6 +134,10 @@ class Reception:
         self._seen[encoded] = None
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
+
+    def forget_seen(self) -> None:
+        """Look at all statements anew: somebody was dropped from the table, whose word may be news again."""
+        self._seen.clear()
 
     def decode_statement(self, encoded: bytes) -> Statement:
         """Decode a statement.

@@ -115,4 +115,6 @@ class Seeds:
 
     def next_timer(self) -> float | None:
         """Return when a seed is due."""
+        if not self._seeds:
+            return None
         return min((s.next_at for s in self._seeds.values() if not s.trying), default=None)

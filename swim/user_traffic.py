@@ -6,7 +6,7 @@ else's. Clocks of both travel in push-pulls, so that a newcomer is not taken for
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -30,7 +30,8 @@ class Kind(IntEnum):
     EVENT = 1
     QUESTION = 2
     ANSWER = 3
-    KEYS = 4
+    KEY_REQUEST = 4
+    KEY_RESULT = 5
 
 
 class Owner(Protocol):
@@ -44,6 +45,9 @@ class Owner(Protocol):
     def authenticate(self, frame: UserFrame, sender: str, now: float) -> Record | None:
         """Return the record of the sender of a tagged frame, None if the tag is not its."""
 
+    def is_by(self, author: str, signed: bytes, signature: bytes) -> bool:
+        """Say whether a member's key made a signature."""
+
     def size(self) -> int:
         """Return how many members are up, this one included."""
 
@@ -55,7 +59,6 @@ class UserTraffic:
         config: the parameters.
         identity: signs what this member says.
         owner: the protocol around it.
-        verify: checks a signature.
         table: whose keys are known.
         queue: what waits to be gossiped.
         events: where events are appended.
@@ -68,7 +71,6 @@ class UserTraffic:
         identity: Identity,
         owner: Owner,
         *,
-        verify: Callable[[bytes, bytes, bytes], bool],
         table: MemberTable,
         queue: RumourQueue,
         events: list[Event],
@@ -77,7 +79,6 @@ class UserTraffic:
         self._config = config
         self._identity = identity
         self._owner = owner
-        self._verify = verify
         self._table = table
         self._queue = queue
         self._events = events
@@ -87,8 +88,8 @@ class UserTraffic:
 
     def start(self, boot: Boot) -> None:
         """Begin to speak, in this life of the process."""
-        self._user_events = UserEvents(self._identity, boot, self._is_by)
-        self._queries = Queries(self._identity, boot, self._is_by)
+        self._user_events = UserEvents(self._identity, boot, self._owner.is_by)
+        self._queries = Queries(self._identity, boot, self._owner.is_by)
 
     # ---- what the application does --------------------------------------------------------------
 
@@ -237,10 +238,6 @@ class UserTraffic:
 
     def _report_finished(self) -> None:
         self._events += [QueryFinished(query_id) for query_id in self._asked().finished()]
-
-    def _is_by(self, author: str, signed: bytes, signature: bytes) -> bool:
-        record = self._table.get(author)
-        return record is not None and self._verify(record.public_key, signature, signed)
 
     def _said(self) -> UserEvents:
         if self._user_events is None:

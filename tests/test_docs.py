@@ -23,8 +23,11 @@ from node.agents.fields import GROUPS, TOP
 from node.agents.settings import AgentSettings
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
 from node.cli.main import INTERRUPTED, VERBS
+from node.cli.members import _TOLD
+from node.cluster.journal import TELLERS
 from node.config import NodeConfig, load_config
 from node.config.model import KEY_ALIASES
+from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, models
@@ -40,6 +43,8 @@ from node.transport.handler import REJECT_REASONS, LinkLimits
 from swim import anti_entropy, codec, hlc
 from swim.config import PROFILES, SwimConfig
 from swim.members import PRECEDENCE
+from swim.messages import Boot
+from swim.suspicion import Case
 from swim.units import _READERS
 
 ROOT = Path(__file__).parent.parent
@@ -138,15 +143,36 @@ def test_files_that_the_pages_name_exist() -> None:
 # protocol.md
 
 
+def shown(value: object) -> str | float:
+    """A parameter as the table of profiles shows it: a number, yes or no, or none of a list."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    assert isinstance(value, int | float)
+    return float(value)
+
+
 def test_the_profiles_are_those_of_the_code() -> None:
-    found = {plain(row["Parameter"]): row for row in rows("protocol.md", "Parameter")}
+    found = {plain(row["Parameter"]): row for row in rows("protocol.md", "Parameter", "local")}
     names = [f.name for f in fields(SwimConfig) if f.name != "label"]
     assert list(found) == names
     for profile in PROFILES:
         config = SwimConfig.profile(profile)  # type: ignore[arg-type]
-        assert {name: number(found[name][profile]) for name in names} == {
-            n: getattr(config, n) for n in names
-        }
+        values = {name: shown(getattr(config, name)) for name in names}
+        said = {name: found[name][profile] for name in names}
+        assert {n: number(s) if isinstance(values[n], float) else s for n, s in said.items()} == values
+
+
+def suspicion_s(config: SwimConfig, members: int, accusers: int) -> float:
+    """How long a member has to answer, in a cluster of so many, when so many others accuse it at once."""
+    case = Case(
+        Boot(0, bytes(8)), 0, 0.0, shortest_s=config.suspicion_min_s, longest_s=config.suspicion_max_s
+    )
+    for accuser in range(accusers):
+        case.sign(f"n{accuser}", b"")
+    case.suspect(0.0, min(config.suspicion_confirmations, members - 2))
+    return case.deadline()
 
 
 def test_suspicions_and_transmissions_are_what_the_formulas_give() -> None:
@@ -155,9 +181,12 @@ def test_suspicions_and_transmissions_are_what_the_formulas_give() -> None:
     for row in found:
         config = SwimConfig.profile(row["Profile"])  # type: ignore[arg-type]
         members = int(number(row["Members"]))
-        shortest, longest = config.suspicion_bounds_s(members)
-        assert number(row["Shortest suspicion (s)"]) == pytest.approx(shortest)
-        assert number(row["Longest suspicion (s)"]) == pytest.approx(longest)
+        assert number(row["Shortest suspicion (s)"]) == pytest.approx(
+            suspicion_s(config, members, members - 1), abs=0.05
+        )
+        assert number(row["Longest suspicion (s)"]) == pytest.approx(
+            suspicion_s(config, members, 1), abs=0.05
+        )
         assert number(row["Transmissions of a rumour"]) == config.retransmissions(members)
 
 
@@ -262,14 +291,19 @@ def texts(expression: ast.AST) -> Iterator[str]:
 
 
 def test_every_reason_for_which_a_packet_is_dropped_is_listed() -> None:
-    reasons = drop_reasons("codec", "keyring", "learning", "own_word", "probe", "protocol", "sync")
+    modules = {path.stem for path in (ROOT / "swim").glob("*.py")} - _OF_THE_MAPS
+    reasons = drop_reasons(*sorted(modules))
     assert len(reasons) > 25
     assert set(column("protocol.md", "Reason of a packet")) == reasons
 
 
+_OF_THE_MAPS = {"state", "owner_maps", "cluster_map", "replicated"}
+"""They count what they drop by units, below."""
+
+
 def test_every_reason_for_which_a_unit_is_dropped_is_listed() -> None:
     found: set[str] = set()
-    for module in ("state", "owner_maps", "cluster_map", "replicated"):
+    for module in sorted(_OF_THE_MAPS):
         tree = ast.parse((ROOT / "swim" / f"{module}.py").read_text(encoding="utf-8"))
         for function in ast.walk(tree):
             if not isinstance(function, ast.FunctionDef):
@@ -297,7 +331,9 @@ def settings(model: type[BaseModel] = NodeConfig, prefix: str = "") -> Iterator[
     """Every key of the configuration with its default."""
     for name, info in model.model_fields.items():
         key = f"{prefix}{info.alias or name}"
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        if info.annotation is SwimSettings:
+            yield key, None  # its keys are the parameters of swim, documented with their values per profile
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from settings(info.annotation, f"{key}.")
         else:
             yield key, info.default
@@ -321,6 +357,14 @@ def test_every_key_of_the_configuration_is_documented_with_its_default() -> None
         assert found[key]["Meaning"], key
     environ = {"HOME": "/nowhere", "XDG_STATE_HOME": "/nowhere/state"}
     assert load_config(environ=environ, overrides=overrides) == load_config(environ=environ)
+
+
+def test_the_parameters_of_membership_that_can_be_set_are_those_of_the_code() -> None:
+    found = column("configuration.md", "Parameter", "When to change it")
+    assert set(found) < set(SwimSettings.model_fields)
+    assert set(column("configuration.md", "Not a parameter")) == set(NOT_PARAMETERS)
+    settable = {f.name for f in fields(SwimConfig)} - set(NOT_PARAMETERS)
+    assert set(SwimSettings.model_fields) == settable
 
 
 def test_other_names_and_variables_of_the_configuration_are_documented() -> None:
@@ -475,7 +519,14 @@ def test_the_rooms_of_the_status_and_the_fields_of_a_member_are_documented() -> 
     }
     assert said == returned_keys("node/node.py", "statistics")
     members = set(column("operations.md", "Field of a member"))
-    assert members == returned_keys("node/cluster/membership.py", "as_json")
+    assert members == returned_keys("node/cluster/views.py", "as_json")
+
+
+def test_findings_and_events_of_the_membership_are_documented() -> None:
+    assert set(column("operations.md", "Finding")) == set(_TOLD)
+    levels = {plain(row["Event"]): row["Level in the log"] for row in rows("operations.md", "Event")}
+    assert set(levels) == {event.__name__ for event in TELLERS}
+    assert set(levels.values()) == {"info", "warning", "error"}
 
 
 # agents.md

@@ -26,6 +26,7 @@ VERBS: Final = {
     "deploy": ("node.cli.deploy", "Deploy an agent file to a node."),
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
     "status": ("node.cli.status", "Show a node, or its whole cluster."),
+    "members": ("node.cli.members", "Show who is in the cluster, and why."),
     "logs": ("node.cli.logs", "Show what agents have logged."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from node.cli.client import Client, find_target
+from node.cli.members import partition_line
 from node.cli.options import node_options
 from node.cli.output import print_json, print_table, safe
 
@@ -28,6 +29,8 @@ def command(
     with Client(target) as client:
         if cluster:
             found = client.get("/cluster/status") | client.get("/capabilities")
+            if as_json:
+                found["statistics"] = client.get("/cluster/statistics")
         else:
             found = client.get("/status") | {"agents": client.get("/agents", limit=200)["agents"]}
     if as_json:
@@ -39,7 +42,7 @@ def command(
 
 
 def _show_cluster(found: dict[str, Any]) -> None:
-    click.echo(safe(f"Seen from {found.get('node')}: {found.get('partition_state')}"))
+    click.echo(safe(partition_line(found)))
     if found.get("joined") is False:
         click.echo(safe(_still_trying(found.get("events", []))))
     unsettled = found.get("unsettled_by_node", {})

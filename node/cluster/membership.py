@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import errno
 import logging
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import cbor2
 import trio
 
-from node.cluster.memory import Book, ClusterMemory
+from node.cluster import reachability
+from node.cluster.journal import Journal
+from node.cluster.memory import ClusterMemory, Remembrance
+from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
+from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, shown_address, view_of
+from node.cluster.why import Story, Why
 from node.config import NodeConfig
 from node.environment import Address, Environment
 from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
-from node.message import iso8601
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
-from swim import driver, events, strict_cbor
-from swim.codec import MAX_META_BYTES
-from swim.config import SwimConfig
+from swim import driver, events
 from swim.map_events import DuplicateIdentity, Rebased
 from swim.members import Member, State
+from swim.partition import Partition
 from swim.protocol import Swim
+from swim.publisher import StateError
 from swim.replicated import Replicated
 
 log = logging.getLogger(__name__)
@@ -37,12 +39,8 @@ LEARN_BEFORE_PUBLISHING_S: Final = 3.0
 """How long a node with seeds waits to hear what generation its peers hold of it."""
 FLUSH_PAUSE_S: Final = 0.02
 """Pause after changes of the maps were handed on, so that a burst of them is handed on together."""
-RECENT_EVENTS: Final = 256
-"""Membership events kept for the admin API; the oldest goes first."""
-RECENT_FAILURES: Final = 4
-"""Of them, failures of one seed."""
-VERSION_CHARACTERS: Final = 32
-"""How much of a peer's software version is shown."""
+REJOIN_SEEDS: Final = 8
+"""Members of the last run that are visited at once at a start; all others are probed, or tried in turn."""
 
 
 class MembershipListener(Protocol):
@@ -63,48 +61,6 @@ class MembershipListener(Protocol):
     def registry_changed(self) -> None:
         """Somebody offers something else than before."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MemberView:
-    """One member as the admin API shows it.
-
-    Args:
-        name: Its certified name.
-        state: alive, suspect, dead or left.
-        address: Where it gossips.
-        link_address: Where it takes peer links.
-        incarnation: Of its latest own word.
-        version: Of its software.
-        is_self: Whether it is this node.
-        last_heard_s: Seconds since this node itself heard from it.
-        changed_s: Seconds since its state changed.
-    """
-
-    name: str
-    state: str
-    address: Address
-    link_address: Address | None
-    incarnation: int
-    version: str
-    is_self: bool
-    last_heard_s: float
-    changed_s: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The member as one JSON object."""
-        link = self.link_address
-        return {
-            "name": self.name,
-            "state": self.state,
-            "address": f"{self.address[0]}:{self.address[1]}",
-            "link_address": f"{link[0]}:{link[1]}" if link else None,
-            "incarnation": self.incarnation,
-            "version": self.version,
-            "self": self.is_self,
-            "last_heard_seconds": round(self.last_heard_s, 3),
-            "state_changed_seconds_ago": round(self.changed_s, 3),
-        }
 
 
 class Membership:
@@ -139,11 +95,11 @@ class Membership:
         )
         cluster = config.cluster
         self.swim = Swim(
-            SwimConfig.profile(cluster.profile, label=credentials.cluster),
+            cluster.swim_config(credentials.cluster),
             credentials.identity,
             credentials.authority,
             (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
-            cbor2.dumps([0, version]),
+            encode_meta(0, version),
             self.replicated,
             randomness.stream("swim"),
             entropy=randomness.token,
@@ -153,13 +109,16 @@ class Membership:
         self.registry = CapabilityRegistry(
             self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
         )
+        self.reachability = Reachability(self.replicated, self.node, is_up=self.is_alive)
         self.listeners: list[MembershipListener] = []
+        self._journal = Journal(environment.clock)
+        self._why = Why(self.swim, environment.clock)
         self._started_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
         self._remembered: dict[str, None] = {}
-        self._events: list[dict[str, Any]] = []
         self._joined = trio.Event()
         self._maps_changed = trio.Event()
+        self._paths_changed = trio.Event()
         self.replicated.when_changed(self._note_maps)
         self._save_failures = 0
         self._handle: driver.SwimHandle | None = None
@@ -188,36 +147,46 @@ class Membership:
         member = self.swim.member(node)
         if member is None or not member.is_up:
             return None
-        port = _meta(member.meta)[0]
+        port = decode_meta(member.meta)[0]
         return (member.address[0], port) if port else None
 
     def members(self) -> list[MemberView]:
         """Every member known, this node included, sorted by name."""
         now = self._environment.clock.now()
-        others = [self._view(member, now) for member in self.swim.members()]
-        return sorted([*others, self._own_view()], key=lambda view: view.name)
+        others = [view_of(self.swim, member, now) for member in self.swim.members()]
+        return sorted([*others, own_view(self.swim, self._uptime())], key=lambda view: view.name)
+
+    def why(self, name: str) -> Story:
+        """Why a member is held for what it is.
+
+        Raises:
+            MemberNotFound: nothing is known of it.
+        """
+        return self._why.story(name, self.members())
 
     def recent_events(self) -> list[dict[str, Any]]:
         """The latest membership events, oldest first, at most 256; of one seed's failures the last 4."""
-        return list(self._events)
+        return self._journal.recent()
+
+    def unreachable(self) -> dict[str, Any]:
+        """Who cannot reach whom directly, by the word of every node; and the paths this node has lost."""
+        clock = self._environment.clock
+        return {
+            "unreachable": [row.as_json() for row in self.reachability.rows()],
+            "lost_paths": [lost_path_as_json(path, clock) for path in self.swim.lost_paths()],
+        }
 
     @property
     def joined(self) -> bool:
         """Whether a seed has answered, or none was given."""
         return self._joined.is_set() or not self._config.cluster.seeds
 
-    @property
-    def partition_state(self) -> str:
-        """``majority``, ``minority`` or ``isolated``, measured against every member not known to have left.
+    def partition(self) -> Partition:
+        """On which side of a partition this node finds itself, of all members that have not said goodbye.
 
         An exact half counts as a majority for the side that holds the lowest name.
         """
-        known = sorted([self.node, *(m.name for m in self.swim.members() if m.state is not State.LEFT)])
-        up = [name for name in known if self.is_alive(name)]
-        if len(up) == 1 and len(known) > 1:
-            return "isolated"
-        has_majority = 2 * len(up) > len(known) or (2 * len(up) == len(known) and up[0] == known[0])
-        return "majority" if has_majority else "minority"
+        return self.swim.partition(self._environment.clock.now())
 
     def statistics(self) -> dict[str, Any]:
         """Counters of swim, of the maps and of the registry."""
@@ -226,13 +195,14 @@ class Membership:
             "maps": self.replicated.statistics(),
             "registry": self.registry.statistics(),
             "memory": {**self._memory.statistics(), "failures": self._save_failures},
+            "reachability": self.reachability.statistics(),
         }
 
     # Life
 
     def announce_link_port(self, port: int) -> None:
         """Say where this node takes peer links; it travels in its metadata."""
-        self.swim.update_meta(cbor2.dumps([port, self._version]), self._environment.clock.now())
+        self.swim.update_meta(encode_meta(port, self._version), self._environment.clock.now())
 
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the cluster until cancelled or superseded; reports the bound address.
@@ -241,18 +211,16 @@ class Membership:
             AddressInUse: the gossip port is taken.
             DuplicateIdentityError: another process has this node's name and the better claim.
         """
-        book, expected = await self._memory.load(self._environment.clock.wall())
-        self._remembered = dict.fromkeys(expected)
-        self.swim.remember(book)
-        seeds = self._seeds(book)
+        known = await self._memory.load(self._environment.clock.wall())
+        self._remembered = dict.fromkeys(known.expected)
         async with trio.open_nursery() as nursery:
             self._handle = await nursery.start(self._drive)
-            if seeds:
-                self._handle.join(seeds)
+            self._rejoin(self._handle, known)
             task_status.started(self._handle.address)
             nursery.start_soon(self._publish)
             nursery.start_soon(self._keep)
             nursery.start_soon(self._watch)
+            nursery.start_soon(self._publish_paths)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         if self._superseded is not None:
@@ -322,10 +290,27 @@ class Membership:
         addresses = [address for address, _ in found]
         return next((a for a in addresses if (":" in a) == is_v6), addresses[0])
 
+    def _rejoin(self, handle: driver.SwimHandle, known: Remembrance) -> None:
+        """Take back the members of the last run, and look for the cluster through them and the seeds."""
+        loaded = self.swim.load(known.words, self._environment.clock.now())
+        self.swim.remember(known.book)  # whoever is a member already is left out
+        if loaded:
+            log.info("%d members are known from the last run", loaded)
+        configured = self._config.cluster.seeds
+        room = max(0, self.swim.config.max_seeds - len(configured))
+        places = [shown_address(address) for _, address in known.book]
+        chosen = self._environment.randomness.stream("rejoin").sample(
+            places, min(len(places), REJOIN_SEEDS, room)
+        )
+        handle.join(list(dict.fromkeys([*configured, *chosen])))
+
     # Work
 
     def _on_event(self, event: events.Event) -> None:
-        self._note(event)
+        self._journal.note(event)
+        self._why.note(event)
+        if isinstance(event, _PATH_EVENTS):
+            self._paths_changed.set()
         member = getattr(event, "member", None)
         if isinstance(event, events.Joined):
             self._joined.set()
@@ -382,6 +367,18 @@ class Membership:
             self._flush()
             await self._environment.clock.sleep(FLUSH_PAUSE_S)
 
+    async def _publish_paths(self) -> None:
+        """Tell the cluster whom this node cannot reach directly, when that changes, at most once a second."""
+        while True:
+            await self._paths_changed.wait()
+            self._paths_changed = trio.Event()
+            try:
+                if self.reachability.publish(self.swim.lost_paths()):
+                    self._flush()
+            except StateError as error:
+                log.warning("the others cannot be told whom this node cannot reach: %s", error)
+            await self._environment.clock.sleep(reachability.PUBLISH_INTERVAL_S)
+
     async def _publish(self) -> None:
         """Begin to publish, once the peers have had a chance to say which generation they hold."""
         if self._config.cluster.seeds:
@@ -408,73 +405,9 @@ class Membership:
             self._save_failures += 1
             log.warning("the cluster's snapshot could not be written: %s", error)
 
-    def _seeds(self, book: Book) -> list[str]:
-        """The configured seeds and, as far as there is room, the members of the last run."""
-        configured = self._config.cluster.seeds
-        known = [f"{_bracketed(host)}:{port}" for _, (host, port) in book]
-        return [*configured, *known[: max(0, self.swim.config.max_seeds - len(configured))]]
-
-    def _note(self, event: events.Event) -> None:
-        clock = self._environment.clock
-        shown: dict[str, Any] = {"event": type(event).__name__, "time": iso8601(clock.wall())}
-        match event:
-            case events.SeedUnreachable(seed=seed, reason=reason, attempt=attempt, retry_in_s=pause):
-                shown |= {"seed": seed, "reason": reason, "attempt": attempt}
-                # A seed that is tried for ever must not push everything else out.
-                failures = [earlier for earlier in self._events if earlier.get("seed") == seed]
-                if len(failures) >= RECENT_FAILURES:
-                    self._events.remove(failures[0])
-                level = logging.DEBUG if attempt & (attempt - 1) else logging.WARNING  # 1, 2, 4, 8 ...
-                log.log(level, "seed %s: %s (attempt %d, next in %.1f s)", seed, reason, attempt, pause)
-            case events.Joined(seeds=seeds, members=members):
-                shown |= {"seeds": list(seeds), "members": members}
-                log.info("joined through %s: %d members", ", ".join(seeds) or "nobody", members)
-            case events.MemberDied(member=member, author=author, silent_for_s=silent):
-                shown |= {"node": member.name, "author": author, "silent_seconds": round(silent, 3)}
-                log.warning("%s died: declared by %s, silent for %.1f s", member.name, author, silent)
-            case _:
-                subject = getattr(event, "member", None)
-                shown["node"] = subject.name if isinstance(subject, Member) else None
-                log.info("%s %s", type(event).__name__, shown["node"])
-        self._events.append(shown)
-        del self._events[:-RECENT_EVENTS]
-
-    def _own_view(self) -> MemberView:
-        own = self.swim.own
-        port, version = _meta(own.meta)
-        link = (own.host, port)
-        return MemberView(
-            self.node, "alive", own.address, link, own.incarnation, version, True, 0.0, self._uptime()
-        )
-
     def _uptime(self) -> float:
         return self._environment.clock.now() - self._started_at
 
-    def _view(self, member: Member, now: float) -> MemberView:
-        port, version = _meta(member.meta)
-        return MemberView(
-            member.name,
-            State(member.state).name.lower(),
-            member.address,
-            (member.address[0], port) if port else None,
-            member.incarnation,
-            version,
-            False,
-            max(0.0, now - member.last_heard),
-            max(0.0, now - member.changed_at),
-        )
 
-
-def _meta(meta: bytes) -> tuple[int, str]:
-    """Link port and version of a member; (0, "") if it says something else."""
-    try:
-        port, version = strict_cbor.decode(meta, max_bytes=MAX_META_BYTES)
-    except (ValueError, TypeError):
-        return 0, ""  # whatever a peer wrote
-    if type(port) is not int or not 0 < port < 65_536 or type(version) is not str:
-        return 0, ""
-    return port, version[:VERSION_CHARACTERS] if version.isascii() and version.isprintable() else ""
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+_PATH_EVENTS = (events.PathLost, events.PathRestored, events.MemberDied, events.MemberLeft)
+"""After these, whom this node cannot reach may be another set than before."""

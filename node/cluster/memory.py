@@ -1,5 +1,8 @@
 """What a node remembers of its cluster over a restart: whom it knew, the maps it held, its own generation.
 
+The members that were up are kept by their own signed words: a restarted node checks them as it would check
+news, knows its members at once, and probes them. Addresses are kept of the others, too.
+
 Nothing of it is needed to start: what cannot be read is dropped, counted and logged, and comes back from the
 peers. Only the generation has to be on disk before anything is published under it.
 """
@@ -7,6 +10,7 @@ peers. Only the generation has to be on disk before anything is published under 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Final
 
 from node.environment import Address
@@ -23,7 +27,20 @@ log = logging.getLogger(__name__)
 SNAPSHOT_BYTES: Final = 16 * 1024 * 1024
 """Most bytes of maps that are kept on disk; what goes beyond comes back from the peers."""
 
-Book = list[tuple[str, Address]]
+
+@dataclass(frozen=True, slots=True)
+class Remembrance:
+    """Whom a node knew in its last life.
+
+    Args:
+        words: The last words of the members that were up, signed by themselves: they prove who they are.
+        book: Names and addresses of all that had not left, to be tried again.
+        expected: The names of those that were members, whose maps still count.
+    """
+
+    words: tuple[bytes, ...]
+    book: tuple[tuple[str, Address], ...]
+    expected: tuple[str, ...]
 
 
 class ClusterMemory:
@@ -40,20 +57,17 @@ class ClusterMemory:
         self._saved: object = None
         self._writes = self._unreadable = self._left_out = 0
 
-    async def load(self, wall: float) -> tuple[Book, list[str]]:
-        """Take back the maps of the last life.
-
-        Returns:
-            Whom it knew, to be tried again; and which of them were members, so that their maps still count.
-        """
-        keys = ("members", "member_names", "maps")
+    async def load(self, wall: float) -> Remembrance:
+        """Take back the maps of the last life; returns whom it knew."""
+        keys = ("members", "member_names", "maps", "words")
         found = await self._storage.read(lambda c: [self._read(c, key) for key in keys])
-        members, names, units = found
-        expected = [name for name in names if is_name(name)]
+        members, names, units, words = found
+        expected = tuple(name for name in names if is_name(name))
         for name in expected:
             self._replicated.admit_owner(name, wall)
         self._replicated.load_units([unit for unit in units if type(unit) is bytes], wall)
-        return [entry for entry in map(_book_entry, members) if entry is not None], expected
+        book = tuple(entry for entry in map(_book_entry, members) if entry is not None)
+        return Remembrance(tuple(word for word in words if type(word) is bytes), book, expected)
 
     async def reserve_generation(self) -> int:
         """Write the counter of the coming generation to disk; returns the one before it.
@@ -75,9 +89,9 @@ class ClusterMemory:
         Args:
             expected: Members that may come back.
         """
-        book = self._swim.address_book()
+        book, said = self._swim.address_book(), self._swim.words()
         generation = self._replicated.generation
-        now = (book, expected, self._replicated.root(), generation)
+        now = (book, said, expected, self._replicated.root(), generation)
         if now == self._saved:
             return
         members = strict_cbor.encode([[name, *address] for name, address in book])
@@ -90,11 +104,12 @@ class ClusterMemory:
             kept += 1
         self._left_out = len(units) - kept
         maps = strict_cbor.encode(units[:kept])
-        names = strict_cbor.encode(expected)
+        names, words = strict_cbor.encode(expected), strict_cbor.encode(said)
 
         def job(connection: Any) -> None:
             snapshots.put(connection, "members", members)
             snapshots.put(connection, "member_names", names)
+            snapshots.put(connection, "words", words)
             snapshots.put(connection, "maps", maps)
             if generation is not None:
                 snapshots.put(connection, "generation", generation[0].to_bytes(8, "big"))

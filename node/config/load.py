@@ -12,6 +12,7 @@ it can say where a value came from, and has no answer for places, duplicate keys
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from node.config.model import KEY_ALIASES, NodeConfig, is_loopback
+from node.config.swim_settings import culprit
 from node.config.yaml_source import MAX_FILE_BYTES, Place, parse
 from node.errors import ConfigInvalid, InsecureListener, nearest
+from swim.networks import AllowedNetworks
 
 SYSTEM_CONFIG: Final = Path("/etc/caxton/config.yaml")
 VARIABLE_PREFIX: Final = "CAXTON_"
@@ -290,9 +293,44 @@ def _validate(merge: _Merge, path: Path | None) -> NodeConfig:
             choices = re.findall(r"'([^']*)'", str(entry.get("ctx", {}).get("expected", "")))
             guess = nearest(str(_value_at(merge.data, key)), choices) if choices else None
             merge.problem(merge.origin_of(key), key, what[:1].lower() + what[1:], guess)
+    if config is not None:
+        _check_membership(merge, config)
     if config is None or merge.problems:
         raise _invalid(merge.problems, path)
     return config
+
+
+def _check_membership(merge: _Merge, config: NodeConfig) -> None:
+    """Let swim judge its parameters together, and find the place of the one that is to blame."""
+    cluster = config.cluster
+
+    def problem(key: str, what: str) -> None:
+        path = ("cluster", *key.split("."))
+        merge.problem(merge.origin_of(path), path, what)
+
+    try:
+        found = cluster.swim_config("checked")
+    except ValueError as error:
+        name = culprit(cluster.profile, cluster.swim.changes())
+        problem(f"swim.{name}" if name else "swim", f"{error} (with the profile {cluster.profile!r})")
+        return
+    if len(cluster.seeds) > found.max_seeds:
+        problem(
+            "swim.max_seeds", f"it is {found.max_seeds}, but cluster.seeds has {len(cluster.seeds)} seeds"
+        )
+    host = cluster.advertise_host or cluster.bind_host
+    if _is_certain(host) and not AllowedNetworks(cluster.allowed_networks).allows(host):
+        problem(
+            "allowed_networks", f"none of them has {host}, this node's own address: no other would hear it"
+        )
+
+
+def _is_certain(host: str) -> bool:
+    """Whether this is what peers are told; a name is looked up when the node starts."""
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _invalid(problems: list[Problem], path: Path | None) -> ConfigInvalid:

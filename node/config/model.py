@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from node.config.section import Section
+from node.config.swim_settings import SwimSettings
 from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
+from swim.config import SwimConfig
 
 TTL_LIMIT_S: Final = 86_400.0
 """Longest life of a message in seconds; the same as messaging's, which stands on a higher floor."""
@@ -30,14 +33,6 @@ KEY_ALIASES: Final[Mapping[str, str]] = {
 """Other names that the public documents have used -> the key."""
 
 
-class Section(BaseModel):
-    """What all sections share: frozen, and no unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
-    )
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on ``host``."""
     if host == "localhost":
@@ -46,6 +41,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _no_network(text: str) -> str:
+    """Why a text is no network, with the one that was meant if it can be told."""
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return f"the network {text!r} must be in CIDR notation, as 10.0.0.0/8 or fd00::/8"
+    return f"the network {text!r} has bits set below its prefix; write {str(meant)!r}"
 
 
 def default_node_name() -> str:
@@ -82,6 +86,9 @@ class ClusterConfig(Section):
         advertise_host: The address that peers are told, where it is not ``bind_host``.
         seeds: ``host:port`` of members to join; tried for ever.
         profile: Timing: local, lan, wan, or edge (2 to 5 nodes).
+        allowed_networks: Networks that members may have their addresses in; none for everywhere.
+        stream_probes: Whether a silent member is also asked by TCP.
+        swim: Single parameters of membership, on top of the profile.
     """
 
     node_name: Annotated[str, Field(pattern=NODE_NAME_PATTERN)] = Field(default_factory=default_node_name)
@@ -91,6 +98,36 @@ class ClusterConfig(Section):
     advertise_host: Text | None = None
     seeds: Texts = ()
     profile: Literal["local", "lan", "wan", "edge"] = "lan"
+    allowed_networks: Texts = ()
+    stream_probes: bool = True
+    swim: SwimSettings = SwimSettings()
+
+    def swim_config(self, label: str) -> SwimConfig:
+        """The parameters of membership.
+
+        Args:
+            label: The cluster's name.
+
+        Raises:
+            ValueError: they cannot work together; names one of them.
+        """
+        return SwimConfig.profile(
+            self.profile,
+            **self.swim.changes(),
+            label=label,
+            allowed_networks=self.allowed_networks,
+            stream_probes=self.stream_probes,
+        )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks_are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(_no_network(network)) from None
+        return networks
 
     @field_validator("seeds")
     @classmethod

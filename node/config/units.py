@@ -14,6 +14,8 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "
 _BYTES: Final = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _NUMBER_LENGTH: Final = 32
 """Longest text that is read as a number."""
+LONGEST_S: Final = 10 * 366 * 86_400
+"""Longest duration, in seconds: ten years."""
 
 
 def seconds(value: Any) -> float:
@@ -48,9 +50,14 @@ def size_bytes(value: Any) -> int:
     return value
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic reports only this type
+def number(value: Any) -> Any:
+    """Let anything pass but yes and no, which would be read as 1 and 0, and what has no value.
+
+    Raises:
+        ValueError: it is one of them.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("must be a number")
     return value
 
 
@@ -61,15 +68,15 @@ def _list(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=10 * 366 * 86_400)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=LONGEST_S)]
 """A positive duration in seconds, at most ten years."""
 Bytes = Annotated[int, BeforeValidator(size_bytes), Field(gt=0, le=2**40)]
 """A positive number of bytes."""
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=10_000_000)]
+Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
 """A positive whole number of things."""
-Port = Annotated[int, BeforeValidator(_number), Field(ge=0, le=65_535)]
+Port = Annotated[int, BeforeValidator(number), Field(ge=0, le=65_535)]
 """A port; 0 lets the system choose a free one."""
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(number), Field(ge=0, le=1)]
 """A part of the whole, 0 to 1."""
 Text = Annotated[str, Field(min_length=1, max_length=255)]
 """A short text."""

@@ -25,10 +25,22 @@ class HealthBody(BaseModel):
     ready: bool
 
 
+PartitionState = Annotated[str, Field(examples=["majority", "minority", "isolated"])]
+
+
+class PartitionView(BaseModel):
+    """On which side of a partition the node finds itself, and of how many members."""
+
+    state: PartitionState
+    up: Annotated[int, Field(description="Members that are up, this node included.")]
+    remembered: Annotated[int, Field(description="Members that have not said goodbye, lost ones included.")]
+
+
 class StatusBody(HealthBody):
     """What every room of the node counts."""
 
-    partition_state: str
+    partition_state: PartitionState
+    partition: PartitionView
     unsettled_by_node: dict[str, int]
     messaging: dict[str, Any]
     membership: dict[str, Any]
@@ -57,8 +69,66 @@ class MembersBody(BaseModel):
     """All members this node knows."""
 
     node: str
-    partition_state: str
+    partition_state: PartitionState
+    partition: PartitionView
     members: list[MemberView]
+
+
+class FindingView(BaseModel):
+    """One thing that was found out about a member."""
+
+    time: Time
+    seconds_ago: float
+    what: Annotated[str, Field(examples=["probe_failed", "suspected", "refuted", "dead"])]
+    by: Annotated[str, Field(description="Who found it out.")]
+    detail: Annotated[str, Field(description="For people: by which paths, after how long.")]
+
+
+class WhyBody(BaseModel):
+    """Why a member is held for what it is; ``member`` is null when it is not shown any more."""
+
+    node: str
+    name: str
+    member: MemberView | None
+    doubted_by: Annotated[list[str], Field(description="Who could not reach it, as far as told here.")]
+    findings: Annotated[list[FindingView], Field(description="The oldest first.")]
+
+
+class UnreachedView(BaseModel):
+    """The members that one node cannot reach directly, as it says itself."""
+
+    node: str
+    cannot_reach: Annotated[list[str], Field(description="Their names, at most 32.")]
+    count: Annotated[int, Field(description="How many they are.")]
+
+
+class LostPathView(BaseModel):
+    """A member that lives, and that no datagrams pass to from here or from there."""
+
+    member: str
+    reached_by: Annotated[str, Field(examples=["relay", "stream"])]
+    since: Time
+    seconds_ago: float
+
+
+class ReachabilityBody(BaseModel):
+    """Who cannot reach whom, by the word of every node that is up; and the paths this node has lost."""
+
+    node: str
+    unreachable: list[UnreachedView]
+    lost_paths: list[LostPathView]
+
+
+class ClusterStatisticsBody(BaseModel):
+    """What membership, the replicated maps and the rooms around them count."""
+
+    node: str
+    partition: PartitionView
+    swim: dict[str, int]
+    maps: dict[str, int]
+    registry: dict[str, int]
+    memory: dict[str, int]
+    reachability: dict[str, int]
 
 
 class ClusterBody(MembersBody):

@@ -14,10 +14,13 @@ from node.http.answers import (
     CapabilitiesBody,
     CapabilityBody,
     ClusterBody,
+    ClusterStatisticsBody,
     HealthBody,
     MembersBody,
+    ReachabilityBody,
     StatusBody,
     StoppingBody,
+    WhyBody,
 )
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
@@ -41,8 +44,8 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         """Queues, links, bytes on disk, unsettled messages by node, membership: what every room counts."""
         return JSONResponse(
             _health(services, version)
+            | _partition(services)
             | {
-                "partition_state": str(services.membership.partition_state),
                 "unsettled_by_node": dict(services.bus.unsettled_by_node()),
                 "messaging": dict(services.bus.statistics()),
                 "membership": dict(services.membership.statistics()),
@@ -58,36 +61,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         services.shutdown()
         return JSONResponse({"status": "stopping", "node": services.node}, 202)
 
-    @router.get("/cluster/members", response_model=MembersBody)
-    async def members() -> Response:
-        """All members this node knows, and in what state."""
-        return JSONResponse(
-            {
-                "node": services.node,
-                "partition_state": str(services.membership.partition_state),
-                "members": [member.as_json() for member in services.membership.members()],
-            }
-        )
-
-    @router.get("/cluster/status", response_model=ClusterBody)
-    async def cluster_status() -> Response:
-        """The cluster at a glance: members, capabilities, agents, unsettled messages, recent events."""
-        shown = [member.as_json() for member in services.membership.members()]
-        capabilities = services.registry.capabilities()
-        agents = {(p.node, p.agent) for _, providers in capabilities for p in providers}
-        return JSONResponse(
-            {
-                "node": services.node,
-                "partition_state": str(services.membership.partition_state),
-                "joined": services.membership.joined,
-                "members": shown,
-                "members_by_state": dict(sorted(Counter(str(m.get("state", "")) for m in shown).items())),
-                "agents_count": len(agents),
-                "capabilities": {name: len(providers) for name, providers in capabilities},
-                "unsettled_by_node": dict(services.bus.unsettled_by_node()),
-                "events": [dict(event) for event in services.membership.recent_events()],
-            }
-        )
+    _add_membership(router, services)
 
     @router.get("/capabilities", tags=["capabilities"], response_model=CapabilitiesBody)
     async def capabilities() -> Response:
@@ -112,6 +86,62 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         return JSONResponse(_capability(capability, providers))
 
     return router
+
+
+def _add_membership(router: APIRouter, services: NodeServices) -> None:
+    """The routes that show the cluster as this node sees it."""
+    membership = services.membership
+
+    @router.get("/cluster/members", response_model=MembersBody)
+    async def members() -> Response:
+        """All members this node knows, and in what state."""
+        shown = [member.as_json() for member in membership.members()]
+        return JSONResponse({"node": services.node} | _partition(services) | {"members": shown})
+
+    @router.get("/cluster/members/{member}/why", response_model=WhyBody)
+    async def why(member: str) -> Response:
+        """Why a member is held for what it is: what was found out about it, and who doubts it."""
+        return JSONResponse({"node": services.node} | membership.why(member).as_json())
+
+    @router.get("/cluster/reachability", response_model=ReachabilityBody)
+    async def reachability() -> Response:
+        """Who cannot reach whom directly, by the word of every node, although all of them live."""
+        return JSONResponse({"node": services.node} | dict(membership.unreachable()))
+
+    @router.get("/cluster/statistics", response_model=ClusterStatisticsBody)
+    async def statistics() -> Response:
+        """What membership and the replicated maps count: members, packets, drops by reason, queues."""
+        partition = _partition(services)["partition"]
+        return JSONResponse({"node": services.node, "partition": partition} | dict(membership.statistics()))
+
+    @router.get("/cluster/status", response_model=ClusterBody)
+    async def cluster_status() -> Response:
+        """The cluster at a glance: members, capabilities, agents, unsettled messages, recent events."""
+        shown = [member.as_json() for member in membership.members()]
+        capabilities = services.registry.capabilities()
+        agents = {(p.node, p.agent) for _, providers in capabilities for p in providers}
+        return JSONResponse(
+            {"node": services.node}
+            | _partition(services)
+            | {
+                "joined": membership.joined,
+                "members": shown,
+                "members_by_state": dict(sorted(Counter(str(m.get("state", "")) for m in shown).items())),
+                "agents_count": len(agents),
+                "capabilities": {name: len(providers) for name, providers in capabilities},
+                "unsettled_by_node": dict(services.bus.unsettled_by_node()),
+                "events": [dict(event) for event in membership.recent_events()],
+            }
+        )
+
+
+def _partition(services: NodeServices) -> dict[str, Any]:
+    found = services.membership.partition()
+    state = str(found.side)
+    return {
+        "partition_state": state,
+        "partition": {"state": state, "up": found.up, "remembered": found.remembered},
+    }
 
 
 def _health(services: NodeServices, version: str) -> dict[str, Any]:

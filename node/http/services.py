@@ -161,6 +161,25 @@ class Agents(Protocol):
         ...
 
 
+class PartitionView(Protocol):
+    """On which side of a partition a node finds itself (``swim.partition.Partition``)."""
+
+    @property
+    def side(self) -> str:
+        """Majority, minority or isolated."""
+        ...
+
+    @property
+    def up(self) -> int:
+        """Members that are up, this one included."""
+        ...
+
+    @property
+    def remembered(self) -> int:
+        """All members that count, this one included."""
+        ...
+
+
 class Members(Protocol):
     """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
 
@@ -168,9 +187,16 @@ class Members(Protocol):
         """All members known."""
         ...
 
-    @property
-    def partition_state(self) -> str:
-        """Whether this node sees a majority."""
+    def why(self, name: str) -> Rendered:
+        """Why a member is held for what it is; raises MemberNotFound."""
+        ...
+
+    def unreachable(self) -> Mapping[str, Any]:
+        """Who cannot reach whom directly, and the paths this node has lost."""
+        ...
+
+    def partition(self) -> PartitionView:
+        """Whether this node sees a majority, and of how many."""
         ...
 
     @property

@@ -65,6 +65,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/status"): _P.VIEW_METRICS,
         ("POST", "/shutdown"): _P.MANAGE_CLUSTER,
         ("GET", "/cluster/members"): _P.VIEW_METRICS,
+        ("GET", "/cluster/members/{member}/why"): _P.VIEW_METRICS,
+        ("GET", "/cluster/reachability"): _P.VIEW_METRICS,
+        ("GET", "/cluster/statistics"): _P.VIEW_METRICS,
         ("GET", "/cluster/status"): _P.VIEW_METRICS,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
@@ -105,6 +108,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "deploy": _P.DEPLOY_AGENT,
         "send": _P.SEND_MESSAGE,
         "status": _P.VIEW_METRICS,
+        "members": _P.VIEW_METRICS,
         "logs": _P.READ_MESSAGES,
         "stop": _P.UPDATE_AGENT,
     }

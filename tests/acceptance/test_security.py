@@ -198,7 +198,7 @@ async def test_a_registry_entry_altered_by_one_byte_is_rejected(cluster):
         for data in forged:
             frame = maps._repair._frame(anti_entropy.PUSH, [data])
             for node in (a, c):
-                swim.send(node.gossip_address, [MapFrame(frame)])
+                swim.send_to(node.gossip_address, [MapFrame(frame)], None)
             handle.wake()
             await trio.sleep(0.01)
 

@@ -109,9 +109,9 @@ def test_a_node_that_is_asked_to_end_says_goodbye_and_is_known_to_have_left(tmp_
         beta.shutdown()
         await cluster.nodes["beta"].ended.wait()
         await until(lambda: not alpha.membership.is_alive("beta"))
-        return {
-            view.name: view.state for view in alpha.membership.members()
-        }, alpha.membership.partition_state
+        return {view.name: view.state for view in alpha.membership.members()}, str(
+            alpha.membership.partition().side
+        )
 
     assert simulate(scenario, tmp_path) == ({"alpha": "alive", "beta": "left"}, "majority")
 
@@ -121,10 +121,10 @@ def test_a_node_cut_off_from_the_others_says_so(tmp_path):
         nodes = [await cluster.start("alpha")]
         nodes += [await cluster.start(name, "alpha") for name in ("beta", "gamma")]
         await until(lambda: all(len(node.membership.alive_nodes()) == 3 for node in nodes))
-        assert [node.membership.partition_state for node in nodes] == ["majority"] * 3
+        assert [str(node.membership.partition().side) for node in nodes] == ["majority"] * 3
         cluster.network.partition(("alpha", "beta"), ("gamma",))
         await until(lambda: [len(node.membership.alive_nodes()) for node in nodes] == [2, 2, 1])
-        apart = [node.membership.partition_state for node in nodes]
+        apart = [str(node.membership.partition().side) for node in nodes]
         cluster.network.heal()
         await until(lambda: all(len(node.membership.alive_nodes()) == 3 for node in nodes), within_s=120)
         return apart

@@ -98,6 +98,7 @@ class Net:
         loss_at: the same by host, for what it sends and for what it is sent; connections suffer too.
         mute: hosts from which nothing gets out.
         deaf: hosts to which nothing gets through.
+        censor: says of a datagram that it shall be lost.
         sent: every datagram, in order.
     """
 
@@ -115,6 +116,7 @@ class Net:
         self.loss_at: dict[str, float] = {}
         self.mute: set[str] = set()
         self.deaf: set[str] = set()
+        self.censor: Callable[[Sent], bool] | None = None
         self.sent: list[Sent] = []
         self._authority = authority()
         self._verifier = Verifier()
@@ -214,6 +216,7 @@ class Net:
         for faults in (self.blocked, self.datagrams_blocked, self.streams_refused, self.mute, self.deaf):
             faults.clear()
         self.loss_at.clear()
+        self.censor = None
         self.loss = 0.0
 
     def inject(
@@ -370,7 +373,10 @@ class Net:
     def _send(self, name: str, effect: SendDatagram) -> None:
         assert len(effect.data) <= MAX_PACKET_BYTES
         to = effect.to[0]
-        self.sent.append(Sent(self.now, name, to, effect.data))
+        sent = Sent(self.now, name, to, effect.data)
+        self.sent.append(sent)
+        if self.censor is not None and self.censor(sent):
+            return
         if (name, to) in self.datagrams_blocked or not self._passes(name, to) or self._is_lost(name, to):
             return
         self._at(lambda: self._datagram(to, effect.data, self.hosts[name].address))

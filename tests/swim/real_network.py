@@ -2,6 +2,7 @@
 
 # ruff: noqa: TID251 (the network and the clock that the driver is handed are real here)
 
+import socket
 import time
 
 import trio
@@ -10,20 +11,24 @@ from swim.messages import Address
 
 
 class RealDatagrams:
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._socket = socket
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
 
     @property
     def address(self) -> Address:
         host, port = self._socket.getsockname()[:2]
         return (host, port)
 
-    async def send(self, data: bytes, to: Address) -> None:
-        await self._socket.sendto(data, to)
+    def send(self, data: bytes, to: Address) -> None:
+        self._socket.sendto(data, to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        data, source = await self._socket.recvfrom(65_536)
-        return data, (source[0], source[1])
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            data, source = self._socket.recvfrom(65_536)
+        except BlockingIOError:
+            return []
+        return [(data, (source[0], source[1]))]
 
     def close(self) -> None:
         self._socket.close()
@@ -47,13 +52,14 @@ class RealListener:
 
 class RealNetwork:
     async def open_datagrams(self, host: str, port: int) -> RealDatagrams:
-        socket = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.setblocking(False)
         try:
-            await socket.bind((host, port))
+            bound.bind((host, port))
         except OSError:
-            socket.close()
+            bound.close()
             raise
-        return RealDatagrams(socket)
+        return RealDatagrams(bound)
 
     async def listen(self, host: str, port: int) -> RealListener:
         (listener,) = await trio.open_tcp_listeners(port, host=host)

@@ -18,7 +18,8 @@ from swim.map_events import (
     OwnerReset,
     Rebased,
 )
-from swim.owner_maps import OwnerMaps, OwnMap
+from swim.own_map import OwnMap
+from swim.owner_maps import OwnerMaps
 from swim.replicated import Limits, StateError
 from swim.unit_queue import UnitQueue, max_transmissions
 from tests.swim.map_model import CLUSTER, MAX_FRAME_BYTES, Peers, authority, identity, push
@@ -555,8 +556,8 @@ def test_a_peer_gets_only_so_many_replies_a_second() -> None:
 
 def test_comparisons_with_one_peer_are_paced() -> None:
     peers = Peers("a")
-    opened = [now for now in range(60) if peers["a"].peer_root("b", b"other...", float(now)) != []]
-    assert opened == [0, 1, 3, 7, 15, 31, 47]
+    opened = [now for now in range(60) if peers["a"].peer_root("b", b"\xff" * 8, float(now)) != []]
+    assert opened == [1, 2, 4, 8, 16, 32, 48]
 
 
 def test_a_large_difference_is_found_in_small_frames() -> None:

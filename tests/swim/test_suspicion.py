@@ -113,7 +113,7 @@ def test_profiles_are_consistent(name: str) -> None:
         ({"suspicion_min_s": 30.0}, "suspicion_min_s"),
         ({"suspicion_min_s": 0.1}, "suspicion_min_s"),
         ({"suspicion_confirmations": 16}, "suspicion_confirmations"),
-        ({"indirect_probes": -1}, "indirect_probes"),
+        ({"indirect_probes": 0}, "indirect_probes"),
         ({"health_max": -1}, "health_max"),
         ({"retransmit_mult": 0.5}, "retransmit_mult"),
         ({"join_retry_initial_s": 60.0}, "join_retry_initial_s"),

@@ -127,22 +127,21 @@ class LossyDatagrams:
         """Where it is bound."""
         return self._inner.address
 
-    async def send(self, data: bytes, to: Address) -> None:
+    def send(self, data: bytes, to: Address) -> None:
         """Send one datagram, or lose it."""
         self._traffic.packets_sent += 1
         self._traffic.bytes_sent += len(data)
         if self._rng.random() < self._loss:
             self._traffic.packets_lost += 1
-            await trio.lowlevel.checkpoint()
             return
-        await self._inner.send(data, to)
+        self._inner.send(data, to)
 
-    async def receive(self) -> tuple[bytes, Address]:
-        """Wait for one datagram."""
-        data, source = await self._inner.receive()
-        self._traffic.packets_received += 1
-        self._traffic.bytes_received += len(data)
-        return data, source
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        """Wait for datagrams."""
+        batch = await self._inner.receive()
+        self._traffic.packets_received += len(batch)
+        self._traffic.bytes_received += sum(len(data) for data, _ in batch)
+        return batch
 
     def close(self) -> None:
         """Close the socket."""

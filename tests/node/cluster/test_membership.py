@@ -7,14 +7,17 @@ import cbor2
 import pytest
 import trio
 
-from node.cluster import membership
+from node.cluster import journal
 from node.cluster.memory import ClusterMemory
+from node.cluster.why import MemberNotFound
 from node.errors import ConfigInvalid, StorageFailed
 from node.samples import sample
 from node.storage import snapshots
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run
 from simulations.network import HostNetwork
+from swim.events import PathLost, PathRestored
+from swim.paths import LostPath
 from swim.units import MAX_COUNTER
 
 ECHO = sample("agents/echo.md").read_bytes()
@@ -70,6 +73,270 @@ def test_a_restarted_node_finds_its_cluster_without_a_seed_and_a_member_lost_mea
     simulate(scenario, tmp_path)
 
 
+def alone(cluster, name):
+    """Cut every link of a node, for packets and streams."""
+    for other in cluster.network.hosts:
+        if other != name:
+            cluster.network.link(name, other).cut = cluster.network.link(other, name).cut = True
+
+
+def test_a_restarted_node_knows_its_members_before_it_has_heard_of_anybody(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        await cluster.start("beta", "alpha")
+        gamma = await cluster.start("gamma", "alpha")
+        await until(lambda: len(gamma.membership.alive_nodes()) == 3)
+        await until(lambda: alpha.membership.swim.rtt("alpha", "gamma") is not None)
+        addresses = {view.name: view.link_address for view in gamma.membership.members()}
+        await trio.sleep(12)
+        await cluster.crash("gamma")
+        alone(cluster, "gamma")
+        gamma = await cluster.start("gamma")
+        assert gamma.membership.alive_nodes() == ["alpha", "beta", "gamma"]
+        assert gamma.membership.link_address("beta") == addresses["beta"]
+        partition = gamma.membership.partition()
+        assert (partition.side, partition.up, partition.remembered) == ("majority", 3, 3)
+        cluster.network.heal()
+        boot = gamma.membership.swim.own.boot
+        await until(lambda: alpha.membership.swim.member("gamma").boot == boot, within_s=10)
+        await trio.sleep(20)
+        assert gamma.membership.alive_nodes() == alpha.membership.alive_nodes() == ["alpha", "beta", "gamma"]
+        assert [event["event"] for event in gamma.membership.recent_events()].count("MemberDied") == 0
+
+    simulate(scenario, tmp_path)
+
+
+def test_a_member_that_was_forged_on_disk_is_not_known(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        await until(lambda: beta.membership.is_alive("alpha"))
+        await trio.sleep(12)
+        await cluster.crash("beta")
+        connection = apsw.Connection(str(database_of(cluster, "beta")))
+        words = cbor2.loads(snapshots.get(connection, "words"))
+        words = [word[:-1] + bytes([word[-1] ^ 1]) for word in words]
+        with connection:
+            snapshots.put(connection, "words", cbor2.dumps([*words, 7, b"x"]))
+        connection.close()
+        alone(cluster, "beta")
+        beta = await cluster.start("beta")
+        assert beta.membership.alive_nodes() == ["beta"]
+        assert beta.membership.partition().remembered == 2
+        cluster.network.heal()
+        await until(lambda: beta.membership.is_alive("alpha"))
+        return beta.membership.statistics()["swim"]["dropped_bad_signature"]
+
+    assert simulate(scenario, tmp_path) >= 1
+
+
+def test_a_partition_is_judged_by_who_is_remembered(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        for name in ("beta", "gamma", "delta", "epsilon"):
+            await cluster.start(name, "alpha")
+        await until(lambda: len(alpha.membership.alive_nodes()) == 5)
+        judged = [alpha.membership.partition()]
+        for side in (("alpha", "beta"), ("alpha",)):
+            cluster.network.heal()
+            others = tuple(name for name in cluster.nodes if name not in side)
+            cluster.network.partition(side, others)
+            await until(lambda side=side: alpha.membership.alive_nodes() == list(side))
+            judged.append(alpha.membership.partition())
+        return [(str(p.side), p.up, p.remembered) for p in judged]
+
+    assert simulate(scenario, tmp_path) == [("majority", 5, 5), ("minority", 2, 5), ("isolated", 1, 5)]
+
+
+def test_who_cannot_reach_whom_is_known_to_all_and_nobody_is_declared_dead_for_it(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        gamma = await cluster.start("gamma", "alpha")
+        await until(lambda: len(gamma.membership.alive_nodes()) == len(beta.membership.alive_nodes()) == 3)
+        await until(lambda: all(n.membership.replicated.generation for n in (alpha, beta, gamma)))
+        cluster.network.link("alpha", "beta").loss = 1.0  # of datagrams; streams have none
+
+        def rows(node):
+            found = node.membership.unreachable()["unreachable"]
+            return {row["node"]: row["cannot_reach"] for row in found}
+
+        await until(lambda: rows(gamma) == {"alpha": ["beta"], "beta": ["alpha"]})
+        [path] = alpha.membership.unreachable()["lost_paths"]
+        assert (path["member"], path["reached_by"] in ("relay", "stream")) == ("beta", True)
+        assert gamma.membership.unreachable()["lost_paths"] == []
+        lost = [event for event in alpha.membership.recent_events() if event["event"] == "PathLost"]
+        assert [event["node"] for event in lost] == ["beta"]
+        writes = alpha.membership.statistics()["reachability"]["writes"]
+        await trio.sleep(30)
+        assert alpha.membership.statistics()["reachability"]["writes"] == writes == 1
+        cluster.network.link("alpha", "beta").loss = 0.0
+        await until(lambda: rows(alpha) == rows(gamma) == {})
+        events = [
+            event["event"] for node in (alpha, beta, gamma) for event in node.membership.recent_events()
+        ]
+        assert "PathRestored" in events
+        assert "MemberDied" not in events
+
+    simulate(scenario, tmp_path)
+
+
+def test_paths_that_come_and_go_are_told_at_most_once_a_second(tmp_path, monkeypatch):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        membership = alpha.membership
+        await until(lambda: membership.replicated.generation is not None)
+        lost = []
+        monkeypatch.setattr(membership.swim, "lost_paths", lambda: list(lost))
+        for _ in range(50):
+            lost[:] = [] if lost else [LostPath("beta", 0.0, "relay")]
+            membership._on_event(PathLost("beta", "relay") if lost else PathRestored("beta"))
+            await trio.sleep(0.09)
+        lost[:] = [LostPath("gamma", 0.0, "relay")]
+        membership._on_event(PathLost("gamma", "relay"))
+        await trio.sleep(1.1)
+        assert membership.reachability.rows()[0].members == ("gamma",)
+        return membership.statistics()["reachability"]["writes"]
+
+    assert 2 <= simulate(scenario, tmp_path) <= 7
+
+
+def test_whom_a_node_could_not_reach_is_taken_back_when_that_member_leaves(tmp_path):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        beta = await cluster.start("beta", "alpha")
+        gamma = await cluster.start("gamma", "alpha")
+        await until(lambda: len(gamma.membership.alive_nodes()) == len(beta.membership.alive_nodes()) == 3)
+        cluster.network.link("alpha", "beta").loss = 1.0
+        await until(lambda: len(gamma.membership.unreachable()["unreachable"]) == 2)
+        beta.shutdown()
+        await cluster.nodes["beta"].ended.wait()
+        await until(lambda: gamma.membership.unreachable()["unreachable"] == [])
+
+    simulate(scenario, tmp_path)
+
+
+def test_why_a_member_is_dead_is_told_with_who_doubted_it(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        await cluster.start("beta", "alpha")
+        gamma = await cluster.start("gamma", "alpha")
+        await until(lambda: len(gamma.membership.alive_nodes()) == 3)
+        assert gamma.membership.why("beta").as_json()["findings"] == []
+        await cluster.crash("beta")
+        await until(lambda: gamma.membership.why("beta").member.state == "suspect")
+        assert set(gamma.membership.why("beta").doubted_by) <= {"alpha", "gamma"}
+        await until(lambda: not gamma.membership.is_alive("beta"))
+        story = gamma.membership.why("beta").as_json()
+        assert story["member"]["state"] == "dead"
+        assert story["doubted_by"]
+        assert set(story["doubted_by"]) <= {"alpha", "gamma"}
+        what = [finding["what"] for finding in story["findings"]]
+        assert (what[-1], "suspected" in what) == ("dead", True)
+        ago = [finding["seconds_ago"] for finding in story["findings"]]
+        assert ago == sorted(ago, reverse=True)
+        times = [finding["time"] for finding in story["findings"]]
+        assert times == sorted(times)
+        await cluster.start("beta", "alpha")
+        await until(lambda: alpha.membership.is_alive("beta") and gamma.membership.is_alive("beta"))
+        assert gamma.membership.why("beta").doubted_by == ()
+        with pytest.raises(MemberNotFound) as raised:
+            gamma.membership.why("betta")
+        return raised.value.fix
+
+    assert simulate(scenario, tmp_path) == "Did you mean 'beta'?"
+
+
+def test_a_seed_name_is_looked_up_again_until_it_leads_somewhere(tmp_path, monkeypatch):
+    async def scenario(cluster):
+        asked = lookups(monkeypatch, "seed.example", ["10.77.0.1"])
+        alpha = await cluster.start("alpha")
+        beta = await cluster.start("beta", settings={"cluster.seeds": ["seed.example:7946"]})
+        await until(lambda: len(asked) >= 3)
+        assert not beta.membership.joined
+        asked.addresses[:] = [cluster.network.host("alpha").ip]
+        await until(lambda: beta.membership.is_alive("alpha") and alpha.membership.is_alive("beta"))
+        assert beta.membership.joined
+
+    simulate(scenario, tmp_path)
+
+
+def test_a_seed_name_is_visited_again_after_joining_and_what_it_leads_to_by_then_is_found(
+    tmp_path, monkeypatch
+):
+    async def scenario(cluster):
+        await cluster.start("alpha")
+        gamma = await cluster.start("gamma")
+        asked = lookups(monkeypatch, "seed.example", [cluster.network.host("alpha").ip])
+        beta = await cluster.start("beta", settings={"cluster.seeds": ["seed.example:7946"]})
+        await until(lambda: beta.membership.alive_nodes() == ["alpha", "beta"])
+        await trio.sleep(60)
+        assert beta.membership.alive_nodes() == ["alpha", "beta"]
+        before = len(asked)
+        asked.addresses[:] = [cluster.network.host("gamma").ip]
+        await until(lambda: gamma.membership.alive_nodes() == ["alpha", "beta", "gamma"])
+        assert len(asked) > before
+
+    simulate(scenario, tmp_path)
+
+
+class Lookups(list):
+    """When a name was looked up, and where it leads now."""
+
+    def __init__(self, addresses):
+        super().__init__()
+        self.addresses = addresses
+
+
+def lookups(monkeypatch, name, addresses):
+    asked = Lookups(addresses)
+    resolve = HostNetwork.resolve
+
+    async def fake(self, host, port):
+        if host != name:
+            return await resolve(self, host, port)
+        asked.append(self.network.world.now())
+        await trio.lowlevel.checkpoint()
+        return [(address, port) for address in asked.addresses]
+
+    monkeypatch.setattr(HostNetwork, "resolve", fake)
+    return asked
+
+
+def test_the_settings_of_membership_reach_swim(tmp_path):
+    async def scenario(cluster):
+        settings = {
+            "cluster.allowed_networks": ["10.0.0.2/31", "10.0.0.4/32"],
+            "cluster.stream_probes": False,
+            "cluster.swim.suspicion_min_s": 3,
+        }
+        alpha = await cluster.start("alpha", settings=settings)
+        config = alpha.membership.swim.config
+        assert (config.allowed_networks, config.stream_probes) == (("10.0.0.2/31", "10.0.0.4/32"), False)
+        assert (config.suspicion_min_s, config.suspicion_max_s, config.label) == (3.0, 5.0, "simulated")
+        addresses = {}
+        for name in ("beta", "gamma", "delta"):
+            await cluster.start(name, "alpha")
+            addresses[name] = cluster.network.host(name).ip
+        assert addresses == {"beta": "10.0.0.3", "gamma": "10.0.0.4", "delta": "10.0.0.5"}
+        await until(lambda: len(alpha.membership.alive_nodes()) == 3)
+        await trio.sleep(30)
+        assert alpha.membership.alive_nodes() == ["alpha", "beta", "gamma"]
+        return alpha.membership.statistics()["swim"]["dropped_network_not_allowed"]
+
+    assert simulate(scenario, tmp_path) > 0
+
+
+def test_statistics_have_whatever_swim_and_the_maps_count(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        counted = alpha.membership.statistics()
+        assert set(alpha.membership.swim.statistics()) <= set(counted["swim"])
+        assert set(alpha.membership.replicated.statistics()) <= set(counted["maps"])
+
+    simulate(scenario, tmp_path)
+
+
 def test_a_change_of_a_map_is_told_at_once_and_an_idle_cluster_writes_nothing(tmp_path):
     async def scenario(cluster):
         alpha = await cluster.start("alpha")
@@ -103,7 +370,7 @@ def test_a_snapshot_that_cannot_be_read_does_not_stop_the_node(tmp_path, garbage
         await cluster.crash("beta")
         connection = apsw.Connection(str(database_of(cluster, "beta")))
         with connection:
-            for key in ("members", "member_names", "maps"):
+            for key in ("members", "member_names", "maps", "words"):
                 snapshots.put(connection, key, garbage)
             snapshots.put(connection, "generation", b"\xff" * 8)
         connection.close()
@@ -114,7 +381,7 @@ def test_a_snapshot_that_cannot_be_read_does_not_stop_the_node(tmp_path, garbage
         assert beta.membership.replicated.generation[0] < MAX_COUNTER
         return memory(beta)["unreadable"]
 
-    assert simulate(scenario, tmp_path) in (1, 4)
+    assert simulate(scenario, tmp_path) in (1, 5)
 
 
 def test_the_generation_is_on_disk_before_anything_is_published_under_it(tmp_path, monkeypatch):
@@ -141,7 +408,7 @@ def test_the_generation_is_on_disk_before_anything_is_published_under_it(tmp_pat
 
 
 def test_wrong_seeds_do_not_push_other_events_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(membership, "RECENT_EVENTS", 16)
+    monkeypatch.setattr(journal, "RECENT_EVENTS", 16)
 
     async def scenario(cluster):
         await cluster.start("alpha", "nobody", "nowhere", "never")
@@ -200,20 +467,3 @@ def test_a_name_without_an_address_is_an_error_that_names_its_key(tmp_path, monk
         return raised.value.details
 
     assert simulate(scenario, tmp_path) == {"key": "cluster.advertise_host"}
-
-
-@pytest.mark.parametrize(
-    ("meta", "expected"),
-    [
-        (cbor2.dumps([7947, "0.1.0"]), (7947, "0.1.0")),
-        (cbor2.dumps([0, "0.1.0"]), (0, "")),
-        (cbor2.dumps([70_000, "x"]), (0, "")),
-        (cbor2.dumps(["7947", "x"]), (0, "")),
-        (cbor2.dumps([7947, "\x1b[2Jevil"]), (7947, "")),
-        (cbor2.dumps([7947, "9" * 100]), (7947, "9" * 32)),
-        (b"\xd8\x1d\x00", (0, "")),
-        (b"", (0, "")),
-    ],
-)
-def test_what_a_peer_says_of_itself_is_read_or_ignored(meta, expected):
-    assert membership._meta(meta) == expected

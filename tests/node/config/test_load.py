@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from node.config import NodeConfig, load_config, model
 from node.config import load as load_module
+from node.config.swim_settings import NOT_PARAMETERS
 from node.errors import ConfigInvalid, InsecureListener
 from node.messaging import settings as messaging
 from node.security.authority import NodeSettings, create_cluster, issue_node
+from swim.config import SwimConfig
 from tests.node.security.environments import seeded
 
 
@@ -158,6 +161,77 @@ llm:
     }
     assert found["server.hots"]["source"] == "environment variable CAXTON_SERVER__HOTS"
     assert found["server.port"]["source"] == str(tmp_path / "node.yaml")
+
+
+def test_single_parameters_of_membership_stand_on_top_of_the_profile(tmp_path: Path) -> None:
+    text = "cluster:\n  profile: edge\n  stream_probes: false\n  swim: {suspicion_min_s: 6, health_max: 2}\n"
+    environ = {"CAXTON_CLUSTER__SWIM__SUSPICION_MAX_S": "12s"}
+    config = load(tmp_path, text, environ, cluster__swim__health_max=1).cluster
+    expected = SwimConfig.profile(
+        "edge", suspicion_min_s=6.0, suspicion_max_s=12.0, health_max=1, stream_probes=False, label="mine"
+    )
+    assert config.swim_config("mine") == expected
+    assert load(tmp_path, "cluster: {swim: }").cluster.swim_config("x") == SwimConfig(label="x")
+
+
+def test_every_parameter_of_membership_can_be_set_or_has_another_place(tmp_path: Path) -> None:
+    defaults = SwimConfig()
+    names = [field.name for field in fields(SwimConfig)]
+    settable = [name for name in names if name not in NOT_PARAMETERS]
+    assert set(NOT_PARAMETERS) < set(names)
+    values = ", ".join(f"{name}: {getattr(defaults, name)}" for name in settable)
+    config = load(tmp_path, f"cluster: {{swim: {{{values}}}}}").cluster
+    assert list(config.swim.changes()) == settable
+    assert config.swim_config("caxton") == defaults
+    for name in NOT_PARAMETERS:
+        [problem] = problems(tmp_path, f"cluster: {{swim: {{{name}: 1}}}}")
+        assert problem["what"] == "there is no such key"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "column", "what"),
+    [
+        ("{suspicion_min: 6}", "swim.suspicion_min", 18, "no such key"),
+        ("{suspicion_max_s: 1}", "swim.suspicion_max_s", 18, "suspicion_min_s exceeds suspicion_max_s"),
+        ("{health_max: 1, suspicion_min_s: 1m}", "swim.suspicion_min_s", 33, "exceeds"),
+        ("{gossip_interval_s: 0, max_streams: 0}", "swim.gossip_interval_s", 18, "must be positive"),
+        ("{probe_interval_s: -1}", "swim.probe_interval_s", 18, "greater than or equal to 0"),
+        ("{probe_interval_s: soon}", "swim.probe_interval_s", 18, "duration"),
+        ("{retransmit_mult: .nan}", "swim.retransmit_mult", 18, "must be a number"),
+        ("{retransmit_mult: yes}", "swim.retransmit_mult", 18, "number"),
+        ("{health_max: 1.5}", "swim.health_max", 18, "integer"),
+        ("{max_state_bytes: 0}", "swim.max_state_bytes", 18, "greater than or equal to 1"),
+        ("{max_seeds: 1}, seeds: [a:1, b:2]", "swim.max_seeds", 18, "has 2"),
+        ("5", "swim", 11, "section"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_a_problem_at_its_place(
+    tmp_path: Path, text: str, key: str, column: int, what: str
+) -> None:
+    [problem] = problems(tmp_path, f"cluster: {{swim: {text}}}")
+    assert (problem["key"], problem["line"], problem["column"]) == (f"cluster.{key}", 1, column)
+    assert what in problem["what"]
+    if key == "swim.suspicion_min":
+        assert problem["nearest"] == "suspicion_min_s"
+
+
+def test_allowed_networks_are_networks_and_this_node_is_in_one(tmp_path: Path) -> None:
+    config = load(tmp_path, "cluster: {allowed_networks: [127.0.0.0/8, '::1/128']}").cluster
+    assert config.swim_config("x").allowed_networks == ("127.0.0.0/8", "::1/128")
+    assert load(tmp_path, "", cluster__allowed_networks="127.0.0.0/8").cluster.allowed_networks == (
+        "127.0.0.0/8",
+    )
+    for text, what in [
+        ("[127.0.0.1/8]", "write '127.0.0.0/8'"),
+        ("[10.0.0.0/40]", "CIDR"),
+        ("[office]", "CIDR"),
+        ("[10.0.0.0/8, 'fd00::/8']", "127.0.0.1, this node's own address"),
+        ("[127.0.0.0/8], advertise_host: 10.0.0.5", "10.0.0.5, this node's own address"),
+    ]:
+        [problem] = problems(tmp_path, f"cluster: {{allowed_networks: {text}}}")
+        assert (problem["key"], problem["line"]) == ("cluster.allowed_networks", 1)
+        assert what in problem["what"]
+    assert load(tmp_path, "cluster: {allowed_networks: [10.0.0.0/8], advertise_host: n1.example}")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import httpx
 import trio
 
 from node.cluster.provider import Provider
+from node.cluster.why import MemberNotFound
 from node.environment import Environment, SystemClock, SystemNetwork, ThreadWorkers
 from node.errors import AgentAlreadyExists, AgentInvalid, AgentNotFound, MessageNotFound, NoReply
 from node.http.app import create_app
@@ -19,6 +20,7 @@ from node.http.services import NodeServices
 from node.message import Message, Performative
 from node.security.tokens import Tokens
 from node.telemetry.tracing import Tracing
+from swim.partition import Partition, Side
 
 NODE = "alpha"
 ADMIN, SENDER, VIEWER = "caxton_admin", "caxton_sender", "caxton_viewer"
@@ -189,8 +191,20 @@ class FakeAgents:
 
 
 class FakeMembers:
-    partition_state = "healthy"
     joined = False
+
+    def partition(self) -> Partition:
+        return Partition(Side.MAJORITY, 2, 3)
+
+    def why(self, name: str) -> Shown:
+        if name != "beta":
+            raise MemberNotFound(f"no member {name[:80]!r} is known here", fix="Did you mean 'beta'?")
+        finding = {"what": "suspected", "by": "alpha", "detail": "doubted by alpha", "seconds_ago": 1.5}
+        return Shown({"name": name, "member": None, "doubted_by": ["alpha"], "findings": [finding]})
+
+    def unreachable(self) -> dict[str, Any]:
+        row = {"node": "alpha", "cannot_reach": ["beta"], "count": 1}
+        return {"unreachable": [row], "lost_paths": []}
 
     def recent_events(self) -> list[dict[str, object]]:
         return [{"event": "SeedUnreachable", "seed": "10.0.0.9:7946", "reason": "refused", "attempt": 2}]
@@ -198,8 +212,8 @@ class FakeMembers:
     def members(self) -> list[Shown]:
         return [Shown({"name": "alpha", "state": "alive"}), Shown({"name": "beta", "state": "suspect"})]
 
-    def statistics(self) -> dict[str, int]:
-        return {"alive": 1}
+    def statistics(self) -> dict[str, Any]:
+        return {"swim": {"members_alive": 1}, "maps": {"owners": 2}}
 
 
 class FakeRegistry:

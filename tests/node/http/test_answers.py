@@ -42,6 +42,10 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("DELETE", "/agents/data-analyzer", None, 204),
     ("GET", "/agents/data-analyzer", None, 404),
     ("GET", "/cluster/members", None, 200),
+    ("GET", "/cluster/members/alpha/why", None, 200),
+    ("GET", "/cluster/members/talk/why", None, 404),
+    ("GET", "/cluster/reachability", None, 200),
+    ("GET", "/cluster/statistics", None, 200),
     ("GET", "/cluster/status", None, 200),
     ("GET", "/status", None, 200),
     ("POST", "/messages", {"content": 1}, 400),
@@ -110,7 +114,7 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                 if model is not None:
                     exact(model).model_validate(answer.json(), strict=True)
                     message_id = answer.json().get("message_id", message_id)
-                called.add((method, re.sub(r"data-analy\w+|talk", "*", path.partition("?")[0])))
+                called.add((method, re.sub(r"data-analy\w+|talk|alpha", "*", path.partition("?")[0])))
         stop.set()
     routes = {
         (method.upper(), re.sub(r"\{(?!message_id)\w+\}", "*", path.removeprefix("/api/v1")))

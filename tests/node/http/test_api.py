@@ -43,6 +43,36 @@ async def test_status_and_cluster_show_what_the_rooms_count() -> None:
     assert (cluster["joined"], cluster["events"][0]["seed"]) == (False, "10.0.0.9:7946")
 
 
+async def test_every_view_of_the_cluster_says_on_which_side_of_a_partition_it_was_taken() -> None:
+    async with World().client() as client:
+        for path in ("/status", "/cluster/members", "/cluster/status"):
+            body = (await client.get(path)).json()
+            assert body["partition_state"] == "majority"
+            assert body["partition"] == {"state": "majority", "up": 2, "remembered": 3}
+
+
+async def test_why_a_member_is_held_for_what_it_is_can_be_asked() -> None:
+    async with World().client() as client:
+        story = (await client.get("/cluster/members/beta/why")).json()
+        missing = await client.get("/cluster/members/betta/why")
+        hostile = await client.get("/cluster/members/" + "x" * 500 + "/why")
+    assert (story["node"], story["name"], story["doubted_by"]) == ("alpha", "beta", ["alpha"])
+    assert story["findings"][0]["what"] == "suspected"
+    assert (missing.status_code, missing.json()["code"]) == (404, "MEMBER_NOT_FOUND")
+    assert "beta" in missing.json()["error"]["fix"]
+    assert len(hostile.json()["error"]["message"]) < 200
+
+
+async def test_who_cannot_reach_whom_and_what_is_counted_can_be_asked() -> None:
+    async with World().client() as client:
+        reach = (await client.get("/cluster/reachability")).json()
+        counted = (await client.get("/cluster/statistics")).json()
+    assert reach["unreachable"] == [{"node": "alpha", "cannot_reach": ["beta"], "count": 1}]
+    assert reach["lost_paths"] == []
+    assert (counted["swim"]["members_alive"], counted["maps"]["owners"]) == (1, 2)
+    assert counted["partition"]["remembered"] == 3
+
+
 async def test_shutdown_is_asked_of_the_node() -> None:
     world = World()
     async with world.client() as client:

@@ -1,0 +1,165 @@
+"""``caxton members``: who is in the cluster, why each is held for what it is, and who cannot reach whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli.client import Client, find_target, segment
+from node.cli.options import node_options
+from node.cli.output import print_json, print_table, safe
+
+_TOLD: Final = {
+    "probe_failed": "{by} could not reach it",
+    "probe_saved": "{by} reached it, but not directly",
+    "confirmed": "{by} could not reach it either",
+    "suspected": "{by} holds it suspect",
+    "alive_after_all": "{by} heard from it, although it has not answered the suspicion",
+    "accused": "it is accused, says {by}",
+    "dead": "{by} declared it dead",
+    "refuted": "it answered: it lives",
+    "restarted": "it has restarted",
+    "left": "it said goodbye",
+}
+"""What was found -> how it is told; a word that is not in here is shown as it is."""
+_REACHED_BY: Final = {"relay": "through others", "stream": "by TCP"}
+_COLUMNS: Final = (
+    "member",
+    "state",
+    "address",
+    "version",
+    "incarnation",
+    "round trip",
+    "impaired",
+    "last heard",
+)
+
+
+@click.command("members")
+@click.option("--why", metavar="NAME", help="Tell why a member is held for what it is.")
+@click.option("--unreachable", is_flag=True, help="Show who cannot reach whom directly.")
+@node_options
+def command(
+    why: str | None,
+    unreachable: bool,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Show the members of the cluster, as one node sees them."""
+    if why is not None and unreachable:
+        raise click.UsageError("--why and --unreachable are two questions; ask one of them.")
+    path, show = "/cluster/members", _show_members
+    if why is not None:
+        path, show = f"/cluster/members/{segment(why)}/why", _show_why
+    elif unreachable:
+        path, show = "/cluster/reachability", _show_unreachable
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    with Client(target) as client:
+        found = client.get(path)
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
+
+
+def partition_line(found: dict[str, Any]) -> str:
+    """Who answers, and on which side of a partition it finds itself."""
+    partition = found.get("partition") or {}
+    counted = ""
+    if partition:
+        counted = f", {partition.get('up')} of {partition.get('remembered')} remembered members are up"
+    return f"Seen from {found.get('node')}: {found.get('partition_state')}{counted}"
+
+
+def _show_members(found: dict[str, Any]) -> None:
+    _say(partition_line(found))
+    print_table("Members", _COLUMNS, [_row(member) for member in found.get("members", [])])
+
+
+def _row(member: dict[str, Any]) -> tuple[object, ...]:
+    is_self = member.get("self", False)
+    patience_s = member.get("patience_seconds")
+    return (
+        member.get("name"),
+        member.get("state"),
+        member.get("address"),
+        member.get("version") or "-",
+        member.get("incarnation"),
+        _milliseconds(member.get("rtt_seconds")),
+        f"asks for {patience_s} s" if patience_s else "-",
+        "(answers)" if is_self else _ago(member.get("last_heard_seconds")),
+    )
+
+
+def _show_why(found: dict[str, Any]) -> None:
+    name, member = found.get("name"), found.get("member")
+    _say(_present(name, member, found.get("node")))
+    doubted_by = found.get("doubted_by", [])
+    if doubted_by:
+        _say(f"Doubted by {', '.join(map(str, doubted_by))}")
+    findings = found.get("findings", [])
+    if not findings:
+        _say(f"{found.get('node')} has found nothing against it")
+    for finding in findings:
+        _say(_line(finding))
+
+
+def _present(name: object, member: dict[str, Any] | None, node: object) -> str:
+    if member is None:
+        return f"{name} is not shown by {node} any more"
+    text = f"{name} is {member.get('state')}"
+    if member.get("self"):
+        text += f": it answers here, at {member.get('address')}"
+    else:
+        text += (
+            f" for {member.get('state_changed_seconds_ago', 0):.0f} s, at {member.get('address')}, "
+            f"last heard by {node} {_ago(member.get('last_heard_seconds'))}"
+        )
+    patience_s = member.get("patience_seconds")
+    return text + (
+        f"; it knows itself impaired and asks for {patience_s} s of patience" if patience_s else ""
+    )
+
+
+def _line(finding: dict[str, Any]) -> str:
+    what, detail = str(finding.get("what")), finding.get("detail")
+    told = _TOLD.get(what, what).replace("{by}", str(finding.get("by")))
+    when = f"{finding.get('time')}  {_ago(finding.get('seconds_ago')):>14}"
+    return f"{when}  {told}" + (f" ({detail})" if detail else "")
+
+
+def _show_unreachable(found: dict[str, Any]) -> None:
+    rows = [(row.get("node"), _names(row)) for row in found.get("unreachable", [])]
+    if rows:
+        print_table("Direct paths that are lost", ("member", "cannot reach"), rows)
+        click.echo("All of them live. Look for firewalls that stop UDP, one way or both.")
+    else:
+        click.echo("Every member reaches every other one directly.")
+    for path in found.get("lost_paths", []):
+        reached_by = _REACHED_BY.get(str(path.get("reached_by")), path.get("reached_by"))
+        since = f"for {path.get('seconds_ago', 0):.0f} s"
+        _say(f"{found.get('node')} has reached {path.get('member')} only {reached_by} {since}")
+
+
+def _say(text: str) -> None:
+    """One line, whatever is in it."""
+    click.echo(safe(text).replace("\n", "\\n"))
+
+
+def _names(row: dict[str, Any]) -> str:
+    names = row.get("cannot_reach", [])
+    more = row.get("count", 0) - len(names)
+    return ", ".join(map(str, names)) + (f" and {more} more" if more > 0 else "")
+
+
+def _milliseconds(seconds: object) -> str:
+    return f"{1000 * seconds:.1f} ms" if isinstance(seconds, int | float) else "-"
+
+
+def _ago(seconds: object) -> str:
+    return f"{seconds:.1f} s ago" if isinstance(seconds, int | float) else "-"

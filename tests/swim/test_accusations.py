@@ -1,0 +1,396 @@
+"""From a failed probe to a verdict: no liar kills alone, and nobody dies without enough witnesses."""
+
+from dataclasses import replace
+
+import pytest
+
+from swim.config import SwimConfig
+from swim.events import MemberDied, MemberRefuted, MemberSuspected
+from swim.members import State
+from swim.messages import Boot, Dead, Ping, PingRequest, Suspect
+from tests.swim.net import Net, Sent, cluster, settled
+from tests.swim.statements import doubt, stranger, verdict
+
+
+def longest_s(config: SwimConfig) -> float:
+    """Return when at the latest a silent member is dead to whoever can reach others."""
+    verdict_s = config.probe_timeout_s * config.probe_verdict_mult
+    return 2 * config.probe_interval_s + verdict_s + config.suspicion_max_s + config.doubt_margin_s
+
+
+def own(net: Net, name: str):  # type: ignore[no-untyped-def]
+    return net.hosts[name].swim.own
+
+
+# Liars
+
+
+@pytest.mark.parametrize("members", [4, 5, 8])
+def test_one_liar_can_neither_kill_nor_make_suspect_anybody(members: int) -> None:
+    net = settled(members)
+    liar, *honest = reversed(net.hosts)
+    for _ in range(30):
+        for victim in honest:
+            about = own(net, victim)
+            for lie in (doubt(about, liar), verdict(about, liar)):
+                for to in honest:
+                    net.inject(to, lie, sender=liar)
+        net.run_for(0.3)
+    assert not net.all_told(MemberSuspected, MemberDied)
+    assert all(net.count(name, "suspicions") == 0 for name in honest)
+    assert all(net.count(name, "rumours_waiting") <= members for name in net.hosts)
+    net.run_for(net.config.suspicion_max_s + 5)
+    assert net.total("private_doubts") == 0
+    assert not net.all_told(MemberSuspected, MemberDied)
+    assert net.all_up()
+
+
+def test_one_liar_cannot_use_the_doubts_of_others_to_cut_a_suspicion_short() -> None:
+    net = settled(6)
+    net.freeze("n1")
+    at = net.now
+    net.run_for(5, until=lambda: all(net.state(n, "n1") is State.SUSPECT for n in ("n0", "n2", "n3", "n4")))
+    paused_s = net.now - at
+    assert paused_s < net.config.suspicion_min_s
+    about = own(net, "n1")
+    for to in ("n0", "n2", "n3", "n4"):
+        net.inject(to, verdict(about, "n0", "n2", "n3", declarer="n5"), sender="n5")
+    assert not net.all_told(MemberDied)
+    net.run_for(0.2)
+    net.thaw("n1")
+    net.run_for(5)
+    assert not net.all_told(MemberDied)
+    assert net.all_up()
+
+
+def test_who_signs_for_others_is_found_out() -> None:
+    net = settled(5)
+    about = own(net, "n1")
+    real = doubt(about, "n2")
+    forged = replace(real, authors=(("n3", real.authors[0][1]), *real.authors))
+    net.inject("n0", forged, sender="n2")
+    assert net.count("n0", "dropped_bad_signature") == 1
+    dead = verdict(about, "n2", "n3", "n4")
+    net.inject("n0", replace(dead, declarer="n3"), sender="n2")  # the declarer has not signed it
+    assert net.count("n0", "dropped_bad_signature") == 2
+    assert net.state("n0", "n1") is State.ALIVE
+    assert not net.all_told(MemberSuspected)
+
+
+# What is counted and not believed
+
+
+def heard(net: Net, *statements: Suspect | Dead) -> None:
+    for statement in statements:
+        net.inject("n0", statement, sender="n2")
+
+
+def test_a_statement_by_strangers_about_strangers_or_of_an_invented_word_is_counted_and_not_believed() -> (
+    None
+):
+    net = settled(5)
+    about = own(net, "n1")
+    for accused, authors, reason in (
+        (about, ("nobody", "noone", "nowhere"), "accusation_by_stranger"),
+        (about, ("n1", "nobody", "noone"), "accusation_by_stranger"),  # nobody accuses itself
+        (stranger("far"), ("n2", "n3", "n4"), "accusation_of_stranger"),
+        (replace(about, incarnation=1), ("n2", "n3", "n4"), "accusation_of_unseen_incarnation"),
+        (replace(about, boot=Boot(about.boot.time_ms + 1, about.boot.id)), ("n2", "n3", "n4"),
+         "accusation_of_unseen_incarnation"),
+    ):  # fmt: skip
+        before = net.count("n0", f"dropped_{reason}")
+        heard(net, doubt(accused, *authors), verdict(accused, *authors))
+        assert net.count("n0", f"dropped_{reason}") >= before + 2, reason
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.count("n0", "suspicions") == net.count("n0", "private_doubts") == 0
+    net.run_for(3)
+    assert own(net, "n1").incarnation == 0
+
+
+def test_the_dead_accuse_nobody() -> None:
+    net = settled(6)
+    net.kill("n4")
+    net.kill("n5")
+    net.run_for(15, until=lambda: net.state("n0", "n4") is net.state("n0", "n5") is State.DEAD)
+    about = own(net, "n1")
+    net.forget()
+    heard(net, doubt(about, "n4", "n5"))
+    assert net.count("n0", "dropped_accusation_by_the_dead") >= 2
+    assert not net.all_told(MemberSuspected)
+
+
+def test_an_accusation_of_a_word_that_is_already_refuted_does_nothing() -> None:
+    net = settled(5)
+    past = own(net, "n1")
+    net.hosts["n1"].swim.update_meta(b"later", net.now)
+    net.run_for(2)
+    heard(net, doubt(past, "n2", "n3"), verdict(past, "n2", "n3", "n4"))
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.count("n0", "private_doubts") == 0
+
+
+def test_one_author_counts_once_however_often_it_signs() -> None:
+    net = settled(5)
+    about = own(net, "n1")
+    for _ in range(5):
+        heard(net, doubt(about, "n2"), verdict(about, "n2"))
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.count("n0", "private_doubts") == 1
+
+
+# Quorums
+
+
+def crowd(members: int) -> Net:
+    """Return one process that takes so many for up, of which only itself exists."""
+    net = Net()
+    net.add("n0")
+    for number in range(1, members):
+        net.inject("n0", stranger(f"m{number}"), sender=f"m{number}")
+    assert len(net.up("n0")) == members - 1
+    return net
+
+
+@pytest.mark.parametrize(
+    ("members", "to_suspect", "to_die"), [(3, 1, 1), (4, 2, 2), (5, 2, 3), (6, 2, 3), (100, 2, 3)]
+)
+def test_it_takes_two_to_suspect_and_three_to_bury_or_all_others_but_two_where_they_are_fewer(
+    members: int, to_suspect: int, to_die: int
+) -> None:
+    about = stranger("m1")
+    authors = [f"m{number}" for number in range(2, members)]
+    if to_suspect > 1:
+        net = crowd(members)
+        net.inject("n0", doubt(about, *authors[: to_suspect - 1]), sender="m2")
+        assert net.state("n0", "m1") is State.ALIVE
+    net = crowd(members)
+    net.inject("n0", doubt(about, *authors[:to_suspect]), sender="m2")
+    assert net.state("n0", "m1") is State.SUSPECT
+    net.run_for(net.config.suspicion_min_s - 0.5)
+    if to_die > to_suspect:
+        net.inject("n0", verdict(about, *authors[: to_die - 1], declarer="m2"), sender="m2")
+        assert net.state("n0", "m1") is State.SUSPECT
+    net.inject("n0", verdict(about, *authors[:to_die], declarer="m2"), sender="m2")
+    assert net.state("n0", "m1") is State.DEAD
+
+
+def test_of_two_members_each_has_its_own_word_alone_and_waits_the_longest() -> None:
+    net = settled(2)
+    net.kill("n1")
+    took = net.run_for(60, until=lambda: net.state("n0", "n1") is State.DEAD)
+    assert net.config.suspicion_max_s < took < longest_s(net.config)
+    (died,) = net.told("n0", MemberDied)
+    assert died.accusers == ("n0",)
+
+
+def test_a_verdict_that_two_signed_suffices_among_four() -> None:
+    net = settled(4)
+    net.kill("n1")
+    net.run_for(20, until=net.all_up)
+    assert net.all_up()
+    assert all(len(event.accusers) >= 2 for event in net.all_told(MemberDied))
+
+
+# A verdict of others
+
+
+@pytest.mark.parametrize("members", [5, 9])
+def test_a_verdict_out_of_the_blue_is_taken_for_a_suspicion_and_its_subject_refutes(members: int) -> None:
+    net = settled(members)
+    dead = verdict(own(net, "n1"), "n2", "n3", "n4")
+    net.inject("n0", dead, sender="n2")
+    assert net.state("n0", "n1") is State.SUSPECT
+    net.run_for(3)
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.told("n0", MemberRefuted)
+    assert own(net, "n1").incarnation == 1
+    assert not net.all_told(MemberDied)
+    assert "declared dead elsewhere" in net.hosts["n0"].swim.why("n1")[0].detail
+
+
+def test_whoever_already_suspects_believes_a_verdict_that_proves_itself() -> None:
+    net = settled(6, suspicion_max_s=60.0, suspicion_confirmations=8)
+    about = own(net, "n1")
+    net.kill("n1")
+    net.run_for(20, until=lambda: net.state("n0", "n1") is State.SUSPECT)
+    net.run_for(net.config.suspicion_min_s)
+    assert net.state("n0", "n1") is State.SUSPECT
+    net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
+    assert net.state("n0", "n1") is State.DEAD
+    (died,) = net.told("n0", MemberDied)
+    assert died.author == "n2"
+
+
+# Alone, or together with few
+
+
+def test_a_member_that_hears_nobody_judges_by_its_own_probes() -> None:
+    net = settled(5)
+    net.partition(["n0"], ["n1", "n2", "n3", "n4"])
+    bound_s = longest_s(net.config) + net.config.isolation_s + 10 * net.config.probe_interval_s * 4
+    took = net.run_for(120, until=lambda: not net.up("n0"))
+    assert net.config.suspicion_max_s < took < bound_s
+    assert all(event.accusers == ("n0",) for event in net.told("n0", MemberDied))
+
+
+def test_two_that_are_cut_off_together_judge_by_each_others_word() -> None:
+    net = settled(6)
+    net.partition(["n0", "n1"], ["n2", "n3", "n4", "n5"])
+    bound_s = longest_s(net.config) + net.config.isolation_s + 10 * net.config.probe_interval_s * 4
+    took = net.run_for(120, until=lambda: net.up("n0") == ["n1"] and net.up("n1") == ["n0"])
+    assert took < bound_s
+    assert all(set(event.accusers) == {"n0", "n1"} for event in net.told("n0", MemberDied))
+    assert net.up("n3") == ["n2", "n4", "n5"]
+
+
+def alone_in_doubt(sent: Sent) -> bool:
+    """Say whether a datagram is a probe of n1 by n0, or its request to a relay."""
+    return sent.source == "n0" and any(
+        isinstance(message, (Ping, PingRequest)) and message.target == "n1" for message in sent.messages
+    )
+
+
+def test_what_one_cannot_reach_alone_stays_private_for_as_long_as_it_hears_others() -> None:
+    net = settled(6, stream_probes=False)
+    net.censor = alone_in_doubt
+    net.run_for(3 * net.config.suspicion_max_s)
+    assert net.count("n0", "probes_failed") > 3
+    assert not net.all_told(MemberSuspected, MemberDied)
+    assert not [s for s in net.sent for m in s.messages if isinstance(m, (Suspect, Dead))]
+
+
+def test_a_private_doubt_ends_with_the_next_answer() -> None:
+    net = settled(6, stream_probes=False)
+    net.censor = alone_in_doubt
+    net.run_for(20, until=lambda: net.count("n0", "private_doubts") == 1)
+    assert net.hosts["n0"].swim.why("n1")[-1].what == "probe_failed"
+    net.heal()
+    net.run_for(20, until=lambda: net.count("n0", "private_doubts") == 0)
+    assert net.count("n0", "private_doubts") == 0
+    net.run_for(net.config.suspicion_max_s)
+    assert not net.all_told(MemberSuspected)
+    assert not [s for s in net.sent for m in s.messages if isinstance(m, (Suspect, Dead))]
+
+
+# Confirmations
+
+
+def test_the_relays_of_a_failed_probe_confirm_it_at_once() -> None:
+    net = settled(6)
+    net.kill("n1")
+    net.run_for(10, until=lambda: net.total("probes_failed") > 0)
+    (prober,) = (name for name in net.running() if net.count(name, "probes_failed"))
+    assert net.state(prober, "n1") is State.SUSPECT
+    assert net.count(prober, "private_doubts") == 0
+    suspicion = next(f for f in net.hosts[prober].swim.why("n1") if f.what == "suspected")
+    assert len(suspicion.detail.split(";")[0].split(",")) >= net.config.indirect_probes
+
+
+def test_one_relay_suffices_to_find_a_witness() -> None:
+    net = settled(6, indirect_probes=1)
+    net.kill("n1")
+    assert net.run_for(60, until=net.all_up) < longest_s(net.config)
+    assert all(len(event.accusers) >= 3 for event in net.all_told(MemberDied))
+
+
+@pytest.mark.parametrize("members", [3, 5, 12])
+def test_a_confirmed_crash_is_a_death_to_all_after_the_shortest_suspicion(members: int) -> None:
+    net = settled(members)
+    config = net.config
+    net.kill("n1")
+    took = net.run_for(60, until=net.all_up)
+    verdict_s = config.probe_timeout_s * config.probe_verdict_mult
+    spread_s = 2 * config.gossip_interval_s + 10 * net.delay_s
+    shortest_s = config.suspicion_min_s if members > 3 else 0.0  # one of two cannot be confirmed by more
+    bound_s = 2 * config.probe_interval_s + verdict_s + config.doubt_margin_s + spread_s
+    assert shortest_s < took < bound_s + (config.suspicion_min_s if members > 3 else config.suspicion_max_s)
+
+
+def test_whoever_answers_us_is_not_declared_dead_by_us_even_if_it_never_refutes() -> None:
+    net = settled(5)
+    net.hosts["n1"].swim.about_self = lambda statement, now: None  # type: ignore[method-assign]
+    about = own(net, "n1")
+    for _ in range(40):
+        for to in ("n0", "n2", "n3", "n4"):
+            net.inject(to, doubt(about, *({"n0", "n2", "n3", "n4"} - {to})), sender="n2")
+        net.run_for(0.5)
+    assert net.state("n0", "n1") is State.SUSPECT
+    assert not net.all_told(MemberDied)
+    assert "alive_after_all" in [finding.what for finding in net.hosts["n0"].swim.why("n1")]
+
+
+# Patience
+
+
+def test_a_member_that_asks_for_patience_is_doubted_in_silence_for_that_long() -> None:
+    net = settled(5)
+    swim = net.hosts["n1"].swim
+    swim._own._raise_incarnation(0, replace(swim.own, patience_s=8))
+    net.run_for(3)
+    net.kill("n1")
+    net.forget()
+    net.run_for(7.5)
+    assert net.total("probes_failed") > 5
+    assert net.total("private_doubts") >= 3
+    assert not net.all_told(MemberSuspected)
+    assert not [s for s in net.sent for m in s.messages if isinstance(m, (Suspect, Dead))]
+    took = net.run_for(60, until=net.all_up)
+    assert net.all_up()
+    assert took < longest_s(net.config)
+
+
+# Time that was lost
+
+
+def test_a_stall_of_the_accuser_gives_the_suspicion_its_time_back() -> None:
+    net = settled(2)
+    net.kill("n1")
+    net.run_for(60, until=lambda: net.state("n0", "n1") is State.SUSPECT)
+    suspected_at = net.now
+    net.pause("n0", 0.9 * net.config.suspicion_max_s)
+    net.run_for(60, until=lambda: net.state("n0", "n1") is State.DEAD)
+    assert net.count("n0", "stalls") >= 1
+    lost_s = 0.9 * net.config.suspicion_max_s - net.config.probe_interval_s
+    assert net.now - suspected_at > net.config.suspicion_max_s + lost_s
+
+
+# Evidence
+
+
+def test_the_evidence_names_paths_confirmers_and_local_health() -> None:
+    net = settled(5)
+    net.kill("n1")
+    net.run_for(20, until=net.all_up)
+    for name in net.running():
+        why = net.hosts[name].swim.why("n1")
+        assert [f.what for f in why if f.what in {"suspected", "dead"}] == ["suspected", "dead"]
+        dead = why[-1]
+        assert dead.what == "dead"
+        assert dead.by in net.running()
+        assert "local health penalty 0" in dead.detail
+        assert "doubted by" in dead.detail
+        for finding in why:
+            if finding.what == "probe_failed":
+                assert "no direct answer within" in finding.detail
+                assert "relay" in finding.detail
+                assert "stream" in finding.detail
+    assert any(f.what == "probe_failed" for name in net.running() for f in net.hosts[name].swim.why("n1"))
+    assert net.hosts["n0"].swim.why("n2") == ()
+
+
+def test_a_death_says_who_accused_who_declared_and_how_long_the_member_was_silent() -> None:
+    net = settled(5)
+    net.kill("n1")
+    killed_at = net.now
+    net.run_for(20, until=net.all_up)
+    for name in net.running():
+        (died,) = net.told(name, MemberDied)
+        assert died.author in net.running()
+        assert len(set(died.accusers)) == len(died.accusers) >= 3
+        at = net.hosts[name].told_at[net.hosts[name].events.index(died)]
+        assert at - killed_at <= died.silent_for_s <= at - killed_at + 10 * net.config.probe_interval_s
+
+
+def test_cases_are_counted() -> None:
+    net = cluster(5)
+    assert net.count("n0", "suspicions") == net.count("n0", "private_doubts") == 0

@@ -1,0 +1,265 @@
+"""Who is probed when, by which paths a silent member is tried, and how local health and lag stretch it."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swim import identity as identities
+from swim.config import SwimConfig
+from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
+from swim.health import Health
+from swim.messages import Nack, Ping, PingRequest, doubt_bytes
+from swim.probe import MAX_QUESTIONS, MAX_RELAYED, ProbeRing
+from tests.swim.net import Net, cluster, settled
+from tests.swim.statements import stranger
+
+
+def verdict_s(config: SwimConfig) -> float:
+    """Return how long one probe may take."""
+    return config.probe_timeout_s * config.probe_verdict_mult
+
+
+def pings(net: Net, source: str) -> list[tuple[float, str]]:
+    """Return when a host has pinged whom."""
+    return [
+        (s.at, m.target) for s in net.sent if s.source == source for m in s.messages if isinstance(m, Ping)
+    ]
+
+
+# Order
+
+
+@given(st.integers(1, 20), st.randoms(use_true_random=False))
+def test_every_member_is_in_each_round_once(members: int, rng: random.Random) -> None:
+    ring = ProbeRing(rng)
+    for number in range(members):
+        ring.add(f"n{number}")
+    ring.add("n0")
+    for _ in range(members):
+        ring.next()
+    for _ in range(3):
+        assert sorted(str(ring.next()) for _ in range(members)) == sorted(f"n{n}" for n in range(members))
+    ring.discard("n0")
+    assert "n0" not in [ring.next() for _ in range(2 * members)]
+
+
+@given(st.integers(1, 20), st.randoms(use_true_random=False))
+def test_a_newcomer_is_in_the_round_that_runs(members: int, rng: random.Random) -> None:
+    ring = ProbeRing(rng)
+    for number in range(members):
+        ring.add(f"n{number}")
+    for _ in range(members // 2):
+        ring.next()
+    ring.add("new")
+    assert "new" in [ring.next() for _ in range(members - members // 2 + 1)]
+
+
+def test_an_empty_ring_has_nobody() -> None:
+    assert ProbeRing(random.Random(1)).next() is None
+
+
+def test_each_member_is_probed_by_its_predecessor_in_every_second_slot_and_by_all_in_the_others() -> None:
+    net = settled(6)
+    net.run_for(40)
+    interval_s = net.config.probe_interval_s
+    for number in range(6):
+        times = pings(net, f"n{number}")
+        assert all(after - before == pytest.approx(interval_s) for (before, _), (after, _) in pairwise(times))
+        successor = f"n{(number + 1) % 6}"
+        slots = [target for _, target in times]
+        ring, others = (slots[::2], slots[1::2]) if slots[0] == slots[2] else (slots[1::2], slots[::2])
+        assert set(ring) == {successor}
+        assert {others.count(f"n{n}") for n in range(6) if n != number} <= {
+            len(others) // 5,
+            len(others) // 5 + 1,
+        }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crashed_member_fails_its_first_probe_within_two_intervals(seed: int) -> None:
+    net = settled(12, seed=seed)
+    net.run_for(seed * 0.17)
+    net.kill("n3")
+    bound_s = 2 * net.config.probe_interval_s + verdict_s(net.config)
+    assert net.run_for(10, until=lambda: net.total("probes_failed") > 0) <= bound_s + 0.02
+
+
+# Paths
+
+
+def test_relays_save_a_member_behind_a_one_way_loss_and_the_path_is_reported_once() -> None:
+    net = settled(4, stream_probes=False)
+    net.drop("n0", "n1")
+    net.run_for(60)
+    assert not net.all_told(MemberSuspected, MemberDied)
+    assert net.told("n0", PathLost) == [PathLost("n1", "relay")]
+    assert net.count("n0", "probes_saved_by_relay") > 10
+    assert [path.peer for path in net.hosts["n0"].swim.lost_paths()] == ["n1"]
+    assert net.count("n0", "paths_lost") == 1
+    assert all(net.told(name, PathLost) == [] for name in ("n2", "n3"))
+    net.heal()
+    net.run_for(4 * net.config.probe_interval_s)
+    assert net.told("n0", PathRestored) == [PathRestored("n1")]
+    assert net.hosts["n0"].swim.lost_paths() == []
+
+
+def without_datagrams(net: Net, name: str) -> None:
+    for other in net.hosts:
+        net.drop(other, name)
+        net.drop(name, other)
+
+
+def test_a_stream_saves_a_member_that_no_datagram_reaches() -> None:
+    net = settled(4)
+    without_datagrams(net, "n1")
+    net.run_for(60)
+    assert not net.all_told(MemberSuspected, MemberDied)
+    for name in ("n0", "n2", "n3"):
+        assert net.told(name, PathLost) == [PathLost("n1", "stream")]
+        assert net.count(name, "probes_saved_by_stream") > 0
+    assert {event.peer for event in net.told("n1", PathLost)} == {"n0", "n2", "n3"}
+
+
+def test_with_stream_probes_switched_off_for_all_it_dies() -> None:
+    net = settled(4, stream_probes=False)
+    without_datagrams(net, "n1")
+    net.run_for(20)
+    assert all(net.told(name, MemberDied)[0].member.name == "n1" for name in ("n0", "n2", "n3"))
+
+
+def test_stream_probes_may_be_switched_off_for_one_member_and_on_again() -> None:
+    net = settled(4)
+    swim = net.hosts["n0"].swim
+    swim.set_stream_probes("n1", enabled=False)
+    for name in ("n1", "n2"):
+        without_datagrams(net, name)
+    net.run_for(20)
+    assert net.count("n0", "probes_saved_by_stream") > 0
+    assert net.told("n0", PathLost) == [PathLost("n2", "stream")]
+    assert any(finding.what == "probe_failed" for finding in swim.why("n1"))
+    assert "stream" not in swim.why("n1")[0].detail
+    swim.set_stream_probes("n1", enabled=True)
+    net.run_for(20)
+    assert PathLost("n1", "stream") in net.told("n0", PathLost)
+
+
+def test_a_relay_of_a_silent_member_answers_with_its_own_signed_doubt_in_time_for_the_verdict() -> None:
+    net = settled(5)
+    net.kill("n1")
+    net.run_for(3)
+    requests = [(s, m) for s in net.sent for m in s.messages if isinstance(m, PingRequest)]
+    nacks = [(s, m) for s in net.sent for m in s.messages if isinstance(m, Nack)]
+    assert requests
+    for sent, request in requests:
+        if request.target != "n1" or sent.at + 1 > net.now:
+            continue
+        answer = next(s for s, m in nacks if m.sequence == request.sequence and s.to == sent.source)
+        assert answer.at - sent.at < (verdict_s(net.config) - net.config.probe_timeout_min_s)
+        nack = next(m for m in answer.messages if isinstance(m, Nack))
+        about = net.hosts["n1"].swim.own
+        signed_by_relay = doubt_bytes("n1", about.boot, about.incarnation, answer.source)
+        public_key = net.hosts[sent.source].swim.member(answer.source).public_key  # type: ignore[union-attr]
+        assert identities.verify(public_key, nack.doubt, signed_by_relay)
+
+
+def test_what_relays_do_for_others_is_bounded() -> None:
+    net = settled(3)
+    for number in range(MAX_RELAYED + 20):
+        net.inject("n0", net.tagged(PingRequest(number, "n2", 60_000), "n1", "n0"))
+    assert net.count("n0", "relayed_probes") == MAX_RELAYED
+    assert net.count("n0", "dropped_relay_refused") == 20
+    net.roundtrip()
+    assert net.count("n0", "relayed_probes") == 0
+
+
+def test_questions_outside_the_turn_are_bounded() -> None:
+    net = settled(3, max_members=5_000)
+    swim = net.hosts["n0"].swim
+    record = swim._table.get("n1")
+    assert record is not None
+    for _ in range(MAX_QUESTIONS + 20):
+        swim.check(record, net.now)
+    assert net.count("n0", "questions_open") == MAX_QUESTIONS
+
+
+# Time
+
+
+@pytest.mark.parametrize("profile", ["lan", "wan"])
+def test_the_wait_for_an_answer_follows_the_members_own_round_trips_within_bounds(profile: str) -> None:
+    net = cluster(3, profile=profile)
+    config = net.config
+    swim = net.hosts["n0"].swim
+    record = swim._table.get("n1")
+    assert record is not None
+    before_any = swim._prober.direct_timeout_s(stranger_record(net))
+    assert before_any == config.probe_timeout_s
+    net.run_for(40 * config.probe_interval_s)
+    assert swim._prober.direct_timeout_s(record) == config.probe_timeout_min_s
+    net.delay_s = config.probe_timeout_min_s * 0.6  # a round trip of 1.2 times the shortest wait
+    net.run_for(80 * config.probe_interval_s)
+    followed_s = swim._prober.direct_timeout_s(record)
+    assert config.probe_timeout_min_s * 1.2 < followed_s <= config.probe_timeout_s
+    net.delay_s = config.probe_timeout_s * 0.6
+    net.run_for(80 * config.probe_interval_s)
+    assert swim._prober.direct_timeout_s(record) == config.probe_timeout_s
+    assert {event.member.name for event in net.all_told(MemberDied)} <= {"far"}
+
+
+def stranger_record(net: Net):  # type: ignore[no-untyped-def]
+    net.inject("n0", stranger("far"), sender="far")
+    return net.hosts["n0"].swim._table.get("far")
+
+
+def test_local_health_stretches_interval_and_wait_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = settled(3)
+    monkeypatch.setattr(Health, "probe_answered", lambda health: None)  # it stays as ill as it is
+    swim = net.hosts["n0"].swim
+    for _ in range(2):
+        swim._health.refuted()
+    net.forget()
+    net.run_for(30)
+    gaps = [after - before for (before, _), (after, _) in pairwise(pings(net, "n0"))]
+    assert gaps[1:] == pytest.approx([3 * net.config.probe_interval_s] * (len(gaps) - 1))
+    net.kill("n1")
+    at = net.now
+    net.run_for(20, until=lambda: net.count("n0", "probes_failed") > 0)
+    found = next(f for f in swim.why("n1") if f.what == "probe_failed" and f.by == "n0")
+    assert f"within {3 * net.config.probe_timeout_min_s * 1000:.0f} ms" in found.detail
+    assert net.now - at >= 3 * net.config.probe_timeout_min_s * net.config.probe_verdict_mult
+
+
+def test_a_loop_that_lags_stretches_probes_before_any_of_them_has_failed() -> None:
+    net = settled(3)
+    net.hosts["n0"].swim.loop_lagged(2.2 * net.config.lag_warning_s, net.now)
+    net.run_for(8)
+    assert net.count("n0", "health_penalty") == 2
+    assert net.count("n0", "probes_failed") == 0
+    gaps = [after - before for (before, _), (after, _) in pairwise(pings(net, "n0"))]
+    assert gaps[1:] == pytest.approx([3 * net.config.probe_interval_s] * (len(gaps) - 1))
+    net.run_for(20)
+    gaps = [after - before for (before, _), (after, _) in pairwise(pings(net, "n0"))]
+    assert gaps[-1] == pytest.approx(net.config.probe_interval_s)
+
+
+def test_relays_and_streams_keep_their_full_time_when_the_timer_that_asks_them_came_late() -> None:
+    net = settled(4, stream_probes=False)
+    net.drop("n0", "n1")
+    net.run_for(10, until=lambda: pings(net, "n0")[-1:] != [] and pings(net, "n0")[-1][1] == "n1")
+    net.pause("n0", 1.0)  # the direct answer is overdue, and so is the verdict
+    failed = net.count("n0", "probes_failed")
+    net.run_for(1)
+    assert net.count("n0", "probes_failed") == failed
+    assert net.count("n0", "probes_saved_by_relay") >= 1
+    assert not net.told("n0", MemberSuspected)
+
+
+def test_a_member_that_left_something_open_is_probed_again_soon() -> None:
+    net = settled(20, stream_probes=False)
+    net.drop("n0", "n7")
+    net.run_for(60, until=lambda: net.count("n0", "probes_saved_by_relay") > 0)
+    took = net.run_for(60, until=lambda: bool(net.told("n0", PathLost)))
+    assert took <= 4 * net.config.probe_interval_s + verdict_s(net.config)
