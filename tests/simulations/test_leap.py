@@ -55,12 +55,12 @@ def test_no_leap_while_somebody_stands_still_or_is_suspected():
 
 def test_a_refused_leap_leaves_all_timers_as_they_were():
     made = cluster()
-    made.links.default.delay_s = 5.0  # what is on the way does not arrive soon
-    made.run_for(0.4)
+    made.links.own("a", "b").delay_s = 5.0  # what is on the way does not arrive soon
+    made.run_for(1)
     with pytest.raises(NotQuiet, match="on the way"):
         leap(made, made.timeline.now_us + 3_600_000_000)
     before = made.running["a"].swim.statistics()["probes"]
-    made.links.default.delay_s = 0.001
+    made.links.own("a", "b").delay_s = 0.001
     made.run_for(20)
     assert made.running["a"].swim.statistics()["probes"] > before
 
