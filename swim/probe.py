@@ -373,6 +373,9 @@ class Prober:
         path = "stream" if by_stream else "direct" if sender == probe.target else "relay"
         if not probe.answered:
             probe.answered = path
+            # A stream over a lost path has longer, but once it has answered nobody waits for more than usual.
+            usual_s = probe.direct_s * self._config.probe_verdict_mult
+            probe.verdict_at = min(probe.verdict_at, max(now, probe.sent_at + usual_s))
             self._health.probe_answered()
             self._owner.count("probes_answered")
             self._owner.proved(probe.target, now)
