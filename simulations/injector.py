@@ -129,16 +129,12 @@ class Injector:
         rules = separate(fault.sides, change, one_way=one_way)
         for pair in fault.pairs:
             rules += separate([[name] for name in pair], change, one_way=one_way)
-        excused = []
+        spells = []
         if fault.is_excuse:
-            excused = [
-                (here, there)
-                for groups in (fault.sides, *([[name] for name in pair] for pair in fault.pairs))
-                for here in groups
-                for there in groups
-                if here is not there
-            ]
-        self._link_fault(fault, rules, [self._truth.begin(here, there) for here, there in excused])
+            spells += [self._truth.begin(side, beside=side) for side in fault.sides]
+            both = (*fault.pairs, *((other, one) for one, other in fault.pairs))
+            spells += [self._truth.begin([one], observers=[other]) for one, other in both]
+        self._link_fault(fault, rules, spells)
 
     @_apply.register
     def _(self, fault: faults.Disturb) -> None:
@@ -156,7 +152,7 @@ class Injector:
         spells = []
         if fault.is_excuse:
             touched = [*(fault.sources or ()), *(fault.targets or ())] or list(self._cluster.machines)
-            spells.append(self._truth.begin(touched))
+            spells.append(self._truth.begin(touched, is_own_fault=True))
         self._link_fault(fault, rules, spells)
 
     def _link_fault(self, fault: faults.Lasting, rules: list[Rule], spells: list[Spell]) -> None:

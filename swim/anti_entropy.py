@@ -47,6 +47,8 @@ SLOTS_DIGEST: Final = 5
 
 MAX_REPLY_FRAMES: Final = 8
 """Frames with which one frame is answered at most; the next exchange goes on from there."""
+OPEN_FRAMES: Final = 8
+"""Frames in which room for a unit is looked for when many are packed."""
 FRAME_OVERHEAD_BYTES: Final = 40
 """All of a frame but its units or digests."""
 MIN_FRAME_BYTES: Final = FANOUT * DIGEST_BYTES + FRAME_OVERHEAD_BYTES
@@ -204,22 +206,26 @@ class AntiEntropy:
     def push_all(
         self, units: Iterable[bytes], frame_bytes: int, max_frames: int | None = None
     ) -> list[bytes]:
-        """Return frames with units, each of which fits into one, in order; the first so many frames."""
-        frames: list[bytes] = []
-        batch: list[bytes] = []
-        room = frame_bytes - FRAME_OVERHEAD_BYTES
+        """Return frames with units, each of which fits into one; the first so many frames.
+
+        A unit goes into the first of the last frames in which there is room, so the first unit is
+        the first of the first frame, and no two neighbours could be one.
+        """
+        batches: list[list[bytes]] = []
+        rooms: list[int] = []
         for unit in units:
-            if batch and len(unit) + UNIT_HEADER_BYTES > room:
-                frames.append(self.push_units(batch))
-                batch = []
-                room = frame_bytes - FRAME_OVERHEAD_BYTES
-                if len(frames) == max_frames:
+            size = len(unit) + UNIT_HEADER_BYTES
+            begin = max(0, len(rooms) - OPEN_FRAMES)
+            at = next((at for at in range(begin, len(rooms)) if rooms[at] >= size), None)
+            if at is None:
+                if len(batches) == max_frames:
                     break
-            batch.append(unit)
-            room -= len(unit) + UNIT_HEADER_BYTES
-        if batch:
-            frames.append(self.push_units(batch))
-        return frames
+                at = len(batches)
+                batches.append([])
+                rooms.append(frame_bytes - FRAME_OVERHEAD_BYTES)
+            batches[at].append(unit)
+            rooms[at] -= size
+        return [self.push_units(batch) for batch in batches]
 
     def push_units(self, units: list[bytes]) -> bytes:
         """Return one frame with units that are known to fit."""

@@ -71,7 +71,7 @@ class Replicated:
         self._repair = AntiEntropy(
             self._state.tree,
             fetch=self._state.unit,
-            is_unwanted=self._maps.is_waiting,
+            is_unwanted=self._state.is_unwanted,
             stand=lambda: (self._cluster.horizon, self._cluster.shown_root()),
             first=lambda: self._cluster.retirement[0] if self._cluster.retirement else None,
             rng=rng,

@@ -66,13 +66,13 @@ def test_newer_news_about_a_subject_replaces_what_waits_and_starts_anew() -> Non
     assert len(queue) == 0
 
 
-def test_what_is_heard_again_counts_as_a_transmission() -> None:
+def test_what_is_heard_again_counts_as_half_a_transmission() -> None:
     queue, (encoded,) = a_queue(1)
     sent = 0
     while len(queue):
         sent += len(queue.take(1000, 1, 8))
         assert queue.heard(encoded, 8) or not len(queue)
-    assert sent == 4  # each sending is heard once more
+    assert 5 <= sent <= 6  # 8 / 1.5
     assert not queue.heard(encoded, 8)
 
 

@@ -1,4 +1,4 @@
-"""What gossip lost is found by the roots on probes and repaired in small packets; news in flight is left alone."""
+"""What gossip lost is found by the roots on probes and repaired in small packets; news is left alone."""
 
 import pytest
 
