@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from simulations.timeline import US_PER_S
 
@@ -128,13 +128,12 @@ class Link:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(NamedTuple):
     """What became of a datagram.
 
-    Args:
+    Attributes:
         fate: ``sent``, ``corrupt``, ``lost``, ``cut`` or ``overflow``.
-        after_us: Microseconds until it arrives; meaningless when it does not.
+        after_us: Microseconds until it arrives; negative when it does not.
         data: What arrives.
         again_us: When it arrives a second time, if it does.
     """

@@ -31,7 +31,7 @@ from swim.events import (
 from swim.evidence import MAX_SUBJECTS
 from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential, verify
 from swim.learning import MAX_KNOCKS
-from swim.members import Member
+from swim.members import Member, Record, State
 from swim.messages import Address
 from swim.pairwise import MAX_PAIR_KEYS
 from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
@@ -160,9 +160,24 @@ def acquaint(swims: Sequence[tuple[Swim, float]]) -> None:
     Args:
         swims: Each member with its time.
     """
+    if not swims:
+        return
     words = [swim.words()[0] for swim, _ in swims]
+    known = []
+    for (swim, now), others in zip(swims[:2], (words, words[:1]), strict=False):
+        swim.load(others, now)  # checks each word once; the first of the members is checked by the second
+        known += swim._table.records()
     for swim, now in swims:
-        swim.load(words, now)
+        for record in known:
+            if record.name != swim.name and swim._table.get(record.name) is None:
+                # What `load` does with a word that is good, without checking it a thousand times.
+                swim._table.insert(
+                    Record(
+                        record.alive, record.encoded, record.digest, record.public_key, State.ALIVE, None,
+                        b"", now, now,
+                    )
+                )  # fmt: skip
+                swim._prober.ring.add(record.name)
         swim._rumours.discard(swim.name)  # everybody has heard its first word
         swim.effects(), swim.events()
 
@@ -172,11 +187,12 @@ def remembered(swim: Swim) -> Any:
     return swim.words(), swim.address_book()
 
 
-def recall(swim: Swim, kept: Any, now: float) -> None:
-    """Give a member what it kept in an earlier life."""
+def recall(swim: Swim, kept: Any, now: float) -> tuple[str, ...]:
+    """Give a member what it kept in an earlier life; return whom it was told of."""
     words, book = kept
     swim.load(words, now)
     swim.remember(book)
+    return tuple(name for name, _ in book)
 
 
 def lagged(swim: Swim, lag_s: float, now: float) -> None:

@@ -32,9 +32,8 @@ neither horizon nor cluster root (`NOWHERE`), compares any other set of signed s
 """
 
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from swim import strict_cbor
 from swim.hashtree import DIGEST_BYTES, EMPTY, FANOUT, SLOTS, HashTree
@@ -48,6 +47,8 @@ SLOTS_DIGEST: Final = 5
 
 MAX_REPLY_FRAMES: Final = 8
 """Frames with which one frame is answered at most; the next exchange goes on from there."""
+OPEN_FRAMES: Final = 8
+"""Frames in which room for a unit is looked for when many are packed."""
 FRAME_OVERHEAD_BYTES: Final = 40
 """All of a frame but its units or digests."""
 MIN_FRAME_BYTES: Final = FANOUT * DIGEST_BYTES + FRAME_OVERHEAD_BYTES
@@ -56,9 +57,14 @@ UNIT_HEADER_BYTES: Final = 3
 NOWHERE: Final = (0, EMPTY)
 """The stand of who has no cluster map."""
 
+_UNSIGNED: Final = 0x00
+_BYTES: Final = 0x40
+_ARRAY: Final = 0x80
+"""Major types of CBOR."""
+_PUSH_HEADER: Final = bytes([_ARRAY + 4, PUSH])
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+
+class Frame(NamedTuple):
     """A decoded frame: what kind it is, where its sender stands, and its fields by kind."""
 
     kind: int
@@ -74,6 +80,8 @@ class Frame:
 
 def decode(data: bytes, *, max_bytes: int) -> Frame:
     """Decode a frame and check every bound, or raise ValueError."""
+    if data[:2] == _PUSH_HEADER and len(data) <= max_bytes:
+        return _decode_push(data)
     fields = strict_cbor.decode(data, max_bytes=max_bytes)
     if type(fields) is not list or len(fields) < 4 or type(fields[0]) is not int:
         raise ValueError("a frame is an array that begins with its kind")
@@ -83,8 +91,6 @@ def decode(data: bytes, *, max_bytes: int) -> Frame:
     if type(cluster_root) is not bytes or len(cluster_root) != DIGEST_BYTES:
         raise ValueError("not a root")
     match kind, rest:
-        case 1, [list(units)] if all(type(unit) is bytes for unit in units):
-            return Frame(kind, horizon, cluster_root, units=tuple(units))
         case 2, [int(node), bytes(hashes)] if len(hashes) == FANOUT * DIGEST_BYTES:
             return Frame(kind, horizon, cluster_root, node=_node(node), hashes=hashes)
         case 3, [int(node), bytes(covered), bytes(digests)] if len(covered) == DIGEST_BYTES:
@@ -101,6 +107,40 @@ def decode(data: bytes, *, max_bytes: int) -> Frame:
         case 5, [bytes(packed)]:
             return Frame(kind, horizon, cluster_root, slots=_slots(packed))
     raise ValueError("unknown kind of frame, or fields that do not belong to it")
+
+
+def encode_push(horizon: int, cluster_root: bytes, units: Iterable[bytes]) -> bytes:
+    """Encode a push as canonical CBOR, the way `_decode_push` takes it apart."""
+    parts = [b"", *(part for unit in units for part in (_header(_BYTES, len(unit)), unit))]
+    parts[0] = (
+        _PUSH_HEADER
+        + _header(_UNSIGNED, horizon)
+        + _header(_BYTES, DIGEST_BYTES)
+        + cluster_root
+        + _header(_ARRAY, len(parts) // 2)
+    )
+    return b"".join(parts)
+
+
+def _decode_push(data: bytes) -> Frame:
+    """Decode a push, the frame that almost all packets carry, without a general decoder."""
+    try:
+        horizon, at = _read_header(data, 2, _UNSIGNED)
+        if data[at] != _BYTES + DIGEST_BYTES or horizon > MAX_STAMP:
+            raise ValueError("not a horizon and a root")
+        cluster_root = data[at + 1 : at + 1 + DIGEST_BYTES]
+        count, at = _read_header(data, at + 1 + DIGEST_BYTES, _ARRAY)
+        units = []
+        while count:
+            size, at = _read_header(data, at, _BYTES)
+            units.append(data[at : at + size])
+            at += size
+            count -= 1
+    except IndexError:
+        raise ValueError("a push that ends too early") from None
+    if at != len(data):
+        raise ValueError("a push that ends too early, or too late")
+    return Frame(PUSH, horizon, cluster_root, units=tuple(units))
 
 
 class AntiEntropy:
@@ -140,6 +180,7 @@ class AntiEntropy:
         self._rng = rng
         self.max_frame_bytes = max_frame_bytes
         self._max_digests = (max_frame_bytes - FRAME_OVERHEAD_BYTES) // DIGEST_BYTES
+        self._slots: tuple[object, bytes] = (None, b"")
 
     def opening(self) -> list[bytes]:
         """Return the frames that begin the comparison with a peer that has another root."""
@@ -163,28 +204,35 @@ class AntiEntropy:
         return self.push_all(found, self.max_frame_bytes, max_frames)
 
     def push_all(
-        self, units: Iterable[bytes], frame_bytes: int, max_frames: int | None = None
+        self, units: Sequence[bytes], frame_bytes: int, max_frames: int | None = None
     ) -> list[bytes]:
-        """Return frames with units, each of which fits into one, in order; the first so many frames."""
-        frames: list[bytes] = []
-        batch: list[bytes] = []
-        room = frame_bytes - FRAME_OVERHEAD_BYTES
-        for unit in units:
-            if batch and len(unit) + UNIT_HEADER_BYTES > room:
-                frames.append(self._frame(PUSH, batch))
-                batch = []
-                room = frame_bytes - FRAME_OVERHEAD_BYTES
-                if len(frames) == max_frames:
-                    break
-            batch.append(unit)
-            room -= len(unit) + UNIT_HEADER_BYTES
-        if batch:
-            frames.append(self._frame(PUSH, batch))
-        return frames
+        """Return frames with units, each of which fits into one; the first so many frames.
 
-    def push_units(self, units: list[bytes]) -> bytes:
+        A unit goes into the first of the last frames in which there is room, so the first unit is
+        the first of the first frame, and no two neighbours could be one.
+        """
+        whole = frame_bytes - FRAME_OVERHEAD_BYTES
+        if 0 < sum(map(len, units)) <= whole - len(units) * UNIT_HEADER_BYTES:
+            return [self.push_units(units)]
+        batches: list[list[bytes]] = []
+        rooms: list[int] = []
+        for unit in units:
+            size = len(unit) + UNIT_HEADER_BYTES
+            begin = max(0, len(rooms) - OPEN_FRAMES)
+            at = next((at for at in range(begin, len(rooms)) if rooms[at] >= size), None)
+            if at is None:
+                if len(batches) == max_frames:
+                    break
+                at = len(batches)
+                batches.append([])
+                rooms.append(whole)
+            batches[at].append(unit)
+            rooms[at] -= size
+        return [self.push_units(batch) for batch in batches]
+
+    def push_units(self, units: Sequence[bytes]) -> bytes:
         """Return one frame with units that are known to fit."""
-        return self._frame(PUSH, units)
+        return encode_push(*self._stand(), units)
 
     def slots(self) -> bytes:
         """Return the digest of the whole set that opens an exchange over a stream.
@@ -192,9 +240,12 @@ class AntiEntropy:
         It has 10 bytes for each slot that is not empty: 10 kB for 1,000 units, and, as there are no
         more than 4,096 slots, at most `MAX_SLOTS_DIGEST_BYTES`, 41 kB, however many units there are.
         """
-        occupied = self._tree.occupied()
-        packed = b"".join(slot.to_bytes(2, "big") + hashed for slot, hashed in occupied)
-        return self._frame(SLOTS_DIGEST, packed)
+        of_what = (self._tree.root, *self._stand())
+        if self._slots[0] != of_what:  # members in step exchange it again and again
+            occupied = self._tree.occupied()
+            packed = b"".join(slot.to_bytes(2, "big") + hashed for slot, hashed in occupied)
+            self._slots = (of_what, self._frame(SLOTS_DIGEST, packed))
+        return self._slots[1]
 
     def missing(self, frame: Frame) -> list[bytes]:
         """Return frames with all units of the slots in which a stream's other end differs."""
@@ -269,6 +320,44 @@ class AntiEntropy:
 
     def _frame(self, kind: int, *fields: object) -> bytes:
         return strict_cbor.encode([kind, *self._stand(), *fields])
+
+
+def _header(major: int, value: int) -> bytes:
+    """Return the shortest head of a CBOR item: its major type and a value or length."""
+    if value < 24:
+        return bytes((major | value,))
+    if value < 256:
+        return bytes((major | 24, value))
+    if value < 65_536:
+        return bytes((major | 25, value >> 8, value & 255))
+    if value < 2**32:
+        return bytes((major | 26,)) + value.to_bytes(4, "big")
+    return bytes((major | 27,)) + value.to_bytes(8, "big")
+
+
+def _read_header(data: bytes, at: int, major: int) -> tuple[int, int]:
+    """Return the value or length of the head at a position, and the position behind it.
+
+    Raises:
+        ValueError: if it is of another major type, or not the shortest.
+        IndexError: if `data` ends in it.
+    """
+    lead = data[at] - major
+    if lead == 25:
+        value = data[at + 1] << 8 | data[at + 2]
+        if value > 255:
+            return value, at + 3
+    elif 0 <= lead < 24:
+        return lead, at + 1
+    elif lead == 24:
+        if data[at + 1] > 23:
+            return data[at + 1], at + 2
+    elif lead in {26, 27}:
+        width = 4 if lead == 26 else 8
+        value = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        if value >= 1 << width * 4 and len(data) > at + width:
+            return value, at + 1 + width
+    raise ValueError("not the head that belongs here, or not its shortest form")
 
 
 def _node(node: int) -> int:

@@ -23,7 +23,7 @@ full of them refuses new keys, which is safe, instead of forgetting deletions, w
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -90,6 +90,7 @@ class ClusterMap:
         self.clock = HybridClock()
         self.max_registers = max_registers
         self.roster: tuple[str, ...] = ()
+        self._in_roster: dict[str, None] = {}
         self.horizon = 0
         self.is_behind = False
         self.by_digest: dict[bytes, HeldRegister] = {}
@@ -103,6 +104,11 @@ class ClusterMap:
         self._sequence = 0
         self._acknowledged: OrderedDict[str, int] = OrderedDict()
         self._also_behind: dict[str, bytes] = {}
+
+    def set_roster(self, names: Iterable[str]) -> None:
+        """Say who has to hold a deletion before it may be forgotten; the lowest name retires."""
+        self.roster = tuple(sorted(dict.fromkeys(names)))
+        self._in_roster = dict.fromkeys(self.roster)
 
     @property
     def root(self) -> bytes:
@@ -201,10 +207,11 @@ class ClusterMap:
         Returns:
             Keys whose value vanishes, because this node was behind and has now caught up.
         """
-        self._acknowledged[peer] = self._sequence
-        self._acknowledged.move_to_end(peer)
-        if len(self._acknowledged) > MAX_ACKNOWLEDGING:
-            self._acknowledged.popitem(last=False)
+        if peer in self._in_roster:
+            self._acknowledged[peer] = self._sequence
+            self._acknowledged.move_to_end(peer)
+            if len(self._acknowledged) > MAX_ACKNOWLEDGING:
+                self._acknowledged.popitem(last=False)
         if not self.is_behind:
             return []
         gone = sorted(self._aside)
@@ -215,7 +222,7 @@ class ClusterMap:
 
     def also_behind(self, peer: str) -> None:
         """Take note that a peer, behind like this node, holds the same; act if all the roster is."""
-        if peer not in self.roster:
+        if peer not in self._in_roster:
             return
         self._also_behind[peer] = self.root
         others = [name for name in self.roster if name in self._also_behind]
@@ -296,6 +303,18 @@ class ClusterMap:
         first = [self.retirement[1]] if self.retirement else []
         return first + [self._registers[key].data for key in sorted(self._registers)]
 
+    def adopt(self, other: "ClusterMap") -> None:
+        """Hold what another instance holds; the tree of all state must already have become the other's."""
+        self.clock.observe(other.clock.last)
+        self.horizon, self.retirement, self.bytes_held = other.horizon, other.retirement, other.bytes_held
+        self.by_digest = dict(other.by_digest)
+        self._registers = dict(other._registers)  # noqa: SLF001 - its own kind
+        self._tombstones = dict(other._tombstones)  # noqa: SLF001 - its own kind
+        self._conflicts = OrderedDict((key, list(lost)) for key, lost in other._conflicts.items())  # noqa: SLF001 - its own kind
+        self._sequence = other._sequence  # noqa: SLF001 - its own kind
+        self._acknowledged.clear()
+        self._trees[0].become(other._trees[0])  # noqa: SLF001 - its own kind
+
     def statistics(self) -> dict[str, int]:
         """Count what is held."""
         return {
@@ -342,8 +361,3 @@ def _are_concurrent(winner: Register, loser: Register) -> bool:
 def salted(root: bytes) -> bytes:
     """Return what a node shows in place of a root while it is behind the horizon."""
     return blake2b(b"behind" + root, digest_size=8).digest()
-
-
-def roster_order(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the roster without repetitions, in the order that makes the first one retire."""
-    return tuple(sorted(dict.fromkeys(names)))

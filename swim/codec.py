@@ -13,6 +13,7 @@ and total: canonical encoding only, exact types, bounded lengths, no trailing by
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from swim import strict_cbor
@@ -138,6 +139,14 @@ def _unpack_authors(value: Any) -> Signatures:
     return tuple(authors.items())
 
 
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that returns these attributes of an object as a tuple."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    get = attrgetter(*names)
+    return lambda message: (get(message),)
+
+
 _BOOT_TIME: Final = _number(MAX_BOOT_TIME_MS)
 _BOOT_ID: Final = _binary(BOOT_ID_BYTES, BOOT_ID_BYTES)
 _NAME: Final = _Field(_unpack_name)
@@ -180,6 +189,15 @@ _SCHEMA: Final[dict[type[Any], tuple[int, tuple[tuple[str, _Field], ...]]]] = {
         (SyncClocks, 25, (_number(2**62), _number(2**62))),
     )
 }  # fmt: skip
+_ENCODERS: Final[dict[type[Any], tuple[int, Callable[[Any], tuple[Any, ...]], list[tuple[int, Pack]]]]] = {
+    message: (
+        code,
+        _getter([name for name, _ in fields]),
+        [(place, field.pack) for place, (_, field) in enumerate(fields, 1) if field.pack is not None],
+    )
+    for message, (code, fields) in _SCHEMA.items()
+}
+"""For each message: its code, what returns its fields, and the fields that do not travel as they are."""
 _BY_CODE: Final = {code: message for message, (code, _) in _SCHEMA.items()}
 
 IN_DATAGRAM: Final = frozenset(
@@ -195,16 +213,11 @@ _STATEMENT_HEADS: Final = frozenset(
 
 def encode_message(message: Message) -> bytes:
     """Encode one message, ready to be joined with others by `join_packet`."""
-    code, fields = _SCHEMA[type(message)]
-    return strict_cbor.encode(
-        [
-            code,
-            *(
-                getattr(message, name) if field.pack is None else field.pack(getattr(message, name))
-                for name, field in fields
-            ),
-        ]
-    )
+    code, fields_of, packs = _ENCODERS[type(message)]
+    values = [code, *fields_of(message)]
+    for place, pack in packs:
+        values[place] = pack(values[place])
+    return strict_cbor.encode(values)
 
 
 def join_packet(sender: str, messages: Sequence[bytes]) -> bytes:
@@ -234,10 +247,11 @@ def split_packet(body: bytes) -> Packet:
     if len(sender) != body[0] or not is_name(sender):
         raise DecodeError("bad_name")
     messages: list[bytes] = []
-    while at < len(body):
+    size = len(body)
+    while at < size:
         start = at + LENGTH_BYTES
-        end = start + int.from_bytes(body[at:start], "big")
-        if end > len(body) or start >= end or len(messages) >= MAX_MESSAGES:
+        end = start + (body[at] << 8 | body[at + 1]) if start < size else 0
+        if end > size or start >= end or len(messages) >= MAX_MESSAGES:
             raise DecodeError("bad_packet")
         messages.append(body[start:end])
         at = end

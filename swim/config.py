@@ -8,6 +8,7 @@ its peers declares deaths that they would have seen refuted.
 import ipaddress
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 ProfileName = Literal["local", "lan", "wan", "edge"]
@@ -94,7 +95,7 @@ class SwimConfig:
     probe_verdict_mult: float = 2.5
     indirect_probes: int = 3
     stream_probes: bool = True
-    suspicion_min_s: float = 4.2
+    suspicion_min_s: float = 4.1
     suspicion_max_s: float = 24.0
     suspicion_confirmations: int = 2
     doubt_margin_s: float = 1.0
@@ -177,7 +178,12 @@ class SwimConfig:
 
     def retransmissions(self, members: int) -> int:
         """Return how many times one rumour is sent in a cluster of `members`."""
-        return math.ceil(self.retransmit_mult * math.ceil(math.log10(max(1, members) + 1)))
+        return _transmissions(self.retransmit_mult, members)
+
+
+@lru_cache(maxsize=1024)
+def _transmissions(mult: float, members: int) -> int:
+    return math.ceil(mult * math.ceil(math.log10(max(1, members) + 1)))
 
 
 PROFILES: Final[dict[str, dict[str, Any]]] = {

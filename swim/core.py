@@ -324,7 +324,8 @@ class Core:
         if not self.config.stream_probes or record.name in self._stream_probes_off:
             return False
         tagged = replace(ping, tag=self._pairwise.tag(ping, record.alive.exchange_key))
-        return self._streams.probe(record.alive.address, tagged, now, patience_s)
+        said = [record.encoded_verdict] if record.verdict is not None else []
+        return self._streams.probe(record.alive.address, tagged, said, now + patience_s)
 
     def stream_ping(self, ping: Ping, sender: str, now: float) -> Ack | None:
         """Answer a ping that came over a stream."""
@@ -353,9 +354,10 @@ class Core:
             self._learning.knock_answered(name, now)
 
     def check(self, record: Record, now: float) -> None:
-        """Ask a member whether it lives, outside the turn."""
-        del now
-        self._prober.check(record)
+        """Ask a member a last time whether it lives, by every path."""
+        ping = self._prober.check(record)
+        patience_s = self.config.probe_timeout_s * self.config.probe_verdict_mult
+        self.probe_stream(record, ping, patience_s, now)
 
     def knock(self, record: Record, now: float) -> None:
         """Ask somebody who is not in the table whether it lives."""
@@ -383,16 +385,18 @@ class Core:
 
     def about_self(self, statement: Statement, now: float) -> None:
         """Defend this member: refute, outbid a past life, or find out that we are superseded."""
-        refuted = self._own.hear(statement, now, lambda said: self._is_valid_about_self(said, now))
+        refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
             return
-        self._evidence.note(
-            self.name, now, "accused", f"doubted by {', '.join(a for a, _ in refuted.authors)}"
-        )
+        doubters = ", ".join(author for author, _ in refuted.authors)
+        self._evidence.note(self.name, now, "accused", f"doubted by {doubters}")
+        if not self._health.is_heard:  # our datagrams may not arrive, so say it over a stream, too
+            for record in self._table.choose(self._rng, 1):
+                self._streams.begin(record.alive.address, now)
         for author, _ in refuted.authors:
-            record = self._table.get(author)
-            if record is not None:
-                self.send(record, [], statements=[self._own.encoded])
+            accuser = self._table.get(author)
+            if accuser is not None:
+                self.send(accuser, [], statements=[self._own.encoded])
 
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
         """Take a statement of a peer that compares notes; return what is held against it."""
@@ -471,19 +475,19 @@ class Core:
         if self._own.alive.lowest_version != self._own.alive.highest_version:
             self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
-    def _is_valid_about_self(self, statement: Statement, now: float) -> bool:
-        """Say whether a statement about this member is signed by anybody who may say so."""
+    def _signatures_about_self(self, statement: Statement, now: float) -> int:
+        """Count those who may say what a statement about this member says, and have signed it."""
         if isinstance(statement, Alive):
-            return self._learning.verify(statement, now) is not None
+            return int(self._learning.verify(statement, now) is not None)
         if not isinstance(statement, (Suspect, Dead)):
-            return False
+            return 0
         alive = self._own.alive
+        valid = 0
         for author, signature in statement.authors:
             record = self._table.get(author)
             signed = doubt_bytes(alive.name, alive.boot, alive.incarnation, author)
-            if record is not None and self._verify(record.public_key, signature, signed):
-                return True
-        return False
+            valid += record is not None and self._verify(record.public_key, signature, signed)
+        return valid
 
     def _coordinate(self, name: str) -> Coordinate | None:
         record = self._table.get(name)

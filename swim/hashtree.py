@@ -95,6 +95,13 @@ class HashTree:
         self._own = 0
         return twin
 
+    def become(self, other: "HashTree") -> None:
+        """Replace the content by that of another set, as `copy` does."""
+        twin = other.copy()
+        self._branches, self._hashes = twin._branches, twin._hashes  # noqa: SLF001 - its own kind
+        self._root, self._stale, self.size = twin._root, twin._stale, twin.size  # noqa: SLF001 - its own kind
+        self._own = 0
+
     def add(self, digest: bytes) -> None:
         """Put a digest into the set; one that is in it already changes nothing."""
         number, child = digest[0] >> 2, (digest[0] & 3) << 4 | digest[1] >> 4
@@ -151,12 +158,13 @@ class HashTree:
 
     def differing(self, node: int, hashes: bytes) -> list[int]:
         """Return the children, 0 to 63, of a node whose hash is not the one in `hashes`."""
-        own = self.hashes(node)
-        return [
-            child
-            for child in range(FANOUT)
-            if own[child * 8 : child * 8 + 8] != hashes[child * 8 : child * 8 + 8]
-        ]
+        unlike = int.from_bytes(self.hashes(node), "big") ^ int.from_bytes(hashes, "big")
+        children = []
+        while unlike:
+            left = (unlike.bit_length() - 1) // 64  # children to the right of the first that differs
+            children.append(FANOUT - 1 - left)
+            unlike &= (1 << left * 64) - 1
+        return children
 
     def occupied(self) -> list[tuple[int, bytes]]:
         """Return (slot, hash) of every slot that has digests, in order."""

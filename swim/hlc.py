@@ -77,23 +77,32 @@ class ClockWatch:
     def __init__(self, max_peers: int = MAX_CLOCK_PEERS) -> None:
         self._max_peers = max_peers
         self._offsets: OrderedDict[str, float] = OrderedDict()
+        self._median: float | None = 0.0
 
     def observe(self, peer: str, offset_s: float) -> None:
         """Take note that the clock of `peer` is `offset_s` seconds ahead of the own one."""
         self._offsets[peer] = offset_s
         self._offsets.move_to_end(peer)
+        self._median = None
         if len(self._offsets) > self._max_peers:
             self._offsets.popitem(last=False)
 
     def forget(self, peer: str) -> None:
         """Leave a peer that is gone out of the median."""
         self._offsets.pop(peer, None)
+        self._median = None
 
     def offset_s(self) -> float:
         """Return the median of the peers' clocks minus the own, 0 while there are too few peers."""
-        if len(self._offsets) < MIN_PEERS:
-            return 0.0
-        return statistics.median(self._offsets.values())
+        if self._median is None:
+            enough = len(self._offsets) >= MIN_PEERS
+            self._median = statistics.median(self._offsets.values()) if enough else 0.0
+        return self._median
+
+    def offset_of(self, peer: str) -> float:
+        """Return how far the clock of a peer is ahead of the own, the median's if it is not known."""
+        offset = self._offsets.get(peer)
+        return self.offset_s() if offset is None else offset
 
     def require_sane(self) -> None:
         """Raise ClockSkewError if this node may not author."""
@@ -101,6 +110,11 @@ class ClockWatch:
         if abs(offset) > MAX_SKEW_S:
             raise ClockSkewError(offset)
 
-    def is_ahead(self, stamp: int, wall: float) -> bool:
-        """Say whether a stamp lies further in the future than any sane clock could put it."""
-        return wall_of(stamp) > wall + self.offset_s() + MAX_SKEW_S
+    def is_ahead(self, time_s: float, wall: float) -> bool:
+        """Say whether a time lies further in the future than any sane clock could put it.
+
+        Args:
+            time_s: in question, in seconds since the epoch.
+            wall: the own clock, in seconds since the epoch.
+        """
+        return time_s > wall + self.offset_s() + MAX_SKEW_S

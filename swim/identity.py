@@ -19,6 +19,7 @@ import math
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -34,6 +35,7 @@ MAX_CACHED_CREDENTIALS: Final = 4096
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
+MAX_NAME_CHARACTERS: Final = 63
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -81,7 +83,12 @@ def domain(purpose: str) -> bytes:
 
 def is_name(text: object) -> bool:
     """Say whether `text` can name a node or a cluster: a DNS label in lower case."""
-    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+    return isinstance(text, str) and len(text) <= MAX_NAME_CHARACTERS and _matches(text)
+
+
+@lru_cache(maxsize=8192)
+def _matches(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:

@@ -4,11 +4,12 @@ Only the subject raises its incarnation: to refute an accusation, and to change 
 its own name that is ahead of its own is either what a past life left behind (the clock went back), which
 is outbid, or that of a younger process with the same name, which has won.
 
-**Patience.** A member that notices that it stalls, or that has to refute again and again, asks others to
-bear longer silences of it, within a bound. One that has to refute often, and whose own probes are not
-answered either, also speaks up by itself every `HEARTBEAT_S`: its incarnation rises, which ends all doubts
-about the one before. So a member behind a link that loses most packets is shown as impaired, and neither
-flaps nor makes others refute; and one that has really died is found out after its patience.
+**Patience.** A member that notices that it stalls, that has to refute again and again, or that reaches others
+by relays and streams only, asks them to bear longer silences of it, within a bound. One that has to refute
+often, and whose own probes are not answered either, also speaks up by itself every `HEARTBEAT_S`: its
+incarnation rises, which ends all doubts about the one before. So a member behind a link that loses most
+packets is shown as impaired, and neither flaps nor makes others refute; and one that has really died is found
+out after its patience.
 """
 
 import math
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from swim.accusations import SUSPICION_QUORUM
 from swim.broadcast import RumourQueue
 from swim.codec import encode_message
 from swim.config import SwimConfig
@@ -45,6 +47,9 @@ IMPAIRED_WINDOW_S: Final = 60.0
 """Also how long a member has to be well before it takes its request for patience back."""
 HEARTBEAT_S: Final = 10.0
 """How often a member that had to refute too often speaks up by itself."""
+LONE_REFUTATION_GAP_S: Final = 1.0
+"""Least time between two refutations of what too few members say to be believed by anybody: each one makes
+everybody talk, and a single liar shall not."""
 STALL_PATIENCE: Final = 1.5
 """Patience asked for, as a multiple of the longest stall seen lately."""
 
@@ -96,6 +101,7 @@ class OwnWord:
         self._rebases = 0
         self._superseded = False
         self._refuted_at: deque[float] = deque(maxlen=IMPAIRED_REFUTATIONS)
+        self._lone_refuted_at = -math.inf
         self._stalled_at = -math.inf
         self._heartbeat_at: float | None = None
         self._relax_at: float | None = None
@@ -138,14 +144,14 @@ class OwnWord:
         return True
 
     def hear(
-        self, statement: Statement, now: float, is_valid: Callable[[Statement], bool]
+        self, statement: Statement, now: float, count_signatures: Callable[[Statement], int]
     ) -> Accusation | None:
         """Refute, outbid a past life, or find out that this process is superseded.
 
         Args:
             statement: about this member, from anybody.
             now: the time.
-            is_valid: checks the signatures of a statement.
+            count_signatures: checks the signatures of a statement, and says how many members have signed it.
 
         Returns:
             An accusation that was refuted, which its authors should hear of soon.
@@ -154,13 +160,11 @@ class OwnWord:
             return None
         said, held = (statement.boot, statement.incarnation), (self.alive.boot, self.alive.incarnation)
         if isinstance(statement, Alive):
-            if said > held and is_valid(statement):
+            if said > held and count_signatures(statement):
                 self._meet_own_name(statement, now)
         elif isinstance(statement, (Suspect, Dead)) and self.goodbye is None:
-            if said == held and is_valid(statement):
+            if said == held and self._shall_refute(count_signatures(statement), now):
                 self._counts["refutations"] += 1
-                self._health.refuted()
-                self._refuted_at.append(now)
                 self._raise_incarnation(statement.incarnation, self._with_patience(now))
                 return statement
             if said > held:
@@ -179,15 +183,18 @@ class OwnWord:
         if patience_s > self.alive.patience_s:
             self._raise_incarnation(self.alive.incarnation, self._patient(patience_s, now))
 
-    def handle_timer(self, now: float, *, is_well: bool) -> None:
-        """Speak up while impaired, and take the request for patience back once that is over.
+    def handle_timer(self, now: float, *, is_well: bool, is_heard: bool) -> None:
+        """Ask for patience, speak up while impaired, and take the request back once that is over.
 
         Args:
             now: the time.
             is_well: whether this member's own probes are answered.
+            is_heard: whether datagrams pass between this member and others.
         """
         if self.goodbye is not None:
             return
+        if is_well and not is_heard and self.alive.patience_s < MAX_PATIENCE_S:
+            self._raise_incarnation(self.alive.incarnation, self._patient(MAX_PATIENCE_S, now))
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
             if not is_well:
@@ -195,7 +202,7 @@ class OwnWord:
                 self._raise_incarnation(self.alive.incarnation, self.alive)
         if self._relax_at is not None and now >= self._relax_at:
             last = max(self._stalled_at, *self._refuted_at, -math.inf)
-            if not is_well or now < last + IMPAIRED_WINDOW_S:
+            if not (is_well and is_heard) or now < last + IMPAIRED_WINDOW_S:
                 self._relax_at = now + HEARTBEAT_S
                 return
             self._heartbeat_at = self._relax_at = None
@@ -209,6 +216,17 @@ class OwnWord:
         return min((at for at in (self._heartbeat_at, self._relax_at) if at is not None), default=None)
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _shall_refute(self, signatures: int, now: float) -> bool:
+        """Say whether an accusation is to be answered; what enough members say tells of an impairment."""
+        if signatures >= max(1, min(SUSPICION_QUORUM, self._table.up_count - 1)):
+            self._health.refuted()
+            self._refuted_at.append(now)
+            return True
+        if not signatures or now < self._lone_refuted_at + LONE_REFUTATION_GAP_S:
+            return False
+        self._lone_refuted_at = now
+        return True
 
     def _with_patience(self, now: float) -> Alive:
         often = len(self._refuted_at) == IMPAIRED_REFUTATIONS

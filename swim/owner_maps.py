@@ -17,14 +17,20 @@ arrival, so any two nodes that have seen the same buckets hold the same ones:
   generation never looks like a deletion, and a signed table of contents, the rejected alternative,
   is not needed.
 
+**Places.** Buckets form a binary tree: the one for everything is 1, the halves of place p are 2p
+and 2p + 1, so that the bits of a place behind the first are the prefix, and p >> 1 is what contains it.
+
 **Strangers.** Only owners that the membership has admitted are accepted. Buckets of others wait in
 a bounded quarantine, unchecked, until the membership makes up its mind; forgetting an owner drops
 its map and whatever waits, so a reaped node's stale buckets cannot come back by hearsay.
+
+**Memory.** A map and what it holds are never changed, only replaced. So instances in one process
+may share them (`OwnerMaps.adopt`), and entries exist once, in the bucket that brought them.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from swim import units
@@ -40,6 +46,14 @@ MAX_QUARANTINED: Final = 1024
 Rank = tuple[Generation, int, bytes]
 """(generation, version, digest): which of two buckets is newer."""
 
+Change = tuple[str, bytes | None]
+"""A key and its new value, None for a deleted one."""
+
+
+def place_of(depth: int, prefix: int) -> int:
+    """Return the number of a bucket's place in the tree of buckets."""
+    return 1 << depth | prefix
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -47,57 +61,109 @@ class Held:
 
     digest: bytes
     data: bytes
-    bucket: Bucket
     rank: Rank
+    place: int
+    entries: Mapping[str, bytes]
     not_after: float
 
+    @classmethod
+    def of(cls, bucket: Bucket, data: bytes, digest: bytes, not_after: float) -> "Held":
+        """Return what is kept of a bucket."""
+        rank = (bucket.generation, bucket.version, digest)
+        return cls(digest, data, rank, place_of(bucket.depth, bucket.prefix), bucket.entries, not_after)
 
-@dataclass(slots=True)
+
 class OwnerMap:
-    """What is held of one owner: its buckets by (depth, prefix), and the entries that count."""
+    """What is held of one owner: its buckets by place. It is never changed.
 
-    held: dict[tuple[int, int], Held] = field(default_factory=dict)
-    entries: dict[str, bytes] = field(default_factory=dict)
-    generation: Generation = (0, b"")
-    depths: dict[int, int] = field(default_factory=dict)  # depth -> buckets of that depth
+    Args:
+        held: the buckets.
+        depths: a bit for each depth at which there is one.
+        generation: the newest that was seen.
+        published_ms: the latest time of publishing that was seen, in milliseconds since the epoch.
+    """
+
+    __slots__ = ("depths", "generation", "held", "published_ms")
+
+    def __init__(
+        self,
+        held: Mapping[int, Held],
+        depths: int,
+        generation: Generation = (0, b""),
+        published_ms: int = 0,
+    ) -> None:
+        self.held = held
+        self.depths = depths
+        self.generation = generation
+        self.published_ms = published_ms
 
     def deciding(self, key: str) -> Held | None:
         """Return the newest bucket that covers a key."""
-        ranks = [
-            held
-            for depth in self.depths
-            if (held := self.held.get((depth, units.prefix_of(key, depth)))) is not None
-        ]
-        return max(ranks, key=lambda held: held.rank, default=None)
+        if self.depths == 1:
+            return self.held[1]
+        leaf = place_of(units.MAX_DEPTH, units.prefix_of(key, units.MAX_DEPTH))
+        return max(self._containing(leaf), key=_by_rank, default=None)
 
-    def is_covered(self, depth: int, prefix: int, rank: Rank) -> bool:
-        """Say whether buckets newer than `rank` cover all of a range."""
-        for above in self.depths:
-            if above <= depth:
-                held = self.held.get((above, prefix >> (depth - above)))
-                if held is not None and held.rank > rank:
-                    return True
-        if depth >= max(self.depths, default=0):
-            return False
-        return self.is_covered(depth + 1, prefix * 2, rank) and self.is_covered(
-            depth + 1, prefix * 2 + 1, rank
-        )
+    def get(self, key: str) -> bytes | None:
+        """Return the value of a key."""
+        deciding = self.deciding(key)
+        return None if deciding is None else deciding.entries.get(key)
 
-    def would_replace(self, bucket: Bucket) -> bool:
+    def entries(self) -> Mapping[str, bytes]:
+        """Return all entries that count, in no order."""
+        if self.depths == 1:
+            return self.held[1].entries
+        found = {key: value for held in self.held.values() for key, value in held.entries.items()}
+        if all(sum(1 for _ in self._containing(place)) == 1 for place in self.held):
+            return found
+        return {key: value for key in found if (value := self.get(key)) is not None}
+
+    def is_covered(self, place: int, rank: Rank) -> bool:
+        """Say whether buckets newer than `rank` cover all of a place."""
+        if self.depths == 1:
+            return self.held[1].rank > rank
+        for held in self._containing(place):
+            if held.rank > rank:
+                return True
+        return self._are_halves_covered(place, rank)
+
+    def would_replace(self, place: int, rank: Rank) -> bool:
         """Say whether a bucket takes the place of at least one that is held."""
         return any(
-            held.bucket.depth >= bucket.depth
-            and (held.bucket.generation, held.bucket.version) < (bucket.generation, bucket.version)
-            for held in self.overlapping(bucket.depth, bucket.prefix)
+            held.place.bit_length() >= place.bit_length() and held.rank[:2] < rank[:2]
+            for held in self.overlapping(place)
         )
 
-    def overlapping(self, depth: int, prefix: int) -> list[Held]:
-        """Return the buckets that share keys with a range."""
-        return [
-            held
-            for (other, at), held in self.held.items()
-            if (at >> (other - depth) == prefix if other >= depth else prefix >> (depth - other) == at)
-        ]
+    def overlapping(self, place: int) -> list[Held]:
+        """Return the buckets that share keys with a place."""
+        depth = place.bit_length()
+        found = list(self._containing(place))
+        if self.depths >> depth:
+            found += [
+                held
+                for at, held in self.held.items()
+                if (below := at.bit_length() - depth) > 0 and at >> below == place
+            ]
+        return found
+
+    def _containing(self, place: int) -> Iterator[Held]:
+        """Yield the buckets at a place and above it."""
+        depths = self.depths
+        depth = place.bit_length() - 1
+        while place:
+            if depths >> depth & 1 and (held := self.held.get(place)) is not None:
+                yield held
+            place >>= 1
+            depth -= 1
+
+    def _are_halves_covered(self, place: int, rank: Rank) -> bool:
+        if not self.depths >> place.bit_length():
+            return False
+        for half in (place * 2, place * 2 + 1):
+            held = self.held.get(half)
+            if (held is None or held.rank <= rank) and not self._are_halves_covered(half, rank):
+                return False
+        return True
 
 
 class OwnerMaps:
@@ -122,10 +188,12 @@ class OwnerMaps:
         self.max_buckets = max_buckets
         self.max_quarantined = max_quarantined
         self.bytes_held = 0
+        self.by_digest: dict[bytes, Held] = {}
         self._tree = tree
         self._owners: dict[str, OwnerMap] = {}
         self._quarantine: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
-        self.by_digest: dict[bytes, Held] = {}
+        self._strangers: dict[str, dict[bytes, None]] = {}  # owner -> digests in quarantine
+        self._none_expires_before = float("inf")
 
     def __contains__(self, owner: str) -> bool:
         return owner in self._owners
@@ -134,70 +202,72 @@ class OwnerMaps:
         """Return the owners of which something is held, in order."""
         return sorted(self._owners)
 
-    def get(self, owner: str, key: str) -> bytes | None:
-        """Return an owner's value for a key."""
-        found = self._owners.get(owner)
-        return found.entries.get(key) if found else None
+    def of(self, owner: str) -> OwnerMap:
+        """Return what is held of an owner; an empty map if that is nothing."""
+        return self._owners.get(owner, _NOTHING)
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, str, bytes]]:
         """Yield (owner, key, value), in order, of the keys that begin with `prefix`."""
         for owner in self.names():
-            entries = self._owners[owner].entries
+            entries = self._owners[owner].entries()
             for key in sorted(entries):
                 if key.startswith(prefix):
                     yield owner, key, entries[key]
-
-    def generation(self, owner: str) -> Generation:
-        """Return the newest generation seen of an owner, (0, b"") if nothing is held."""
-        found = self._owners.get(owner)
-        return found.generation if found else (0, b"")
 
     def refusal(self, owner: str, bucket: Bucket, digest: bytes) -> str | None:
         """Say, before its signature is checked, why a bucket is of no use, or None if it is."""
         found = self._owners.get(owner)
         if found is None:
             return "too_many_owners" if len(self._owners) >= self.max_owners else None
-        if found.is_covered(bucket.depth, bucket.prefix, _rank(bucket, digest)):
+        place, rank = place_of(bucket.depth, bucket.prefix), (bucket.generation, bucket.version, digest)
+        if found.is_covered(place, rank):
             return "stale"
-        if len(found.held) >= self.max_buckets and not found.would_replace(bucket):
+        if len(found.held) >= self.max_buckets and not found.would_replace(place, rank):
             return "too_many_buckets"
         return None
 
     def accept(
         self, owner: str, bucket: Bucket, data: bytes, digest: bytes, not_after: float
-    ) -> tuple[list[tuple[str, bytes | None]], list[bytes]]:
+    ) -> tuple[list[Change], list[bytes]]:
         """Hold a checked bucket that `refusal` had nothing against.
 
         Returns:
-            The entries that changed, None for a deleted one, in order of their keys; and the
-            digests of the buckets that are no longer held.
+            The entries that changed, in order of their keys; and the digests of the buckets that
+            are no longer held.
         """
-        found = self._owners.setdefault(owner, OwnerMap())
-        held = Held(digest, data, bucket, _rank(bucket, digest), not_after)
-        touched = {
-            key
-            for other in found.overlapping(bucket.depth, bucket.prefix)
-            for key in other.bucket.entries
-            if units.prefix_of(key, bucket.depth) == bucket.prefix
-        }
-        touched.update(bucket.entries)
-        found.generation = max(found.generation, bucket.generation)
-        dropped = []
-        replaced = found.held.get((bucket.depth, bucket.prefix))
-        if replaced is not None:
-            dropped.append(self._drop(found, replaced))
-        self._hold(found, held)
-        dropped += [
-            self._drop(found, other)
-            for other in found.overlapping(bucket.depth, bucket.prefix)
-            if other.rank < held.rank
-            and found.is_covered(other.bucket.depth, other.bucket.prefix, other.rank)
+        before = self._owners.get(owner, _NOTHING)
+        new = Held.of(bucket, data, digest, not_after)
+        place, rank = new.place, new.rank
+        held = {**before.held, place: new}
+        generation = max(before.generation, bucket.generation)
+        published_ms = max(before.published_ms, bucket.published_ms)
+        after = OwnerMap(held, before.depths | 1 << bucket.depth, generation, published_ms)
+        overlapping = before.overlapping(place)
+        dropped = [
+            other
+            for other in overlapping
+            if other.place == place or (other.rank < rank and after.is_covered(other.place, other.rank))
         ]
-        changes = [change for key in sorted(touched) for change in _settle(found, key)]
-        return changes, dropped
+        elsewhere = [other for other in overlapping if other.place != place]
+        if elsewhere:
+            dropped_places = {other.place: None for other in dropped if other.place != place}
+            held = {at: kept for at, kept in held.items() if at not in dropped_places}
+            after = OwnerMap(held, _depths_of(held), generation, published_ms)
+            changes = _changes(before, after, new, overlapping)
+        else:
+            changes = _differences(dropped[0].entries if dropped else {}, new.entries)
+        self._owners[owner] = after
+        for other in dropped:
+            self._no_longer(other)
+        self._holds(new)
+        return changes, [other.digest for other in dropped]
 
     def expired(self, wall: float) -> list[str]:
         """Return the owners all of whose buckets carry a credential that ended before `wall`."""
+        if wall <= self._none_expires_before:
+            return []
+        ends = [held.not_after for held in self.by_digest.values() if held.not_after >= wall]
+        self._none_expires_before = min(ends, default=float("inf"))
         return sorted(
             owner
             for owner, found in self._owners.items()
@@ -206,30 +276,50 @@ class OwnerMaps:
 
     def forget(self, owner: str) -> tuple[list[str], list[bytes]]:
         """Drop an owner's map and what waits of it; return the keys and digests that went."""
-        for digest in [at for at, (name, _) in self._quarantine.items() if name == owner]:
-            del self._quarantine[digest]
-        found = self._owners.pop(owner, None)
-        if found is None:
-            return [], []
-        dropped = [self._drop(found, held) for held in list(found.held.values())]
-        return sorted(found.entries), dropped
+        self.release(owner)
+        found = self._owners.pop(owner, _NOTHING)
+        for held in found.held.values():
+            self._no_longer(held)
+        return sorted(found.entries()), [held.digest for held in found.held.values()]
 
     def quarantine(self, owner: str, data: bytes, digest: bytes) -> None:
         """Let a bucket of an unknown owner wait."""
         self._quarantine[digest] = (owner, data)
+        self._strangers.setdefault(owner, {})[digest] = None
         if len(self._quarantine) > self.max_quarantined:
-            self._quarantine.popitem(last=False)
+            oldest, (name, _) = self._quarantine.popitem(last=False)
+            del self._strangers[name][oldest]
+            if not self._strangers[name]:
+                del self._strangers[name]
 
     def release(self, owner: str) -> list[bytes]:
-        """Return, and no longer keep, the buckets that waited for an owner to be admitted."""
-        waiting = [(at, data) for at, (name, data) in self._quarantine.items() if name == owner]
-        for digest, _ in waiting:
-            del self._quarantine[digest]
-        return [data for _, data in waiting]
+        """Return, and no longer keep, the buckets that waited for an owner to be admitted, in their order."""
+        return [self._quarantine.pop(digest)[1] for digest in self._strangers.pop(owner, {})]
 
     def is_waiting(self, digest: bytes) -> bool:
         """Say whether a bucket is in quarantine."""
         return digest in self._quarantine
+
+    def adopt(self, other: "OwnerMaps", own: str) -> None:
+        """Hold what another instance holds, sharing all of it, but for the map of the owner `own`.
+
+        The tree must already have become the other's.
+        """
+        mine, theirs = self.of(own), other.of(own)
+        self._owners = dict(other._owners)  # noqa: SLF001 - its own kind
+        self.by_digest = dict(other.by_digest)
+        self.bytes_held = other.bytes_held
+        self._none_expires_before = other._none_expires_before  # noqa: SLF001 - its own kind
+        self._owners.pop(own, None)
+        kept = dict.fromkeys(held.digest for held in mine.held.values())
+        for held in theirs.held.values():
+            if held.digest not in kept:
+                self._no_longer(held)
+        for held in mine.held.values():
+            if held.digest not in self.by_digest:
+                self._holds(held)
+            self.by_digest[held.digest] = held
+            self._owners[own] = mine
 
     def statistics(self) -> dict[str, int]:
         """Count what is held."""
@@ -237,99 +327,55 @@ class OwnerMaps:
             "owners": len(self._owners),
             "buckets": len(self.by_digest),
             "bucket_bytes": self.bytes_held,
-            "entries": sum(len(found.entries) for found in self._owners.values()),
+            "entries": sum(len(found.entries()) for found in self._owners.values()),
             "quarantined": len(self._quarantine),
         }
 
-    def _hold(self, found: OwnerMap, held: Held) -> None:
-        bucket = held.bucket
-        found.held[bucket.depth, bucket.prefix] = held
-        found.depths[bucket.depth] = found.depths.get(bucket.depth, 0) + 1
+    def _holds(self, held: Held) -> None:
         self.by_digest[held.digest] = held
         self.bytes_held += len(held.data)
+        self._none_expires_before = min(self._none_expires_before, held.not_after)
         self._tree.add(held.digest)
 
-    def _drop(self, found: OwnerMap, held: Held) -> bytes:
-        bucket = held.bucket
-        del found.held[bucket.depth, bucket.prefix]
-        found.depths[bucket.depth] -= 1
-        if not found.depths[bucket.depth]:
-            del found.depths[bucket.depth]
+    def _no_longer(self, held: Held) -> None:
         del self.by_digest[held.digest]
         self.bytes_held -= len(held.data)
         self._tree.remove(held.digest)
-        return held.digest
 
 
-class OwnMap:
-    """The own map, as its owner keeps it: which buckets there are, and what is in them.
-
-    Args:
-        capacity: bytes of entries that one bucket may hold.
-        max_buckets: buckets the map may be cut into.
-    """
-
-    def __init__(self, capacity: int, max_buckets: int) -> None:
-        self.capacity = capacity
-        self.max_buckets = max_buckets
-        self.buckets: dict[tuple[int, int], dict[str, bytes]] = {(0, 0): {}}
-
-    def put(self, key: str, value: bytes) -> list[tuple[int, int]]:
-        """Set an entry; return the (depth, prefix) of the buckets that have to be signed anew.
-
-        Raises:
-            ValueError: if the entry or the map is too large; nothing has changed then.
-        """
-        if units.entries_bytes({key: value}) > self.capacity:
-            raise ValueError(f"an entry takes at most {self.capacity} bytes, key included")
-        place = self._place(key)
-        if self.buckets[place].get(key) == value:
-            return []
-        split = {place: {**self.buckets[place], key: value}}
-        while True:
-            full = [at for at, held in split.items() if units.entries_bytes(held) > self.capacity]
-            if not full:
-                break
-            for depth, prefix in full:
-                if depth == units.MAX_DEPTH or len(self.buckets) + len(split) > self.max_buckets:
-                    raise ValueError(f"the map is full: {self.max_buckets} buckets are in use")
-                whole = split.pop((depth, prefix))
-                for half in (prefix * 2, prefix * 2 + 1):
-                    split[depth + 1, half] = {
-                        name: held for name, held in whole.items() if units.prefix_of(name, depth + 1) == half
-                    }
-        del self.buckets[place]
-        self.buckets.update(split)
-        return sorted(split)
-
-    def delete(self, key: str) -> list[tuple[int, int]]:
-        """Remove an entry; return the buckets that have to be signed anew."""
-        place = self._place(key)
-        if key not in self.buckets[place]:
-            return []
-        del self.buckets[place][key]
-        return [place]
-
-    def _place(self, key: str) -> tuple[int, int]:
-        for depth in range(units.MAX_DEPTH + 1):
-            place = (depth, units.prefix_of(key, depth))
-            if place in self.buckets:
-                return place
-        raise AssertionError("the buckets cover every key")
+_NOTHING: Final = OwnerMap({}, 0)
 
 
-def _rank(bucket: Bucket, digest: bytes) -> Rank:
-    return bucket.generation, bucket.version, digest
+def _depths_of(held: Mapping[int, Held]) -> int:
+    depths = 0
+    for place in held:
+        depths |= 1 << place.bit_length() - 1
+    return depths
 
 
-def _settle(found: OwnerMap, key: str) -> list[tuple[str, bytes | None]]:
-    """Make the entry of a key what the newest bucket says, and return the change, if it is one."""
-    deciding = found.deciding(key)
-    value = deciding.bucket.entries.get(key) if deciding else None
-    if found.entries.get(key) == value:
-        return []
-    if value is None:
-        del found.entries[key]
-    else:
-        found.entries[key] = value
-    return [(key, value)]
+def _by_rank(held: Held) -> Rank:
+    return held.rank
+
+
+def _differences(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Change]:
+    """Return what became of entries, in order of their keys."""
+    changes: list[Change] = [(key, value) for key, value in after.items() if before.get(key) != value]
+    changes += [(key, None) for key in before if key not in after]
+    changes.sort(key=_by_key)
+    return changes
+
+
+def _changes(before: OwnerMap, after: OwnerMap, new: Held, overlapping: list[Held]) -> list[Change]:
+    """Return what became of the entries in the range of a new bucket, in order of their keys."""
+    depth = new.place.bit_length() - 1
+    touched = dict.fromkeys(new.entries)
+    for other in overlapping:
+        is_inside = other.place.bit_length() > depth
+        for key in other.entries:
+            if is_inside or place_of(depth, units.prefix_of(key, depth)) == new.place:
+                touched[key] = None
+    return [(key, value) for key in sorted(touched) if (value := after.get(key)) != before.get(key)]
+
+
+def _by_key(change: Change) -> str:
+    return change[0]

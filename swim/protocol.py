@@ -172,7 +172,7 @@ class Swim(Core):
         self.traffic.handle_timer(now)
         self.keys.handle_timer(now)
         self._repair.handle_timer(now)
-        self._own.handle_timer(now, is_well=self._health.is_well)
+        self._own.handle_timer(now, is_well=self._health.is_well, is_heard=self._health.is_heard)
         self._try_seeds(now)
         map_due = self._replicated.next_timer()
         if map_due is not None and map_due <= now:
@@ -372,6 +372,7 @@ class Swim(Core):
             self._vivaldi.forget(record.name)
             self._stream_probes_off.pop(record.name, None)
             self._accusations.close(record.name)
+            self._reception.forget_seen()
             self._events.append(MemberReaped(record.view()))
 
     def _finish_leaving(self, now: float) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from swim import units
 from swim.identity import Identity
 from swim.map_events import DuplicateIdentity, Rebased
-from swim.owner_maps import OwnMap
+from swim.own_map import OwnMap
 from swim.state import State
 from swim.units import Bucket, Generation, Load, Register, Retirement
 
@@ -95,7 +95,7 @@ class Publisher:
                 f"a load vector has at most {units.MAX_LOAD_BYTES} bytes, not {len(vector)}: quantise it",
             )
         held = self._state.loads.get(self._identity.name)
-        self.pending_load = None if held is not None and held[0].vector == vector else vector
+        self.pending_load = None if held is not None and held.load.vector == vector else vector
         self.publish_load(now)
 
     def publish_load(self, now: float) -> None:
@@ -166,6 +166,7 @@ class Publisher:
     def _publish(self, places: list[tuple[int, int]]) -> None:
         if self.generation is None or self.is_stopped:
             return
+        published_ms = min(max(int(self._state.wall * 1000), 0), units.MAX_PUBLISHED_MS)
         for depth, prefix in places:
             self._version += 1
             bucket = Bucket(
@@ -175,6 +176,7 @@ class Publisher:
                 depth,
                 prefix,
                 dict(self._map.buckets[depth, prefix]),
+                published_ms,
             )
             data = units.encode(bucket, self._identity)
             digest = units.digest_of(data)

@@ -135,6 +135,10 @@ class Reception:
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
 
+    def forget_seen(self) -> None:
+        """Look at all statements anew: somebody was dropped from the table, whose word may be news again."""
+        self._seen.clear()
+
     def decode_statement(self, encoded: bytes) -> Statement:
         """Decode a statement.
 

@@ -2,13 +2,13 @@
 
 Roots ride on probes. While news is still spreading they differ everywhere, and a comparison would find what
 is on its way already; so one is opened only when this member's own state has been quiet for `SETTLE_S`, or
-has been out of step for `IMPATIENT_S` in spite of it. Whoever has heard news asks a random member for its
-root once things have settled, and goes on doing so until one agrees: what a rumour has missed is found then,
-and not only with the next probe. A member that stays out of step although packets are exchanged opens a
-stream.
+has been out of step for `IMPATIENT_S` in spite of it: with everybody, or with this very peer whenever their
+probes met. Whoever has heard news asks a random member for its root once things have settled, and goes on
+doing so until one agrees: what a rumour has missed is found then, and not only with the next probe. A member
+that stays out of step although packets are exchanged opens a stream.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -24,6 +24,9 @@ SETTLE_S: Final = 0.4
 IMPATIENT_S: Final = 5.0
 OPENING_GAP_S: Final = 0.5
 """Least time between two comparisons of rolls that this member opens."""
+MAX_DIFFERING: Final = 64
+"""Peers whose root differed when it was last seen; the first of them leaves. A cluster with more members that
+never settles has no two that agree, so that all differ from everybody."""
 MAX_ANSWERS_PER_S: Final = 128
 """Frames of rolls with which peers are answered in one second, all together."""
 
@@ -77,6 +80,7 @@ class Repair:
         self._root = b""
         self._quiet_since = 0.0
         self._out_of_step_since: float | None = None
+        self._differing: OrderedDict[str, float] = OrderedDict()  # since when, by peer
         self._next_opening_at = self._next_stream_at = 0.0
         self._ask_at: float | None = None
         self._ask_latest = 0.0
@@ -117,6 +121,7 @@ class Repair:
         map_root = mixed(root, self._roll.root())
         if root == own:
             self._out_of_step_since = None
+            self._differing.pop(record.name, None)
             self._replicated.peer_root(record.name, map_root, now)
             return
         if self._out_of_step_since is None:
@@ -126,9 +131,8 @@ class Repair:
         frames = self._replicated.peer_root(record.name, map_root, now)
         encoded = [encode_message(MapFrame(frame)) for frame in frames]
         out_of_step_s = now - self._out_of_step_since
-        if now >= self._next_opening_at and (
-            now - self._quiet_since >= SETTLE_S or out_of_step_s >= IMPATIENT_S
-        ):
+        impatient_at = IMPATIENT_S + min(self._out_of_step_since, self._differs_since(record.name, now))
+        if now >= self._next_opening_at and (now - self._quiet_since >= SETTLE_S or now >= impatient_at):
             self._next_opening_at = now + OPENING_GAP_S
             self._counts["roll_comparisons"] += 1
             encoded += [encode_message(RollFrame(frame)) for frame in self._roll.opening()]
@@ -171,6 +175,12 @@ class Repair:
         wall = now + self._owner.wall_offset
         frames = self._replicated.receive(record.name, frame, now, wall)
         self._owner.send_encoded(record, [encode_message(MapFrame(frame)) for frame in frames])
+
+    def _differs_since(self, peer: str, now: float) -> float:
+        since = self._differing.setdefault(peer, now)
+        if len(self._differing) > MAX_DIFFERING:
+            self._differing.popitem(last=False)
+        return since
 
     def statistics(self) -> dict[str, int]:
         """Say whether this member is out of step."""

@@ -2,48 +2,32 @@
 
 `Replicated` ties the parts together and does no I/O. `swim/units.py` says what a signed unit looks
 like, `swim/owner_maps.py` and `swim/cluster_map.py` which units count, `swim/state.py` how a unit
-gets in, `swim/publisher.py` what this node says itself, `swim/anti_entropy.py` how two nodes find
-what one of them lacks, and `swim/unit_queue.py` what rides on the next packet.
+gets in, `swim/publisher.py` what this node says itself, `swim/comparisons.py` when two nodes compare
+what they hold, `swim/anti_entropy.py` how they find what one of them lacks, `swim/unit_queue.py`
+what rides on the next packet, and `swim/propagation.py` how long it took to arrive.
 """
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from swim import anti_entropy, cluster_map, units
 from swim.anti_entropy import AntiEntropy, Frame
 from swim.cluster_map import Lost
+from swim.comparisons import Comparisons, Divergence
 from swim.hlc import MAX_STAMP
 from swim.identity import Authority, Identity
 from swim.map_events import MapEvent
+from swim.propagation import Propagation
 from swim.publisher import LOAD_INTERVAL_S, Publisher, StateError
 from swim.state import Limits, State
+from swim.unit_reader import UnitReader
 from swim.units import Generation
 
 __all__ = ["Limits", "Replicated", "StateError"]
 
-MAX_PEERS: Final = 2048
-"""Peers whose repair is paced; the least recently heard of makes room."""
-REPAIR_INTERVAL_S: Final = 1.0
-"""Least time between two comparisons that are opened with the same peer."""
-MAX_REPAIR_INTERVAL_S: Final = 16.0
-"""The interval doubles up to this while comparisons bring nothing new."""
-MAX_REPLIES_PER_S: Final = 64
-"""Frames with which one peer's frames are answered in one second."""
 SWEEP_INTERVAL_S: Final = 5.0
 """Between two looks for expired credentials and for tombstones that may be retired."""
-
-
-@dataclass(slots=True)
-class _Peer:
-    """The pace of repair with one peer."""
-
-    next_opening_at: float = float("-inf")
-    interval_s: float = REPAIR_INTERVAL_S
-    second: float = float("-inf")
-    replies: int = 0
 
 
 class Replicated:
@@ -56,6 +40,8 @@ class Replicated:
         entropy: returns so many random bytes; the boot id comes from it.
         max_frame_bytes: size no frame exceeds.
         limits: bounds of everything that is held.
+        reader: reads units; the members that a simulator runs in one process may share one, so that
+            they decode each unit once and hold the same objects.
     """
 
     def __init__(
@@ -67,6 +53,7 @@ class Replicated:
         entropy: Callable[[int], bytes],
         max_frame_bytes: int = 1150,
         limits: Limits | None = None,
+        reader: UnitReader | None = None,
     ) -> None:
         overhead = units.overhead_bytes(identity.credential)
         room = max_frame_bytes - anti_entropy.FRAME_OVERHEAD_BYTES - anti_entropy.UNIT_HEADER_BYTES
@@ -77,23 +64,23 @@ class Replicated:
         self._identity = identity
         self._authority = authority
         self._entropy = entropy
-        self._state = State(identity.name, authority, limits or Limits(), room)
+        reader = UnitReader() if reader is None else reader  # an empty one is false
+        self._state = State(identity.name, authority, limits or Limits(), room, reader)
         self._maps = self._state.maps
         self._cluster = self._state.cluster
         self._publisher = Publisher(identity, self._state, self.max_value_bytes)
         self._repair = AntiEntropy(
             self._state.tree,
             fetch=self._state.unit,
-            is_unwanted=self._maps.is_waiting,
+            is_unwanted=self._state.is_unwanted,
             stand=lambda: (self._cluster.horizon, self._cluster.shown_root()),
             first=lambda: self._cluster.retirement[0] if self._cluster.retirement else None,
             rng=rng,
             max_frame_bytes=max_frame_bytes,
         )
+        self._comparisons = Comparisons()
         self._sweep_at: float | None = None
-        self._peers: OrderedDict[str, _Peer] = OrderedDict()
         self._frames_received = 0
-        self._comparisons_opened = 0
 
     # The own map
 
@@ -133,25 +120,34 @@ class Replicated:
                 "issue a new node bundle with `caxton init DIR --node NAME`",
             )
         self._sweep_at = now + SWEEP_INTERVAL_S
+        self._state.wall = self._state.up_since = wall
         generation = self._publisher.start(counter_on_disk, self._entropy)
         self._publisher.publish_load(now)
         return generation
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, wall: float | None = None) -> None:
         """Set an entry of the own map; before `start` it waits for it.
+
+        Args:
+            key: 1 to 160 bytes in UTF-8.
+            value: key and value have at most `max_value_bytes` together.
+            wall: seconds since the epoch, from which peers tell how long the entry was on its way;
+                None for the time of the last packet or timer.
 
         Raises:
             StateError: if key or value or map is too large, or another process has the name.
         """
+        self._told(wall)
         self._publisher.put(key, value)
 
-    def delete(self, key: str) -> None:
-        """Remove an entry of the own map, if it is there."""
+    def delete(self, key: str, wall: float | None = None) -> None:
+        """Remove an entry of the own map, if it is there; `wall` is as for `put`."""
+        self._told(wall)
         self._publisher.delete(key)
 
     def get(self, owner: str, key: str) -> bytes | None:
         """Return an owner's value for a key, None if it has none."""
-        return self._maps.get(owner, key)
+        return self._maps.of(owner).get(key)
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, str, bytes]]:
         """Yield (owner, key, value), in order, of all entries whose key begins with `prefix`."""
@@ -173,13 +169,13 @@ class Replicated:
     def load(self, owner: str) -> bytes | None:
         """Return the latest load vector of a node, None if none is known."""
         found = self._state.loads.get(owner)
-        return found[0].vector if found else None
+        return found.load.vector if found else None
 
     # The cluster map
 
     def set_roster(self, names: Iterable[str]) -> None:
         """Say who has to hold a deletion before it may be forgotten; nobody, so never, at first."""
-        self._cluster.roster = cluster_map.roster_order(list(names))
+        self._cluster.set_roster(names)
 
     def observe_clock(self, peer: str, offset_s: float) -> None:
         """Take note that the clock of `peer` is `offset_s` seconds ahead of the own one."""
@@ -236,23 +232,21 @@ class Replicated:
         """Compare a root that came with a peer's ping or ack.
 
         Returns:
-            Frames to send to that peer; none if the roots agree, or if it is too soon to ask again.
+            Frames to send to that peer; none if the roots agree, or if it is too soon to compare
+            (`swim/comparisons.py`).
         """
-        pace = self._peer(peer)
         own = self._state.tree.root
+        shown = cluster_map.salted(own) if self._cluster.is_behind else own
         if root == own:
             self._state.agree(peer)
-        elif root == self.root():
+        elif root == shown:
             self._cluster.also_behind(peer)
-        if root in (own, self.root()):
-            pace.interval_s = REPAIR_INTERVAL_S
+        elif self._comparisons.differs(peer, shown, root, now):
+            return self._repair.opening()
+        else:
             return []
-        if now < pace.next_opening_at:
-            return []
-        pace.next_opening_at = now + pace.interval_s
-        pace.interval_s = min(pace.interval_s * 2, MAX_REPAIR_INTERVAL_S)
-        self._comparisons_opened += 1
-        return self._repair.opening()
+        self._comparisons.agrees(peer, shown, now)
+        return []
 
     def receive(self, peer: str, frame: bytes, now: float, wall: float) -> list[bytes]:
         """Take in a frame that a peer sent; return the frames to send back, at most 8."""
@@ -263,7 +257,7 @@ class Replicated:
         replies = self._repair.answer(decoded)
         if "behind_horizon" in reasons and self._cluster.retirement is not None:
             replies = [self._repair.push_units([self._cluster.retirement[1]]), *replies]
-        return self._within_budget(peer, replies, now)
+        return self._comparisons.within_budget(peer, replies, now)
 
     def broadcasts(self, limit_bytes: int, members: int) -> list[bytes]:
         """Return frames of new units to send to somebody now, each counted as one transmission.
@@ -274,6 +268,8 @@ class Replicated:
             limit_bytes: what the frames may have together, give or take what is lost at their ends.
             members: size of the cluster, which bounds how often a unit is sent.
         """
+        if not self._state.queue:
+            return []
         frame_bytes = min(limit_bytes, self._repair.max_frame_bytes)
         unit_bytes = frame_bytes - anti_entropy.FRAME_OVERHEAD_BYTES
         count = limit_bytes // frame_bytes if frame_bytes else 0
@@ -291,7 +287,11 @@ class Replicated:
         return self._state.queue.fresh
 
     def bulk_digest(self) -> bytes:
-        """Return what opens an exchange over a stream: at most 41 kB, 10 bytes per unit if few."""
+        """Return what opens an exchange over a stream.
+
+        It has 10 bytes per unit as long as these are few, and at most 41 kB however many they are,
+        because they are hashed into 4,096 slots (`swim/hashtree.py`).
+        """
         return self._repair.slots()
 
     def bulk_reply(self, digest: bytes) -> tuple[list[bytes], bytes]:
@@ -299,14 +299,19 @@ class Replicated:
         return self.bulk_units(digest), self.bulk_digest()
 
     def bulk_units(self, digest: bytes) -> list[bytes]:
-        """Return, in frames for `bulk_receive`, what the sender of a digest lacks."""
+        """Return, in frames for `bulk_receive`, what the sender of a digest lacks.
+
+        No frame is longer than `max_frame_bytes`; there are about as many as what is lacking needs.
+        """
+        if digest == self.bulk_digest():
+            return []
         decoded = self._decode(digest, anti_entropy.MAX_SLOTS_DIGEST_BYTES)
         if decoded is None:
             return []
         frames = self._repair.missing(decoded)
         if frames:  # a newcomer, or one that was away: load vectors are in no tree
-            loads = [self._state.loads[name][2] for name in sorted(self._state.loads)]
-            frames += [self._repair.push_units([load]) for load in loads]
+            loads = [self._state.loads[name].data for name in sorted(self._state.loads)]
+            frames += self._repair.push_all(loads, self._repair.max_frame_bytes)
         return frames
 
     def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> None:
@@ -331,6 +336,7 @@ class Replicated:
         if owner != self.name:
             self._state.known.pop(owner, None)
             self._state.clock_watch.forget(owner)
+            self._comparisons.forget(owner)
             self._state.forget(owner)
 
     # Time
@@ -345,6 +351,7 @@ class Replicated:
 
     def handle_timer(self, now: float, wall: float) -> None:
         """Do what is due: publish a load that waited, drop expired owners, retire tombstones."""
+        self._state.wall = wall
         self._publisher.publish_load(now)
         if self._sweep_at is None or now < self._sweep_at:
             return
@@ -369,12 +376,9 @@ class Replicated:
         return self._cluster.units() + owned
 
     def own_units(self) -> list[bytes]:
-        """Return the units of the own map."""
-        return [
-            held.data
-            for _, held in sorted(self._maps.by_digest.items())
-            if held.bucket.credential == self._identity.credential
-        ]
+        """Return the units of the own map, in the order of their digests."""
+        own = self._maps.of(self.name).held.values()
+        return [held.data for held in sorted(own, key=lambda held: held.digest)]
 
     def load_units(self, stored: Iterable[bytes], wall: float) -> None:
         """Take back what `export` returned, before `start`; altered units are dropped and counted.
@@ -385,13 +389,50 @@ class Replicated:
         for data in stored:
             self._state.receive(data, MAX_STAMP, wall, forward=False)
 
+    def adopt(self, other: "Replicated") -> None:
+        """Hold all that another instance holds, without a packet and without a check of signatures.
+
+        For whoever runs many members in one process and trusts what one of them has verified: a
+        simulator lets one member receive everything, and all others adopt it. They share its
+        units, so that a member costs some tables of references. The own map stays as it is; what
+        the other holds of it only teaches the counter. Nothing is queued for gossip, and one event
+        tells the views to be built anew. A node in production has no other instance to adopt from.
+
+        Args:
+            other: an instance of the same cluster, which goes on independently.
+
+        Raises:
+            ValueError: if one of the two is behind the horizon, or if this one holds something of
+                others that would be lost.
+        """
+        self._state.adopt(other._state)  # noqa: SLF001 - its own kind
+        counter, _ = other._maps.of(self.name).generation  # noqa: SLF001 - its own kind
+        self._publisher.learned_counter = max(self._publisher.learned_counter, counter)
+
+    # Watching
+
+    def propagation(self, wall: float) -> dict[str, Propagation]:
+        """Return, by owner and in order, how old its newest bucket is, and what its buckets' way took.
+
+        Args:
+            wall: seconds since the epoch.
+        """
+        return {owner: self._state.propagation_of(owner, wall) for owner in self._maps.names()}
+
+    def divergence(self, now: float) -> Divergence:
+        """Return the own root, and which peers hold the same, or since when they do not.
+
+        Args:
+            now: monotonic seconds.
+        """
+        return self._comparisons.divergence(self.root(), now)
+
     def statistics(self) -> dict[str, int]:
         """Count what is held, what waits, and what was dropped for which reason."""
         return {
             **self._state.statistics(),
+            **self._comparisons.statistics(),
             "frames_received": self._frames_received,
-            "comparisons_opened": self._comparisons_opened,
-            "peers": len(self._peers),
             "is_stopped": int(self._publisher.is_stopped),
         }
 
@@ -407,24 +448,13 @@ class Replicated:
         """Take in a frame's units; return what became of each, "" for those that were news."""
         reasons = [self._state.receive(data, frame.horizon, wall, forward=forward) for data in frame.units]
         if "" in reasons:
-            self._peer(peer).interval_s = REPAIR_INTERVAL_S
+            self._comparisons.brought_news(peer)
         if frame.cluster_root == self._cluster.root:
             self._state.agree(peer)
         elif self._cluster.is_behind and frame.cluster_root == self._cluster.shown_root():
             self._cluster.also_behind(peer)
         return reasons
 
-    def _peer(self, peer: str) -> _Peer:
-        pace = self._peers.setdefault(peer, _Peer())
-        self._peers.move_to_end(peer)
-        if len(self._peers) > MAX_PEERS:
-            self._peers.popitem(last=False)
-        return pace
-
-    def _within_budget(self, peer: str, replies: list[bytes], now: float) -> list[bytes]:
-        pace = self._peer(peer)
-        if now >= pace.second + 1.0:
-            pace.second, pace.replies = now, 0
-        allowed = replies[: MAX_REPLIES_PER_S - pace.replies]
-        pace.replies += len(allowed)
-        return allowed
+    def _told(self, wall: float | None) -> None:
+        if wall is not None:
+            self._state.wall = wall

@@ -3,14 +3,16 @@
 Each unit is a canonical CBOR array: its kind, its author's credential, its fields, and last the
 author's Ed25519 signature over `domain(purpose) + CBOR(the array without the signature)`:
 
-    bucket      [1, credential, counter, boot_id, version, depth, prefix, {key: value}, signature]
+    bucket      [1, credential, counter, boot_id, version, depth, prefix, published_ms, {key: value},
+                 signature]
     register    [2, credential, stamp, key, value | null, based_on, signature]
     retirement  [3, credential, stamp, previous, retired, signature]
     load        [4, credential, counter, boot_id, sequence, vector, signature]
 
 A unit is known by its **digest**, the first 8 bytes of its SHA-256. Whether the author is who the
 credential says, and whether the signature is right, is for `is_signed_by` and the authority;
-decoding checks the form and every bound.
+decoding checks the form and every bound. A unit is encoded once, by its author: a receiver checks
+the signature over the bytes that came, and that they are the canonical ones by encoding them once.
 """
 
 from collections.abc import Callable
@@ -33,6 +35,7 @@ BOOT_ID_BYTES: Final = 8
 MAX_COUNTER: Final = 2**48
 """Far above any number of restarts; a peer cannot push a generation to the end of the integers."""
 MAX_VERSION: Final = 2**53
+MAX_PUBLISHED_MS: Final = 2**53
 MAX_DEPTH: Final = 16
 """Deepest split of a map: buckets are ranges of the first 16 bits of a key's hash."""
 MAX_KEY_BYTES: Final = 160
@@ -49,7 +52,11 @@ Generation = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """All of an owner's entries whose key hash begins with `depth` bits equal to `prefix`."""
+    """All of an owner's entries whose key hash begins with `depth` bits equal to `prefix`.
+
+    `published_ms` is the owner's wall time when it signed the bucket, in milliseconds since the
+    epoch. It serves statistics only: which bucket is newer is for `generation` and `version` to say.
+    """
 
     credential: bytes
     generation: Generation
@@ -57,6 +64,7 @@ class Bucket:
     depth: int
     prefix: int
     entries: dict[str, bytes]
+    published_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,11 @@ def entries_bytes(entries: dict[str, bytes]) -> int:
     return len(strict_cbor.encode(entries))
 
 
+def header_bytes(length: int) -> int:
+    """Return the size of what CBOR writes before so many bytes, characters or items, at most 65,535."""
+    return 1 if length < 24 else 2 if length < 256 else 3
+
+
 def is_key(key: object) -> bool:
     """Say whether `key` can be a key: a str of 1 to 160 bytes in UTF-8."""
     if type(key) is not str or not key or len(key) > MAX_KEY_BYTES:
@@ -132,14 +145,18 @@ def is_key(key: object) -> bool:
 
 def encode(unit: Unit, identity: Identity) -> bytes:
     """Encode and sign a unit of one's own."""
-    fields = _fields(unit)
-    signature = identity.sign(_signed(unit, fields))
-    return strict_cbor.encode([*fields, signature])
+    body = strict_cbor.encode(_fields(unit))
+    signature = identity.sign(_DOMAINS[type(unit)] + body)
+    return bytes([body[0] + 1]) + body[1:] + _SIGNATURE_HEADER + signature
 
 
 def is_signed_by(admitted: Admitted, unit: Unit, data: bytes) -> bool:
-    """Say whether `data`, which decoded to `unit`, carries the signature of `admitted`."""
-    return verify(admitted.public_key, data[-SIGNATURE_BYTES:], _signed(unit, _fields(unit)))
+    """Say whether `data`, which decoded to `unit`, carries the signature of `admitted`.
+
+    What was signed is the array without its last field: the same bytes, but for a smaller count.
+    """
+    signed = _DOMAINS[type(unit)] + bytes([data[0] - 1]) + data[1:_UNSIGNED]
+    return verify(admitted.public_key, data[-SIGNATURE_BYTES:], signed)
 
 
 def overhead_bytes(credential: bytes) -> int:
@@ -154,7 +171,7 @@ def decode(data: bytes, *, max_bytes: int) -> Unit:
         data: the unit, as received.
         max_bytes: longer units are refused unread.
     """
-    fields = strict_cbor.decode(data, max_bytes=max_bytes)
+    fields = strict_cbor.decode_any_order(data, max_bytes=max_bytes)
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise ValueError("a unit is an array that begins with its kind")
     reader = _READERS.get(fields[0])
@@ -165,14 +182,10 @@ def decode(data: bytes, *, max_bytes: int) -> Unit:
     return reader[0](fields)
 
 
-def _signed(unit: Unit, fields: list[Any]) -> bytes:
-    return domain(type(unit).__name__.lower()) + strict_cbor.encode(fields)
-
-
 def _fields(unit: Unit) -> list[Any]:
     match unit:
-        case Bucket(credential, (counter, boot_id), version, depth, prefix, entries):
-            return [1, credential, counter, boot_id, version, depth, prefix, entries]
+        case Bucket(credential, (counter, boot_id), version, depth, prefix, entries, published_ms):
+            return [1, credential, counter, boot_id, version, depth, prefix, published_ms, entries]
         case Register(credential, stamp, key, value, based_on):
             return [2, credential, stamp, key, value, based_on]
         case Retirement(credential, stamp, previous, retired):
@@ -183,20 +196,38 @@ def _fields(unit: Unit) -> list[Any]:
 
 
 def _bucket(fields: list[Any]) -> Bucket:
-    _, credential, counter, boot_id, version, depth, prefix, entries, _ = fields
+    _, credential, counter, boot_id, version, depth, prefix, published_ms, entries, _ = fields
     generation = (_integer(counter, 1, MAX_COUNTER), _bytes(boot_id, BOOT_ID_BYTES, BOOT_ID_BYTES))
     _integer(depth, 0, MAX_DEPTH)
     _integer(prefix, 0, (1 << depth) - 1)
     _integer(version, 1, MAX_VERSION)
+    _integer(published_ms, 0, MAX_PUBLISHED_MS)
     if type(entries) is not dict:
         raise ValueError("entries are a map")
+    _check_entries(entries, depth, prefix)
+    return Bucket(credential, generation, version, depth, prefix, entries, published_ms)
+
+
+def _check_entries(entries: dict[Any, Any], depth: int, prefix: int) -> None:
+    """Raise ValueError unless these are entries of this bucket, in their one order and not too long."""
+    size = header_bytes(len(entries))
+    last_length, last = 0, b""
+    shift = MAX_DEPTH - depth
     for key, value in entries.items():
-        if not is_key(key) or prefix_of(key, depth) != prefix:
+        if type(key) is not str or type(value) is not bytes:
+            raise ValueError("an entry is a text and bytes")
+        raw = key.encode()
+        length = len(raw)
+        if not 0 < length <= MAX_KEY_BYTES or len(value) > MAX_BUCKET_BYTES:
+            raise ValueError("a key or a value that is empty or too long")
+        if length < last_length or (length == last_length and raw <= last):
+            raise ValueError("keys that are not in canonical order: the shorter first, then by their bytes")
+        if depth and int.from_bytes(sha256(raw).digest()[:2], "big") >> shift != prefix:
             raise ValueError("a key that cannot be in this bucket")
-        _bytes(value, 0, MAX_BUCKET_BYTES)
-    if entries_bytes(entries) > MAX_BUCKET_BYTES:
+        size += header_bytes(length) + length + header_bytes(len(value)) + len(value)
+        last_length, last = length, raw
+    if size > MAX_BUCKET_BYTES:
         raise ValueError("a bucket holds at most 1,000 bytes")
-    return Bucket(credential, generation, version, depth, prefix, entries)
 
 
 def _register(fields: list[Any]) -> Register:
@@ -231,8 +262,12 @@ def _load(fields: list[Any]) -> Load:
     return Load(credential, generation, sequence, _bytes(vector, 0, MAX_LOAD_BYTES))
 
 
+_DOMAINS: Final = {kind: domain(kind.__name__.lower()) for kind in (Bucket, Register, Retirement, Load)}
+_SIGNATURE_HEADER: Final = bytes([0x58, SIGNATURE_BYTES])
+_UNSIGNED: Final = -(len(_SIGNATURE_HEADER) + SIGNATURE_BYTES)
+"""Where the signature begins, seen from the end of a unit."""
 _READERS: Final[dict[int, tuple[Callable[[list[Any]], Unit], int]]] = {
-    1: (_bucket, 9),
+    1: (_bucket, 10),
     2: (_register, 7),
     3: (_retirement, 6),
     4: (_load, 7),

@@ -104,7 +104,7 @@ class ViewsAgree(_OfPairs):
 
 
 class StatesSettle(Property):
-    """At the end nobody has changed between up and down for ``quiet_s``, in anybody's eyes."""
+    """At the end nobody has changed between up and down for ``quiet_s``, in the eyes of those not cut off."""
 
     name = "finally_states_settle"
 
@@ -114,8 +114,11 @@ class StatesSettle(Property):
 
     def told(self, member: SimulatedMember, event: Event) -> None:
         """Remember the last change."""
-        if isinstance(event, MemberAlive | MemberDied | MemberLeft):
-            text = f"{type(event).__name__} of {event.member.name} at {member.name}"
+        subject = production.subject(event)
+        if subject is None or not isinstance(event, MemberAlive | MemberDied | MemberLeft):
+            return
+        if not self.context.truth.is_cut_off(member.name):
+            text = f"{type(event).__name__} of {subject.name} at {member.name}"
             self._last = (self.context.cluster.timeline.now_us, text)
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""From a failed probe to a verdict: nobody is killed by one liar, and nobody dies without enough witnesses."""
+"""From a failed probe to a verdict: no liar kills alone, and nobody dies without enough witnesses."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Rumours are sent a bounded number of times, the least-sent first, and no kind of traffic starves another."""
+"""Rumours are sent a bounded number of times, the least-sent first, and no traffic starves another."""
 
 from collections import Counter
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from swim import anti_entropy, cluster_map, units
 from swim.cluster_map import ClusterMap
-from swim.hlc import ClockSkewError
+from swim.hlc import MAX_STAMP, ClockSkewError
 from swim.map_events import BehindHorizon, DuplicateIdentity, Rebased
 from swim.owner_maps import Held, OwnerMap, OwnerMaps
 from swim.publisher import Publisher, StateError
@@ -33,6 +33,8 @@ Write = tuple[int, str, bytes, bytes | None]
 class ThreeNodes(RuleBasedStateMachine):
     """Three nodes, what their owners wrote, and what the cluster map has to be."""
 
+    reached: ClassVar[dict[str, int]] = {}  # in how many runs something happened that has to be tried
+
     def __init__(self) -> None:
         super().__init__()
         self.peers = Peers(*NAMES)
@@ -43,6 +45,7 @@ class ThreeNodes(RuleBasedStateMachine):
         self.generations: dict[str, units.Generation] = {}
         self.seen: dict[tuple[str, str, str], Rank] = {}  # reader, owner, key
         self.retired: dict[tuple[bytes, int], None] = {}  # key hash, stamp
+        self.undecided: dict[str, dict[bytes | None, None]] = {}  # cluster key -> values it may have
         self.ranks: dict[bytes, Rank] = {}
         self.held_up: list[tuple[str, bytes]] = []
         for name in NAMES:
@@ -160,6 +163,30 @@ class ThreeNodes(RuleBasedStateMachine):
     def come_back(self, name: str, reaped: str) -> None:
         self.peers[name].admit_owner(reaped, self.peers.wall_of(name))
 
+    # What deletions have to survive
+
+    @rule(away=names, key=cluster_keys, seconds=st.integers(1, 12))
+    def delete_while_one_is_away(self, away: str, key: str, seconds: int) -> None:
+        """Let all know a value, and all but one its deletion; that one is still away afterwards."""
+        writer = NAMES[NAMES.index(away) - 1]
+        self.peers.heal()
+        self.cluster_write(writer, key, b"to be deleted")
+        self.time_passes(4)
+        self.peers.partition(away)
+        self.cluster_write(writer, key, None)
+        self.time_passes(seconds)
+
+    @rule(late=names, key=cluster_keys, seconds=st.integers(8, 20))
+    def come_back_with_an_old_disk(self, late: str, key: str, seconds: int) -> None:
+        """Let one wake up with a value on its disk whose deletion the others have probably forgotten."""
+        self.peers.heal()
+        self.cluster_write(late, key, b"to be deleted")
+        self.time_passes(4)
+        disk = self.peers[late].export()
+        self.cluster_write(late, key, None)
+        self.time_passes(seconds)
+        self.restart(late, counter=self.counters[late], stored=disk)
+
     # What holds at every moment
 
     @invariant()
@@ -184,9 +211,7 @@ class ThreeNodes(RuleBasedStateMachine):
         """What a reader was told by a newer bucket is never again answered by an older one."""
         for reader in NAMES:
             for owner in NAMES:
-                found = self.peers[reader]._maps._owners.get(owner)
-                if found is None:
-                    continue
+                found = self.peers[reader]._maps.of(owner)
                 for key in KEYS:
                     held = found.deciding(key)
                     rank = self.rank_of(held) if held else ((0, b""), 0)
@@ -196,6 +221,10 @@ class ThreeNodes(RuleBasedStateMachine):
     # What holds in the end
 
     def teardown(self) -> None:
+        for node in self.peers.nodes.values():
+            happened = {**node.statistics(), "retirement": node._cluster.horizon}
+            for what in ("retirement", "behind_horizon", "comparisons_opened"):
+                self.reached[what] = self.reached.get(what, 0) + bool(happened[what])
         self.peers.heal()
         self.peers.skew_s.clear()
         for name in NAMES:
@@ -213,7 +242,7 @@ class ThreeNodes(RuleBasedStateMachine):
                 assert self.map_of(reader, owner) == self.owned[owner]
             for key in CLUSTER_KEYS:
                 last = max(self.writes.get(key, []), default=(0, "", b"", None))
-                assert self.peers[reader].cluster_get(key) == last[3]
+                assert self.peers[reader].cluster_get(key) in (last[3], *self.undecided.get(key, ()))
 
     # The model
 
@@ -275,14 +304,17 @@ class ThreeNodes(RuleBasedStateMachine):
     def forget_lost_writes(self) -> None:
         """Forget the writes that only a crashed node, or one behind the horizon, knew."""
         self.held_up = [(one, frame) for one, frame in self.held_up if not has_register(frame)]
-        horizon = max(node._cluster.horizon for node in self.peers.nodes.values())
+        clusters = [node._cluster for node in self.peers.nodes.values()]
+        horizon = max(cluster.horizon for cluster in clusters)
+        nobody_knows = all(cluster.is_behind or cluster.horizon < horizon for cluster in clusters)
+        if nobody_knows:  # all who had seen the deletions are gone: what was set aside may come back, or not
+            self.retired = {}
+            for cluster in clusters:
+                for key, held in cluster._aside.items():
+                    self.undecided.setdefault(key, {})[held.register.value] = None
         self.retired = {held: None for held in self.retired if held[1] <= horizon}
         for key, writes in self.writes.items():
-            held = [
-                node._cluster._registers[key].order
-                for node in self.peers.nodes.values()
-                if key in node._cluster._registers
-            ]
+            held = [cluster._registers[key].order for cluster in clusters if key in cluster._registers]
             last = max(held, default=(0, "", b""))
             self.writes[key] = [
                 write
@@ -305,7 +337,10 @@ class ThreeNodes(RuleBasedStateMachine):
 
     def note_write(self, name: str, key: str, stamp: int, value: bytes | None) -> None:
         digest = self.peers[name]._cluster._registers[key].digest
-        self.writes.setdefault(key, []).append((stamp, name, digest, value))
+        for other in self.writes.setdefault(key, []):
+            if other[:2] == (stamp, name):  # a life that forgot its last stamp, on a clock that stands still
+                self.undecided.setdefault(key, {}).update({value: None, other[3]: None})
+        self.writes[key].append((stamp, name, digest, value))
 
 
 def has_register(frame: bytes) -> bool:
@@ -316,7 +351,9 @@ def has_register(frame: bytes) -> bool:
 
 @pytest.mark.timeout(120)
 def test_three_nodes_converge_whatever_happens() -> None:
+    ThreeNodes.reached.clear()
     run(examples=60, steps=40)
+    assert all(ThreeNodes.reached.values()), ThreeNodes.reached
 
 
 def run(*, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
@@ -346,7 +383,7 @@ def skip_the_version_check(patch: pytest.MonkeyPatch) -> None:
 
     def accept_as_newest(self: OwnerMaps, owner: str, bucket: Any, *rest: Any) -> Any:
         newest = dataclasses.replace(
-            bucket, version=next(versions), generation=max(bucket.generation, self.generation(owner))
+            bucket, version=next(versions), generation=max(bucket.generation, self.of(owner).generation)
         )
         return accept(self, owner, newest, *rest)
 
@@ -379,6 +416,42 @@ def forget_deletions_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ClusterMap, "refusal", lambda *_: "")
 
 
+def drop_tombstones_without_moving_the_horizon(patch: pytest.MonkeyPatch) -> None:
+    """Forget deletions as soon as the sweep comes by, as a time to live would."""
+
+    def retire(self: Publisher) -> None:
+        cluster = self._state.cluster
+        for held in list(cluster._tombstones.values()):
+            cluster._drop(held)
+
+    patch.setattr(Publisher, "retire", retire)
+
+
+def believe_who_is_behind_the_horizon(patch: pytest.MonkeyPatch) -> None:
+    """Accept registers up to the horizon from peers that were away when they were deleted."""
+    refusal = ClusterMap.refusal
+    patch.setattr(ClusterMap, "refusal", lambda self, *rest: refusal(self, *rest[:-1], MAX_STAMP))
+
+
+def push_from_behind_the_horizon(patch: pytest.MonkeyPatch) -> None:
+    """Move on to a new horizon with all that one has, as if one had been there all the time."""
+    move_horizon = ClusterMap.move_horizon
+
+    def move_and_keep(self: ClusterMap, *rest: Any) -> Any:
+        kept = dict(self._registers)
+        was_there, dropped = move_horizon(self, *rest)
+        if was_there:
+            return was_there, dropped
+        self.is_behind = False
+        self._aside.clear()
+        for held in kept.values():
+            if held.register.key not in self._registers:
+                self.accept(held.register, held.data, held.digest, held.author)
+        return True, []
+
+    patch.setattr(ClusterMap, "move_horizon", move_and_keep)
+
+
 def let_any_later_write_win(patch: pytest.MonkeyPatch) -> None:
     """Order registers by arrival instead of by stamp."""
     patch.setattr(cluster_map.HeldRegister, "order", property(lambda self: (self.sequence, "", b"")))
@@ -389,10 +462,8 @@ def drop_the_parent_when_one_half_arrives(patch: pytest.MonkeyPatch) -> None:
     """Forget, on a split, that the other half may not have arrived."""
     covered = OwnerMap.is_covered
 
-    def is_covered(self: OwnerMap, depth: int, prefix: int, rank: Any) -> bool:
-        return covered(self, depth, prefix, rank) or any(
-            held.rank > rank for held in self.overlapping(depth, prefix)
-        )
+    def is_covered(self: OwnerMap, place: int, rank: Any) -> bool:
+        return covered(self, place, rank) or any(held.rank > rank for held in self.overlapping(place))
 
     patch.setattr(OwnerMap, "is_covered", is_covered)
 
@@ -405,6 +476,9 @@ def drop_the_parent_when_one_half_arrives(patch: pytest.MonkeyPatch) -> None:
         believe_every_signature,
         do_not_bump_the_generation,
         forget_deletions_at_once,
+        drop_tombstones_without_moving_the_horizon,
+        believe_who_is_behind_the_horizon,
+        push_from_behind_the_horizon,
         let_any_later_write_win,
         drop_the_parent_when_one_half_arrives,
     ],
