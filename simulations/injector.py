@@ -141,7 +141,9 @@ class Injector:
             for side in fault.sides:
                 # One way, those who cannot answer hear the others' verdicts on them all the same.
                 heard = one_way and side is not fault.sides[-1]
-                spells.append(self._truth.begin(side, beside=() if heard else side))
+                minor = len(side) < max(map(len, fault.sides))
+                beside = () if heard else side
+                spells.append(self._truth.begin(side, beside=beside, is_own_fault=heard and minor))
             both = (*fault.pairs, *((other, one) for one, other in fault.pairs))
             spells += [self._truth.begin([one], observers=[other]) for one, other in both]
         self._link_fault(fault, rules, spells)

@@ -157,6 +157,9 @@ class Owner(Protocol):
     def doubt(self, record: Record) -> bytes:
         """Return this member's signature for its doubt of a member's latest word."""
 
+    def doubt_of_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
+
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
 
@@ -296,7 +299,12 @@ class Prober:
     def relay(self, request: PingRequest, origin: Record, now: float) -> None:
         """Ping somebody for a peer."""
         target = self._table.get(request.target)
-        if target is None or len(self._relayed) >= MAX_RELAYED:
+        if target is None:
+            self._owner.count("relays_about_the_past")
+            doubt = self._owner.doubt_of_past(request.target)
+            self._owner.send(origin, [Nack(request.sequence, doubt)])
+            return
+        if len(self._relayed) >= MAX_RELAYED:
             self._owner.count("dropped_relay_refused")
             return
         patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
