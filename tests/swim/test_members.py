@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swim.codec import encode_message
@@ -183,6 +183,7 @@ def test_the_ring_leads_from_each_name_to_the_next_that_is_not_doubted() -> None
     assert table.successor("b") is None
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from([alive, suspect, dead, left]), incarnations)),
     st.randoms(use_true_random=False),
