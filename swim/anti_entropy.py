@@ -32,7 +32,7 @@ neither horizon nor cluster root (`NOWHERE`), compares any other set of signed s
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from swim import strict_cbor
@@ -204,13 +204,16 @@ class AntiEntropy:
         return self.push_all(found, self.max_frame_bytes, max_frames)
 
     def push_all(
-        self, units: Iterable[bytes], frame_bytes: int, max_frames: int | None = None
+        self, units: Sequence[bytes], frame_bytes: int, max_frames: int | None = None
     ) -> list[bytes]:
         """Return frames with units, each of which fits into one; the first so many frames.
 
         A unit goes into the first of the last frames in which there is room, so the first unit is
         the first of the first frame, and no two neighbours could be one.
         """
+        whole = frame_bytes - FRAME_OVERHEAD_BYTES
+        if 0 < sum(map(len, units)) <= whole - len(units) * UNIT_HEADER_BYTES:
+            return [self.push_units(units)]
         batches: list[list[bytes]] = []
         rooms: list[int] = []
         for unit in units:
@@ -222,12 +225,12 @@ class AntiEntropy:
                     break
                 at = len(batches)
                 batches.append([])
-                rooms.append(frame_bytes - FRAME_OVERHEAD_BYTES)
+                rooms.append(whole)
             batches[at].append(unit)
             rooms[at] -= size
         return [self.push_units(batch) for batch in batches]
 
-    def push_units(self, units: list[bytes]) -> bytes:
+    def push_units(self, units: Sequence[bytes]) -> bytes:
         """Return one frame with units that are known to fit."""
         return encode_push(*self._stand(), units)
 

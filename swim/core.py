@@ -107,6 +107,7 @@ class Core:
             self.keyring = Keyring(gossip_keys, label=config.label, entropy=entropy, versions=versions)
         self._envelope: Envelope = self.keyring or PlainEnvelope(config.label, versions=versions)
         self._verify = verify
+        self._identity = identity
         self._replicated = replicated
         self._rng = rng
         self._effects: list[Effect] = []
@@ -318,6 +319,13 @@ class Core:
     def doubt(self, record: Record) -> bytes:
         """Return this member's signature for its doubt of a member's latest word."""
         return self._accusations.sign(record)
+
+    def doubt_of_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
+        past = self._table.remembered(name)
+        if past is None or past.boot is None:
+            return b""
+        return self._identity.sign(doubt_bytes(name, past.boot, past.incarnation, self.name))
 
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""

@@ -5,11 +5,11 @@ its own name that is ahead of its own is either what a past life left behind (th
 is outbid, or that of a younger process with the same name, which has won.
 
 **Patience.** A member that notices that it stalls, that has to refute again and again, or that reaches others
-by relays and streams only, asks them to bear longer silences of it, within a bound. One that has to refute often,
-and whose own probes are not answered either, also speaks up by itself every `HEARTBEAT_S`: its incarnation
-rises, which ends all doubts about the one before. So a member behind a link that loses most packets is shown
-as impaired, and neither flaps nor makes others refute; and one that has really died is found out after its
-patience.
+by relays and streams only, asks them to bear longer silences of it, within a bound. One that has to refute
+often, and whose own probes are not answered either, also speaks up by itself every `HEARTBEAT_S`: its
+incarnation rises, which ends all doubts about the one before. So a member behind a link that loses most
+packets is shown as impaired, and neither flaps nor makes others refute; and one that has really died is found
+out after its patience.
 """
 
 import math

@@ -157,6 +157,9 @@ class Owner(Protocol):
     def doubt(self, record: Record) -> bytes:
         """Return this member's signature for its doubt of a member's latest word."""
 
+    def doubt_of_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
+
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
 
@@ -296,7 +299,12 @@ class Prober:
     def relay(self, request: PingRequest, origin: Record, now: float) -> None:
         """Ping somebody for a peer."""
         target = self._table.get(request.target)
-        if target is None or len(self._relayed) >= MAX_RELAYED:
+        if target is None:
+            self._owner.count("relays_about_the_past")
+            doubt = self._owner.doubt_of_past(request.target)
+            self._owner.send(origin, [Nack(request.sequence, doubt)])
+            return
+        if len(self._relayed) >= MAX_RELAYED:
             self._owner.count("dropped_relay_refused")
             return
         patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
@@ -373,6 +381,9 @@ class Prober:
         path = "stream" if by_stream else "direct" if sender == probe.target else "relay"
         if not probe.answered:
             probe.answered = path
+            # A stream over a lost path has longer, but once it has answered nobody waits for more than usual.
+            usual_s = probe.direct_s * self._config.probe_verdict_mult
+            probe.verdict_at = min(probe.verdict_at, max(now, probe.sent_at + usual_s))
             self._health.probe_answered()
             self._owner.count("probes_answered")
             self._owner.proved(probe.target, now)

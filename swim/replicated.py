@@ -64,7 +64,8 @@ class Replicated:
         self._identity = identity
         self._authority = authority
         self._entropy = entropy
-        self._state = State(identity.name, authority, limits or Limits(), room, reader or UnitReader())
+        reader = UnitReader() if reader is None else reader  # an empty one is false
+        self._state = State(identity.name, authority, limits or Limits(), room, reader)
         self._maps = self._state.maps
         self._cluster = self._state.cluster
         self._publisher = Publisher(identity, self._state, self.max_value_bytes)

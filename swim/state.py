@@ -164,8 +164,7 @@ class State:
             self.report(OwnerReset(owner, bucket.generation))
         changes, dropped = self.maps.accept(owner, bucket, data, digest, not_after)
         self._supersede(dropped)
-        for key, value in changes:
-            self.report(EntryChanged(owner, key, value))
+        self._report([EntryChanged(owner, key, value) for key, value in changes])
 
     def hold_register(self, register: Register, data: bytes, digest: bytes, author: str) -> bool:
         """Take note of a register that has been checked; say whether it is now the value."""
@@ -212,8 +211,7 @@ class State:
         gone, dropped = self.maps.forget(owner)
         for at in dropped:
             self.queue.discard(at)
-        for key in gone:
-            self.report(EntryChanged(owner, key, None))
+        self._report([EntryChanged(owner, key, None) for key in gone])
         if had_map:
             self.report(OwnerForgotten(owner))
 
@@ -253,11 +251,7 @@ class State:
 
     def report(self, event: MapEvent) -> None:
         """Queue an event; when too many wait, all give way to one `EventsLost`."""
-        if len(self._events) >= self.limits.max_events:
-            self._events = [EventsLost()]
-        self._events.append(event)
-        if len(self._events) == 1:
-            self.notify()
+        self._report([event])
 
     def events(self) -> list[MapEvent]:
         """Return the events since the last call."""
@@ -284,6 +278,15 @@ class State:
 
     def _is_held(self, digest: bytes) -> bool:
         return digest in self._load_digests or self.unit(digest) is not None or self.maps.is_waiting(digest)
+
+    def _report(self, events: list[MapEvent]) -> None:
+        waited = bool(self._events)
+        if len(self._events) + len(events) > self.limits.max_events:
+            self._events = [EventsLost()]  # the maps have changed already, so it speaks for the new ones too
+        else:
+            self._events += events
+        if self._events and not waited:
+            self.notify()
 
     def _supersede(self, digests: Iterable[bytes]) -> None:
         for digest in digests:

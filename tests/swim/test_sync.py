@@ -145,7 +145,8 @@ def test_a_member_that_meets_itself_says_so_and_ends() -> None:
 def test_a_ping_over_a_stream_is_answered_if_it_is_a_members_and_ends_it_in_any_case() -> None:
     net = settled(3)
     stream = Stream(net, "n0").say(frame("n1", net.tagged(Ping(7, "n0", bytes(8)), "n1", "n0")))
-    (ack,) = stream.heard
+    introduction, ack = stream.heard
+    assert introduction == own(net, "n0")
     assert isinstance(ack, Ack)
     assert (ack.sequence, ack.subject) == (7, "n0")
     assert net.tagged(replace(ack, tag=b""), "n0", "n1") == ack
