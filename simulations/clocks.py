@@ -41,6 +41,11 @@ class MachineClock:
             us += 1
         return us
 
+    @property
+    def is_drifting(self) -> bool:
+        """Whether its monotonic clock does not run as its wall clock does."""
+        return self.rate != 1.0
+
     def wall(self, us: int) -> float:
         """What the wall clock shows at a true time, in seconds since the epoch."""
         return EPOCH_S + us / US_PER_S + self.wall_offset_s

@@ -260,12 +260,12 @@ class Links:
 
     def of(self, source: str, target: str) -> Link:
         """The link of one direction, all rules applied."""
+        if not self._rules and not self._own and self.default.capacity_bytes_s is None:
+            return self.default
         pair = (source, target)
         link = self._kept.get(pair)
         if link is None:
             link = self._own.get(pair)
-            if link is None and not self._rules and self.default.capacity_bytes_s is None:
-                return self.default
             self._kept[pair] = link = self._composed(source, target, link or self.default)
         return link
 

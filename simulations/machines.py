@@ -60,22 +60,35 @@ class SocketBuffer:
         self._taken_bytes = 0
 
 
-@dataclass(slots=True)
 class Traffic:
-    """What a machine has sent, by kind.
+    """What a machine has sent, by kind: what the first message of a datagram is, or writes on streams.
 
-    Args:
-        packets: Datagrams by what their first message is, and writes on streams.
-        payload_bytes: Bytes by the same kinds, without IP, UDP and TCP headers.
+    Bytes are those of payloads, without IP, UDP and TCP headers.
     """
 
-    packets: dict[str, int] = field(default_factory=dict)
-    payload_bytes: dict[str, int] = field(default_factory=dict)
+    __slots__ = ("_kinds",)
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, list[int]] = {}
 
     def note(self, kind: str, size: int) -> None:
         """Count one packet."""
-        self.packets[kind] = self.packets.get(kind, 0) + 1
-        self.payload_bytes[kind] = self.payload_bytes.get(kind, 0) + size
+        counts = self._kinds.get(kind)
+        if counts is None:
+            self._kinds[kind] = [1, size]
+        else:
+            counts[0] += 1
+            counts[1] += size
+
+    @property
+    def packets(self) -> dict[str, int]:
+        """Packets by kind."""
+        return {kind: counts[0] for kind, counts in self._kinds.items()}
+
+    @property
+    def payload_bytes(self) -> dict[str, int]:
+        """Bytes by kind."""
+        return {kind: counts[1] for kind, counts in self._kinds.items()}
 
     def total(self) -> tuple[int, int]:
         """All packets and all bytes."""

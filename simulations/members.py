@@ -49,6 +49,7 @@ class SimulatedMember:
         paused: Whether it stands still.
         fenced: Whether it has ended.
         leaving: Whether it is saying goodbye.
+        acquainted: Whether it knew everybody from the start, without having to meet them.
         introducers: Whom it was told of when it started, by its seeds or by its disk.
         streams: Its open streams by the core's numbers.
         next_accepted: The number of the next accepted stream.
@@ -57,6 +58,7 @@ class SimulatedMember:
     """
 
     __slots__ = (
+        "acquainted",
         "due_us", "fenced", "introducers", "leaving", "machine", "name", "next_accepted", "paused", "streams",
         "swim", "timer_us",
     )  # fmt: skip
@@ -66,7 +68,7 @@ class SimulatedMember:
         self.machine = machine
         self.swim = swim
         self.paused = self.fenced = False
-        self.leaving = False
+        self.leaving = self.acquainted = False
         self.introducers: tuple[str, ...] = ()
         self.streams: dict[int, MemberStream] = {}
         self.next_accepted = 2
@@ -188,7 +190,7 @@ class MemberCluster:
             member.swim.start(self.local_now(member))
         production.acquaint([(member.swim, self.local_now(member)) for member in members])
         for member in members:
-            member.introducers = tuple(names)
+            member.introducers, member.acquainted = tuple(names), True
             self._changed("started", member)
             self.pump(member)
 
@@ -248,6 +250,7 @@ class MemberCluster:
         machine.clock.change(self.timeline.now_us, rate=rate, wall_offset_s=wall_offset_s)
         member = self.running.get(name)
         if member is not None:
+            self._set_wall(member)
             member.timer_us = None
             self._plan_timer(member)
 
@@ -261,7 +264,8 @@ class MemberCluster:
         """What a member's monotonic clock shows; its core learns the wall time beside it."""
         clock, now_us = member.machine.clock, self.timeline.now_us
         now = clock.local(now_us)
-        member.swim.wall_offset = clock.wall(now_us) - now
+        if clock.is_drifting:
+            member.swim.wall_offset = clock.wall(now_us) - now
         return now
 
     @property
@@ -347,16 +351,13 @@ class MemberCluster:
             self.trace(member, "full", f"{'':<8} {len(data):>6}")
 
     def _receive(self, member: SimulatedMember, data: bytes, source: Address, corrupted: bool) -> None:
-        now = self.local_now(member)
+        before = _dropped(member.swim) if corrupted else 0
+        member.swim.receive(data, source, self.local_now(member))
         if corrupted:
-            before = _dropped(member.swim)
-            member.swim.receive(data, source, now)
             dropped = _dropped(member.swim) - before
             self.trace(member, "corrupt", f"{'':<8} {len(data):>6} {dropped} dropped")
             for watcher in self.watchers:
                 watcher.corrupted(member, dropped)
-        else:
-            member.swim.receive(data, source, now)
         self.pump(member)
 
     def _plan_timer(self, member: SimulatedMember) -> None:
@@ -405,8 +406,13 @@ class MemberCluster:
             replicated=self._replicated,
         )
         member = self.running[name] = SimulatedMember(machine, swim)
-        self.local_now(member)
+        self._set_wall(member)
         return member
+
+    def _set_wall(self, member: SimulatedMember) -> None:
+        """Tell a core how far its wall clock is from its monotonic one; if they drift, it is told often."""
+        clock, now_us = member.machine.clock, self.timeline.now_us
+        member.swim.wall_offset = clock.wall(now_us) - clock.local(now_us)
 
     def _end(self, member: SimulatedMember, how: str) -> None:
         member.fenced = True

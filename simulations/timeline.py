@@ -119,8 +119,10 @@ class Timeline:
 
     def step(self) -> None:
         """Let the next happening happen, or wait for its process."""
-        happening = heapq.heappop(self._heap)
-        _, _, process, function, args = happening
+        self._let(heapq.heappop(self._heap))
+
+    def _let(self, happening: Happening) -> None:
+        process = happening[2]
         if process is not None:
             if process.fenced:
                 return
@@ -128,7 +130,7 @@ class Timeline:
                 self._held.setdefault(process, []).append(happening)
                 return
         self._happened += 1
-        function(*args)
+        happening[3](*happening[4])
 
     def run_until(self, end_us: int) -> bool:
         """Let everything happen up to and including an instant, or until :meth:`stop`.
@@ -140,10 +142,11 @@ class Timeline:
             Whether the end was reached; False when a happening has stopped the run, at its own instant.
         """
         self._stopped = False
-        heap, step = self._heap, self.step
+        heap = self._heap
         while heap and heap[0][0] <= end_us:
-            self._now_us = heap[0][0]
-            step()
+            happening = heapq.heappop(heap)
+            self._now_us = happening[0]
+            self._let(happening)
             if self._stopped:
                 return False
         self._now_us = max(self._now_us, end_us)

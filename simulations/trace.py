@@ -42,7 +42,7 @@ class Trace:
             what: One word.
             rest: Further columns.
         """
-        self._batch.append(f"{us:>12} {who:<8} {what:<8} {rest}".rstrip())
+        self._batch.append(f"{us:>12} {who:<8} {what:<8} {rest}" if rest else f"{us:>12} {who:<8} {what}")
         if len(self._batch) >= BATCH_LINES:
             self._flush()
 

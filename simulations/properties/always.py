@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from simulations import production
@@ -61,9 +62,9 @@ class WordsGoForward(Property):
         if isinstance(event, MemberReaped):
             del held[subject.name]
 
-    def sample(self) -> None:
+    def sample(self, members: Sequence[SimulatedMember]) -> None:
         """Compare the whole table with what events told."""
-        for member in self.context.cluster.live():
+        for member in members:
             held = self._held[member.name]
             for other in member.swim.members():
                 version = production.version_of(other)
@@ -96,10 +97,10 @@ class WithinBounds(Property):
 
     name = "always_within_bounds"
 
-    def sample(self) -> None:
+    def sample(self, members: Sequence[SimulatedMember]) -> None:
         """Compare all statistics with the parameters that bound them."""
         config = self.context.cluster.config
-        for member in self.context.cluster.live():
+        for member in members:
             statistics = member.swim.statistics()
             self.checks += 1
             for what, count, limit in production.bounded(statistics, config):
@@ -124,9 +125,9 @@ class EventsTellTheTable(Property):
 
     name = "always_events_tell_the_table"
 
-    def sample(self) -> None:
+    def sample(self, members: Sequence[SimulatedMember]) -> None:
         """Compare each view with its member's table."""
-        for member in self.context.cluster.live():
+        for member in members:
             view = self.context.views.up[member.name]
             table = {other.name for other in member.swim.members() if other.is_up}
             self.checks += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from simulations.members import MemberCluster
+from simulations.members import MemberCluster, SimulatedMember
 from simulations.timeline import US_PER_S
 from simulations.truth import Truth
 from simulations.views import Views
@@ -104,8 +105,8 @@ class Property(Watcher):
         """Whether it must hold while everything goes wrong, too."""
         return self.name.startswith("always_")
 
-    def sample(self) -> None:
-        """Look at the members; called every few seconds and at the end of each phase."""
+    def sample(self, members: Sequence[SimulatedMember]) -> None:
+        """Look at some members; called every few seconds, so that each has its turn."""
 
     def finish(self) -> None:
         """Judge; called at the end of the run."""

@@ -30,22 +30,26 @@ class CrashesAreDetected(Property):
     def _judge_end(self, name: str, version: production.Version, ended_us: int) -> None:
         truth = self.context.truth
         for observer in self.context.cluster.live():
-            if truth.since_us[observer.name] <= ended_us and not truth.was_hampered(observer.name, ended_us):
-                self._judge(observer, name, version)
+            if truth.since_us[observer.name] <= ended_us:
+                self._judge(observer, name, version, ended_us)
 
     def _judge_start(self, observer: SimulatedMember, started_us: int) -> None:
         truth = self.context.truth
-        if observer.fenced or observer.leaving or truth.was_hampered(observer.name, started_us):
+        if observer.fenced or observer.leaving:
             return
         for held in observer.swim.members():
             version = production.version_of(held)
             if truth.gone_us.get(held.name, started_us) < started_us:
-                self._judge(observer, held.name, version)
+                self._judge(observer, held.name, version, started_us)
 
-    def _judge(self, observer: SimulatedMember, name: str, version: production.Version) -> None:
+    def _judge(
+        self, observer: SimulatedMember, name: str, version: production.Version, since_us: int
+    ) -> None:
         self.checks += 1
         held = observer.swim.member(name)
-        if held is not None and held.is_up and production.version_of(held)[:2] == version[:2]:
+        if held is None or not held.is_up or production.version_of(held)[:2] != version[:2]:
+            return
+        if not self.context.truth.was_hampered(observer.name, since_us):
             bound_s = self.context.bounds.detect_s
             self.violated(f"{observer.name} still holds {name} up, {bound_s:g} s after its end or the start")
 
@@ -57,7 +61,7 @@ class JoinersAreKnown(Property):
 
     def changed(self, what: str, member: SimulatedMember) -> None:
         """Look at everybody when the time is over."""
-        if what == "started" and member.introducers:
+        if what == "started" and member.introducers and not member.acquainted:
             context = self.context
             context.cluster.timeline.at_us(
                 context.after_s(context.bounds.join_s), self._judge, member, context.cluster.timeline.now_us
@@ -71,19 +75,24 @@ class JoinersAreKnown(Property):
             return
         boot = production.own_version(member.swim)[:2]
         for observer in self.context.cluster.live():
-            other = observer.name
-            if observer is member or truth.since_us[other] > started_us:
-                continue
-            if truth.was_hampered(other, started_us) or truth.is_excused(other, name):
-                continue
-            if not truth.can_be_introduced(observer, started_us):
+            if observer is member or truth.since_us[observer.name] > started_us:
                 continue
             self.checks += 1
             held = observer.swim.member(name)
-            if held is None or not held.is_up or production.version_of(held)[:2] != boot:
-                self.violated(
-                    f"{other} does not know of {name}, {self.context.bounds.join_s:g} s after its start"
-                )
+            if held is not None and held.is_up and production.version_of(held)[:2] == boot:
+                continue
+            if not self._is_excused(observer, member, started_us):
+                join_s = self.context.bounds.join_s
+                self.violated(f"{observer.name} does not know of {name}, {join_s:g} s after its start")
+
+    def _is_excused(self, observer: SimulatedMember, member: SimulatedMember, since_us: int) -> bool:
+        """Whether one of the two was hampered or out of the other's reach, or nobody could introduce them."""
+        truth = self.context.truth
+        return (
+            truth.was_hampered(observer.name, since_us)
+            or truth.is_excused(observer.name, member.name)
+            or not truth.can_be_introduced(observer, since_us)
+        )
 
 
 class TheGoneAreReaped(Property):
