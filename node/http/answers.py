@@ -119,6 +119,35 @@ class ReachabilityBody(BaseModel):
     lost_paths: list[LostPathView]
 
 
+class KeyMemberView(BaseModel):
+    """What one member did, and which keys it holds."""
+
+    name: str
+    ok: bool
+    error: Annotated[str, Field(description="Why not; empty if it did.")]
+    key_ids: Annotated[list[str] | None, Field(description="The first encrypts; null if it has not said.")]
+
+
+class KeyView(BaseModel):
+    """One gossip key, by its id: who holds it never shows it."""
+
+    key_id: str
+    held_by: Annotated[int, Field(description="How many members hold it.")]
+    encrypts_for: Annotated[int, Field(description="How many of them encrypt with it.")]
+
+
+class KeysBody(BaseModel):
+    """How an operation on the cluster's gossip keys went, member by member."""
+
+    node: str
+    operation: Annotated[str, Field(examples=["list", "install", "use", "remove"])]
+    key_id: Annotated[str | None, Field(description="The key in question; null for list.")]
+    ok: Annotated[bool, Field(description="Whether every member that is up did what was asked.")]
+    members: list[KeyMemberView]
+    absent: Annotated[list[str], Field(description="Members that are away, and were not asked.")]
+    keys: list[KeyView]
+
+
 class ClusterStatisticsBody(BaseModel):
     """What membership, the replicated maps and the rooms around them count."""
 
@@ -129,6 +158,7 @@ class ClusterStatisticsBody(BaseModel):
     registry: dict[str, int]
     memory: dict[str, int]
     reachability: dict[str, int]
+    keys: dict[str, int]
 
 
 class ClusterBody(MembersBody):

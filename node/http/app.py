@@ -17,6 +17,7 @@ from node.http.cluster import cluster_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
 from node.http.gate import Gate
+from node.http.keys import key_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
@@ -62,7 +63,8 @@ def create_app(services: NodeServices) -> FastAPI:
         **options,
     )
     traffic = Traffic()
-    for router in (cluster_routes(services, traffic), message_routes(services, traffic)):
+    routers = cluster_routes(services, traffic), key_routes(services), message_routes(services, traffic)
+    for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):
         app.include_router(agent_routes(services, prefix), prefix=API)
