@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from node.errors import ValidationFailed
-from node.http.answers import KeysBody
+from node.http.answers import ErrorBody, KeysBody
 from node.http.models import KeyChangeBody, KeyQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from swim.keyring_messages import Verb
+
+_REFUSED: Final[dict[str, Any]] = {"model": ErrorBody, "description": "A refusal; nothing was changed."}
 
 
 def key_routes(services: NodeServices) -> APIRouter:
@@ -20,13 +22,13 @@ def key_routes(services: NodeServices) -> APIRouter:
     router = APIRouter(prefix="/cluster/keys", tags=["cluster"], route_class=StrictRoute)
     keys = services.membership.keys
 
-    @router.get("", response_model=KeysBody)
+    @router.get("", response_model=KeysBody, responses={409: _REFUSED})
     async def held(query: Annotated[KeyQuery, Query()]) -> Response:
         """Which gossip keys each member holds, by their ids; the first of a member encrypts."""
         report = await keys.list(timeout_s=query.timeout_s)
         return JSONResponse({"node": services.node} | report.as_json())
 
-    @router.post("", response_model=KeysBody)
+    @router.post("", response_model=KeysBody, responses={404: _REFUSED, 409: _REFUSED})
     async def change(body: KeyChangeBody) -> Response:
         """Have every member install a new key, made here, or use or remove one; answers at the end."""
         if body.operation == "install":
