@@ -17,6 +17,7 @@ from node.cluster.keyring import GossipKeys
 from node.cluster.memory import ClusterMemory, Remembrance
 from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
+from node.cluster.user_traffic import UserTraffic
 from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, shown_address, view_of
 from node.cluster.why import Story, Why
 from node.config import NodeConfig
@@ -114,6 +115,7 @@ class Membership:
             absent=self._absent,
             obeys=config.security.key_rotation == "members",
         )
+        self.traffic = UserTraffic(self.swim, environment, version, wake=self._wake)
         self._memory = ClusterMemory(storage, self.swim, self.replicated)
         self.registry = CapabilityRegistry(
             self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
@@ -206,6 +208,7 @@ class Membership:
             "memory": {**self._memory.statistics(), "failures": self._save_failures},
             "reachability": self.reachability.statistics(),
             "keys": self.keys.statistics(),
+            "traffic": self.traffic.statistics(),
         }
 
     # Life
@@ -322,6 +325,7 @@ class Membership:
         self._journal.note(event)
         self._why.note(event)
         self.keys.note(event)
+        self.traffic.note(event)
         if isinstance(event, _PATH_EVENTS):
             self._paths_changed.set()
         member = getattr(event, "member", None)

@@ -148,6 +148,39 @@ class KeysBody(BaseModel):
     keys: list[KeyView]
 
 
+class UserEventBody(BaseModel):
+    """What a node has announced."""
+
+    name: str
+    payload: str
+    author: str
+    lamport_time: Annotated[int, Field(description="Events sort by it, then by author, on every node alike.")]
+    heard_at: Time
+
+
+class UserEventsBody(BaseModel):
+    """The latest user events that a node has fired or heard, oldest first."""
+
+    node: str
+    events: list[UserEventBody]
+
+
+class AnswerView(BaseModel):
+    """What one node has answered."""
+
+    node: str
+    answer: str
+
+
+class QueryBody(BaseModel):
+    """What came back in time."""
+
+    node: str
+    name: str
+    finished: Annotated[bool, Field(description="Whether all who were named have answered, or time is up.")]
+    answers: list[AnswerView]
+
+
 class ClusterStatisticsBody(BaseModel):
     """What membership, the replicated maps and the rooms around them count."""
 
@@ -159,6 +192,7 @@ class ClusterStatisticsBody(BaseModel):
     memory: dict[str, int]
     reachability: dict[str, int]
     keys: dict[str, int]
+    traffic: dict[str, int]
 
 
 class ClusterBody(MembersBody):

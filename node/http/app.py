@@ -22,6 +22,7 @@ from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
+from node.http.user_traffic import user_traffic_routes
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.version import software_version
 
@@ -63,7 +64,8 @@ def create_app(services: NodeServices) -> FastAPI:
         **options,
     )
     traffic = Traffic()
-    routers = cluster_routes(services, traffic), key_routes(services), message_routes(services, traffic)
+    routers = [cluster_routes(services, traffic), key_routes(services), user_traffic_routes(services)]
+    routers.append(message_routes(services, traffic))
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

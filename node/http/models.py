@@ -231,6 +231,25 @@ class KeyChangeBody(_StrictBody):
     timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
 
 
+class FireBody(_StrictBody):
+    """A user event: what every node shall hear."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, examples=["deploy"])]
+    payload: Annotated[str, Field(max_length=512, description="At most 512 bytes of UTF-8.")] = ""
+
+
+class QuestionBody(_StrictBody):
+    """A query to every node, or to some."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, examples=["ping", "uptime"])]
+    payload: Annotated[str, Field(max_length=1024, description="At most 1,024 bytes of UTF-8.")] = ""
+    nodes: Annotated[list[Label], Field(max_length=64, description="Who shall answer; all by default.")] = []
+    timeout_s: Annotated[
+        float | None,
+        Field(ge=0.1, le=60, allow_inf_nan=False, description="As long as gossip takes by default."),
+    ] = None
+
+
 class AgentQuery(_Strict):
     """Which agents to list."""
 

@@ -197,12 +197,35 @@ class Keys(Protocol):
         ...
 
 
+class UserTraffic(Protocol):
+    """The verbs of ``cluster.user_traffic.UserTraffic`` that HTTP calls."""
+
+    def fire(self, name: str, payload: str) -> Mapping[str, Any]:
+        """Announce something to every node."""
+        ...
+
+    async def ask(
+        self, name: str, payload: str, *, nodes: Sequence[str] = (), timeout_s: float | None = None
+    ) -> Mapping[str, Any]:
+        """Ask the nodes."""
+        ...
+
+    def recent_events(self) -> Sequence[Mapping[str, Any]]:
+        """The latest user events, oldest first."""
+        ...
+
+
 class Members(Protocol):
     """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
 
     @property
     def keys(self) -> Keys:
         """The gossip keys of the cluster."""
+        ...
+
+    @property
+    def traffic(self) -> UserTraffic:
+        """User events and queries."""
         ...
 
     def members(self) -> Sequence[Rendered]:

@@ -71,6 +71,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/cluster/status"): _P.VIEW_METRICS,
         ("GET", "/cluster/keys"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/keys"): _P.MANAGE_CLUSTER,
+        ("GET", "/cluster/events"): _P.READ_MESSAGES,  # they quote what applications said
+        ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
+        ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -112,6 +115,8 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
         "keys": _P.MANAGE_CLUSTER,
+        "event": _P.MANAGE_CLUSTER,
+        "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "stop": _P.UPDATE_AGENT,
     }

@@ -215,11 +215,29 @@ class FakeKeys:
         return self._report(verb.name.lower())
 
 
+class FakeTraffic:
+    def __init__(self) -> None:
+        self.fired: list[dict[str, Any]] = []
+
+    def fire(self, name: str, payload: str) -> dict[str, Any]:
+        self.fired.append({"name": name, "payload": payload, "author": NODE})
+        return self.fired[-1]
+
+    async def ask(
+        self, name: str, payload: str, *, nodes: Sequence[str] = (), timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        answers = [{"node": node, "answer": payload} for node in nodes]
+        return {"name": name, "finished": timeout_s is None, "answers": answers}
+
+    def recent_events(self) -> list[dict[str, Any]]:
+        return self.fired
+
+
 class FakeMembers:
     joined = False
 
     def __init__(self) -> None:
-        self.keys = FakeKeys()
+        self.keys, self.traffic = FakeKeys(), FakeTraffic()
 
     def partition(self) -> Partition:
         return Partition(Side.MAJORITY, 2, 3)
