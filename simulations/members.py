@@ -200,7 +200,6 @@ class MemberCluster:
             power: Whether the machine goes too, so that nothing answers for its sockets any more.
         """
         member = self.running[name]
-        member.machine.disk = production.remembered(member.swim)
         member.machine.off = power
         self._end(member, "crashed")
 
@@ -411,6 +410,7 @@ class MemberCluster:
 
     def _end(self, member: SimulatedMember, how: str) -> None:
         member.fenced = True
+        member.machine.disk = production.remembered(member.swim)
         del self.running[member.name]
         for stream in list(member.streams.values()):
             stream.reset()

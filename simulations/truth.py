@@ -159,9 +159,31 @@ class Truth(Watcher):
             for spell in self._spells
         )
 
-    def can_be_introduced(self, member: SimulatedMember) -> bool:
-        """Whether somebody of whom a member was told when it started runs and can be reached."""
+    def can_be_introduced(self, member: SimulatedMember, since_us: int) -> bool:
+        """Whether somebody of whom a member was told at its start has run since then, and can be reached."""
         return any(
-            name in self._cluster.running and name != member.name and not self.is_excused(name, member.name)
+            self.since_us.get(name, FOR_EVER_US) <= since_us
+            and name != member.name
+            and not self.is_excused(name, member.name)
             for name in member.introducers
         )
+
+    def are_acquainted(self, one: str, other: str) -> bool:
+        """Whether a chain of running members leads from one to another, each of whom was told of the next.
+
+        Where none does, no protocol can bring them together: all seeds of a member may have gone for ever.
+        """
+        told: dict[str, set[str]] = {name: set() for name in self._cluster.running}
+        for member in self._cluster.running.values():
+            book = [self._cluster.machine_at(address) for _, address in member.swim.address_book()]
+            names = [*member.introducers, *(machine.name for machine in book if machine is not None)]
+            for name in names:
+                if name in told:
+                    told[member.name].add(name)
+                    told[name].add(member.name)
+        reached, waiting = {one}, [one]
+        while waiting:
+            new = told.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += sorted(new)
+        return other in reached

@@ -67,7 +67,7 @@ class JoinersAreKnown(Property):
         truth, name = self.context.truth, member.name
         if member.fenced or member.leaving or truth.was_hampered(name, started_us):
             return
-        if not truth.can_be_introduced(member):
+        if not truth.can_be_introduced(member, started_us):
             return
         boot = production.own_version(member.swim)[:2]
         for observer in self.context.cluster.live():
@@ -76,7 +76,7 @@ class JoinersAreKnown(Property):
                 continue
             if truth.was_hampered(other, started_us) or truth.is_excused(other, name):
                 continue
-            if not truth.can_be_introduced(observer):
+            if not truth.can_be_introduced(observer, started_us):
                 continue
             self.checks += 1
             held = observer.swim.member(name)

@@ -56,7 +56,7 @@ class NoLiveMemberIsHeldDead(_OfPairs):
 
 
 class EverybodyIsKnown(_OfPairs):
-    """Nobody who lives and can be reached is unknown to anybody."""
+    """Nobody who lives and can be reached is unknown to anybody who could have been told."""
 
     name = "finally_everybody_is_known"
 
@@ -64,7 +64,7 @@ class EverybodyIsKnown(_OfPairs):
         self, observer: SimulatedMember, held: dict[str, Member], live: list[SimulatedMember]
     ) -> Iterator[str]:
         for member in self._others(observer, live):
-            if member.name not in held:
+            if member.name not in held and self.context.truth.are_acquainted(observer.name, member.name):
                 yield f"{observer.name} does not know {member.name}"
 
 
