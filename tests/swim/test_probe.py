@@ -165,6 +165,19 @@ def test_a_relay_of_a_silent_member_answers_with_its_own_signed_doubt_in_time_fo
         assert identities.verify(public_key, nack.doubt, signed_by_relay)
 
 
+def test_a_relay_that_has_buried_and_forgotten_the_target_says_so_at_once_with_its_doubt() -> None:
+    net = settled(4, reap_after_s=5.0, reconnect_interval_s=1000.0)
+    about = net.hosts["n1"].swim.own
+    net.kill("n1")
+    net.run_for(60, until=lambda: net.state("n0", "n1") is None and net.state("n2", "n1") is None)
+    net.forget()
+    net.inject("n0", net.tagged(PingRequest(7, "n1", 1_000), "n2", "n0"), sender="n2")
+    (nack,) = [m for s in net.sent if s.to == "n2" for m in s.messages if isinstance(m, Nack)]
+    public_key = net.hosts["n2"].swim.member("n0").public_key  # type: ignore[union-attr]
+    assert nack.sequence == 7
+    assert identities.verify(public_key, nack.doubt, doubt_bytes("n1", about.boot, about.incarnation, "n0"))
+
+
 def test_what_relays_do_for_others_is_bounded() -> None:
     net = settled(3)
     for number in range(MAX_RELAYED + 20):
