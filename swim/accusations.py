@@ -31,7 +31,7 @@ from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Identity
 from swim.members import MemberTable, Record
-from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Signatures, Suspect, doubt_bytes
+from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Suspect, doubt_bytes
 from swim.suspicion import Case
 
 SUSPICION_QUORUM: Final = 2
@@ -204,11 +204,6 @@ class Accusations:
         """Drop a case: its subject has refuted, left, or is not known any more."""
         self._cases.pop(name, None)
         self._told.pop(name, None)
-
-    def signatures(self, name: str) -> Signatures:
-        """Return who doubts a member."""
-        case = self._cases.get(name)
-        return () if case is None else tuple(case.signatures.items())
 
     def postpone(self, seconds: float) -> None:
         """Give all cases back the time during which this process did not run."""

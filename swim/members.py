@@ -257,12 +257,6 @@ class MemberTable:
         """How many members are alive or only doubted."""
         return len(self._up)
 
-    @property
-    def lost_count(self) -> int:
-        """How many members are dead, or remembered from long ago."""
-        dead = sum(record.state is State.DEAD for record in self._down.values())
-        return dead + len(self._remembered_addresses())
-
     def insert(self, record: Record) -> None:
         """Add the record of a new name."""
         self._records[record.name] = record

@@ -194,11 +194,10 @@ PLANTED = [
     Planted("always_packets_fit", scenario(members=12, start="join", safety_s=5), packets_without_a_limit),
     Planted(
         "always_words_go_forward",
-        scenario(
-            *ASLEEP,
-            {"crash": {"members": ["m001"], "at_s": 4}},
-            {"restart": {"members": ["m001"], "at_s": 6}},
-            safety_s=40,
+        scenario(  # two members come back with the word of an earlier life, and compare notes
+            {"partition": {"sides": [["m004", "m005"], "rest"], "at_s": 3, "for_s": 2.5}},
+            {"crash": {"members": ["m001"], "at_s": 3.2}},
+            {"restart": {"members": ["m001"], "at_s": 3.6}},
         ),
         older_words_win,
     ),
