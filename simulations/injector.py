@@ -226,7 +226,7 @@ class Injector:
             function(*args)
 
     def _note(self, what: str, rest: str) -> None:
-        self._cluster.lines.add(self._cluster.timeline.now_us, "-", what, rest)
+        self._cluster.lines.add(self._cluster.timeline.now_us, "-", "fault", f"{what} {rest}")
 
 
 def _us(seconds: float) -> int:

@@ -48,7 +48,7 @@ def leap(cluster: MemberCluster, to_us: int) -> None:
     for member in members:
         _check(member)
     places = _hold_timers(cluster, members)
-    cluster.lines.add(cluster.timeline.now_us, "-", "leap", str(to_us))
+    cluster.lines.add(cluster.timeline.now_us, "-", "fault", f"jump {to_us}")
     cluster.timeline.leap(to_us, to_us + SKIPPED_US)
     for member, place_us in places:
         cluster.plan_timer_at(member, to_us + place_us)

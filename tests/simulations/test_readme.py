@@ -1,0 +1,53 @@
+"""The simulator's page names what there is: faults, properties, columns of the trace, commands."""
+
+import io
+import re
+from pathlib import Path
+
+import simulations
+from simulations.faults import KINDS
+from simulations.members_cli import members
+from simulations.properties import PROPERTIES, Sometimes
+from simulations.properties.base import Bounds
+from simulations.runner import Run
+from simulations.scenario import Scenario, load
+
+PAGE = (Path(simulations.__file__).parent / "README.md").read_text(encoding="utf-8")
+
+
+def rows(word: str) -> list[str]:
+    """The first cells of the table whose head begins with a word."""
+    table = PAGE.split(f"\n| {word} |", 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+
+
+def test_every_fault_and_every_property_is_explained():
+    assert sorted(rows("Kind")) == sorted(KINDS)
+    assert [*rows("Always"), *rows("Eventually"), *rows("Finally")] == list(PROPERTIES)
+    assert sorted(set(re.findall(r"`(sometimes_\w+)`", PAGE))) == sorted(Sometimes.NAMES)
+
+
+def test_every_command_is_shown():
+    assert all(
+        f"members {name} " in PAGE or f"`{name} " in PAGE or f"`{name}`" in PAGE for name in members.commands
+    )
+
+
+def test_the_example_of_a_scenario_has_every_key():
+    example = PAGE.split("about: One sentence", 1)[1].split("```", 1)[0]
+    assert all(f"\n{key}:" in example for key in Scenario.model_fields if key not in ("name", "about"))
+    assert all(f"{bound}:" in example for bound in Bounds.model_fields)
+
+
+def test_the_legend_explains_every_column_of_a_trace():
+    sink = io.StringIO()
+    for name, changes in (("swarm", ["members=6"]), ("loss", ["members=6", "safety_s=20"])):
+        Run(load(name, changes), 3, sink=sink).run()
+    met = {line[22:30].strip() for line in sink.getvalue().splitlines()}
+    assert met - {"violated"} <= set(rows("what"))
+    assert len(met) >= 9
+
+
+def test_the_example_in_python_runs(capsys):
+    exec(PAGE.split("```python\n", 1)[1].split("```", 1)[0], {})
+    assert capsys.readouterr().out.startswith("0 [] ")
