@@ -45,8 +45,8 @@ LAND_S: Final = 30.0
 AFTER_S: Final = 10.0
 """For so long they have to go on agreeing."""
 UNNOTICED_S: Final = 10.0
-"""After the jump, by when each timer has fired once: without this, members would take the jump for a stall
-of their own, raise their incarnations to ask for patience, and outbid what the other side holds against them."""
+"""After the jump, by when each timer has fired once: without this, members would take the jump for a stall,
+raise their incarnations to ask for patience, and outbid what the other side holds against them."""
 PATIENCE_S: Final = 600.0
 MAX_ATTEMPTS: Final = 600
 """Of a jump, each a second after the one before."""
