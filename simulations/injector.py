@@ -24,12 +24,17 @@ class Injector:
         cluster: To whom.
         truth: Is told who is excused.
         seeds: Names of the members that others join through.
+
+    Attributes:
+        calm_us: When the last fault of links ended.
+        happened: How many faults of each kind have happened.
     """
 
     def __init__(self, cluster: MemberCluster, truth: Truth, seeds: Sequence[str]) -> None:
         self._cluster, self._truth, self._seeds = cluster, truth, tuple(seeds)
         self._spells: list[Spell] = []
         self._healed = False
+        self.calm_us = 0
         self.happened: dict[str, int] = {}
 
     def plan(self, faults_: Sequence[faults.Fault]) -> None:
@@ -41,6 +46,8 @@ class Injector:
     def heal(self) -> None:
         """End everything that goes wrong: links as at first, processes run on. The dead stay dead."""
         self._healed = True
+        if self._cluster.links.statistics()["rules"]:
+            self.calm_us = self._cluster.timeline.now_us
         self._cluster.links.clear()
         for spell in self._spells:
             self._truth.end(spell)
@@ -129,16 +136,17 @@ class Injector:
         rules = separate(fault.sides, change, one_way=one_way)
         for pair in fault.pairs:
             rules += separate([[name] for name in pair], change, one_way=one_way)
-        excused = []
+        spells = []
         if fault.is_excuse:
-            excused = [
-                (here, there)
-                for groups in (fault.sides, *([[name] for name in pair] for pair in fault.pairs))
-                for here in groups
-                for there in groups
-                if here is not there
-            ]
-        self._link_fault(fault, rules, [self._truth.begin(here, there) for here, there in excused])
+            for side in fault.sides:
+                # One way, those who cannot answer hear the others' verdicts on them all the same.
+                heard = one_way and side is not fault.sides[-1]
+                minor = len(side) < max(map(len, fault.sides))
+                beside = () if heard else side
+                spells.append(self._truth.begin(side, beside=beside, is_own_fault=heard and minor))
+            both = (*fault.pairs, *((other, one) for one, other in fault.pairs))
+            spells += [self._truth.begin([one], observers=[other]) for one, other in both]
+        self._link_fault(fault, rules, spells)
 
     @_apply.register
     def _(self, fault: faults.Disturb) -> None:
@@ -156,7 +164,7 @@ class Injector:
         spells = []
         if fault.is_excuse:
             touched = [*(fault.sources or ()), *(fault.targets or ())] or list(self._cluster.machines)
-            spells.append(self._truth.begin(touched))
+            spells.append(self._truth.begin(touched, is_own_fault=True))
         self._link_fault(fault, rules, spells)
 
     def _link_fault(self, fault: faults.Lasting, rules: list[Rule], spells: list[Spell]) -> None:
@@ -170,6 +178,7 @@ class Injector:
         self._cluster.links.remove(rules)
         for spell in spells:
             self._truth.end(spell)
+        self.calm_us = self._cluster.timeline.now_us
         self._note(fault.kind, "ends")
 
     @_apply.register

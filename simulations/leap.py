@@ -25,6 +25,10 @@ from simulations.timeline import US_PER_S
 DRAIN_US: Final = 2 * US_PER_S
 """How long packets may take to arrive while timers are held."""
 
+SKIPPED_US: Final = 2 * US_PER_S
+"""What others planned for the time between, checks of properties say, happens so long after the leap: when
+the timers have fired."""
+
 
 class NotQuiet(Exception):
     """Something is going on that a leap would tear apart."""
@@ -45,7 +49,7 @@ def leap(cluster: MemberCluster, to_us: int) -> None:
         _check(member)
     places = _hold_timers(cluster, members)
     cluster.lines.add(cluster.timeline.now_us, "-", "leap", str(to_us))
-    cluster.timeline.leap(to_us)
+    cluster.timeline.leap(to_us, to_us + SKIPPED_US)
     for member, place_us in places:
         cluster.plan_timer_at(member, to_us + place_us)
 

@@ -36,7 +36,6 @@ class Measures(Watcher):
         self.detections_s: list[float] = []
         self.false_deaths = 0
         self.suspicions = 0
-        self._healed_us = 0
 
     def changed(self, what: str, member: SimulatedMember) -> None:
         """Note when lives end."""
@@ -56,12 +55,12 @@ class Measures(Watcher):
             elif len(self.detections_s) < MAX_DETECTIONS:
                 self.detections_s.append((self._cluster.timeline.now_us - ended_us) / US_PER_S)
 
-    def safety_over(self) -> None:
-        """Everything is healed now."""
-        self._healed_us = self._cluster.timeline.now_us
+    def report(self, calm_us: int) -> dict[str, Any]:
+        """All measures, as JSON has them.
 
-    def report(self) -> dict[str, Any]:
-        """All measures, as JSON has them."""
+        Args:
+            calm_us: When the last fault of links ended.
+        """
         agreed_us = self._views.agreed_us
         return {
             "detections": len(self.detections_s),
@@ -69,9 +68,7 @@ class Measures(Watcher):
             "false_deaths": self.false_deaths,
             "suspicions": self.suspicions,
             "agreed_at_s": None if agreed_us is None else agreed_us / US_PER_S,
-            "agreed_after_healing_s": None
-            if agreed_us is None
-            else max(0, agreed_us - self._healed_us) / US_PER_S,
+            "agreed_after_calm_s": None if agreed_us is None else max(0, agreed_us - calm_us) / US_PER_S,
             "wrong_views": self._views.wrong,
             **self._traffic(),
         }

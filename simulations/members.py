@@ -48,7 +48,8 @@ class SimulatedMember:
         swim: The production core.
         paused: Whether it stands still.
         fenced: Whether it has ended.
-        introduced: Whether it was told of anybody, by seeds or by its disk.
+        leaving: Whether it is saying goodbye.
+        introducers: Whom it was told of when it started, by its seeds or by its disk.
         streams: Its open streams by the core's numbers.
         next_accepted: The number of the next accepted stream.
         timer_us: When its timer is looked at next; None while nothing is planned.
@@ -56,7 +57,7 @@ class SimulatedMember:
     """
 
     __slots__ = (
-        "due_us", "fenced", "introduced", "machine", "name", "next_accepted", "paused", "streams",
+        "due_us", "fenced", "introducers", "leaving", "machine", "name", "next_accepted", "paused", "streams",
         "swim", "timer_us",
     )  # fmt: skip
 
@@ -65,7 +66,8 @@ class SimulatedMember:
         self.machine = machine
         self.swim = swim
         self.paused = self.fenced = False
-        self.introduced = False
+        self.leaving = False
+        self.introducers: tuple[str, ...] = ()
         self.streams: dict[int, MemberStream] = {}
         self.next_accepted = 2
         self.timer_us: int | None = None
@@ -149,7 +151,7 @@ class MemberCluster:
 
     def live(self) -> list[SimulatedMember]:
         """Everybody who runs and has not said goodbye."""
-        return [member for member in self.running.values() if not member.swim.has_left]
+        return [member for member in self.running.values() if not member.leaving]
 
     def seeds(self, names: Iterable[str]) -> list[str]:
         """The addresses of members as ``join`` takes them."""
@@ -170,12 +172,11 @@ class MemberCluster:
         member.swim.start(now)
         machine = member.machine
         if disk and machine.disk is not None:
-            production.recall(member.swim, machine.disk, now)
-            member.introduced = True
-        addresses = [seed for seed in self.seeds(seeds) if seed != self.seeds([name])[0]]
-        if addresses:
-            member.introduced = True
-            member.swim.join(addresses, now)
+            member.introducers = production.recall(member.swim, machine.disk, now)
+        others = tuple(seed for seed in seeds if seed != name)
+        if others:
+            member.introducers += others
+            member.swim.join(self.seeds(others), now)
         self._changed("started", member)
         self.pump(member)
         return member
@@ -187,7 +188,7 @@ class MemberCluster:
             member.swim.start(self.local_now(member))
         production.acquaint([(member.swim, self.local_now(member)) for member in members])
         for member in members:
-            member.introduced = True
+            member.introducers = tuple(names)
             self._changed("started", member)
             self.pump(member)
 
@@ -199,7 +200,6 @@ class MemberCluster:
             power: Whether the machine goes too, so that nothing answers for its sockets any more.
         """
         member = self.running[name]
-        member.machine.disk = production.remembered(member.swim)
         member.machine.off = power
         self._end(member, "crashed")
 
@@ -207,6 +207,7 @@ class MemberCluster:
         """Let a member say goodbye; its process ends when that has been said."""
         member = self.running[name]
         self.trace(member, "fault", "leave")
+        member.leaving = True
         member.swim.leave(self.local_now(member))
         self.pump(member)
 
@@ -409,6 +410,7 @@ class MemberCluster:
 
     def _end(self, member: SimulatedMember, how: str) -> None:
         member.fenced = True
+        member.machine.disk = production.remembered(member.swim)
         del self.running[member.name]
         for stream in list(member.streams.values()):
             stream.reset()

@@ -187,11 +187,12 @@ def remembered(swim: Swim) -> Any:
     return swim.words(), swim.address_book()
 
 
-def recall(swim: Swim, kept: Any, now: float) -> None:
-    """Give a member what it kept in an earlier life."""
+def recall(swim: Swim, kept: Any, now: float) -> tuple[str, ...]:
+    """Give a member what it kept in an earlier life; return whom it was told of."""
     words, book = kept
     swim.load(words, now)
     swim.remember(book)
+    return tuple(name for name, _ in book)
 
 
 def lagged(swim: Swim, lag_s: float, now: float) -> None:

@@ -140,7 +140,6 @@ class Run:
         if not self._until(scenario.safety_s):
             return
         self._sample()
-        self.measures.safety_over()
         if scenario.heal:
             self.injector.heal()
         if not self._until(self.cluster.timeline.now() + self._liveness_s()):
@@ -221,7 +220,7 @@ class Run:
         result.virtual_s = self.cluster.timeline.now()
         result.sometimes = Counter({name: n for name, n in self.sometimes.seen.items() if n})
         result.checks = {property_.name: property_.checks for property_ in self.properties}
-        result.measures = self.measures.report()
+        result.measures = self.measures.report(self.injector.calm_us)
         result.statistics = self.cluster.statistics()
         return result
 

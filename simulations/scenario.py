@@ -248,7 +248,8 @@ def _choose(who: Any, names: list[str], chance: random.Random) -> list[str]:
 
 def _explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """The first thing that is wrong, with its place and the nearest word that would be right."""
-    first = error.errors()[0]
+    # A key that does not exist is told before what is missing: it is mostly that, misspelt.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         known = _keys(model, [str(part) for part in first["loc"][:-1]])

@@ -137,7 +137,9 @@ class _Draw:
         return [leave, faults.Restart(at_s=self._second(self._safety_s, at_s), members=members)]
 
     def partition(self) -> list[faults.Fault]:
-        shuffled = self._chance.sample(self._names, len(self._names))
+        # Whoever joins meanwhile is on one side too: a bridge would carry verdicts from one to the other.
+        everybody = [*self._names, *(f"new{number + 1}" for number in range(self._swarm.most))]
+        shuffled = self._chance.sample(everybody, len(everybody))
         cut = self._chance.randint(1, max(1, len(shuffled) - 1))
         mode: Any = self._chance.choice(["symmetric", "symmetric", "one_way"])
         sides = (tuple(sorted(shuffled[:cut])), tuple(sorted(shuffled[cut:])))

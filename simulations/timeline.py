@@ -153,14 +153,15 @@ class Timeline:
         """End :meth:`run_until` after the present happening."""
         self._stopped = True
 
-    def leap(self, to_us: int) -> None:
-        """Set the clock ahead; what was planned for the time between happens at the new time.
+    def leap(self, to_us: int, skipped_us: int) -> None:
+        """Set the clock ahead.
 
         Args:
-            to_us: Microseconds since the run began, not before now.
+            to_us: The time after it, not before now.
+            skipped_us: When everything happens that was planned for the time between, not before ``to_us``.
         """
         self._now_us = max(self._now_us, to_us)
-        moved = [(max(us, self._now_us), *rest) for us, *rest in self._heap]
+        moved = [(skipped_us if us < self._now_us else us, *rest) for us, *rest in self._heap]
         self._heap[:] = moved  # type: ignore[assignment] # mypy loses the element types of a starred tuple
         heapq.heapify(self._heap)
 

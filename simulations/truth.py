@@ -27,18 +27,26 @@ class Spell:
     Args:
         subjects: Whose death is excused.
         observers: In whose eyes; None for everybody's.
+        beside: In whose eyes it is not, although ``observers`` would say so: those on the same side.
+        is_own_fault: Whether the subjects' own links were bad, so that nothing is expected of them either.
         from_us: Since when.
         until_us: Until when.
     """
 
     subjects: frozenset[str]
     observers: frozenset[str] | None
+    beside: frozenset[str]
+    is_own_fault: bool
     from_us: int
     until_us: int = FOR_EVER_US
 
     def covers(self, observer: str, subject: str) -> bool:
         """Whether it is about the two."""
-        return subject in self.subjects and (self.observers is None or observer in self.observers)
+        return (
+            subject in self.subjects
+            and observer not in self.beside
+            and (self.observers is None or observer in self.observers)
+        )
 
 
 class Truth(Watcher):
@@ -82,10 +90,22 @@ class Truth(Watcher):
             self._paused_us.pop(name, None)
             self.gone_us[name] = now_us
 
-    def begin(self, subjects: Iterable[str], observers: Iterable[str] | None = None) -> Spell:
-        """Begin a spell that excuses deaths of ``subjects`` in the eyes of ``observers``."""
-        there = None if observers is None else frozenset(observers)
-        spell = Spell(frozenset(subjects), there, self._cluster.timeline.now_us)
+    def begin(
+        self,
+        subjects: Iterable[str],
+        *,
+        observers: Iterable[str] | None = None,
+        beside: Iterable[str] = (),
+        is_own_fault: bool = False,
+    ) -> Spell:
+        """Begin a spell; the arguments are those of :class:`Spell`."""
+        spell = Spell(
+            frozenset(subjects),
+            None if observers is None else frozenset(observers),
+            frozenset(beside),
+            is_own_fault,
+            self._cluster.timeline.now_us,
+        )
         self._spells.append(spell)
         if len(self._spells) > MAX_SPELLS:
             del self._spells[0]
@@ -120,10 +140,50 @@ class Truth(Watcher):
         )
 
     def was_hampered(self, name: str, since_us: int) -> bool:
-        """Whether a member could not do its part since a time: it stood still, or its links were bad."""
+        """Whether a member could not do its part since a time: it stood still, or its own links were bad."""
         if self.stood_still(name) or self._long_pause_until_us.get(name, -FOR_EVER_US) >= since_us:
             return True
         return any(
-            spell.until_us >= since_us and spell.observers is None and name in spell.subjects
+            spell.until_us >= since_us and spell.is_own_fault and name in spell.subjects
             for spell in self._spells
         )
+
+    def is_cut_off(self, name: str) -> bool:
+        """Whether a member is on the smaller side of something, or its own links are bad, now or lately."""
+        horizon_us = self._cluster.timeline.now_us - self._settle_us
+        half = len(self._cluster.machines) / 2
+        return any(
+            spell.until_us >= horizon_us
+            and name in spell.subjects
+            and (spell.is_own_fault or 0 < len(spell.beside) < half)
+            for spell in self._spells
+        )
+
+    def can_be_introduced(self, member: SimulatedMember, since_us: int) -> bool:
+        """Whether somebody of whom a member was told at its start has run since then, and can be reached."""
+        return any(
+            self.since_us.get(name, FOR_EVER_US) <= since_us
+            and name != member.name
+            and not self.is_excused(name, member.name)
+            for name in member.introducers
+        )
+
+    def are_acquainted(self, one: str, other: str) -> bool:
+        """Whether a chain of running members leads from one to another, each of whom was told of the next.
+
+        Where none does, no protocol can bring them together: all seeds of a member may have gone for ever.
+        """
+        told: dict[str, set[str]] = {name: set() for name in self._cluster.running}
+        for member in self._cluster.running.values():
+            book = [self._cluster.machine_at(address) for _, address in member.swim.address_book()]
+            names = [*member.introducers, *(machine.name for machine in book if machine is not None)]
+            for name in names:
+                if name in told:
+                    told[member.name].add(name)
+                    told[name].add(member.name)
+        reached, waiting = {one}, [one]
+        while waiting:
+            new = told.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += sorted(new)
+        return other in reached

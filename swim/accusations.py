@@ -31,11 +31,13 @@ from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Identity
 from swim.members import MemberTable, Record
-from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Signatures, Suspect, doubt_bytes
+from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Suspect, doubt_bytes
 from swim.suspicion import Case
 
 SUSPICION_QUORUM: Final = 2
 VERDICT_QUORUM: Final = 3
+MAX_DECLARERS: Final = 4
+"""Declarers that are told apart per case."""
 TELL_PAUSE_S: Final = 0.5
 """Least time between two accusations passed on to one subject that are not believed here."""
 
@@ -203,10 +205,10 @@ class Accusations:
         self._cases.pop(name, None)
         self._told.pop(name, None)
 
-    def signatures(self, name: str) -> Signatures:
-        """Return who doubts a member."""
+    def doubters(self, name: str) -> tuple[str, ...]:
+        """Return who doubts a member now, in the order heard."""
         case = self._cases.get(name)
-        return () if case is None else tuple(case.signatures.items())
+        return () if case is None else tuple(case.signatures)
 
     def postpone(self, seconds: float) -> None:
         """Give all cases back the time during which this process did not run."""
@@ -335,6 +337,8 @@ class Accusations:
     def _review_suspicion(self, record: Record, case: Case, now: float) -> None:
         is_author = self._owner.name in case.signatures
         deadline = case.deadline(0.0 if is_author else self._config.doubt_margin_s)
+        if len(case.declarers) > 1 and case.suspected_at is not None and case.heard_at < case.suspected_at:
+            deadline = min(deadline, case.suspected_at + self._config.doubt_margin_s)
         check_s = self._config.probe_timeout_s * self._config.probe_verdict_mult
         if now < deadline:
             if not case.checked and now >= deadline - check_s:
@@ -359,9 +363,16 @@ class Accusations:
 
         The doubts in it may be honest and its declarer in a hurry, so the subject first has half of the
         shortest suspicion: an honest verdict comes after all of it, and our own began with the rumour.
+        Who has missed that rumour, and hears the same verdict from several declarers, waits only for
+        the refutation that the subject of a healed partition would send at once.
         """
-        since, half_s = case.suspected_at, self._config.suspicion_min_s / 2
-        if since is not None and now >= since + half_s and case.heard_at < since:
+        since = case.suspected_at
+        wait_s = self._config.suspicion_min_s / 2
+        if len(case.declarers) < MAX_DECLARERS:
+            case.declarers[dead.declarer] = None
+        if len(case.declarers) > 1:
+            wait_s = min(wait_s, self._config.doubt_margin_s)
+        if since is not None and now >= since + wait_s and case.heard_at < since:
             self._bury(record, case, dead, encoded, now)
             return
         self._evidence.note(record.name, now, "accused", "declared dead elsewhere", by=dead.declarer)

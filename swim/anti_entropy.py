@@ -32,7 +32,7 @@ neither horizon nor cluster root (`NOWHERE`), compares any other set of signed s
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from swim import strict_cbor
@@ -47,6 +47,8 @@ SLOTS_DIGEST: Final = 5
 
 MAX_REPLY_FRAMES: Final = 8
 """Frames with which one frame is answered at most; the next exchange goes on from there."""
+OPEN_FRAMES: Final = 8
+"""Frames in which room for a unit is looked for when many are packed."""
 FRAME_OVERHEAD_BYTES: Final = 40
 """All of a frame but its units or digests."""
 MIN_FRAME_BYTES: Final = FANOUT * DIGEST_BYTES + FRAME_OVERHEAD_BYTES
@@ -202,26 +204,33 @@ class AntiEntropy:
         return self.push_all(found, self.max_frame_bytes, max_frames)
 
     def push_all(
-        self, units: Iterable[bytes], frame_bytes: int, max_frames: int | None = None
+        self, units: Sequence[bytes], frame_bytes: int, max_frames: int | None = None
     ) -> list[bytes]:
-        """Return frames with units, each of which fits into one, in order; the first so many frames."""
-        frames: list[bytes] = []
-        batch: list[bytes] = []
-        room = frame_bytes - FRAME_OVERHEAD_BYTES
-        for unit in units:
-            if batch and len(unit) + UNIT_HEADER_BYTES > room:
-                frames.append(self.push_units(batch))
-                batch = []
-                room = frame_bytes - FRAME_OVERHEAD_BYTES
-                if len(frames) == max_frames:
-                    break
-            batch.append(unit)
-            room -= len(unit) + UNIT_HEADER_BYTES
-        if batch:
-            frames.append(self.push_units(batch))
-        return frames
+        """Return frames with units, each of which fits into one; the first so many frames.
 
-    def push_units(self, units: list[bytes]) -> bytes:
+        A unit goes into the first of the last frames in which there is room, so the first unit is
+        the first of the first frame, and no two neighbours could be one.
+        """
+        whole = frame_bytes - FRAME_OVERHEAD_BYTES
+        if 0 < sum(map(len, units)) <= whole - len(units) * UNIT_HEADER_BYTES:
+            return [self.push_units(units)]
+        batches: list[list[bytes]] = []
+        rooms: list[int] = []
+        for unit in units:
+            size = len(unit) + UNIT_HEADER_BYTES
+            begin = max(0, len(rooms) - OPEN_FRAMES)
+            at = next((at for at in range(begin, len(rooms)) if rooms[at] >= size), None)
+            if at is None:
+                if len(batches) == max_frames:
+                    break
+                at = len(batches)
+                batches.append([])
+                rooms.append(whole)
+            batches[at].append(unit)
+            rooms[at] -= size
+        return [self.push_units(batch) for batch in batches]
+
+    def push_units(self, units: Sequence[bytes]) -> bytes:
         """Return one frame with units that are known to fit."""
         return encode_push(*self._stand(), units)
 

@@ -1,8 +1,8 @@
 """What rides on packets: rumours about members, units of the replicated map, user traffic, in fair shares.
 
 A rumour is sent a bounded number of times, fewest-sent first (SWIM, section 4.1), and a newer one
-about the same subject replaces it. A rumour that is heard again counts as sent: whoever says it knows it,
-and so do others (rumour mongering with feedback, Demers et al., 1987). The map bounds its own
+about the same subject replaces it. A rumour that is heard again counts as sent by half: whoever says it
+knows it, and so do others (rumour mongering with feedback, Demers et al., 1987). The map bounds its own
 retransmissions. Packets take turns in whom they serve first, and whoever is first may fill the packet, so
 each of the three gets at least every third packet whatever the others have waiting.
 """
@@ -241,7 +241,7 @@ class RumourQueue:
 
     def _end_if_known(self, rumour: _Rumour, transmissions: int) -> None:
         """Drop what was said often enough, but nothing that was never sent: all copies may get lost."""
-        if rumour.sent and rumour.sent + rumour.heard >= transmissions:
+        if rumour.sent and rumour.sent + rumour.heard // 2 >= transmissions:
             self.discard(rumour.key)
 
 

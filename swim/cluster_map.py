@@ -16,7 +16,9 @@ is salted so that nobody takes it for one. What was set aside still answers read
 node does not mistake its own ignorance for an order to delete, and goes when it has caught up. A
 register up to the receiver's horizon is accepted only from a peer that stands at that horizon. By
 induction nobody at a horizon holds anything that was deleted before it. If the whole roster finds
-itself behind, what was set aside is all there is, and is taken back.
+itself behind, nobody knows any longer what was deleted: what was set aside is all there is, and is
+taken back by each node that finds this out before a peer has shown itself healthy again; what only
+later nodes had set aside is gone.
 
 Without a roster nothing is retired: tombstones count against `MAX_REGISTERS`, and a table that is
 full of them refuses new keys, which is safe, instead of forgetting deletions, which is not.

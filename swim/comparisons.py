@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_PEERS: Final = 2048
-"""Peers whose step is remembered; the one that was heard longest ago makes room."""
+"""Peers in step, and peers that differ, that are remembered; who was heard longest ago makes room."""
 MAX_FOREIGN_ROOTS: Final = 64
 """Foreign roots of which is remembered when they appeared."""
 SETTLE_S: Final = 1.0
@@ -81,31 +81,33 @@ class Divergence:
     peers: tuple[PeerStep, ...]
 
 
-class _Peer:
-    """What is remembered of one peer."""
+class _Differing:
+    """A peer whose last root was another than the own one."""
 
-    __slots__ = ("differs_since", "heard_at", "interval_s", "next_opening_at", "replies", "second")
+    __slots__ = ("heard_at", "interval_s", "next_opening_at", "since")
 
-    def __init__(self) -> None:
-        self.heard_at = NEVER
-        self.differs_since: float | None = None
+    def __init__(self, now: float) -> None:
+        self.since = self.heard_at = now
         self.next_opening_at = NEVER
         self.interval_s = REPAIR_INTERVAL_S
-        self.second = NEVER
-        self.replies = 0
 
 
 class Comparisons:
     """Decides when to open comparisons with whom.
 
+    Of a peer in step only the time is remembered, so that a simulator can afford a thousand peers
+    of each of a thousand members.
+
     Args:
-        max_peers: peers that are remembered.
+        max_peers: peers in step, peers that differ, and peers that were answered, each.
     """
 
     def __init__(self, max_peers: int = MAX_PEERS) -> None:
         self.opened = 0
         self._max_peers = max_peers
-        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._in_step: dict[str, float] = {}  # when it was heard; the one heard last comes last
+        self._differing: OrderedDict[str, _Differing] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[float, int]] = OrderedDict()  # begin of a second, frames in it
         self._roots: OrderedDict[bytes, float] = OrderedDict()
         self._own_root = b""
         self._own_root_since = NEVER
@@ -115,27 +117,29 @@ class Comparisons:
         self._now = 0.0
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._in_step) + len(self._differing)
 
     def agrees(self, peer: str, own_root: bytes, now: float) -> None:
         """Take note of a peer that shows the own root."""
-        found = self._heard(peer, own_root, now)
-        found.interval_s = REPAIR_INTERVAL_S
+        self._heard(own_root, now)
         self._in_step_at = now
-        if found.differs_since is not None:
-            self._longest_ever_s = max(self._longest_ever_s, now - found.differs_since)
-            found.differs_since = None
+        self._in_step.pop(peer, None)
+        self._in_step[peer] = now
+        found = self._differing.pop(peer, None)
+        if found is not None:
+            self._longest_ever_s = max(self._longest_ever_s, now - found.since)
+        if len(self._in_step) > self._max_peers:
+            del self._in_step[next(iter(self._in_step))]
 
     def differs(self, peer: str, own_root: bytes, root: bytes, now: float) -> bool:
         """Take note of a peer that shows another root; say whether to open a comparison with it now."""
-        found = self._heard(peer, own_root, now)
-        if found.differs_since is None:
-            found.differs_since = now
+        self._heard(own_root, now)
         if self._in_step_at == NEVER:
             self._in_step_at = now
         appeared_at = self._roots.setdefault(root, now)
         if len(self._roots) > MAX_FOREIGN_ROOTS:
             self._roots.popitem(last=False)
+        found = self._now_differing(peer, now)
         if now < found.next_opening_at or not self._is_due(found, own_root < root, appeared_at, now):
             return False
         found.next_opening_at = now + found.interval_s
@@ -145,7 +149,7 @@ class Comparisons:
 
     def brought_news(self, peer: str) -> None:
         """Take note that a peer sent something new: comparing with it is worth while."""
-        found = self._peers.get(peer)
+        found = self._differing.get(peer)
         if found is not None:
             found.interval_s = REPAIR_INTERVAL_S
 
@@ -153,31 +157,34 @@ class Comparisons:
         """Return the first of some replies to a peer, at most 64 a second."""
         if not replies:
             return replies
-        found = self._peer(peer)
-        if now >= found.second + 1.0:
-            found.second, found.replies = now, 0
-        allowed = replies[: MAX_REPLIES_PER_S - found.replies]
-        found.replies += len(allowed)
+        second, count = self._answered.pop(peer, (NEVER, 0))
+        if now >= second + 1.0:
+            second, count = now, 0
+        allowed = replies[: MAX_REPLIES_PER_S - count]
+        self._answered[peer] = (second, count + len(allowed))
+        if len(self._answered) > self._max_peers:
+            self._answered.popitem(last=False)
         return allowed
 
     def forget(self, peer: str) -> None:
         """Drop a peer that is gone."""
-        self._peers.pop(peer, None)
+        self._in_step.pop(peer, None)
+        self._differing.pop(peer, None)
+        self._answered.pop(peer, None)
 
     def divergence(self, root: bytes, now: float) -> Divergence:
         """Return how far this node, with such a root, agrees with its peers."""
-        recent = [found for found in self._peers.values() if found.heard_at >= now - RECENT_S]
-        since = [found.differs_since for found in recent if found.differs_since is not None]
+        recent = now - RECENT_S
+        since = [found.since for found in self._differing.values() if found.heard_at >= recent]
+        steps = [PeerStep(peer, heard_at, None) for peer, heard_at in self._in_step.items()]
+        steps += [PeerStep(peer, found.heard_at, found.since) for peer, found in self._differing.items()]
         return Divergence(
             root,
-            in_step=len(recent) - len(since),
+            in_step=sum(heard_at >= recent for heard_at in self._in_step.values()),
             differing=len(since),
             longest_s=now - min(since, default=now),
             longest_ever_s=self._longest_ever_s,
-            peers=tuple(
-                PeerStep(name, self._peers[name].heard_at, self._peers[name].differs_since)
-                for name in sorted(self._peers)
-            ),
+            peers=tuple(sorted(steps, key=lambda step: step.peer)),
         )
 
     def statistics(self) -> dict[str, int]:
@@ -185,38 +192,38 @@ class Comparisons:
         divergence = self.divergence(b"", self._now)
         return {
             "comparisons_opened": self.opened,
-            "peers": len(self._peers),
+            "peers": len(self),
             "peers_in_step": divergence.in_step,
             "peers_differing": divergence.differing,
             "divergence_ms": round(1000 * divergence.longest_s),
             "longest_divergence_ms": round(1000 * divergence.longest_ever_s),
         }
 
-    def _is_due(self, found: _Peer, is_lower: bool, appeared_at: float, now: float) -> bool:
+    def _is_due(self, found: _Differing, is_lower: bool, appeared_at: float, now: float) -> bool:
         """Say whether a difference looks like a loss; the module's docstring has the rules."""
         settled_at = max(self._own_root_since, appeared_at) + SETTLE_S
         if now >= settled_at + (0.0 if is_lower else YIELD_S):
             return True
-        if found.differs_since is not None and now >= found.differs_since + PATIENCE_S:
+        if now >= found.since + PATIENCE_S:
             return True
         if now >= self._in_step_at + PATIENCE_S and now >= self._next_unsettled_at:
             self._next_unsettled_at = now + SETTLE_S
             return True
         return False
 
-    def _heard(self, peer: str, own_root: bytes, now: float) -> _Peer:
+    def _heard(self, own_root: bytes, now: float) -> None:
         if own_root != self._own_root:
             self._own_root, self._own_root_since = own_root, now
-        found = self._peer(peer)
-        found.heard_at = self._now = now
-        return found
+        self._now = now
 
-    def _peer(self, peer: str) -> _Peer:
-        found = self._peers.get(peer)
+    def _now_differing(self, peer: str, now: float) -> _Differing:
+        found = self._differing.get(peer)
         if found is not None:
-            self._peers.move_to_end(peer)
+            found.heard_at = now
+            self._differing.move_to_end(peer)
             return found
-        found = self._peers[peer] = _Peer()
-        if len(self._peers) > self._max_peers:
-            self._peers.popitem(last=False)
+        self._in_step.pop(peer, None)
+        found = self._differing[peer] = _Differing(now)
+        if len(self._differing) > self._max_peers:
+            self._differing.popitem(last=False)
         return found

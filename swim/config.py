@@ -95,7 +95,7 @@ class SwimConfig:
     probe_verdict_mult: float = 2.5
     indirect_probes: int = 3
     stream_probes: bool = True
-    suspicion_min_s: float = 4.2
+    suspicion_min_s: float = 4.1
     suspicion_max_s: float = 24.0
     suspicion_confirmations: int = 2
     doubt_margin_s: float = 1.0

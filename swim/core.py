@@ -107,6 +107,7 @@ class Core:
             self.keyring = Keyring(gossip_keys, label=config.label, entropy=entropy, versions=versions)
         self._envelope: Envelope = self.keyring or PlainEnvelope(config.label, versions=versions)
         self._verify = verify
+        self._identity = identity
         self._replicated = replicated
         self._rng = rng
         self._effects: list[Effect] = []
@@ -136,7 +137,7 @@ class Core:
         self._build_beliefs(identity, authority, verify, versions)
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
-        self._started_at = 0.0
+        self._company_since = 0.0  # when somebody was up after nobody had been
         self._leave_until: float | None = None
         self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: dict[str, None] = {}
@@ -319,12 +320,20 @@ class Core:
         """Return this member's signature for its doubt of a member's latest word."""
         return self._accusations.sign(record)
 
+    def doubt_of_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
+        past = self._table.remembered(name)
+        if past is None or past.boot is None:
+            return b""
+        return self._identity.sign(doubt_bytes(name, past.boot, past.incarnation, self.name))
+
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""
         if not self.config.stream_probes or record.name in self._stream_probes_off:
             return False
         tagged = replace(ping, tag=self._pairwise.tag(ping, record.alive.exchange_key))
-        return self._streams.probe(record.alive.address, tagged, now, patience_s)
+        said = [record.encoded_verdict] if record.verdict is not None else []
+        return self._streams.probe(record.alive.address, tagged, said, now + patience_s)
 
     def stream_ping(self, ping: Ping, sender: str, now: float) -> Ack | None:
         """Answer a ping that came over a stream."""
@@ -353,9 +362,10 @@ class Core:
             self._learning.knock_answered(name, now)
 
     def check(self, record: Record, now: float) -> None:
-        """Ask a member whether it lives, outside the turn."""
-        del now
-        self._prober.check(record)
+        """Ask a member a last time whether it lives, by every path."""
+        ping = self._prober.check(record)
+        patience_s = self.config.probe_timeout_s * self.config.probe_verdict_mult
+        self.probe_stream(record, ping, patience_s, now)
 
     def knock(self, record: Record, now: float) -> None:
         """Ask somebody who is not in the table whether it lives."""
@@ -369,7 +379,8 @@ class Core:
 
     def came(self, record: Record, now: float) -> None:
         """A member is up that was not."""
-        del now
+        if self._table.up_count == 1:
+            self._company_since = now
         self._prober.ring.add(record.name)
         self._agree_on_version()
 
@@ -386,13 +397,15 @@ class Core:
         refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
             return
-        self._evidence.note(
-            self.name, now, "accused", f"doubted by {', '.join(a for a, _ in refuted.authors)}"
-        )
+        doubters = ", ".join(author for author, _ in refuted.authors)
+        self._evidence.note(self.name, now, "accused", f"doubted by {doubters}")
+        if not self._health.is_heard:  # our datagrams may not arrive, so say it over a stream, too
+            for record in self._table.choose(self._rng, 1):
+                self._streams.begin(record.alive.address, now)
         for author, _ in refuted.authors:
-            record = self._table.get(author)
-            if record is not None:
-                self.send(record, [], statements=[self._own.encoded])
+            accuser = self._table.get(author)
+            if accuser is not None:
+                self.send(accuser, [], statements=[self._own.encoded])
 
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
         """Take a statement of a peer that compares notes; return what is held against it."""

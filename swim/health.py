@@ -13,6 +13,8 @@ LAG_MEMORY_S: Final = 10.0
 """How long a lag of the event loop counts."""
 OUTCOMES: Final = 16
 """Latest probes by which a member judges whether its own paths work."""
+LEAST_DIRECT: Final = 4
+"""So many of them have to be answered directly, or datagrams do not pass between this member and others."""
 
 
 class Health:
@@ -26,7 +28,10 @@ class Health:
         longest_lag_s: the longest lag ever seen.
     """
 
-    __slots__ = ("_highest", "_lag_at", "_lag_s", "_lag_warning_s", "_outcomes", "_penalty", "longest_lag_s")
+    __slots__ = (
+        "_direct", "_highest", "_lag_at", "_lag_s", "_lag_warning_s", "_outcomes", "_penalty",
+        "longest_lag_s",
+    )  # fmt: skip
 
     def __init__(self, highest: int, lag_warning_s: float) -> None:
         self._highest = highest
@@ -34,7 +39,7 @@ class Health:
         self._penalty = 0
         self._lag_s = 0.0
         self._lag_at = 0.0
-        self._outcomes = (1 << OUTCOMES) - 1
+        self._outcomes = self._direct = (1 << OUTCOMES) - 1
         self.longest_lag_s = 0.0
 
     @property
@@ -52,15 +57,23 @@ class Health:
         """Whether at least three quarters of the latest probes were answered."""
         return self._outcomes.bit_count() >= OUTCOMES * 3 // 4
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether datagrams pass between this member and others."""
+        return self._direct.bit_count() >= LEAST_DIRECT
+
     def probe_answered(self) -> None:
-        """A probe was answered: the paths around us work."""
-        self._remember(answered=True)
+        """A probe was answered, by whatever path: we do hear others."""
         self._add(-1)
 
     def probe_failed(self, *, relays: int, nacks: int) -> None:
         """A probe failed, and of so many relays asked so many said they were alive."""
-        self._remember(answered=False)
         self._add(relays - nacks)
+
+    def probe_ended(self, *, answered: bool, directly: bool) -> None:
+        """Remember how a probe ended."""
+        self._outcomes = (self._outcomes << 1 | answered) & ((1 << OUTCOMES) - 1)
+        self._direct = (self._direct << 1 | directly) & ((1 << OUTCOMES) - 1)
 
     def refuted(self) -> None:
         """Somebody doubted us, so our answers come late or not at all."""
@@ -87,9 +100,6 @@ class Health:
             "loop_lag_ms": int(self._lag_s * 1000),
             "longest_lag_ms": int(self.longest_lag_s * 1000),
         }
-
-    def _remember(self, *, answered: bool) -> None:
-        self._outcomes = (self._outcomes << 1 | answered) & ((1 << OUTCOMES) - 1)
 
     def _add(self, change: int) -> None:
         self._penalty = min(self._highest, max(0, self._penalty + change))

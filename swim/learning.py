@@ -193,8 +193,8 @@ class Learning:
     ) -> bytes | None:
         record = self._table.get(alive.name)
         if record is None:
-            self._meet(alive, encoded, sender, now)
-            return None
+            against = self._meet(alive, encoded, sender, now)
+            return against if compared else None
         if not record.accepts(alive):
             if compared and not record.is_up:
                 return record.encoded_verdict
@@ -209,29 +209,27 @@ class Learning:
             self._update(record, alive, encoded, public_key, now)
         return None
 
-    def _meet(self, alive: Alive, encoded: bytes, sender: str, now: float) -> None:
-        """Hear of a name that is not in the table."""
+    def _meet(self, alive: Alive, encoded: bytes, sender: str, now: float) -> bytes | None:
+        """Hear of a name that is not in the table; return what ended that life, if it is over."""
         if self._table.is_full:
             self._refuse("member_table_full")
-            return
+            return None
         public_key = self.verify(alive, now)
         if public_key is None:
-            return
+            return None
         past = self._table.remembered(alive.name)
-        is_over = past is not None and past.boot is not None and (
-            (alive.boot, alive.incarnation) <= (past.boot, past.incarnation)
-        )  # fmt: skip
-        if is_over and sender != alive.name:
+        if past is not None and past.is_over(alive) and sender != alive.name:
             record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)
             self._knocks[alive.name] = record
             self._knocks.move_to_end(alive.name)
             if len(self._knocks) > MAX_KNOCKS:
                 self._knocks.popitem(last=False)
             self._owner.knock(record, now)
-            return
+            return past.encoded_verdict or None
         self._knocks.pop(alive.name, None)
         self._rumours.add(alive, encoded)
         self._insert(alive, encoded, public_key, now)
+        return None
 
     def _insert(self, alive: Alive, encoded: bytes, public_key: bytes, now: float) -> None:
         record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)

@@ -185,12 +185,18 @@ class Remembered:
         boot: its last life known here, None if only the address is known.
         incarnation: of its last word.
         has_left: whether it said goodbye; then nobody tries to reach it.
+        encoded_verdict: what ended it, for whoever has not heard of that.
     """
 
     address: Address
     boot: Boot | None = None
     incarnation: int = 0
     has_left: bool = False
+    encoded_verdict: bytes = b""
+
+    def is_over(self, alive: Alive) -> bool:
+        """Say whether a word is from a life that is known to be over."""
+        return self.boot is not None and (alive.boot, alive.incarnation) <= (self.boot, self.incarnation)
 
 
 def digest_of(encoded: bytes) -> bytes:
@@ -250,12 +256,6 @@ class MemberTable:
     def up_count(self) -> int:
         """How many members are alive or only doubted."""
         return len(self._up)
-
-    @property
-    def lost_count(self) -> int:
-        """How many members are dead, or remembered from long ago."""
-        dead = sum(record.state is State.DEAD for record in self._down.values())
-        return dead + len(self._remembered_addresses())
 
     def insert(self, record: Record) -> None:
         """Add the record of a new name."""
@@ -321,7 +321,8 @@ class MemberTable:
         for record in reaped:
             del self._records[record.name], self._down[record.name]
             has_left = record.state is State.LEFT
-            self.remember(record.name, Remembered(record.alive.address, *record.version, has_left))
+            past = Remembered(record.alive.address, *record.version, has_left, record.encoded_verdict)
+            self.remember(record.name, past)
         return reaped
 
     def remember(self, name: str, remembered: Remembered) -> None:

@@ -4,11 +4,12 @@ Only the subject raises its incarnation: to refute an accusation, and to change 
 its own name that is ahead of its own is either what a past life left behind (the clock went back), which
 is outbid, or that of a younger process with the same name, which has won.
 
-**Patience.** A member that notices that it stalls, or that has to refute again and again, asks others to
-bear longer silences of it, within a bound. One that has to refute often, and whose own probes are not
-answered either, also speaks up by itself every `HEARTBEAT_S`: its incarnation rises, which ends all doubts
-about the one before. So a member behind a link that loses most packets is shown as impaired, and neither
-flaps nor makes others refute; and one that has really died is found out after its patience.
+**Patience.** A member that notices that it stalls, that has to refute again and again, or that reaches others
+by relays and streams only, asks them to bear longer silences of it, within a bound. One that has to refute
+often, and whose own probes are not answered either, also speaks up by itself every `HEARTBEAT_S`: its
+incarnation rises, which ends all doubts about the one before. So a member behind a link that loses most
+packets is shown as impaired, and neither flaps nor makes others refute; and one that has really died is found
+out after its patience.
 """
 
 import math
@@ -182,15 +183,18 @@ class OwnWord:
         if patience_s > self.alive.patience_s:
             self._raise_incarnation(self.alive.incarnation, self._patient(patience_s, now))
 
-    def handle_timer(self, now: float, *, is_well: bool) -> None:
-        """Speak up while impaired, and take the request for patience back once that is over.
+    def handle_timer(self, now: float, *, is_well: bool, is_heard: bool) -> None:
+        """Ask for patience, speak up while impaired, and take the request back once that is over.
 
         Args:
             now: the time.
             is_well: whether this member's own probes are answered.
+            is_heard: whether datagrams pass between this member and others.
         """
         if self.goodbye is not None:
             return
+        if is_well and not is_heard and self.alive.patience_s < MAX_PATIENCE_S:
+            self._raise_incarnation(self.alive.incarnation, self._patient(MAX_PATIENCE_S, now))
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_S
             if not is_well:
@@ -198,7 +202,7 @@ class OwnWord:
                 self._raise_incarnation(self.alive.incarnation, self.alive)
         if self._relax_at is not None and now >= self._relax_at:
             last = max(self._stalled_at, *self._refuted_at, -math.inf)
-            if not is_well or now < last + IMPAIRED_WINDOW_S:
+            if not (is_well and is_heard) or now < last + IMPAIRED_WINDOW_S:
                 self._relax_at = now + HEARTBEAT_S
                 return
             self._heartbeat_at = self._relax_at = None

@@ -192,6 +192,7 @@ class OwnerMaps:
         self._tree = tree
         self._owners: dict[str, OwnerMap] = {}
         self._quarantine: OrderedDict[bytes, tuple[str, bytes]] = OrderedDict()
+        self._strangers: dict[str, dict[bytes, None]] = {}  # owner -> digests in quarantine
         self._none_expires_before = float("inf")
 
     def __contains__(self, owner: str) -> bool:
@@ -275,8 +276,7 @@ class OwnerMaps:
 
     def forget(self, owner: str) -> tuple[list[str], list[bytes]]:
         """Drop an owner's map and what waits of it; return the keys and digests that went."""
-        for digest in [at for at, (name, _) in self._quarantine.items() if name == owner]:
-            del self._quarantine[digest]
+        self.release(owner)
         found = self._owners.pop(owner, _NOTHING)
         for held in found.held.values():
             self._no_longer(held)
@@ -285,15 +285,16 @@ class OwnerMaps:
     def quarantine(self, owner: str, data: bytes, digest: bytes) -> None:
         """Let a bucket of an unknown owner wait."""
         self._quarantine[digest] = (owner, data)
+        self._strangers.setdefault(owner, {})[digest] = None
         if len(self._quarantine) > self.max_quarantined:
-            self._quarantine.popitem(last=False)
+            oldest, (name, _) = self._quarantine.popitem(last=False)
+            del self._strangers[name][oldest]
+            if not self._strangers[name]:
+                del self._strangers[name]
 
     def release(self, owner: str) -> list[bytes]:
-        """Return, and no longer keep, the buckets that waited for an owner to be admitted."""
-        waiting = [(at, data) for at, (name, data) in self._quarantine.items() if name == owner]
-        for digest, _ in waiting:
-            del self._quarantine[digest]
-        return [data for _, data in waiting]
+        """Return, and no longer keep, the buckets that waited for an owner to be admitted, in their order."""
+        return [self._quarantine.pop(digest)[1] for digest in self._strangers.pop(owner, {})]
 
     def is_waiting(self, digest: bytes) -> bool:
         """Say whether a bucket is in quarantine."""

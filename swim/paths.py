@@ -63,6 +63,11 @@ class Paths:
             self._events.append(PathLost(peer, by))
         return path.lost_at is None
 
+    def is_lost(self, peer: str) -> bool:
+        """Say whether a member cannot be reached directly."""
+        path = self._paths.get(peer)
+        return path is not None and path.lost_at is not None
+
     def forget(self, peer: str) -> None:
         """A member is not up any more, so its path is no question."""
         self._paths.pop(peer, None)

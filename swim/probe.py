@@ -30,6 +30,8 @@ MAX_QUESTIONS: Final = 256
 MAX_AGAIN: Final = 64
 """Most members that are probed again soon, because the last probe left something open."""
 MAX_RELAY_PATIENCE_S: Final = 60.0
+STREAM_PATIENCE_S: Final = 2.5
+"""How long a stream may take that is the only path: its first packet may be lost (RFC 6298: 1 s)."""
 RELAY_SHARE: Final = 0.8
 """The part of the time before the verdict that a relay may take (Lifeguard's nack timeout)."""
 
@@ -154,6 +156,9 @@ class Owner(Protocol):
 
     def doubt(self, record: Record) -> bytes:
         """Return this member's signature for its doubt of a member's latest word."""
+
+    def doubt_of_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
 
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
@@ -280,8 +285,8 @@ class Prober:
         ping = Ping(sequence, sender, self._owner.root())
         self._owner.send(record, [ping], statements=self._owner.introduction())
 
-    def check(self, record: Record, *, introduce: bool = False) -> None:
-        """Ask a member, or somebody of the past, whether it lives, outside the turn."""
+    def check(self, record: Record, *, introduce: bool = False) -> Ping:
+        """Ask a member, or somebody of the past, whether it lives, outside the turn; return the question."""
         sequence = self._new_sequence()
         self._questions[sequence] = record.name
         if len(self._questions) > MAX_QUESTIONS:
@@ -289,11 +294,17 @@ class Prober:
         statements = self._owner.introduction() if introduce else []
         ping = Ping(sequence, record.name, self._owner.root())
         self._owner.send(record, [ping], statements=statements)
+        return ping
 
     def relay(self, request: PingRequest, origin: Record, now: float) -> None:
         """Ping somebody for a peer."""
         target = self._table.get(request.target)
-        if target is None or len(self._relayed) >= MAX_RELAYED:
+        if target is None:
+            self._owner.count("relays_about_the_past")
+            doubt = self._owner.doubt_of_past(request.target)
+            self._owner.send(origin, [Nack(request.sequence, doubt)])
+            return
+        if len(self._relayed) >= MAX_RELAYED:
             self._owner.count("dropped_relay_refused")
             return
         patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
@@ -352,12 +363,21 @@ class Prober:
         if record is None or not record.is_up:
             probe.verdict_at = now
             return
-        # If this process stalled, relays still get their full time before the verdict.
+        # If this process stalled, relays still get their full time before the verdict; and their Nacks have
+        # to travel: one that came later would confirm nothing, and its relay would pass for silent.
+        relays = self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target)
+        longest_s = self._config.probe_timeout_s
+        away_s = max((relay.rtt.timeout_s(0.0, longest_s, fallback_s=0.0) for relay in relays), default=0.0)
         patience_s = probe.direct_s * (self._config.probe_verdict_mult - 1)
+        patience_s = max(patience_s, away_s + probe.direct_s / RELAY_SHARE)
+        if self._paths.is_lost(probe.target) and self._config.stream_probes:
+            # Only a stream can save it, and one lost packet of a stream costs a second.
+            patience_s = max(patience_s, STREAM_PATIENCE_S)
         probe.verdict_at = max(probe.verdict_at, now + patience_s)
-        patience_ms = max(1, int(min(patience_s, MAX_RELAY_PATIENCE_S) * RELAY_SHARE * 1000))
+        relay_s = (patience_s - away_s) * RELAY_SHARE
+        patience_ms = max(1, int(min(relay_s, MAX_RELAY_PATIENCE_S) * 1000))
         request = PingRequest(probe.sequence, probe.target, patience_ms)
-        for relay in self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target):
+        for relay in relays:
             probe.relays[relay.name] = ""
             self._owner.send(relay, [request])
         ping = Ping(probe.sequence, probe.target, self._owner.root())
@@ -367,6 +387,9 @@ class Prober:
         path = "stream" if by_stream else "direct" if sender == probe.target else "relay"
         if not probe.answered:
             probe.answered = path
+            # A stream over a lost path has longer, but once it has answered nobody waits for more than usual.
+            usual_s = probe.direct_s * self._config.probe_verdict_mult
+            probe.verdict_at = min(probe.verdict_at, max(now, probe.sent_at + usual_s))
             self._health.probe_answered()
             self._owner.count("probes_answered")
             self._owner.proved(probe.target, now)
@@ -379,6 +402,7 @@ class Prober:
     def _judge(self, probe: Probe, now: float) -> None:
         self._probe = None
         record = self._table.get(probe.target)
+        self._health.probe_ended(answered=bool(probe.answered), directly=probe.answered == "direct")
         if probe.answered:
             if probe.answered != "direct" and record is not None:
                 self._owner.count(f"probes_saved_by_{probe.answered}")

@@ -64,14 +64,15 @@ class Replicated:
         self._identity = identity
         self._authority = authority
         self._entropy = entropy
-        self._state = State(identity.name, authority, limits or Limits(), room, reader or UnitReader())
+        reader = UnitReader() if reader is None else reader  # an empty one is false
+        self._state = State(identity.name, authority, limits or Limits(), room, reader)
         self._maps = self._state.maps
         self._cluster = self._state.cluster
         self._publisher = Publisher(identity, self._state, self.max_value_bytes)
         self._repair = AntiEntropy(
             self._state.tree,
             fetch=self._state.unit,
-            is_unwanted=self._maps.is_waiting,
+            is_unwanted=self._state.is_unwanted,
             stand=lambda: (self._cluster.horizon, self._cluster.shown_root()),
             first=lambda: self._cluster.retirement[0] if self._cluster.retirement else None,
             rng=rng,

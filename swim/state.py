@@ -6,7 +6,8 @@ What is accepted is held and forwarded verbatim; what is not is dropped and coun
 that is held and heard again counts as one of its transmissions (`swim/unit_queue.py`).
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,8 @@ from swim.unit_reader import Read, UnitReader
 from swim.units import Bucket, Load, Register, Retirement
 
 MAX_EVENTS: Final = 65_536
+MAX_SUPERSEDED: Final = 256
+"""Units that were replaced, or came too late, of which is remembered that nobody need send them."""
 
 OwnBucket = Callable[[Bucket], bool]
 """Told of a checked bucket under the own name; says whether to hold it."""
@@ -107,6 +110,7 @@ class State:
         self._max_unit_bytes = max_unit_bytes
         self._reader = reader
         self._load_digests: dict[bytes, None] = {}
+        self._superseded: OrderedDict[bytes, None] = OrderedDict()
         self._events: list[MapEvent] = []
 
     def unit(self, digest: bytes) -> bytes | None:
@@ -119,6 +123,10 @@ class State:
             return register.data
         retirement = self.cluster.retirement
         return retirement[1] if retirement is not None and retirement[0] == digest else None
+
+    def is_unwanted(self, digest: bytes) -> bool:
+        """Say of a unit that is not held that it waits in quarantine, or that something newer is held."""
+        return digest in self._superseded or self.maps.is_waiting(digest)
 
     def receive(self, data: bytes, peer_horizon: int, wall: float, *, forward: bool) -> str:
         """Take in one unit, whoever sent it.
@@ -142,6 +150,8 @@ class State:
         reason = self._take(read, data, digest, peer_horizon)
         if reason:
             self.drop(reason)
+            if reason == "stale":
+                self._supersede([digest])
         else:
             self.accepted += 1
             if forward:
@@ -153,10 +163,8 @@ class State:
         if bucket.generation > self.maps.of(owner).generation:
             self.report(OwnerReset(owner, bucket.generation))
         changes, dropped = self.maps.accept(owner, bucket, data, digest, not_after)
-        for at in dropped:
-            self.queue.discard(at)
-        for key, value in changes:
-            self.report(EntryChanged(owner, key, value))
+        self._supersede(dropped)
+        self._report([EntryChanged(owner, key, value) for key, value in changes])
 
     def hold_register(self, register: Register, data: bytes, digest: bytes, author: str) -> bool:
         """Take note of a register that has been checked; say whether it is now the value."""
@@ -164,7 +172,7 @@ class State:
         lost_before = len(self.cluster.conflicts(register.key))
         is_value, dropped = self.cluster.accept(register, data, digest, author)
         if dropped is not None:
-            self.queue.discard(dropped)
+            self._supersede([dropped])
         if self.cluster.get(register.key) != before:
             self.report(ClusterChanged(register.key, register.value))
         if len(self.cluster.conflicts(register.key)) > lost_before:
@@ -198,12 +206,12 @@ class State:
         if load is not None:
             self._drop_load(load)
         self.propagation.forget(owner)
+        self._superseded.clear()  # what is forgotten may be accepted again from the beginning
         had_map = owner in self.maps
         gone, dropped = self.maps.forget(owner)
         for at in dropped:
             self.queue.discard(at)
-        for key in gone:
-            self.report(EntryChanged(owner, key, None))
+        self._report([EntryChanged(owner, key, None) for key in gone])
         if had_map:
             self.report(OwnerForgotten(owner))
 
@@ -243,11 +251,7 @@ class State:
 
     def report(self, event: MapEvent) -> None:
         """Queue an event; when too many wait, all give way to one `EventsLost`."""
-        if len(self._events) >= self.limits.max_events:
-            self._events = [EventsLost()]
-        self._events.append(event)
-        if len(self._events) == 1:
-            self.notify()
+        self._report([event])
 
     def events(self) -> list[MapEvent]:
         """Return the events since the last call."""
@@ -274,6 +278,22 @@ class State:
 
     def _is_held(self, digest: bytes) -> bool:
         return digest in self._load_digests or self.unit(digest) is not None or self.maps.is_waiting(digest)
+
+    def _report(self, events: list[MapEvent]) -> None:
+        waited = bool(self._events)
+        if len(self._events) + len(events) > self.limits.max_events:
+            self._events = [EventsLost()]  # the maps have changed already, so it speaks for the new ones too
+        else:
+            self._events += events
+        if self._events and not waited:
+            self.notify()
+
+    def _supersede(self, digests: Iterable[bytes]) -> None:
+        for digest in digests:
+            self.queue.discard(digest)
+            self._superseded[digest] = None
+            if len(self._superseded) > MAX_SUPERSEDED:
+                self._superseded.popitem(last=False)
 
     def _drop_load(self, load: HeldLoad) -> None:
         self._load_digests.pop(load.digest, None)

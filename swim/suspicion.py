@@ -35,12 +35,13 @@ class Case:
         heard_at: when the member last proved, to us, that it lives.
         checked: whether it was asked a last time.
         is_public: whether others have accused the member before everybody.
+        declarers: who has declared the member dead, though that was not believed here yet.
         due: when the case wants to be looked at again.
     """
 
     __slots__ = (
-        "_awaited", "_longest_s", "_shortest_s", "boot", "checked", "due", "heard_at", "incarnation",
-        "is_public", "opened_at", "signatures", "suspected_at",
+        "_awaited", "_longest_s", "_shortest_s", "boot", "checked", "declarers", "due", "heard_at",
+        "incarnation", "is_public", "opened_at", "signatures", "suspected_at",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Case:
         self.suspected_at: float | None = None
         self.heard_at = -math.inf
         self.checked = self.is_public = False
+        self.declarers: dict[str, None] = {}
         self.due = now
         self._shortest_s = shortest_s
         self._longest_s = longest_s

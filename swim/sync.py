@@ -11,7 +11,8 @@
     close                                            close
 
 An Alive with which a member begins its part may carry a refutation that the other's accusations have
-caused. A stream that begins with a Ping is answered with an Ack and ends there.
+caused. A stream that begins with a Ping, and with what is held against its receiver, is answered with the
+receiver's Alive and an Ack, and ends there.
 
 Every frame is length-prefixed (4 bytes), compressed where that pays, and protected as datagrams are. A
 stream has a deadline and a limit of bytes, and its failure is nobody's but its own. Others may have three
@@ -80,6 +81,7 @@ class Sync:
         seed: the seed being tried, if this is an attempt to join.
         deadline: when it is given up.
         ping: the question to ask, if this is a probe.
+        said: what the other end should know of before it answers.
         buffer: bytes that are not yet a whole frame.
         taken_bytes: all bytes received so far.
         peer: who speaks at the other end, once known.
@@ -98,6 +100,7 @@ class Sync:
     seed: str | None
     deadline: float
     ping: Ping | None = None
+    said: Sequence[bytes] = ()
     buffer: bytearray = field(default_factory=bytearray)
     taken_bytes: int = 0
     peer: str = ""
@@ -191,9 +194,19 @@ class SyncStreams:
             return False
         return self._open(address, now + self._config.stream_timeout_s, seed=seed)
 
-    def probe(self, address: Address, ping: Ping, now: float, patience_s: float) -> bool:
-        """Ask a member over a stream whether it lives; say whether there was room for one more."""
-        return self._open(address, now + patience_s, ping=ping)
+    def probe(self, address: Address, ping: Ping, said: Sequence[bytes], deadline: float) -> bool:
+        """Ask a member over a stream whether it lives.
+
+        Args:
+            address: where it listens.
+            ping: the question, tagged.
+            said: encoded statements about it, which it should know of.
+            deadline: until when an answer is waited for.
+
+        Returns:
+            Whether there was room for one more stream.
+        """
+        return self._open(address, deadline, ping=ping, said=said)
 
     def accepted(self, stream: int, source: Address, now: float) -> None:
         """Take a stream that a peer opened, or close it at once if there are too many."""
@@ -210,7 +223,7 @@ class SyncStreams:
         if sync is None or not sync.initiator:
             return
         if sync.ping is not None:
-            self._send(sync, [encode_message(sync.ping)])
+            self._send(sync, [*sync.said, encode_message(sync.ping)])
             return
         root = encode_message(SyncRoot(self._owner.root()))
         self._send(sync, [*self._owner.introduction(), root, _end(is_last=False)])
@@ -317,7 +330,7 @@ class SyncStreams:
             answer = self._owner.stream_ping(message, sync.peer, now)
             sync.ends += 1
             if answer is not None:
-                self._send(sync, [encode_message(answer)])
+                self._send(sync, [*self._owner.introduction(), encode_message(answer)])
             self._close(sync)
         elif isinstance(message, Ack) and sync.ping is not None:
             self._owner.stream_ack(message, sync.peer, now)
@@ -402,12 +415,18 @@ class SyncStreams:
     # ---- life of a stream -------------------------------------------------------------------
 
     def _open(
-        self, address: Address, deadline: float, *, seed: str | None = None, ping: Ping | None = None
+        self,
+        address: Address,
+        deadline: float,
+        *,
+        seed: str | None = None,
+        ping: Ping | None = None,
+        said: Sequence[bytes] = (),
     ) -> bool:
         if len(self._streams) >= self._config.max_streams:
             self._counts["streams_over_limit"] += 1
             return False
-        sync = Sync(self._next_id, address, True, seed, deadline, ping)
+        sync = Sync(self._next_id, address, True, seed, deadline, ping, said)
         self._next_id += 2
         self._streams[sync.id] = sync
         self._effects.append(OpenStream(sync.id, address))

@@ -16,8 +16,8 @@ from collections import OrderedDict
 from typing import Final
 
 RETRANSMIT_FACTOR: Final = 4
-MIN_TRANSMISSIONS: Final = 9
-"""With a fifth of all packets lost this still leaves e^(-0.8 * 9), 0.07 % of the members, to repair."""
+MIN_TRANSMISSIONS: Final = 10
+"""With a fifth of all packets lost this still leaves e^(-0.8 * 10), 0.03 % of the members, to repair."""
 MAX_QUEUED: Final = 4096
 """Units that wait for room; the one sent most often, then the oldest, makes room."""
 MAX_SKIPPED: Final = 32

@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.swim.maps
 
-Each figure is the median of several rounds in this process, with real signatures. The maps are those of
-1,000 owners with 10 entries each; a frame carries one or two buckets.
+Processor time is the median of several rounds in this process, with real signatures. The maps are those of
+1,000 owners with 10 entries each; a frame carries one or two buckets. Gossip is simulated on a virtual clock,
+with a fixed seed, so its figures are the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from benchmarks.report import machine, show, write
+from benchmarks.report import machine, percentile, show, write
 from swim import strict_cbor, units
 from swim.identity import Ed25519Identity, verify
 from swim.replicated import Replicated
+from swim.unit_reader import UnitReader
+from tests.swim.map_gossip import GossipCluster
 from tests.swim.map_model import authority, identity
 
 OWNERS: Final = 1000
@@ -36,6 +39,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description="Processor time and memory of the replicated maps.")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--updates", type=int, default=50, help="spread at 100 members; a fifth at 1,000")
     options = parser.parse_args()
     facts = machine()
     rows: list[dict[str, object]] = []
@@ -50,7 +54,12 @@ def main() -> int:
             took = time.process_time() - began
             gc.enable()
             rows.append({"measure": name, "run": run, "unit": "us", "value": f"{took * 1e6 / divisor:.3f}"})
-    rows += [{"measure": name, "run": 0, "unit": "bytes", "value": size} for name, size in memory()]
+    for name, size in memory():
+        rows.append({"measure": name, "run": 0, "unit": "bytes", "value": f"{size:.0f}"})
+    for members, updates in ((100, options.updates), (1000, options.updates // 5)):
+        for loss in (0.01, 0.2):
+            for name, unit, value in gossip(members, updates, loss):
+                rows.append({"measure": name, "run": 0, "unit": unit, "value": f"{value:.3f}"})
     print(f"raw: {write('maps', facts, rows).name}")
     names = dict.fromkeys(str(row["measure"]) for row in rows)
     table = []
@@ -67,10 +76,10 @@ def main() -> int:
 AUTHORITY: Final = authority()
 
 
-def node(name: str) -> Replicated:
+def node(name: str, reader: UnitReader | None = None) -> Replicated:
     """Return a node that has admitted all owners and holds nothing."""
     rng = random.Random(name)
-    held = Replicated(identity(name), AUTHORITY, rng=rng, entropy=rng.randbytes)
+    held = Replicated(identity(name), AUTHORITY, rng=rng, entropy=rng.randbytes, reader=reader)
     for owner in OWNED:
         held.admit_owner(owner, WALL)
     return held
@@ -115,6 +124,7 @@ def full(name: str = "full") -> Replicated:
 
 
 FULL: Final = full()
+READER: Final = UnitReader(2 * OWNERS)
 
 
 # What is measured
@@ -130,6 +140,7 @@ def measures() -> Iterator[tuple[str, Callable[[int], Prepared]]]:
     yield "receive: next bucket of 128 of one owner, one to a frame", deep_buckets
     yield "broadcasts: nothing waits", idle_broadcasts
     yield "broadcasts: 1,000 units wait, one packet", busy_broadcasts
+    yield "adopt 1,000 units", adoptions
     yield "peer_root: in step", roots_in_step
     yield "peer_root: differs, too soon", roots_that_differ
     yield "answer: hashes of the root, one unit differs", answers_to_hashes
@@ -139,12 +150,14 @@ def measures() -> Iterator[tuple[str, Callable[[int], Prepared]]]:
 
 
 def signature_alone(_: int) -> Prepared:
-    owner = OWNERS_BY_NAME["owner-0"]
-    admitted = AUTHORITY.admit(owner.credential, WALL)
-    assert admitted is not None
-    data = b"d" * 600
-    signature = owner.sign(data)
-    return [partial(verify, admitted.public_key, signature, data)] * 200, 200
+    """Check one signature of each of 200 keys, as a node does when buckets of 200 owners arrive."""
+    calls = []
+    for owner in list(OWNERS_BY_NAME.values())[:200]:
+        admitted = AUTHORITY.admit(owner.credential, WALL)
+        assert admitted is not None
+        data = owner.credential * 4
+        calls.append(partial(verify, admitted.public_key, owner.sign(data), data))
+    return calls, 200
 
 
 def duplicates(held: list[bytes], per_frame: int, _: int) -> Prepared:
@@ -185,6 +198,10 @@ def busy_broadcasts(run: int) -> Prepared:
     return [partial(fresh.broadcasts, 1150, 1000)] * 400, 400
 
 
+def adoptions(run: int) -> Prepared:
+    return [partial(node(f"adopts-{run}-{number}").adopt, FULL) for number in range(20)], 20
+
+
 def roots_in_step(_: int) -> Prepared:
     root = FULL.root()
     return [partial(FULL.peer_root, f"owner-{number % 500}", root, 5.0) for number in range(1000)], 1000
@@ -222,23 +239,70 @@ def puts(run: int) -> Prepared:
     return [partial(fresh.put, "agent/5", bytes([value]) * 40) for value in range(1, 101)], 100
 
 
-def memory() -> Iterator[tuple[str, int]]:
-    """Yield what a bucket takes in the memory of a node that has received it."""
-    warm = node("warm")
+def memory() -> Iterator[tuple[str, float]]:
+    """Yield what a bucket takes in the memory of a node that holds those of all owners."""
     frames = [push(unit) for unit in OWNED.values()]
+    warm = node("warm")
     for frame in frames:
         warm.bulk_receive("peer", frame, 0.0, WALL)
-    fresh = node("memory")
-    fresh.root()
+    yield "memory per bucket: received", traced(lambda: receive_all(node("memory"), frames))
+    receive_all(node("remembers", READER), frames)
+    yield (
+        "memory per bucket: received, the reader being shared",
+        traced(lambda: receive_all(node("sharing", READER), frames)),
+    )
+    yield "memory per bucket: adopted", traced(lambda: adopted("adopted"))
+
+
+def receive_all(held: Replicated, frames: list[bytes]) -> Replicated:
+    for frame in frames:
+        held.bulk_receive("peer", frame, 0.0, WALL)
+    held.root()
+    held.events()
+    return held
+
+
+def adopted(name: str) -> Replicated:
+    held = node(name)
+    held.adopt(FULL)
+    held.root()
+    held.events()
+    return held
+
+
+def traced(build: Callable[[], Replicated]) -> float:
+    """Return the bytes per owner that what is built takes, without what it shares."""
     gc.collect()
     tracemalloc.start()
-    for frame in frames:
-        fresh.bulk_receive("peer", frame, 0.0, WALL)
-    fresh.root()
-    fresh.events()
+    built = build()
     gc.collect()
-    yield "memory per bucket of 10 entries, received", tracemalloc.get_traced_memory()[0] // OWNERS
+    size = tracemalloc.get_traced_memory()[0] / OWNERS
     tracemalloc.stop()
+    assert built.statistics()["buckets"] == OWNERS
+    return size
+
+
+# Gossip
+
+
+def gossip(members: int, updates: int, loss: float) -> Iterator[tuple[str, str, float]]:
+    """Yield what updates cost and how far gossip alone carries them, simulated."""
+    cluster = GossipCluster(members, seed=1, loss=loss, repair=False)
+    delays: list[float] = []
+    sent, reached = cluster.total("units_sent"), 0
+    for number in range(updates):
+        owner, began = cluster.random.randrange(members), cluster.now
+        value = b"update %d" % number
+        cluster.on_change = lambda _member, _event, began=began: delays.append(cluster.now - began)
+        cluster.put(owner, "key", value)
+        cluster.run_until(began + 4.0)
+        reached += cluster.holders(owner, "key", value)
+    delays += [float("inf")] * (updates * members - reached)
+    what = f"gossip to {members:,}, {loss:.0%} loss"
+    yield f"{what}: sent by each member", "packets", (cluster.total("units_sent") - sent) / members / updates
+    yield f"{what}: reached without repair", "%", 100 * reached / members / updates
+    for share in (0.5, 0.99, 0.9999):
+        yield f"{what}: p{100 * share:g}", "s", percentile(delays, share)
 
 
 if __name__ == "__main__":

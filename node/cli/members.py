@@ -83,7 +83,7 @@ def _show_members(found: dict[str, Any]) -> None:
 
 def _row(member: dict[str, Any]) -> tuple[object, ...]:
     is_self = member.get("self", False)
-    patience_s = member.get("patience_seconds")
+    patience_s = _patience_s(member)
     return (
         member.get("name"),
         member.get("state"),
@@ -120,10 +120,15 @@ def _present(name: object, member: dict[str, Any] | None, node: object) -> str:
             f" for {member.get('state_changed_seconds_ago', 0):.0f} s, at {member.get('address')}, "
             f"last heard by {node} {_ago(member.get('last_heard_seconds'))}"
         )
-    patience_s = member.get("patience_seconds")
+    patience_s = _patience_s(member)
     return text + (
         f"; it knows itself impaired and asks for {patience_s} s of patience" if patience_s else ""
     )
+
+
+def _patience_s(member: dict[str, Any]) -> object:
+    """What a member that is up asks for; what a dead one asked for is of no more interest."""
+    return member.get("patience_seconds") if member.get("state") in ("alive", "suspect") else 0
 
 
 def _line(finding: dict[str, Any]) -> str:

@@ -29,8 +29,6 @@ def command(
     with Client(target) as client:
         if cluster:
             found = client.get("/cluster/status") | client.get("/capabilities")
-            if as_json:
-                found["statistics"] = client.get("/cluster/statistics")
         else:
             found = client.get("/status") | {"agents": client.get("/agents", limit=200)["agents"]}
     if as_json:

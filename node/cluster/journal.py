@@ -53,7 +53,9 @@ class Journal:
         self._events: list[dict[str, Any]] = []
 
     def note(self, event: events.Event) -> None:
-        """Log an event and keep it."""
+        """Log an event and keep it; what is not about the membership is left to others."""
+        if type(event) not in TELLERS:
+            return
         told = tell(event)
         log.log(told.level, "%s", told.text)
         if isinstance(event, events.SeedUnreachable):
@@ -71,8 +73,8 @@ class Journal:
 
 
 def tell(event: events.Event) -> Told:
-    """Say in words what happened."""
-    return TELLERS.get(type(event), _other)(event)
+    """Say in words what happened to the membership."""
+    return TELLERS[type(event)](event)
 
 
 def _joined(event: events.Joined) -> Told:
@@ -187,10 +189,6 @@ def _path_restored(event: events.PathRestored) -> Told:
     return Told(logging.INFO, text, _node(event.peer))
 
 
-def _other(event: events.Event) -> Told:
-    return Told(logging.DEBUG, type(event).__name__, {})
-
-
 def _node(name: str) -> dict[str, Any]:
     return {"node": name}
 
@@ -214,4 +212,4 @@ TELLERS: Final[Mapping[type, Callable[[Any], Told]]] = MappingProxyType(
         events.PathRestored: _path_restored,
     }
 )
-"""How each event is told."""
+"""How each event of the membership is told; those of user traffic and of keys are not in here."""

@@ -14,6 +14,10 @@ PACKET_BYTES: Final = 1_400
 """What the protocol promises; not taken from the core, which might be wrong about it."""
 
 
+Life = tuple[str, int, bytes]
+"""A member's name and boot."""
+
+
 class PacketsFit(Property):
     """No datagram is longer than 1,400 bytes."""
 
@@ -132,34 +136,44 @@ class EventsTellTheTable(Property):
 
 
 class TheGoneStayGone(Property):
-    """A life that has ended long ago is not shown as up again by anybody who had not heard of its end."""
+    """A member that knows of the end of a life does not show it as up again, whatever stale news it hears.
+
+    News that were on their way when the life ended have ``detect_s`` to arrive. Who never knew of the end, a
+    newcomer say, may be told of a life that is over, and finds out.
+    """
 
     name = "always_the_gone_stay_gone"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._ended_us: dict[tuple[str, int, bytes], int] = {}
+        self._ended_us: dict[Life, int] = {}
+        self._known: dict[str, set[Life]] = {}
 
     def changed(self, what: str, member: SimulatedMember) -> None:
-        """Note when lives end."""
-        if what in ("crashed", "left", "stopped"):
+        """Note when lives end; a new one knows of no end."""
+        if what == "started":
+            self._known[member.name] = set()
+        elif what in ("crashed", "left", "stopped"):
             life = (member.name, *production.own_version(member.swim)[:2])
             self._ended_us[life] = self.context.cluster.timeline.now_us
 
     def told(self, member: SimulatedMember, event: Event) -> None:
-        """Look at whoever is shown as up."""
-        if not production.tells_up(event):
+        """Compare whoever is shown as up with what was known."""
+        subject, is_up = production.subject(event), production.tells_up(event)
+        if subject is None or is_up is None:
             return
-        subject = production.subject(event)
-        if subject is None:
+        life = (subject.name, *production.version_of(subject)[:2])
+        known = self._known[member.name]
+        if not is_up:
+            known.add(life)
             return
         self.checks += 1
-        ended_us = self._ended_us.get((subject.name, *production.version_of(subject)[:2]))
+        ended_us = self._ended_us.get(life)
         now_us = self.context.cluster.timeline.now_us
         bound_us = self.context.bounds.detect_s * US_PER_S
-        if ended_us is not None and now_us - ended_us > bound_us:
+        if life in known and ended_us is not None and now_us - ended_us > bound_us:
             since_s = (now_us - ended_us) / US_PER_S
-            self.violated(f"{member.name} shows {subject.name} as up, which ended {since_s:.3f} s ago")
+            self.violated(f"{member.name} shows {subject.name} as up again, which ended {since_s:.3f} s ago")
 
 
 class NobodyIsTwice(Property):

@@ -9,33 +9,45 @@ from swim.events import Event, MemberDied, MemberLeft
 
 
 class CrashesAreDetected(Property):
-    """Every live member knows of a crash within the bound."""
+    """Every live member knows of the end of another's life within the bound.
+
+    Whoever starts later, with an old list on its disk, knows of it within the same time from then on.
+    """
 
     name = "eventually_crashes_are_detected"
 
     def changed(self, what: str, member: SimulatedMember) -> None:
-        """Look at everybody when the time is over."""
+        """Look at everybody when the time is over, or at a member that has read its disk."""
+        context = self.context
+        timeline = context.cluster.timeline
+        over_us = context.after_s(context.bounds.detect_s)
         if what in ("crashed", "left", "stopped"):
-            context = self.context
-            context.cluster.timeline.at_us(
-                context.after_s(context.bounds.detect_s),
-                self._judge,
-                member.name,
-                production.own_version(member.swim),
-                context.cluster.timeline.now_us,
-            )
+            version = production.own_version(member.swim)
+            timeline.at_us(over_us, self._judge_end, member.name, version, timeline.now_us)
+        elif what == "started" and member.machine.boots > 1:
+            timeline.at_us(over_us, self._judge_start, member, timeline.now_us)
 
-    def _judge(self, name: str, version: production.Version, ended_us: int) -> None:
+    def _judge_end(self, name: str, version: production.Version, ended_us: int) -> None:
         truth = self.context.truth
         for observer in self.context.cluster.live():
-            if truth.was_hampered(observer.name, ended_us):
-                continue
-            self.checks += 1
-            held = observer.swim.member(name)
-            if held is not None and held.is_up and production.version_of(held)[:2] == version[:2]:
-                self.violated(
-                    f"{observer.name} still holds {name} up, {self.context.bounds.detect_s:g} s after its end"
-                )
+            if truth.since_us[observer.name] <= ended_us and not truth.was_hampered(observer.name, ended_us):
+                self._judge(observer, name, version)
+
+    def _judge_start(self, observer: SimulatedMember, started_us: int) -> None:
+        truth = self.context.truth
+        if observer.fenced or observer.leaving or truth.was_hampered(observer.name, started_us):
+            return
+        for held in observer.swim.members():
+            version = production.version_of(held)
+            if truth.gone_us.get(held.name, started_us) < started_us:
+                self._judge(observer, held.name, version)
+
+    def _judge(self, observer: SimulatedMember, name: str, version: production.Version) -> None:
+        self.checks += 1
+        held = observer.swim.member(name)
+        if held is not None and held.is_up and production.version_of(held)[:2] == version[:2]:
+            bound_s = self.context.bounds.detect_s
+            self.violated(f"{observer.name} still holds {name} up, {bound_s:g} s after its end or the start")
 
 
 class JoinersAreKnown(Property):
@@ -45,7 +57,7 @@ class JoinersAreKnown(Property):
 
     def changed(self, what: str, member: SimulatedMember) -> None:
         """Look at everybody when the time is over."""
-        if what == "started" and member.introduced:
+        if what == "started" and member.introducers:
             context = self.context
             context.cluster.timeline.at_us(
                 context.after_s(context.bounds.join_s), self._judge, member, context.cluster.timeline.now_us
@@ -53,14 +65,18 @@ class JoinersAreKnown(Property):
 
     def _judge(self, member: SimulatedMember, started_us: int) -> None:
         truth, name = self.context.truth, member.name
-        if member.fenced or member.swim.has_left or truth.was_hampered(name, started_us):
+        if member.fenced or member.leaving or truth.was_hampered(name, started_us):
+            return
+        if not truth.can_be_introduced(member, started_us):
             return
         boot = production.own_version(member.swim)[:2]
         for observer in self.context.cluster.live():
             other = observer.name
-            if observer is member or truth.since_us[other] > started_us or not observer.introduced:
+            if observer is member or truth.since_us[other] > started_us:
                 continue
             if truth.was_hampered(other, started_us) or truth.is_excused(other, name):
+                continue
+            if not truth.can_be_introduced(observer, started_us):
                 continue
             self.checks += 1
             held = observer.swim.member(name)
@@ -90,7 +106,7 @@ class TheGoneAreReaped(Property):
         )
 
     def _judge(self, member: SimulatedMember, name: str, changed_at: float) -> None:
-        if member.fenced or member.paused or member.swim.has_left:
+        if member.fenced or member.paused or member.leaving:
             return
         self.checks += 1
         held = member.swim.member(name)

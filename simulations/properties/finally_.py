@@ -56,7 +56,7 @@ class NoLiveMemberIsHeldDead(_OfPairs):
 
 
 class EverybodyIsKnown(_OfPairs):
-    """Nobody who lives and can be reached is unknown to anybody."""
+    """Nobody who lives and can be reached is unknown to anybody who could have been told."""
 
     name = "finally_everybody_is_known"
 
@@ -64,7 +64,7 @@ class EverybodyIsKnown(_OfPairs):
         self, observer: SimulatedMember, held: dict[str, Member], live: list[SimulatedMember]
     ) -> Iterator[str]:
         for member in self._others(observer, live):
-            if member.name not in held:
+            if member.name not in held and self.context.truth.are_acquainted(observer.name, member.name):
                 yield f"{observer.name} does not know {member.name}"
 
 
@@ -104,7 +104,7 @@ class ViewsAgree(_OfPairs):
 
 
 class StatesSettle(Property):
-    """At the end nobody has changed between up and down for ``quiet_s``, in anybody's eyes."""
+    """At the end nobody has changed between up and down for ``quiet_s``, in the eyes of those not cut off."""
 
     name = "finally_states_settle"
 
@@ -114,8 +114,11 @@ class StatesSettle(Property):
 
     def told(self, member: SimulatedMember, event: Event) -> None:
         """Remember the last change."""
-        if isinstance(event, MemberAlive | MemberDied | MemberLeft):
-            text = f"{type(event).__name__} of {event.member.name} at {member.name}"
+        subject = production.subject(event)
+        if subject is None or not isinstance(event, MemberAlive | MemberDied | MemberLeft):
+            return
+        if not self.context.truth.is_cut_off(member.name):
+            text = f"{type(event).__name__} of {subject.name} at {member.name}"
             self._last = (self.context.cluster.timeline.now_us, text)
 
     def finish(self) -> None:

@@ -117,14 +117,14 @@ def test_datagrams_arrive_late_and_not_across_a_partition():
     async def scenario(world):
         network, one, two = await two_hosts(world)
         sender, receiver = await one.open_datagrams("", 0), await two.open_datagrams("", 7946)
-        await sender.send(b"hello", receiver.address)
+        sender.send(b"hello", receiver.address)
         [(data, source)] = await receiver.receive()
         took = world.now()
         network.partition(("one",), ("two",))
-        await sender.send(b"lost", receiver.address)
+        sender.send(b"lost", receiver.address)
         await trio.sleep(1)
         network.heal()
-        await sender.send(b"again", receiver.address)
+        sender.send(b"again", receiver.address)
         return data, source == sender.address, took > 0, (await receiver.receive())[0][0]
 
     assert in_world(scenario) == (b"hello", True, True, b"again")
@@ -135,7 +135,7 @@ def test_a_link_that_loses_everything_delivers_nothing():
         network, one, two = await two_hosts(world)
         network.link("one", "two").loss = 1.0
         sender, receiver = await one.open_datagrams("", 0), await two.open_datagrams("", 7946)
-        await sender.send(b"x", receiver.address)
+        sender.send(b"x", receiver.address)
         with trio.move_on_after(5) as scope:
             await receiver.receive()
         return scope.cancelled_caught

@@ -40,6 +40,7 @@ from swim.messages import (
     PingRequest,
     RollFrame,
     Suspect,
+    SyncClocks,
     SyncDigest,
     SyncEnd,
     SyncRoll,
@@ -83,7 +84,7 @@ datagram_messages = st.one_of(
     st.builds(Who, sequences),
     st.builds(MapFrame, frames),
     st.builds(RollFrame, frames),
-    st.builds(UserFrame, st.integers(0, 255), frames),
+    st.builds(UserFrame, st.integers(0, 255), frames, st.binary(max_size=8)),
 )
 stream_messages = st.one_of(
     statements,
@@ -93,6 +94,8 @@ stream_messages = st.one_of(
     st.builds(SyncRoll, parts),
     st.builds(SyncDigest, parts),
     st.builds(SyncUnit, st.binary(min_size=1, max_size=100)),
+    st.builds(UserFrame, st.integers(0, 255), frames, st.binary(max_size=8)),
+    st.builds(SyncClocks, st.integers(0, 2**62), st.integers(0, 2**62)),
     st.builds(SyncEnd, st.booleans()),
 )
 
@@ -159,7 +162,7 @@ scalars = st.one_of(
 
 @given(
     st.recursive(scalars, lambda inner: st.lists(inner, max_size=12), max_leaves=30),
-    st.sampled_from([1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23, 24]),
+    st.sampled_from([1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23, 24, 25]),
 )
 def test_well_formed_cbor_of_the_wrong_shape_raises_nothing_else(value: object, code: int) -> None:
     for body in (value, [code, value], [code, *value] if isinstance(value, list) else [code]):
@@ -234,7 +237,9 @@ def test_the_cases_below_are_refused_for_the_one_thing_that_is_wrong_with_them()
         changed(11, b"c" * 321),
         [15, b"m" * (MAX_GOSSIP_FRAME_BYTES + 1)],
         [15, b""],
-        [17, 256, b"m"],
+        [17, 256, b"m", b""],
+        [17, 1, b"m", b"t" * 9],
+        [25, -1, 0],
     ],
 )
 def test_a_field_out_of_its_bounds_is_refused(message: object) -> None:

@@ -4,8 +4,10 @@
 
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,13 +17,14 @@ from swim.broadcast import NothingReplicated
 from swim.config import SwimConfig
 from swim.driver import SwimHandle, run_swim
 from swim.events import Event, MemberDied, MemberLeft, SeedUnreachable
-from swim.messages import Nack
+from swim.messages import Who
 from swim.protocol import Swim
 from tests.swim.net import CLUSTER, authority, identity_of
 from tests.swim.real_network import RealClock, RealNetwork
 
 FAST = SwimConfig.profile(
-    "local", label=CLUSTER, probe_interval_s=0.1, probe_timeout_s=0.05, gossip_interval_s=0.02,
+    "local", label=CLUSTER, probe_interval_s=0.2, probe_timeout_min_s=0.05, probe_timeout_s=0.08,
+    suspicion_min_s=0.6, suspicion_max_s=1.2, doubt_margin_s=0.2, isolation_s=1.0, gossip_interval_s=0.02,
     leave_linger_s=0.1, join_retry_initial_s=0.05, stream_timeout_s=0.5, lag_warning_s=1.0,
 )  # fmt: skip
 KEY = b"k" * 32
@@ -139,6 +142,31 @@ async def test_a_seed_that_starts_later_is_found() -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_a_loop_that_is_kept_busy_tells_the_core_before_any_probe_has_failed() -> None:
+    async with nodes(2) as (first, second):
+        await eventually(partial(lambda: first.up() == ["n1"] and second.up() == ["n0"]))
+        time.sleep(0.4)  # noqa: ASYNC251 (the whole loop shall stand still)
+        await eventually(partial(lambda: first.handle.statistics()["longest_lag_ms"] >= 350))
+        assert second.handle.statistics()["longest_lag_ms"] >= 350
+        assert first.up() == ["n1"]
+
+
+async def test_streams_and_datagrams_from_networks_that_are_not_allowed_are_refused() -> None:
+    async with nodes(1) as (first,), trio.open_nursery() as nursery:
+        picky = Node("picky", replace(FAST, allowed_networks=("10.0.0.0/8",)))
+        picky.handle = await nursery.start(picky.run)
+        host, port = picky.handle.address
+        first.handle.join([f"{host}:{port}"])
+        await eventually(partial(lambda: bool(first.told(SeedUnreachable))))
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as socket:
+            await socket.sendto(b"anything", picky.handle.address)
+            await eventually(
+                partial(lambda: picky.handle.statistics().get("dropped_network_not_allowed", 0) >= 2)
+            )
+        assert picky.up() == first.up() == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_port_in_use_is_an_error() -> None:
     async with nodes(1) as (first,):
         second = Node("second")
@@ -156,7 +184,7 @@ async def test_a_member_that_listens_at_a_name_costs_no_lookup() -> None:
     async with nodes(2) as (first, second):
         await eventually(partial(lambda: first.up() == ["n1"] and second.up() == ["n0"]))
         swim = first.swim
-        swim._outgoing.send(("slow.example", 7946), [Nack(1)])
+        swim._outgoing.send(("slow.example", 7946), [Who(1)])
         first.handle.wake()
         assert first.handle.statistics()["datagrams_to_host_names"] == 1
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swim.health import LAG_MEMORY_S, OUTCOMES, Health
+from swim.health import LAG_MEMORY_S, LEAST_DIRECT, OUTCOMES, Health
 
 
 def test_missing_nacks_refutations_and_late_timers_raise_it_and_answers_lower_it() -> None:
@@ -52,13 +52,26 @@ def test_a_highest_penalty_of_zero_switches_it_off() -> None:
 def test_a_member_is_well_while_three_quarters_of_its_probes_are_answered() -> None:
     health = Health(7, lag_warning_s=0.25)
     for _ in range(OUTCOMES // 4):
-        health.probe_failed(relays=0, nacks=0)
+        health.probe_ended(answered=False, directly=False)
     assert health.is_well
-    health.probe_failed(relays=0, nacks=0)
+    health.probe_ended(answered=False, directly=False)
     assert not health.is_well
     for _ in range(OUTCOMES * 3 // 4):
-        health.probe_answered()
+        health.probe_ended(answered=True, directly=False)
     assert health.is_well
+
+
+def test_a_member_is_heard_while_a_few_of_its_probes_are_answered_directly() -> None:
+    health = Health(7, lag_warning_s=0.25)
+    for _ in range(OUTCOMES - LEAST_DIRECT):
+        health.probe_ended(answered=True, directly=False)
+    assert health.is_heard
+    health.probe_ended(answered=True, directly=False)
+    assert health.is_well
+    assert not health.is_heard
+    for _ in range(LEAST_DIRECT):
+        health.probe_ended(answered=True, directly=True)
+    assert health.is_heard
 
 
 @given(

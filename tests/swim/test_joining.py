@@ -110,7 +110,7 @@ def test_a_newcomer_does_not_hear_of_those_who_died_before_it_came() -> None:
     assert net.state("n4", "n1") is None
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_hundred_members_that_join_at_once_through_one_seed_agree_within_two_seconds(seed: int) -> None:
     net = Net(seed=seed, config=SwimConfig.profile("lan", label=CLUSTER), delay_s=0.002)
     net.loss = 0.01

@@ -70,7 +70,7 @@ def between(a: str, b: str) -> bytes:
 
 
 def boot_of(name: str, life: int) -> Boot:
-    return Boot(life, hashlib.sha256(f"{name} {life}".encode()).digest()[:16])
+    return Boot(life, hashlib.sha256(f"{name} {life}".encode()).digest()[:8])
 
 
 class Member:
@@ -516,7 +516,7 @@ def test_the_authors_remembered_are_bounded() -> None:
 
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
-boots = st.builds(Boot, st.integers(0, 2**53), st.binary(min_size=16, max_size=16))
+boots = st.builds(Boot, st.integers(0, 2**53), st.binary(min_size=8, max_size=8))
 verbs_and_keys = st.one_of(
     st.tuples(st.just(Verb.LIST), st.just(b"")),
     st.tuples(st.sampled_from([Verb.INSTALL, Verb.USE, Verb.REMOVE]), st.binary(min_size=32, max_size=32)),
@@ -526,7 +526,7 @@ results = st.builds(
     st.sampled_from(list(Status)),
     st.text(max_size=MAX_ERROR_CHARACTERS),
     st.lists(st.binary(min_size=4, max_size=4).map(bytes.hex), max_size=MAX_KEYS).map(tuple),
-    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=8, max_size=8),
 )
 
 
@@ -536,7 +536,7 @@ def test_a_request_comes_back_as_it_was_and_fits(
 ) -> None:
     verb, key = what
     order = Order(author, boot, sequence, b"i" * 16, verb, key_digest(key), b"s" * 64)
-    request = Request(order.encode(), b"b" * 16, key)
+    request = Request(order.encode(), b"b" * 8, key)
     sealed = Sealed.seal(
         Kind.REQUEST, encode_request(request), operation_id=b"i" * 16, sender=author, receiver=receiver,
         pairwise_key=OLD, nonce=bytes(12),

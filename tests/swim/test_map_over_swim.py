@@ -22,7 +22,7 @@ def admit_all(net: Net, maps: dict[str, Replicated]) -> None:
 
 
 def test_five_hundred_entries_put_at_once_reach_five_members_within_two_seconds() -> None:
-    net = Net(config=SwimConfig.profile("local", label=CLUSTER, push_pull_interval_s=1000.0))
+    net = Net(config=SwimConfig.profile("local", label=CLUSTER))
     maps = {f"n{number}": a_map(f"n{number}") for number in range(5)}
     for name, held in maps.items():
         net.add(name, seeds=["n0:7946"] if name != "n0" else None, replicated=held)
@@ -70,7 +70,7 @@ def test_entries_reach_everybody_by_gossip_by_join_and_after_a_partition() -> No
     assert net.all_up()
     assert maps["n0"].get("n2", "agent/x") == maps["n1"].get("n2", "agent/x") == b"two"
     assert len({m.root() for m in maps.values()}) == 1
-    assert max(len(data) for _, data in net.sent) <= 1400
+    assert max(len(sent.data) for sent in net.sent) <= 1400
 
     net.run_for(20)
     net.sent.clear()

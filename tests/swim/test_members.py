@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swim.codec import encode_message
@@ -183,6 +183,7 @@ def test_the_ring_leads_from_each_name_to_the_next_that_is_not_doubted() -> None
     assert table.successor("b") is None
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from([alive, suspect, dead, left]), incarnations)),
     st.randoms(use_true_random=False),
@@ -204,7 +205,7 @@ def test_what_the_table_keeps_at_hand_is_what_a_look_at_all_records_would_find(
         assert table.up_count == len(up)
         assert {id(r) for r in table.up()} == {id(r) for r in up}
         assert table.next_reap(5.0) == min((r.changed_at + 5.0 for r in down), default=None)
-        assert table.lost_count == sum(r.state is State.DEAD for r in down) == len(table.lost())
+        assert sum(r.state is State.DEAD for r in down) == len(table.lost())
         drawn = [r.name for r in table.choose(rng, 3, exclude="m1", dead_since=0.0)]
         possible = [r.name for r in (*up, *down) if r.state is not State.LEFT and r.name != "m1"]
         assert len(drawn) == len(set(drawn)) == min(3, len(possible))

@@ -11,7 +11,7 @@ from swim.codec import IN_DATAGRAM, decode_message, encode_message, join_packet,
 from swim.events import MemberDied, MemberSuspected, MemberUpdated
 from swim.keyring import Channel, Keyring
 from swim.members import State
-from swim.messages import Ack, Nack, Ping, PingRequest, Who
+from swim.messages import Ack, Nack, Ping, PingRequest, UserFrame, Who
 from swim.pairwise import Pairwise, Tagged
 from tests.swim.net import CLUSTER, Net, settled
 from tests.swim.test_codec import names, roots, sequences
@@ -38,6 +38,7 @@ tagged = st.one_of(
     st.builds(PingRequest, sequences, names, st.integers(1, 60_000)),
     st.builds(Ack, sequences, names, roots, st.binary(max_size=24)),
     st.builds(Nack, sequences, st.binary(max_size=64)),
+    st.builds(UserFrame, st.integers(0, 255), st.binary(min_size=1, max_size=40)),
 )
 
 

@@ -51,7 +51,7 @@ def is_signed(author: str, data: bytes, signature: bytes) -> bool:
 
 
 def member(name: str, **tags: str) -> Queries:
-    return Queries(Signer(name), Boot(1, b"b" * 16), is_signed, tags=tags)
+    return Queries(Signer(name), Boot(1, b"b" * 8), is_signed, tags=tags)
 
 
 def asked_of(queries: Queries, encoded: bytes, now: float = 0.0) -> Asked:
@@ -72,7 +72,7 @@ def count(queries: Queries, what: str) -> int:
 
 def crafted(author: str, time: int = 1, **changes: object) -> bytes:
     """A question as its author's own, other software could sign it."""
-    fields = {"kind": 2, "author": author, "boot_time": 1, "boot_id": b"b" * 16, "time": time,
+    fields = {"kind": 2, "author": author, "boot_time": 1, "boot_id": b"b" * 8, "time": time,
               "name": "uptime", "payload": b"", "nodes": [], "tags": {}, "flags": 0, "timeout_ms": 1000,
               **changes}  # fmt: skip
     values = list(fields.values())
@@ -317,7 +317,7 @@ questions = st.builds(
     name=titles,
     payload=st.binary(max_size=300),
     author=node_names,
-    boot=st.builds(Boot, st.integers(0, 2**53), st.binary(min_size=16, max_size=16)),
+    boot=st.builds(Boot, st.integers(0, 2**53), st.binary(min_size=8, max_size=8)),
     time=st.integers(1, 2**62),
     nodes=st.lists(node_names, max_size=8, unique=True).map(tuple),
     tags=st.dictionaries(titles, st.lists(st.text(max_size=5), max_size=4).map(tuple), max_size=4),

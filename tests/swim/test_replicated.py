@@ -661,3 +661,27 @@ def test_units_sent_least_go_first_and_each_a_bounded_number_of_times() -> None:
         sent += len(queue.take(100, 10, 3))
     assert sent == 2 * max_transmissions(10)
     assert [max_transmissions(n) for n in (1, 3, 9, 10, 99, 100)] == [4, 4, 4, 8, 8, 12]
+
+
+@fast
+@given(st.lists(st.tuples(st.sampled_from("qqqqrf"), st.integers(0, 3), st.integers(0, 6)), max_size=60))
+def test_quarantine_keeps_the_last_buckets_of_each_stranger(steps: list[tuple[str, int, int]]) -> None:
+    maps = OwnerMaps(HashTree(), max_quarantined=5)
+    waiting: dict[bytes, str] = {}
+    for what, owner_number, number in steps:
+        owner, digest = f"owner-{owner_number}", bytes([owner_number, number])
+        if what == "q" and digest not in waiting:  # one that waits is not received again
+            maps.quarantine(owner, b"unit " + digest, digest)
+            waiting[digest] = owner
+            if len(waiting) > 5:
+                del waiting[next(iter(waiting))]
+        elif what == "r":
+            expected = [b"unit " + at for at, name in waiting.items() if name == owner]
+            assert maps.release(owner) == expected
+        elif what == "f":
+            assert maps.forget(owner) == ([], [])
+        if what in "rf":
+            waiting = {at: name for at, name in waiting.items() if name != owner}
+        assert maps.statistics()["quarantined"] == len(waiting)
+        assert all(maps.is_waiting(at) for at in waiting)
+    assert sorted(maps._strangers) == sorted(set(waiting.values()))

@@ -15,7 +15,7 @@ from swim.hlc import MAX_STAMP, ClockSkewError
 from swim.map_events import BehindHorizon, DuplicateIdentity, Rebased
 from swim.owner_maps import Held, OwnerMap, OwnerMaps
 from swim.publisher import Publisher, StateError
-from tests.swim.map_model import MAX_FRAME_BYTES, Peers, push
+from tests.swim.map_model import MAX_FRAME_BYTES, Peers, identity, push
 
 NAMES = ("a", "b", "c")
 CLUSTER_KEYS = ("x", "y", "z")
@@ -100,6 +100,15 @@ class ThreeNodes(RuleBasedStateMachine):
             altered[-1 - at % len(frame)] ^= 1 << bit
             self.hand_over(one, other, bytes(altered))
 
+    @rule(one=names, other=names, victim=names)
+    def forge(self, one: str, other: str, victim: str) -> None:
+        """Say in the name of another, with a signature of one's own, that all its entries are gone."""
+        held = units.decode(self.peers[victim].own_units()[0], max_bytes=2000)
+        assert isinstance(held, units.Bucket)
+        forged = dataclasses.replace(held, version=held.version + 1000, entries={})
+        if one != victim:
+            self.hand_over(one, other, push(units.encode(forged, identity(one))))
+
     @rule(one=names)
     def hold_up_frames(self, one: str) -> None:
         """Let the network keep frames, with all that a node says of itself, for later."""
@@ -115,6 +124,13 @@ class ThreeNodes(RuleBasedStateMachine):
             if self.held_up:
                 one, frame = self.held_up[number % len(self.held_up)]
                 self.hand_over(one, other, frame)
+
+    @rule(name=names, other=names, several=st.sets(keys, min_size=6), which=st.integers(0, 7))
+    def split_and_lose_all_but_one(self, name: str, other: str, several: set[str], which: int) -> None:
+        """Let an owner need more buckets than before, and another node get one of them only."""
+        self.put(name, dict.fromkeys(sorted(several), b"long" * 80))
+        own = self.peers[name].own_units()
+        self.hand_over(name, other, push(own[which % len(own)]))
 
     @rule(seconds=st.integers(1, 12))
     def time_passes(self, seconds: int) -> None:

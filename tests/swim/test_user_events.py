@@ -32,7 +32,7 @@ def is_signed(author: str, data: bytes, signature: bytes) -> bool:
 
 
 def member(name: str, *, boot: int = 1, max_buffer: int = 512) -> UserEvents:
-    return UserEvents(Signer(name), Boot(boot, bytes([boot]) * 16), is_signed, max_buffer=max_buffer)
+    return UserEvents(Signer(name), Boot(boot, bytes([boot]) * 8), is_signed, max_buffer=max_buffer)
 
 
 def heard(events: UserEvents, *encoded: bytes) -> list[bytes]:
@@ -47,7 +47,7 @@ def count(events: UserEvents, what: str) -> int:
 
 def crafted(author: str, time: int, payload: bytes = b"", *, boot: int = 1, **changes: object) -> bytes:
     """An event as its author's own, other software could sign it."""
-    fields = {"kind": 1, "author": author, "boot_time": boot, "boot_id": bytes([boot]) * 16, "time": time,
+    fields = {"kind": 1, "author": author, "boot_time": boot, "boot_id": bytes([boot]) * 8, "time": time,
               "name": "deploy", "payload": payload, **changes}  # fmt: skip
     values = list(fields.values())
     return strict_cbor.encode([*values, Signer(author).sign(domain("event") + strict_cbor.encode(values))])
@@ -57,7 +57,7 @@ def test_an_event_is_delivered_to_every_member_as_its_author_fired_it() -> None:
     a, b = member("a"), member("b")
     fired, encoded = a.fire("deploy", b"web 1.2", 5.0)
     got = b.receive(encoded, 7.0)
-    assert got == fired == UserEvent("deploy", b"web 1.2", "a", Boot(1, b"\1" * 16), 1, 0.0)
+    assert got == fired == UserEvent("deploy", b"web 1.2", "a", Boot(1, b"\1" * 8), 1, 0.0)
     assert got is not None
     assert (fired.at, got.at) == (5.0, 7.0)
 
@@ -90,9 +90,9 @@ def test_with_real_keys_a_forged_or_altered_event_is_refused() -> None:
     def check(author: str, data: bytes, signature: bytes) -> bool:
         return author in keys and verify(keys[author], signature, data)
 
-    a = UserEvents(Ed25519Identity("a", key, b""), Boot(1, bytes(16)), check)
-    forger = UserEvents(Ed25519Identity("a", other, b""), Boot(1, bytes(16)), check)
-    stranger = UserEvents(Ed25519Identity("s", other, b""), Boot(1, bytes(16)), check)
+    a = UserEvents(Ed25519Identity("a", key, b""), Boot(1, bytes(8)), check)
+    forger = UserEvents(Ed25519Identity("a", other, b""), Boot(1, bytes(8)), check)
+    stranger = UserEvents(Ed25519Identity("s", other, b""), Boot(1, bytes(8)), check)
     b = UserEvents(Ed25519Identity("b", other, b""), Boot(1, bytes(16)), check)
     _, genuine = a.fire("deploy", b"web", 0.0)
     assert heard(b, forger.fire("deploy", b"evil", 0.0)[1]) == []

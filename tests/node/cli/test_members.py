@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -62,6 +61,9 @@ def test_members_are_shown_in_a_table_with_what_matters_of_each(node: FakeNode, 
     assert alpha == ["alpha", "alive", "10.0.0.1:7946", "0.1.0", "1", "-", "-", "(answers)"]
     assert beta == ["beta", "suspect", "10.0.0.2:7946", "-", "7", "2.3 ms", "asks for 12 s", "4.2 s ago"]
     assert shell.json("members")["members"] == [ALPHA, BETA]
+    node.answers["GET", "/cluster/members"] = 200, {"node": "alpha", "members": [BETA | {"state": "dead"}]}
+    assert shell("members") == 0
+    assert "asks for" not in shell.out
 
 
 def test_why_a_member_is_held_for_what_it_is_reads_as_a_story(node: FakeNode, shell: Shell) -> None:
@@ -165,9 +167,13 @@ def test_text_of_members_cannot_drive_the_terminal(node: FakeNode, shell: Shell)
 def test_the_cluster_is_shown_with_how_many_of_its_members_are_up(node: FakeNode, shell: Shell) -> None:
     node.answers["GET", "/cluster/status"] = 200, {"node": "alpha", **PARTITION}
     node.answers["GET", "/capabilities"] = 200, {"capabilities": []}
-    node.answers["GET", "/cluster/statistics"] = 200, {"node": "alpha", "swim": {"packets_sent": 3}}
     assert shell("status", "--cluster") == 0
     assert shell.out.startswith("Seen from alpha: minority, 2 of 5 remembered members are up\n")
-    shown = shell.json("status", "--cluster")
-    assert shown["statistics"]["swim"] == {"packets_sent": 3}
-    assert json.dumps(shown["partition"]) == json.dumps(PARTITION["partition"])
+    assert shell.json("status", "--cluster")["partition"] == PARTITION["partition"]
+
+
+def test_status_as_json_has_what_membership_and_maps_count(node: FakeNode, shell: Shell) -> None:
+    counted = {"swim": {"packets_sent": 3}, "maps": {"owners": 2}}
+    node.answers["GET", "/status"] = 200, {"node": "alpha", "membership": counted}
+    node.answers["GET", "/agents"] = 200, {"agents": []}
+    assert shell.json("status")["membership"] == counted

@@ -49,8 +49,21 @@ def journal():
     return Journal(SetClock(1_700_000_000.0))
 
 
-def test_every_event_of_swim_is_told():
-    assert {type(event) for event, *_ in CASES} == set(get_args(events.Event)) == set(TELLERS)
+OF_OTHERS = {
+    events.UserEventHeard, events.QuestionHeard, events.QueryFinished, events.KeyringChanged,
+    events.KeyOperationFinished,
+}  # fmt: skip
+"""Events that are not about the membership."""
+
+
+def test_every_event_of_the_membership_is_told():
+    assert {type(event) for event, *_ in CASES} == set(TELLERS) == set(get_args(events.Event)) - OF_OTHERS
+
+
+def test_what_is_not_about_the_membership_is_left_to_others(journal, caplog):
+    caplog.set_level(logging.DEBUG)
+    journal.note(events.QueryFinished(b"q"))
+    assert (journal.recent(), caplog.records) == ([], [])
 
 
 @pytest.mark.parametrize(("event", "level", "words"), CASES)

@@ -1,0 +1,214 @@
+"""Runs, sweeps, artifacts and the command line."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from simulations import artifact
+from simulations.__main__ import cli
+from simulations.compare import compare
+from simulations.members_cli import seconds, seed_range
+from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK, run
+from simulations.scenario import ScenarioError
+from simulations.shrink import shrink
+from simulations.sweep import sweep
+from swim.own_word import OwnWord
+from swim.protocol import Swim
+from tests.simulations.scenarios import BASE, outcome, scenario
+
+CRASH = {"crash": {"members": {"draw": 1}, "at_s": 3}}
+HASTY = {"detect_s": 0.5}
+"""Nobody is detected so fast: a liveness failure on demand."""
+
+
+def test_a_healthy_run_passes_and_measures():
+    result = outcome(scenario(CRASH))
+    assert (result.code, result.failed) == (OK, [])
+    assert result.measures["detections"] == 5
+    assert 2 < result.measures["detect_p50_s"] < 10
+    assert result.measures["false_deaths"] == 0
+    assert result.sometimes["sometimes_a_death_was_declared"] == 5
+    assert result.virtual_s == 45.0
+
+
+def test_the_same_seed_is_the_same_run():
+    one, same, other = (outcome(scenario(CRASH), seed) for seed in (1, 1, 2))
+    assert (one.digest, one.lines) == (same.digest, same.lines)
+    assert one.digest != other.digest
+
+
+def test_what_the_core_raises_is_the_result_of_the_run(monkeypatch):
+    def raises(*_):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Swim, "receive", raises)
+    result = run(scenario(CRASH), 1)
+    assert result.code == CRASHED
+    assert "planted" in result.crash
+    assert result.tail
+
+
+def test_a_late_detection_is_a_liveness_failure():
+    result = outcome(scenario(CRASH, bounds=HASTY))
+    assert (result.code, result.failed) == (NOT_LIVE, ["eventually_crashes_are_detected"])
+
+
+def test_healing_ends_everything_that_goes_wrong():
+    result = outcome(
+        scenario(
+            {"partition": {"sides": [{"first": 2}, "rest"], "at_s": 5}},
+            {"starve": {"members": ["m004"], "at_s": 5, "paused_s": [3, 6]}},
+            {"disturb": {"at_s": 5, "loss": 0.3}},
+            {"pause": {"members": ["m005"], "at_s": 10}},
+        )
+    )
+    assert result.failed == []
+    assert result.measures["wrong_views"] == 0
+    assert result.sometimes["sometimes_a_partition_healed"] == 1
+
+
+def test_an_artifact_is_enough_to_run_a_failure_again(tmp_path):
+    tested = scenario(CRASH, {"leave": {"members": {"draw": 1}, "at_s": 1}}, bounds=HASTY)
+    failed = outcome(tested, 7)
+    path = artifact.write(tmp_path, tested, failed)
+    loaded, seed, plan, kept = artifact.read(path)
+    again = run(loaded, seed, plan=plan)
+    assert (again.digest, again.code, again.failed) == (failed.digest, NOT_LIVE, failed.failed)
+    assert kept["digest"] == failed.digest
+    assert len(kept["last"]) == 200
+    assert [fault.kind for fault in plan] == ["leave", "crash"]
+
+
+def test_a_file_that_is_no_artifact_is_refused(tmp_path):
+    for number, text in enumerate(("{}", "no json", '{"format": 99}')):
+        path = tmp_path / f"{number}.json"
+        path.write_text(text)
+        with pytest.raises(ScenarioError, match=path.name):
+            artifact.read(path)
+
+
+def test_shrinking_leaves_the_faults_that_matter():
+    tested = scenario(
+        CRASH,
+        {"pause": {"members": ["m001"], "at_s": 1, "for_s": 1}},
+        {"disturb": {"at_s": 2, "for_s": 1, "loss": 0.1}},
+        {"clock": {"members": ["m002"], "at_s": 2, "rate": 1.001}},
+        bounds=HASTY,
+    )
+    small = shrink(tested, 1, tested.plan(1))
+    assert [fault.kind for fault in small.plan] == ["crash"]
+    with pytest.raises(ScenarioError, match="does not fail"):
+        shrink(scenario(), 1, ())
+
+
+def test_a_sweep_gathers_what_its_runs_have_met():
+    tested = scenario(CRASH, sometimes=["sometimes_a_death_was_declared", "sometimes_a_goodbye_was_heard"])
+    found = sweep(tested, [3, 1, 2])
+    assert [row["seed"] for row in found.rows] == [1, 2, 3]
+    assert found.code == OK
+    assert found.unmet == ["sometimes_a_goodbye_was_heard"]
+
+
+def test_a_sweep_stops_when_its_time_is_up_but_runs_once():
+    assert len(sweep(scenario(CRASH), range(1, 50), budget_s=0).rows) == 1
+
+
+def test_a_sweep_on_two_processes_finds_the_same():
+    tested = scenario(CRASH, safety_s=5)
+    parallel = sweep(tested, [1, 2], jobs=2)
+    assert [row["digest"] for row in parallel.rows] == [row["digest"] for row in sweep(tested, [1, 2]).rows]
+
+
+def test_a_sweep_ends_with_the_worst_code(monkeypatch):
+    monkeypatch.setattr(OwnWord, "hear", lambda *_: None)
+    tested = scenario(
+        CRASH, {"starve": {"members": ["m002"], "at_s": 4, "paused_s": [1.5, 2.1]}}, bounds=HASTY
+    )
+    codes = {result.code for result in sweep(tested, [1, 2]).failures}
+    assert codes <= {NOT_LIVE, NOT_SAFE}
+    assert sweep(tested, [1, 2]).code == max(codes)
+
+
+# ---- the command line -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    """A file with a scenario whose detection takes longer than it may."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**BASE, "name": "mine", "faults": [CRASH], "safety_s": 5}))
+    return str(file)
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(cli, ["members", *arguments])
+
+
+def test_scenarios_are_listed():
+    listed = call("list").output
+    assert "partition_month" in listed
+    assert "thirty days" in listed
+
+
+def test_a_run_prints_what_it_measured_and_writes_its_trace(mine, tmp_path):
+    trace = tmp_path / "t.trace"
+    result = call("run", mine, "--seed", "3", "--trace", str(trace))
+    told = json.loads(result.output)
+    assert result.exit_code == OK
+    assert (told["scenario"], told["seed"], told["failed"]) == ("mine", 3, [])
+    assert told["member_seconds_per_cpu_s"] > 0
+    assert len(trace.read_text().splitlines()) == told["lines"]
+
+
+def test_a_failure_prints_its_seed_and_one_command_that_runs_it_again(mine, tmp_path):
+    options = ("--set", "bounds.detect_s=0.5", "--artifacts", str(tmp_path / "kept"))
+    failed = call("run", mine, "--seed", "4", *options)
+    assert failed.exit_code == NOT_LIVE
+    assert "SEED=4 of mine failed with 128" in failed.output
+    kept = tmp_path / "kept" / "mine-4.json"
+    assert f"python -m simulations members replay {kept}" in failed.output
+    again = call("replay", str(kept))
+    assert again.exit_code == NOT_LIVE
+    assert "the same trace, exit code 128 (it was 128)" in again.output
+    small = call("shrink", str(kept), "--artifacts", str(tmp_path / "kept"))
+    assert "1 of 1 faults are needed" in small.output
+
+
+def test_a_sweep_writes_a_table_and_fails_when_something_was_never_met(mine, tmp_path):
+    table = tmp_path / "t.csv"
+    result = call("sweep", mine, "--seeds", "1..2", "--csv", str(table))
+    assert result.exit_code == OK
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["seed"] for row in rows] == ["1", "2"]
+    assert all(float(row["detect_p50_s"]) > 1 for row in rows)
+    unmet = call("sweep", mine, "--seeds", "1", "--set", "sometimes=[sometimes_corruption_was_dropped]")
+    assert unmet.exit_code == 3
+    assert "never met: sometimes_corruption_was_dropped" in unmet.output
+
+
+def test_mistakes_on_the_command_line_are_told_without_a_traceback():
+    wrong = call("run", "crahs")
+    assert wrong.exit_code == 1
+    assert "the nearest is 'crash'" in wrong.output
+    assert "is no range of seeds" in call("sweep", "crash", "--seeds", "9..1").output
+    assert "is no duration" in call("sweep", "crash", "--seeds", "1", "--budget", "soon").output
+    assert "write key=value" in call("run", "crash", "--set", "members").output
+
+
+def test_seeds_and_durations_are_read():
+    assert list(seed_range("3..5")) == [3, 4, 5]
+    assert list(seed_range("7")) == [7]
+    assert [seconds(text) for text in ("90", "60s", "1.5m", "1h")] == [90, 60, 90, 3600]
+
+
+def test_two_processes_with_different_hash_seeds_write_the_same_trace_byte_for_byte():
+    command = [sys.executable, "-m", "simulations", "members", "run", "swarm", "--seed", "12"]
+    changes = ("safety_s=30", "encrypted=true", "bounds={detect_s: 30, join_s: 30, converge_s: 30}")
+    difference, lines = compare([*command, *(part for change in changes for part in ("--set", change))])
+    assert difference == ""
+    assert lines > 1_000

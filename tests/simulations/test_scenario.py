@@ -1,0 +1,110 @@
+"""Scenarios: what comes with the simulator can be read, and what is wrong is told with its place."""
+
+import pytest
+
+from simulations import faults
+from simulations.scenario import Scenario, ScenarioError, available, check, load
+from tests.simulations.scenarios import BASE, scenario
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_scenario_can_be_read_and_planned(name):
+    loaded = load(name)
+    assert loaded.name == name
+    assert loaded.about.endswith(".")
+    assert loaded.plan(1) == loaded.plan(1)
+    assert all(fault.at_s <= loaded.safety_s for fault in loaded.plan(1))
+
+
+def test_there_is_a_scenario_for_each_kind_of_trouble():
+    assert set(available()) >= {
+        "crash", "mass_join", "starved", "loss", "one_way", "udp_blocked", "lossy_few", "partition_minute",
+        "partition_hour", "partition_month", "churn", "swarm", "thousand",
+    }  # fmt: skip
+
+
+def test_another_seed_strikes_others():
+    crash = scenario({"crash": {"members": {"draw": 2}, "at_s": 1}})
+    struck = {crash.plan(seed)[0].members for seed in range(30)}
+    assert len(struck) > 8
+    assert all(len(members) == 2 for members in struck)
+
+
+def test_members_can_be_chosen_in_words():
+    (partition,) = scenario({"partition": {"sides": [{"share": 0.5}, {"first": 1}, "rest"], "at_s": 1}}).plan(
+        1
+    )
+    assert [len(side) for side in partition.sides] == [3, 1, 2]
+    assert len({name for side in partition.sides for name in side}) == 6
+    (crash,) = scenario({"crash": {"members": {"last": 2}, "at_s": 1}}).plan(1)
+    assert crash.members == ("m004", "m005")
+    (leave,) = scenario({"leave": {"members": "all", "at_s": 1}}).plan(1)
+    assert len(leave.members) == 6
+    (pairs,) = scenario({"partition": {"pairs": {"draw": 3}, "at_s": 1}}).plan(1)
+    assert len(pairs.pairs) == 3
+
+
+def test_the_plan_is_in_the_order_of_time():
+    plan = scenario(
+        {"leave": {"members": ["m001"], "at_s": 9}}, {"crash": {"members": ["m002"], "at_s": 1}}
+    ).plan(1)
+    assert [type(fault) for fault in plan] == [faults.Crash, faults.Leave]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"membres": 3}, "membres: there is no such key; the nearest is 'members'"),
+        ({"bounds": {"detcet_s": 3}}, "bounds.detcet_s: there is no such key; the nearest is 'detect_s'"),
+        ({"network": {"los": 0.1}}, "network.los: there is no such key; the nearest is 'loss'"),
+        ({"network": {"loss": 2}}, "network.loss: Input should be less than or equal to 1"),
+        ({"members": 0}, "members: Input should be greater than or equal to 1"),
+        ({"profile": "lam"}, "profile: there is no 'lam'; the nearest is 'lan'"),
+        ({"config": {"suspicion_min": 3}}, "there is no 'suspicion_min'; the nearest is 'suspicion_min_s'"),
+        ({"config": {"max_rumours": 0}}, "config: counts and caps must be at least 1"),
+        ({"sometimes": ["sometimes_a_death"]}, "the nearest is 'sometimes_a_death_was_declared'"),
+        ({"swarm": {"kinds": ["puase"]}}, "swarm.kinds: there is no 'puase'; the nearest is 'pause'"),
+        (
+            {"faults": [{"crahs": {}}]},
+            "faults.0: a fault is a mapping with one key, its kind; 'crahs' is none",
+        ),
+        ({"faults": [{"crahs": {}}]}, "'crahs' is none; the nearest is 'crash'"),
+        ({"faults": [{"crash": {"members": ["a"], "at": 1}}]}, "faults.0.crash: at: there is no such key"),
+        ({"faults": [{"crash": {"members": "some", "at_s": 1}}]}, "members are names, all, rest, or one of"),
+        ({"faults": [{"crash": []}]}, "faults.0.crash: its value is no mapping"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place_and_the_nearest_word(changes, told):
+    with pytest.raises(ScenarioError) as error:
+        check({**BASE, **changes}, "test")
+    assert str(error.value).startswith("test: ")
+    assert told in str(error.value)
+
+
+def test_a_scenario_that_does_not_exist_is_told_with_the_nearest():
+    with pytest.raises(ScenarioError, match="the nearest is 'partition_hour'"):
+        load("partition_hours")
+
+
+def test_a_file_of_ones_own_can_be_changed_on_the_command_line(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("about: mine.\nmembers: 3\nsafety_s: 1\n")
+    loaded = load(str(file), ["members=5", "network.loss=0.25", "config={reap_after_s: 7}"])
+    assert isinstance(loaded, Scenario)
+    assert (loaded.name, loaded.members, loaded.network.loss) == ("mine", 5, 0.25)
+    assert loaded.swim_config().reap_after_s == 7
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "about: x\n"])
+def test_a_file_that_is_no_scenario_is_refused(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ScenarioError, match=r"bad\.yaml"):
+        load(str(file))
+
+
+def test_a_change_without_a_value_is_refused():
+    with pytest.raises(ScenarioError, match="write key=value"):
+        load("crash", ["members"])
+    with pytest.raises(ScenarioError, match="has no keys"):
+        load("crash", ["members.x=1"])
