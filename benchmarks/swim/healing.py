@@ -45,8 +45,8 @@ LAND_S: Final = 30.0
 AFTER_S: Final = 10.0
 """For so long they have to go on agreeing."""
 UNNOTICED_S: Final = 10.0
-"""After the jump, by when each timer has fired once: without this, members would take the jump for a stall,
-raise their incarnations to ask for patience, and outbid what the other side holds against them."""
+"""After the jump, by when each timer has fired once. Without this, members would take the jump for a stall
+of their own and raise their incarnations, which outbids what the others hold against them."""
 PATIENCE_S: Final = 600.0
 MAX_ATTEMPTS: Final = 600
 """Of a jump, each a second after the one before."""
@@ -158,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _cells(options: Any, splits: Sequence[str], lasts: Sequence[str]) -> Iterator[list[Task]]:
     for members in options.members:
         for split in splits:
+            if split == "half" and members // 2 <= 2:
+                continue  # said already
             for last in lasts:
                 for jump in (True, False) if options.check else (True,):
                     yield [Task(seed, members, split, last, jump, options.loss) for seed in options.seeds]
