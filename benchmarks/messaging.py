@@ -234,7 +234,7 @@ async def _running(config: NodeConfig) -> AsyncIterator[tuple[Node, str]]:
     """A node in this process, without an admin API, and where it gossips."""
     environment = system_environment()
     security = config.security
-    paths = SecurityPaths(**{name: getattr(security, name) for name in type(security).model_fields})
+    paths = SecurityPaths.of_files(security.files())
     node = Node(
         config,
         environment=environment,

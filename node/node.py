@@ -268,7 +268,7 @@ async def run_node(
     """
     security, token_file = config.security, None
     if security.present:
-        paths = SecurityPaths(**{name: getattr(security, name) for name in type(security).model_fields})
+        paths = SecurityPaths.of_files(security.files())
     else:
         directory = config.storage.data_dir / "cluster"
         paths = ensure_local_cluster(directory, config.cluster.node_name, environment)

@@ -205,6 +205,11 @@ class Accusations:
         self._cases.pop(name, None)
         self._told.pop(name, None)
 
+    def doubters(self, name: str) -> tuple[str, ...]:
+        """Return who doubts a member now, in the order heard."""
+        case = self._cases.get(name)
+        return () if case is None else tuple(case.signatures)
+
     def postpone(self, seconds: float) -> None:
         """Give all cases back the time during which this process did not run."""
         for case in self._cases.values():

@@ -137,7 +137,7 @@ class Core:
         self._build_beliefs(identity, authority, verify, versions)
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
-        self._started_at = 0.0
+        self._company_since = 0.0  # when somebody was up after nobody had been
         self._leave_until: float | None = None
         self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: dict[str, None] = {}
@@ -379,7 +379,8 @@ class Core:
 
     def came(self, record: Record, now: float) -> None:
         """A member is up that was not."""
-        del now
+        if self._table.up_count == 1:
+            self._company_since = now
         self._prober.ring.add(record.name)
         self._agree_on_version()
 

@@ -201,6 +201,10 @@ class Keyring:
             for sender in [s for s in self._senders if s.startswith(_key_id(key))]:
                 del self._senders[sender]
 
+    def keys(self) -> tuple[bytes, ...]:
+        """Return the keys themselves, for whoever stores the ring; the first encrypts."""
+        return tuple(self._keys)
+
     def key_ids(self) -> list[str]:
         """Name the keys without revealing them; the first encrypts."""
         return [_key_id(key).hex() for key in self._keys]

@@ -363,15 +363,21 @@ class Prober:
         if record is None or not record.is_up:
             probe.verdict_at = now
             return
-        # If this process stalled, relays still get their full time before the verdict.
+        # If this process stalled, relays still get their full time before the verdict; and their Nacks have
+        # to travel: one that came later would confirm nothing, and its relay would pass for silent.
+        relays = self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target)
+        longest_s = self._config.probe_timeout_s
+        away_s = max((relay.rtt.timeout_s(0.0, longest_s, fallback_s=0.0) for relay in relays), default=0.0)
         patience_s = probe.direct_s * (self._config.probe_verdict_mult - 1)
+        patience_s = max(patience_s, away_s + probe.direct_s / RELAY_SHARE)
         if self._paths.is_lost(probe.target) and self._config.stream_probes:
             # Only a stream can save it, and one lost packet of a stream costs a second.
             patience_s = max(patience_s, STREAM_PATIENCE_S)
         probe.verdict_at = max(probe.verdict_at, now + patience_s)
-        patience_ms = max(1, int(min(patience_s, MAX_RELAY_PATIENCE_S) * RELAY_SHARE * 1000))
+        relay_s = (patience_s - away_s) * RELAY_SHARE
+        patience_ms = max(1, int(min(relay_s, MAX_RELAY_PATIENCE_S) * 1000))
         request = PingRequest(probe.sequence, probe.target, patience_ms)
-        for relay in self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target):
+        for relay in relays:
             probe.relays[relay.name] = ""
             self._owner.send(relay, [request])
         ping = Ping(probe.sequence, probe.target, self._owner.root())

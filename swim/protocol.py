@@ -54,7 +54,7 @@ class Swim(Core):
         """
         if self._own.is_spoken:
             raise RuntimeError("a Swim starts once; build a new one for a new life")
-        self._started_at = self._last_gossip_at = now
+        self._last_gossip_at = now
         self._timers = (
             self._prober.next_timer, self._accusations.next_timer, self._gossip_due, self._repair.next_timer,
             self._streams.next_timer, self._replicated.next_timer, self._own.next_timer, self._next_reap,
@@ -276,6 +276,10 @@ class Swim(Core):
         """Return the findings that led to what is held of a member, the oldest first."""
         return self._evidence.why(name)
 
+    def doubters(self, name: str) -> tuple[str, ...]:
+        """Return who doubts a member now, in the order heard; nobody once it has refuted or died."""
+        return self._accusations.doubters(name)
+
     def lost_paths(self) -> list[LostPath]:
         """Return the members that live but cannot be reached directly from here."""
         return self._paths.lost()
@@ -284,7 +288,7 @@ class Swim(Core):
         """Return on which side of a partition this member finds itself."""
         up = [record.name for record in self._table.up()]
         lost = [name for name, _ in self._table.lost()]
-        last = next(reversed(self._heard.values()), self._started_at)
+        last = next(reversed(self._heard.values()), self._company_since)
         return judge(self.name, up, lost, heard_nobody=bool(up) and now > last + self._isolation_s())
 
     def rtt(self, a: str, b: str) -> float | None:

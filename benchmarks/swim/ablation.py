@@ -209,6 +209,10 @@ def _nothing(*_: object) -> None:
     return None
 
 
+def _no_heartbeat(_: OwnWord, now: float, *, is_well: bool, is_heard: bool) -> None:
+    del now, is_well, is_heard
+
+
 def _no_stall(*_: object) -> bool:
     return False
 
@@ -252,6 +256,7 @@ _WITHOUT: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
     (Core, "tell_subject", _nothing),
     (Core, "about_self", _refute_by_gossip),
     (OwnWord, "stalled", _nothing),
+    (OwnWord, "handle_timer", _no_heartbeat),
     (OwnWord, "_with_patience", _impatient),
     (OwnWord, "_shall_refute", _refute_always),
     (Health, "timer_lagged", _no_stall),

@@ -1,4 +1,4 @@
-r"""False deaths among members whose processes get too little of a processor, beside ablations of our own code.
+r"""False deaths of members whose processes get too little of a processor, beside ablations of our own code.
 
     .venv/bin/python -m benchmarks.swim.starved --members 50 --seeds 1..2                # two minutes
     .venv/bin/python -m benchmarks.swim.starved --seeds 1..20 --jobs 2 --csv             # 18 cells, 3 systems

@@ -27,6 +27,9 @@ VERBS: Final = {
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
     "status": ("node.cli.status", "Show a node, or its whole cluster."),
     "members": ("node.cli.members", "Show who is in the cluster, and why."),
+    "keys": ("node.cli.keys", "Show or change the keys that encrypt the gossip of all members."),
+    "event": ("node.cli.event", "Announce something to every node, or show what was announced."),
+    "query": ("node.cli.query", "Ask every node, or some, and show the answers."),
     "logs": ("node.cli.logs", "Show what agents have logged."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),
 }

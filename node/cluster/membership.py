@@ -13,9 +13,11 @@ import trio
 
 from node.cluster import reachability
 from node.cluster.journal import Journal
+from node.cluster.keyring import GossipKeys
 from node.cluster.memory import ClusterMemory, Remembrance
 from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
+from node.cluster.user_traffic import UserTraffic
 from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, shown_address, view_of
 from node.cluster.why import Story, Why
 from node.config import NodeConfig
@@ -103,8 +105,17 @@ class Membership:
             self.replicated,
             randomness.stream("swim"),
             entropy=randomness.token,
-            gossip_keys=[credentials.gossip_key],
+            gossip_keys=credentials.gossip_keys,
         )
+        self.keys = GossipKeys(
+            self.swim,
+            credentials,
+            environment,
+            wake=self._wake,
+            absent=self._absent,
+            obeys=config.security.key_rotation == "members",
+        )
+        self.traffic = UserTraffic(self.swim, environment, version, wake=self._wake)
         self._memory = ClusterMemory(storage, self.swim, self.replicated)
         self.registry = CapabilityRegistry(
             self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
@@ -196,6 +207,8 @@ class Membership:
             "registry": self.registry.statistics(),
             "memory": {**self._memory.statistics(), "failures": self._save_failures},
             "reachability": self.reachability.statistics(),
+            "keys": self.keys.statistics(),
+            "traffic": self.traffic.statistics(),
         }
 
     # Life
@@ -221,6 +234,7 @@ class Membership:
             nursery.start_soon(self._keep)
             nursery.start_soon(self._watch)
             nursery.start_soon(self._publish_paths)
+            nursery.start_soon(self.keys.run)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         if self._superseded is not None:
@@ -233,6 +247,7 @@ class Membership:
     async def leave(self) -> None:
         """Say goodbye, and return when it has been said often enough; :meth:`run` ends then."""
         await self._try_to_save()
+        await self.keys.store()
         if self._handle is not None:
             with self._environment.clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
                 await self._handle.leave()
@@ -309,6 +324,8 @@ class Membership:
     def _on_event(self, event: events.Event) -> None:
         self._journal.note(event)
         self._why.note(event)
+        self.keys.note(event)
+        self.traffic.note(event)
         if isinstance(event, _PATH_EVENTS):
             self._paths_changed.set()
         member = getattr(event, "member", None)
@@ -347,10 +364,19 @@ class Membership:
         if self.registry.apply(changes):
             for listener in self.listeners:
                 listener.registry_changed()
-        if self._handle is not None:
-            self._handle.wake()
+        self._wake()
         if any(isinstance(change, Rebased) for change in changes):
             log.warning("peers held a later generation of this node's map; it was published anew")
+
+    def _wake(self) -> None:
+        """Let the driver look at what was begun; before it runs, it will look anyway."""
+        if self._handle is not None:
+            self._handle.wake()
+
+    def _absent(self) -> list[str]:
+        """The members that are lost and may come back, sorted."""
+        lost = {m.name for m in self.swim.members() if m.state is State.DEAD}
+        return sorted(lost.union(name for name in self._remembered if self.is_lost(name)))
 
     def _note_maps(self) -> None:
         self._maps_changed.set()

@@ -110,7 +110,7 @@ class Why:
                 details={"nearest": guess} if guess else {},
             )
         clock = self._clock
-        doubted_by = self._doubted.get(name, ())
+        doubted_by = self._swim.doubters(name) or self._doubted.get(name, ())
         return Story(name, known.get(name), doubted_by, findings, clock.now(), clock.wall())
 
 

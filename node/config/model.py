@@ -146,6 +146,10 @@ class SecurityConfig(Section):
     """Where the files of the node bundle are, as ``caxton init DIR --node NAME`` wrote them: all or none.
 
     Without them the node makes itself a one-node cluster in its data directory, on loopback.
+
+    Attributes:
+        key_rotation: Which members may change this node's gossip keys: all that the cluster authority has
+            certified, or none.
     """
 
     ca_cert: Path | None = None
@@ -154,11 +158,16 @@ class SecurityConfig(Section):
     credential: Path | None = None
     gossip_key: Path | None = None
     tokens: Path | None = None
+    key_rotation: Literal["members", "none"] = "members"
+
+    def files(self) -> dict[str, Path | None]:
+        """The files of the bundle, by name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "key_rotation"}
 
     @model_validator(mode="after")
     def _all_or_none(self) -> SecurityConfig:
-        missing = [name for name in type(self).model_fields if getattr(self, name) is None]
-        if missing and len(missing) < len(type(self).model_fields):
+        missing = [name for name, path in self.files().items() if path is None]
+        if missing and len(missing) < len(self.files()):
             raise ValueError(f"a node bundle has all its files or none; missing: {', '.join(missing)}")
         return self
 

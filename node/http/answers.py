@@ -119,6 +119,68 @@ class ReachabilityBody(BaseModel):
     lost_paths: list[LostPathView]
 
 
+class KeyMemberView(BaseModel):
+    """What one member did, and which keys it holds."""
+
+    name: str
+    ok: bool
+    error: Annotated[str, Field(description="Why not; empty if it did.")]
+    key_ids: Annotated[list[str] | None, Field(description="The first encrypts; null if it has not said.")]
+
+
+class KeyView(BaseModel):
+    """One gossip key, by its id: who holds it never shows it."""
+
+    key_id: str
+    held_by: Annotated[int, Field(description="How many members hold it.")]
+    encrypts_for: Annotated[int, Field(description="How many of them encrypt with it.")]
+
+
+class KeysBody(BaseModel):
+    """How an operation on the cluster's gossip keys went, member by member."""
+
+    node: str
+    operation: Annotated[str, Field(examples=["list", "install", "use", "remove"])]
+    key_id: Annotated[str | None, Field(description="The key in question; null for list.")]
+    ok: Annotated[bool, Field(description="Whether every member that is up did what was asked.")]
+    members: list[KeyMemberView]
+    absent: Annotated[list[str], Field(description="Members that are away, and were not asked.")]
+    keys: list[KeyView]
+
+
+class UserEventBody(BaseModel):
+    """What a node has announced."""
+
+    name: str
+    payload: str
+    author: str
+    lamport_time: Annotated[int, Field(description="Events sort by it, then by author, on every node alike.")]
+    heard_at: Time
+
+
+class UserEventsBody(BaseModel):
+    """The latest user events that a node has fired or heard, oldest first."""
+
+    node: str
+    events: list[UserEventBody]
+
+
+class AnswerView(BaseModel):
+    """What one node has answered."""
+
+    node: str
+    answer: str
+
+
+class QueryBody(BaseModel):
+    """What came back in time."""
+
+    node: str
+    name: str
+    finished: Annotated[bool, Field(description="Whether all who were named have answered, or time is up.")]
+    answers: list[AnswerView]
+
+
 class ClusterStatisticsBody(BaseModel):
     """What membership, the replicated maps and the rooms around them count."""
 
@@ -129,6 +191,8 @@ class ClusterStatisticsBody(BaseModel):
     registry: dict[str, int]
     memory: dict[str, int]
     reachability: dict[str, int]
+    keys: dict[str, int]
+    traffic: dict[str, int]
 
 
 class ClusterBody(MembersBody):

@@ -17,10 +17,12 @@ from node.http.cluster import cluster_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
 from node.http.gate import Gate
+from node.http.keys import key_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
+from node.http.user_traffic import user_traffic_routes
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.version import software_version
 
@@ -62,7 +64,9 @@ def create_app(services: NodeServices) -> FastAPI:
         **options,
     )
     traffic = Traffic()
-    for router in (cluster_routes(services, traffic), message_routes(services, traffic)):
+    routers = [cluster_routes(services, traffic), key_routes(services), user_traffic_routes(services)]
+    routers.append(message_routes(services, traffic))
+    for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):
         app.include_router(agent_routes(services, prefix), prefix=API)

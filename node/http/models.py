@@ -29,6 +29,8 @@ from node.messaging.settings import TTL_LIMIT_S
 
 WAIT_LIMIT_S: Final = 300.0
 """Longest time a request may wait for a reply, in seconds."""
+KEY_TIMEOUT_LIMIT_S: Final = 60.0
+"""Longest time that members may be given to answer about gossip keys, in seconds."""
 ARTIFACT_LIMIT: Final = 16
 """Most artifacts deployed beside one agent file."""
 
@@ -212,6 +214,40 @@ class StopBody(_StrictBody):
     """How to stop an agent."""
 
     grace_period_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = 10.0
+
+
+class KeyQuery(_Strict):
+    """How long to wait for the members' word about their keys."""
+
+    timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
+
+
+class KeyChangeBody(_StrictBody):
+    """What every member shall do with a gossip key; a new one is made on the node that is asked."""
+
+    operation: Literal["install", "use", "remove"]
+    key_id: Annotated[str | None, Field(pattern=r"^[0-9a-f]{8}$", examples=["3f2a9c01"])] = None
+    force: Annotated[bool, Field(description="Go ahead whoever is away, or would be cut off.")] = False
+    timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
+
+
+class FireBody(_StrictBody):
+    """A user event: what every node shall hear."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, examples=["deploy"])]
+    payload: Annotated[str, Field(max_length=512, description="At most 512 bytes of UTF-8.")] = ""
+
+
+class QuestionBody(_StrictBody):
+    """A query to every node, or to some."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, examples=["ping", "uptime"])]
+    payload: Annotated[str, Field(max_length=1024, description="At most 1,024 bytes of UTF-8.")] = ""
+    nodes: Annotated[list[Label], Field(max_length=64, description="Who shall answer; all by default.")] = []
+    timeout_s: Annotated[
+        float | None,
+        Field(ge=0.1, le=60, allow_inf_nan=False, description="As long as gossip takes by default."),
+    ] = None
 
 
 class AgentQuery(_Strict):

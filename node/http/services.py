@@ -11,6 +11,7 @@ from node.environment import Environment
 from node.message import Message
 from node.security.permissions import Permission
 from node.telemetry.tracing import Tracing
+from swim.keyring_messages import Verb
 
 
 class Rendered(Protocol):
@@ -180,8 +181,52 @@ class PartitionView(Protocol):
         ...
 
 
+class Keys(Protocol):
+    """The verbs of ``cluster.keyring.GossipKeys`` that HTTP calls."""
+
+    async def list(self, *, timeout_s: float) -> Rendered:
+        """Ask every member which keys it holds."""
+        ...
+
+    async def install(self, *, timeout_s: float) -> Rendered:
+        """Make a new key and have every member accept it."""
+        ...
+
+    async def change(self, verb: Verb, wanted: str, *, timeout_s: float, force: bool = False) -> Rendered:
+        """Have every member use or remove a key."""
+        ...
+
+
+class UserTraffic(Protocol):
+    """The verbs of ``cluster.user_traffic.UserTraffic`` that HTTP calls."""
+
+    def fire(self, name: str, payload: str) -> Mapping[str, Any]:
+        """Announce something to every node."""
+        ...
+
+    async def ask(
+        self, name: str, payload: str, *, nodes: Sequence[str] = (), timeout_s: float | None = None
+    ) -> Mapping[str, Any]:
+        """Ask the nodes."""
+        ...
+
+    def recent_events(self) -> Sequence[Mapping[str, Any]]:
+        """The latest user events, oldest first."""
+        ...
+
+
 class Members(Protocol):
     """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
+
+    @property
+    def keys(self) -> Keys:
+        """The gossip keys of the cluster."""
+        ...
+
+    @property
+    def traffic(self) -> UserTraffic:
+        """User events and queries."""
+        ...
 
     def members(self) -> Sequence[Rendered]:
         """All members known."""

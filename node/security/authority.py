@@ -36,6 +36,7 @@ from node.security.files import (
 )
 from node.security.tokens import new_token, tokens_yaml
 from swim.identity import is_name
+from swim.keyring import MAX_KEYS
 
 GOSSIP_KEY_BYTES: Final = 32
 _LOOPBACK: Final = "127.0.0.1"
@@ -65,7 +66,7 @@ class ClusterFiles:
 
     @property
     def gossip_key(self) -> Path:
-        """The key of gossip packets, in hexadecimal."""
+        """The keys of gossip packets, in hexadecimal, one a line; the first encrypts."""
         return self.directory / "gossip.key"
 
     @property
@@ -162,7 +163,7 @@ def create_cluster(directory: Path, *, environment: Environment, cluster: str | 
     check_unshared(directory)
     write_atomically(files.ca_key, pki.key_pem(secrets.ca_key), mode=SECRET_MODE)
     write_atomically(files.ca_cert, pki.cert_pem(secrets.ca_cert), mode=PUBLIC_MODE)
-    write_atomically(files.gossip_key, secrets.gossip_key.hex().encode() + b"\n", mode=SECRET_MODE)
+    write_atomically(files.gossip_key, gossip_keys_text(secrets.gossip_keys), mode=SECRET_MODE)
     write_atomically(files.admin_token, token.encode() + b"\n", mode=SECRET_MODE)
     write_atomically(files.tokens, tokens_yaml([("admin", "admin", token)]), mode=SECRET_MODE)
     description = f"# A Caxton cluster. Keep ca.key offline: whoever has it can add nodes.\ncluster: {name}\n"
@@ -207,7 +208,7 @@ def issue_node(
         ("ca.crt", pki.cert_pem(material.ca_cert), PUBLIC_MODE),
         ("node.crt", pki.cert_pem(material.cert), PUBLIC_MODE),
         ("node.credential", base64.b64encode(material.credential) + b"\n", PUBLIC_MODE),
-        ("gossip.key", material.gossip_key.hex().encode() + b"\n", SECRET_MODE),
+        ("gossip.key", gossip_keys_text(material.gossip_keys), SECRET_MODE),
         ("tokens.yaml", read_bounded(files.tokens, "token list"), SECRET_MODE),
     )
     for file_name, content, mode in contents:
@@ -247,7 +248,7 @@ def load_cluster(directory: Path) -> tuple[ClusterFiles, pki.ClusterSecrets]:
         raise SecurityMaterialInvalid(
             f"{files.ca_key} is not the key of {files.ca_cert}", fix="Restore both from one backup."
         )
-    return files, pki.ClusterSecrets(files.cluster, key, cert, read_gossip_key(files.gossip_key))
+    return files, pki.ClusterSecrets(files.cluster, key, cert, read_gossip_keys(files.gossip_key))
 
 
 def fingerprint(cert: x509.Certificate) -> str:
@@ -285,21 +286,42 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def read_gossip_key(path: Path) -> bytes:
-    """The 32 bytes that a gossip key file holds in hexadecimal.
+def read_gossip_keys(path: Path) -> tuple[bytes, ...]:
+    """The gossip keys that a file holds in hexadecimal, one a line; the first encrypts.
 
     Raises:
         SecurityMaterialInvalid: it does not.
     """
+    lines = read_bounded(path, "gossip key").split()
     try:
-        key = binascii.unhexlify(read_bounded(path, "gossip key").strip())
+        keys = tuple(dict.fromkeys(map(binascii.unhexlify, lines)))
     except ValueError:
-        key = b""
-    if len(key) != GOSSIP_KEY_BYTES:
+        keys = ()
+    if not 0 < len(keys) <= MAX_KEYS or any(len(key) != GOSSIP_KEY_BYTES for key in keys):
         raise SecurityMaterialInvalid(
-            f"{path} is no gossip key", why="it must hold 64 hexadecimal digits (32 bytes)"
+            f"{path} is no gossip key",
+            why=f"it must hold 1 to {MAX_KEYS} lines of 64 hexadecimal digits (32 bytes)",
+            fix="Copy gossip.key from a bundle of the cluster, a running node's for choice.",
         )
-    return key
+    return keys
+
+
+def write_gossip_keys(path: Path, keys: Sequence[bytes]) -> None:
+    """Replace a file that :func:`read_gossip_keys` reads, whole or not at all, and sync it.
+
+    Args:
+        path: The file, or a link to it.
+        keys: Of 32 bytes each; the first encrypts.
+
+    Raises:
+        SecurityMaterialInvalid: the system refuses.
+    """
+    write_atomically(path.resolve(), gossip_keys_text(keys), mode=SECRET_MODE)
+
+
+def gossip_keys_text(keys: Sequence[bytes]) -> bytes:
+    """Gossip keys as their file holds them."""
+    return b"".join(key.hex().encode() + b"\n" for key in keys)
 
 
 def read_credential(path: Path) -> bytes:

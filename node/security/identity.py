@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,11 @@ class SecurityPaths:
     tokens: Path
 
     @classmethod
+    def of_files(cls, paths: Mapping[str, Path | None]) -> SecurityPaths:
+        """The files that a configuration names; raises TypeError for one that is missing."""
+        return cls(**{name: path for name, path in paths.items() if path is not None})
+
+    @classmethod
     def of_bundle(cls, directory: Path) -> SecurityPaths:
         """The files of a bundle that :func:`node.security.authority.issue_node` wrote."""
         return cls(
@@ -68,6 +73,7 @@ class NodeCredentials:
         material: The node's keys and certificates.
         environment: Source of leaf keys, and of the time.
         revoked: Says whether a node key (its identifier in hexadecimal, :attr:`key_id`) is revoked.
+        gossip_key_file: Where changed gossip keys are kept; nowhere if None.
     """
 
     def __init__(
@@ -76,10 +82,13 @@ class NodeCredentials:
         environment: Environment,
         *,
         revoked: Callable[[str], bool] = lambda _key_id: False,
+        gossip_key_file: Path | None = None,
     ) -> None:
         self._material = material
         self._environment = environment
         self._revoked = revoked
+        self._gossip_key_file = gossip_key_file
+        self._gossip_keys = material.gossip_keys
         self._authority = ClusterAuthority(_raw_public_key(material.ca_cert), material.cluster)
         self._identity = Ed25519Identity(material.name, material.key, material.credential)
         self._leaf = pki.issue_leaf(material, environment)
@@ -119,9 +128,9 @@ class NodeCredentials:
             )
         _warn_if_readable(paths.node_key, paths.gossip_key)
         material = pki.NodeMaterial(
-            admitted.name, cluster, ca_cert, cert, key, credential, files.read_gossip_key(paths.gossip_key)
+            admitted.name, cluster, ca_cert, cert, key, credential, files.read_gossip_keys(paths.gossip_key)
         )
-        return cls(material, environment)
+        return cls(material, environment, gossip_key_file=paths.gossip_key)
 
     @classmethod
     def ephemeral(
@@ -158,9 +167,22 @@ class NodeCredentials:
         return self._authority
 
     @property
-    def gossip_key(self) -> bytes:
-        """The 32-byte key of gossip packets."""
-        return self._material.gossip_key
+    def gossip_keys(self) -> tuple[bytes, ...]:
+        """The 32-byte keys of gossip packets, as they were read or kept last; the first encrypts."""
+        return self._gossip_keys
+
+    def keep_gossip_keys(self, keys: Sequence[bytes]) -> None:
+        """Keep the gossip keys for the next start; blocks until they are on disk.
+
+        Args:
+            keys: All that this node holds; the first encrypts.
+
+        Raises:
+            SecurityMaterialInvalid: the file cannot be written; it is as before.
+        """
+        if self._gossip_key_file is not None:
+            files.write_gossip_keys(self._gossip_key_file, keys)
+        self._gossip_keys = tuple(keys)
 
     @property
     def ca_fingerprint(self) -> str:

@@ -69,6 +69,11 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/cluster/reachability"): _P.VIEW_METRICS,
         ("GET", "/cluster/statistics"): _P.VIEW_METRICS,
         ("GET", "/cluster/status"): _P.VIEW_METRICS,
+        ("GET", "/cluster/keys"): _P.MANAGE_CLUSTER,
+        ("POST", "/cluster/keys"): _P.MANAGE_CLUSTER,
+        ("GET", "/cluster/events"): _P.READ_MESSAGES,  # they quote what applications said
+        ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
+        ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -109,6 +114,9 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "send": _P.SEND_MESSAGE,
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
+        "keys": _P.MANAGE_CLUSTER,
+        "event": _P.MANAGE_CLUSTER,
+        "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "stop": _P.UPDATE_AGENT,
     }

@@ -45,13 +45,13 @@ class ClusterSecrets:
         cluster: The cluster's name, bound into every credential and gossip packet.
         ca_key: The cluster authority's key.
         ca_cert: Its self-signed certificate, the trust anchor of every node.
-        gossip_key: 32 bytes, the AES-256-GCM key of gossip packets.
+        gossip_keys: Of 32 bytes each, the AES-256-GCM keys of gossip packets; the first encrypts.
     """
 
     cluster: str
     ca_key: Ed25519PrivateKey
     ca_cert: x509.Certificate
-    gossip_key: bytes
+    gossip_keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class NodeMaterial:
         cert: The node's own constrained CA certificate.
         key: Its long-term identity.
         credential: The compact form of ``cert`` for gossip (``swim.identity``).
-        gossip_key: 32 bytes.
+        gossip_keys: Of 32 bytes each; the first encrypts.
     """
 
     name: str
@@ -74,7 +74,7 @@ class NodeMaterial:
     cert: x509.Certificate
     key: Ed25519PrivateKey
     credential: bytes
-    gossip_key: bytes
+    gossip_keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def new_cluster(environment: Environment, cluster: str) -> ClusterSecrets:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, None)
     )
-    return ClusterSecrets(cluster, key, cert, environment.randomness.token(32))
+    return ClusterSecrets(cluster, key, cert, (environment.randomness.token(32),))
 
 
 def certify_node(secrets: ClusterSecrets, name: str, environment: Environment) -> NodeMaterial:
@@ -128,7 +128,7 @@ def certify_node(secrets: ClusterSecrets, name: str, environment: Environment) -
         public_key=key.public_key().public_bytes_raw(),
         not_after=cert.not_valid_after_utc.timestamp(),
     )
-    return NodeMaterial(name, secrets.cluster, secrets.ca_cert, cert, key, credential, secrets.gossip_key)
+    return NodeMaterial(name, secrets.cluster, secrets.ca_cert, cert, key, credential, secrets.gossip_keys)
 
 
 def issue_leaf(material: NodeMaterial, environment: Environment) -> Leaf:

@@ -158,7 +158,7 @@ async def test_a_registry_entry_altered_by_one_byte_is_rejected(cluster):
         maps,
         randomness.stream("swim"),
         entropy=randomness.token,
-        gossip_keys=[credentials.gossip_key],
+        gossip_keys=credentials.gossip_keys,
     )
 
     def maps_of(node):

@@ -18,7 +18,7 @@ from swim.events import (
 )
 from swim.learning import MAX_KNOCKS, MAX_REFUSED
 from swim.members import State
-from swim.messages import Ack, Boot
+from swim.messages import Ack, Boot, Dead, Suspect
 from tests.swim.net import WALL, Net, cluster, identity_of, settled
 from tests.swim.statements import BOOT, doubt, goodbye, signed, stranger, verdict, word
 
@@ -300,3 +300,19 @@ def test_a_word_that_is_no_news_changes_nothing() -> None:
     assert net.hosts["n0"].swim.member("n1").boot == own.boot  # type: ignore[union-attr]
     assert net.count("n0", "rumours_waiting") == 0
     assert net.hosts["n0"].events == []
+
+
+def test_who_missed_an_end_that_the_others_have_forgotten_is_told_of_it_and_keeps_no_ghost() -> None:
+    net = settled(6, reap_after_s=8.0, reconnect_interval_s=1000.0, seed_refresh_s=1000.0)
+    net.hosts["n0"].swim._prober.stop()  # it shall not find out by itself
+    net.censor = lambda sent: sent.to == "n0" and any(isinstance(m, (Suspect, Dead)) for m in sent.messages)
+    net.streams_refused.update(net.hosts)
+    net.kill("n1")
+    others = [f"n{number}" for number in range(2, 6)]
+    net.run_for(60, until=lambda: all(net.state(name, "n1") is None for name in others))
+    net.run_for(2)
+    assert net.state("n0", "n1") is State.ALIVE
+    net.heal()
+    net.run_for(30, until=lambda: net.state("n0", "n1") is State.DEAD)
+    assert [event.member.name for event in net.told("n0", MemberDied)] == ["n1"]
+    assert not net.all_told(MemberJoined)  # and nobody took the ghost for a member

@@ -11,6 +11,7 @@ from swim import identity as identities
 from swim.config import SwimConfig
 from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
 from swim.health import Health
+from swim.members import State
 from swim.messages import Nack, Ping, PingRequest, doubt_bytes
 from swim.probe import MAX_QUESTIONS, MAX_RELAYED, ProbeRing
 from tests.swim.net import Net, cluster, settled
@@ -163,6 +164,35 @@ def test_a_relay_of_a_silent_member_answers_with_its_own_signed_doubt_in_time_fo
         signed_by_relay = doubt_bytes("n1", about.boot, about.incarnation, answer.source)
         public_key = net.hosts[sent.source].swim.member(answer.source).public_key  # type: ignore[union-attr]
         assert identities.verify(public_key, nack.doubt, signed_by_relay)
+
+
+def test_a_relay_that_has_buried_and_forgotten_the_target_says_so_at_once_with_its_doubt() -> None:
+    net = settled(4, reap_after_s=5.0, reconnect_interval_s=1000.0)
+    about = net.hosts["n1"].swim.own
+    net.kill("n1")
+    net.run_for(60, until=lambda: net.state("n0", "n1") is None and net.state("n2", "n1") is None)
+    net.forget()
+    net.inject("n0", net.tagged(PingRequest(7, "n1", 1_000), "n2", "n0"), sender="n2")
+    (nack,) = [m for s in net.sent if s.to == "n2" for m in s.messages if isinstance(m, Nack)]
+    public_key = net.hosts["n2"].swim.member("n0").public_key  # type: ignore[union-attr]
+    assert nack.sequence == 7
+    assert identities.verify(public_key, nack.doubt, doubt_bytes("n1", about.boot, about.incarnation, "n0"))
+
+
+@pytest.mark.parametrize("profile", ["lan", "wan", "edge"])
+def test_nacks_of_relays_come_in_time_however_long_they_travel(profile: str) -> None:
+    net = settled(6, profile=profile)
+    net.delay_s = 0.4 * net.config.probe_timeout_min_s  # round trips that just need no relay
+    net.run_for(60 * net.config.probe_interval_s)
+    net.forget()
+    net.kill("n1")
+    net.run_for(10 * net.config.probe_interval_s, until=lambda: net.total("probes_failed") > 0)
+    (prober,) = (name for name in net.running() if net.count(name, "probes_failed"))
+    failed = net.hosts[prober].swim.why("n1")[0]
+    assert failed.what == "probe_failed"
+    assert failed.detail.count("not answered either") == net.config.indirect_probes
+    assert net.state(prober, "n1") is State.SUSPECT
+    assert net.count(prober, "health_penalty") == 0
 
 
 def test_what_relays_do_for_others_is_bounded() -> None:

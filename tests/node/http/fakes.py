@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import trio
 
+from node.cluster.keyring import GossipKeyNotFound
 from node.cluster.provider import Provider
 from node.cluster.why import MemberNotFound
 from node.environment import Environment, SystemClock, SystemNetwork, ThreadWorkers
@@ -20,6 +21,7 @@ from node.http.services import NodeServices
 from node.message import Message, Performative
 from node.security.tokens import Tokens
 from node.telemetry.tracing import Tracing
+from swim.keyring_messages import Verb
 from swim.partition import Partition, Side
 
 NODE = "alpha"
@@ -190,8 +192,52 @@ class FakeAgents:
         return [Shown(record)] * min(tail, 2)
 
 
+class FakeKeys:
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def _report(self, operation: str) -> Shown:
+        member = {"name": "alpha", "ok": True, "error": "", "key_ids": ["00000001"]}
+        return Shown({"operation": operation, "key_id": None, "ok": True, "members": [member]})
+
+    async def list(self, *, timeout_s: float) -> Shown:
+        self.asked.append(("list", timeout_s))
+        return self._report("list")
+
+    async def install(self, *, timeout_s: float) -> Shown:
+        self.asked.append(("install", timeout_s))
+        return self._report("install")
+
+    async def change(self, verb: Verb, wanted: str, *, timeout_s: float, force: bool = False) -> Shown:
+        if wanted == "00000002":
+            raise GossipKeyNotFound("no such key", details={"held": ["00000001"]})
+        self.asked.append((verb.name.lower(), wanted, timeout_s, force))
+        return self._report(verb.name.lower())
+
+
+class FakeTraffic:
+    def __init__(self) -> None:
+        self.fired: list[dict[str, Any]] = []
+
+    def fire(self, name: str, payload: str) -> dict[str, Any]:
+        self.fired.append({"name": name, "payload": payload, "author": NODE})
+        return self.fired[-1]
+
+    async def ask(
+        self, name: str, payload: str, *, nodes: Sequence[str] = (), timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        answers = [{"node": node, "answer": payload} for node in nodes]
+        return {"name": name, "finished": timeout_s is None, "answers": answers}
+
+    def recent_events(self) -> list[dict[str, Any]]:
+        return self.fired
+
+
 class FakeMembers:
     joined = False
+
+    def __init__(self) -> None:
+        self.keys, self.traffic = FakeKeys(), FakeTraffic()
 
     def partition(self) -> Partition:
         return Partition(Side.MAJORITY, 2, 3)
@@ -244,6 +290,7 @@ class World:
         self, *, dev_mode: bool = False, tracing: Tracing | None = None, limit_bytes: int = 4096
     ) -> None:
         self.bus, self.agents, self.stopped = FakeBus(), FakeAgents(), 0
+        self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
         roles = [(t.removeprefix("caxton_"), t) for t in (ADMIN, SENDER, VIEWER)]
         tokens = Tokens(
@@ -254,7 +301,7 @@ class World:
             environment=self.environment,
             config=Config(Server(limit_bytes)),
             node=NODE,
-            membership=FakeMembers(),
+            membership=self.members,
             registry=FakeRegistry(),
             bus=self.bus,
             supervisor=self.agents,

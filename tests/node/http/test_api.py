@@ -372,3 +372,39 @@ def test_strict_json_reads_what_any_json_writer_writes(value: Any) -> None:
 def test_strict_json_raises_nothing_but_its_own_error(body: bytes) -> None:
     with contextlib.suppress(json.JSONDecodeError):
         strict_json(body)
+
+
+async def test_gossip_keys_are_changed_with_an_admins_token_only() -> None:
+    world = World()
+    async with world.client() as client:
+        assert (await client.get("/cluster/keys?timeout_s=2")).json()["operation"] == "list"
+        assert (await client.post("/cluster/keys", json={"operation": "install"})).status_code == 200
+        change = {"operation": "use", "key_id": "00000001", "force": True, "timeout_s": 3}
+        assert (await client.post("/cluster/keys", json=change)).json()["node"] == "alpha"
+        unknown = await client.post("/cluster/keys", json={"operation": "remove", "key_id": "00000002"})
+    assert world.members.keys.asked == [("list", 2.0), ("install", 10.0), ("use", "00000001", 3.0, True)]
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "GOSSIP_KEY_NOT_FOUND")
+    async with world.client(SENDER) as client:
+        assert (await client.post("/cluster/keys", json={"operation": "install"})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"operation": "install", "key_id": "00000001"},
+        {"operation": "use"},
+        {"operation": "use", "key_id": "0000000G"},
+        {"operation": "use", "key_id": "00" * 32},
+        {"operation": "list"},
+        {"operation": "install", "key": "00" * 32},
+        {"operation": "install", "timeout_s": 0},
+        {"operation": "install", "timeout_s": 1e9},
+        {"operation": "install", "force": "yes"},
+    ],
+)
+async def test_a_change_of_keys_that_makes_no_sense_is_refused(body: dict[str, Any]) -> None:
+    world = World()
+    async with world.client() as client:
+        answer = await client.post("/cluster/keys", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert world.members.keys.asked == []

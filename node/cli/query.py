@@ -1,0 +1,50 @@
+"""``caxton query``: ask every node, or some, and show who answers what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from node.cli.client import Client, find_target
+from node.cli.options import node_options
+from node.cli.output import print_json, print_table, safe
+
+LONGEST_S: Final = 60.0
+
+
+@click.command("query")
+@click.argument("name")
+@click.argument("payload", required=False, default="")
+@click.option("--member", "nodes", multiple=True, metavar="NAME", help="Who shall answer; repeatable.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, LONGEST_S),
+    help="Longest wait for answers, in seconds; as long as gossip takes by default.",
+)
+@node_options
+def command(
+    name: str,
+    payload: str,
+    nodes: tuple[str, ...],
+    timeout_s: float | None,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Ask the nodes NAME, with PAYLOAD. They answer ping (name and version) and uptime (seconds)."""
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    body = {"name": name, "payload": payload, "nodes": list(nodes), "timeout_s": timeout_s}
+    with Client(target) as client:
+        found = client.call("POST", "/cluster/queries", body=body, wait_s=timeout_s or LONGEST_S)
+    if as_json:
+        print_json(found)
+        return
+    answers = found.get("answers", [])
+    click.echo(safe(f"{len(answers)} answers to {found.get('name')}, seen from {found.get('node')}"))
+    rows = [(answer.get("node"), answer.get("answer")) for answer in answers]
+    print_table("Answers", ("node", "answer"), rows)
