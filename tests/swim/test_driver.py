@@ -146,8 +146,8 @@ async def test_a_loop_that_is_kept_busy_tells_the_core_before_any_probe_has_fail
     async with nodes(2) as (first, second):
         await eventually(partial(lambda: first.up() == ["n1"] and second.up() == ["n0"]))
         time.sleep(0.4)  # noqa: ASYNC251 (the whole loop shall stand still)
-        await eventually(partial(lambda: first.handle.statistics()["longest_lag_ms"] >= 350))
-        assert second.handle.statistics()["longest_lag_ms"] >= 350
+        for node in (first, second):  # each learns of it when its own timer is due next
+            await eventually(partial(lambda node: node.handle.statistics()["longest_lag_ms"] >= 350, node))
         assert first.up() == ["n1"]
 
 
