@@ -31,6 +31,8 @@ SAMPLE_S: Final = 10.0
 """How often tables and bounds are looked at; everything else is told as it happens."""
 SAMPLED_MEMBERS: Final = 50
 """Members whose tables are looked at in one go; of more, each has its turn."""
+MANY_MEMBERS: Final = 200
+"""From so many members on it pays to keep them out of the garbage collector's sight."""
 MOST_LEAP_ATTEMPTS: Final = 60
 """Seconds that a jump of the plan waits for quiet."""
 GOSSIP_KEY: Final = bytes(range(32))
@@ -142,8 +144,9 @@ class Run:
     def _phases(self) -> None:
         scenario = self.scenario
         self._start()
-        gc.collect()
-        gc.freeze()  # a thousand tables of a thousand members are not looked through again and again
+        if self.scenario.members >= MANY_MEMBERS:
+            gc.collect()
+            gc.freeze()  # a thousand tables of a thousand members are not looked through again and again
         self.injector.plan(self.plan)
         if not self._until(scenario.safety_s):
             return

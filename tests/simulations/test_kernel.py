@@ -163,6 +163,39 @@ def test_a_stream_keeps_order_stalls_at_a_cut_and_goes_on_after_it():
     assert in_world(scenario) == (b"abc", True, b"def", b"")
 
 
+def test_a_stream_over_a_link_that_loses_most_packets_is_slow_and_complete():
+    async def scenario(world):
+        network, one, two = await two_hosts(world)
+        listener = await two.listen("", 7947)
+        client = await one.connect(*listener.address)
+        server = await listener.accept()
+        network.link("one", "two").loss = 0.7
+        data = bytes(range(256)) * 50
+        received = b""
+        began = world.now()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, data)
+            while len(received) < len(data):
+                received += await server.receive_some()
+        return received == data, world.now() - began, network.counts["retransmitted"]
+
+    complete, took, retransmitted = in_world(scenario)
+    assert complete
+    assert took > 1
+    assert retransmitted > 3
+
+
+def test_a_datagram_can_come_twice():
+    async def scenario(world):
+        network, one, two = await two_hosts(world)
+        network.link("one", "two").duplicate = 1.0
+        sender, receiver = await one.open_datagrams("", 0), await two.open_datagrams("", 7946)
+        sender.send(b"x", receiver.address)
+        return [[data for data, _ in await receiver.receive()] for _ in range(2)]
+
+    assert in_world(scenario) == [[b"x"], [b"x"]]
+
+
 def test_a_crash_resets_the_streams_of_its_peers_and_refuses_new_ones():
     async def scenario(world):
         network, one, two = await two_hosts(world)
