@@ -192,8 +192,8 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"{len(after_s)} of {len(rows)} settled, after {text(max(after_s, default=None), 0)} s at most "
         f"({total('all_settled')} with the hit ones' own views). Told by healthy members: of healthy ones "
-        f"{total('healthy_suspected_by_healthy')} suspicions, {total('healthy_died_by_healthy')} deaths; of hit "
-        f"ones {total('hit_suspected_by_healthy')} suspicions, {total('hit_died_by_healthy')} deaths, "
+        f"{total('healthy_suspected_by_healthy')} suspicions, {total('healthy_died_by_healthy')} deaths; of "
+        f"hit ones {total('hit_suspected_by_healthy')} suspicions, {total('hit_died_by_healthy')} deaths, "
         f"{total('hit_back_by_healthy')} returns. Told by hit members of healthy ones: "
         f"{total('healthy_suspected_by_hit')} suspicions, {total('healthy_died_by_hit')} deaths. "
         f"{runs.cost(rows, len(rows), 'run')}"

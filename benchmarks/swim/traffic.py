@@ -128,7 +128,8 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"{kb['bytes_per_member_s']:.3f} KB/s of payload sent per member "
         f"({kb['stream_bytes_per_member_s']:.3f} of it on streams), "
-        f"{kb['with_headers_per_member_s']:.3f} KB/s with headers, busiest member {busiest:.3f} KB/s, {runs.cost(rows, len(rows), 'run')}"
+        f"{kb['with_headers_per_member_s']:.3f} KB/s with headers, busiest member {busiest:.3f} KB/s, "
+        f"{runs.cost(rows, len(rows), 'run')}"
     )
 
 
