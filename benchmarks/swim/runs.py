@@ -269,6 +269,53 @@ def _table(file: TextIO, columns: list[str], facts: Mapping[str, str]) -> csv.Di
     return table
 
 
+def newest(name: str, directory: Path = RESULTS, suffix: str = "") -> Path | None:
+    """The latest raw results of a benchmark, None if there are none.
+
+    Args:
+        name: Of the benchmark.
+        directory: Where results are.
+        suffix: Of a second table, as `Results.beside` was given it.
+    """
+    ending = f"-{suffix}" if suffix else ""
+    pattern = re.compile(rf"swim-{re.escape(name)}-\d{{4}}-\d\d-\d\d{ending}\.csv")
+    found = sorted(path for path in directory.glob(f"swim-{name}-*.csv") if pattern.fullmatch(path.name))
+    return found[-1] if found else None
+
+
+def read(path: Path) -> list[Row]:
+    """Raw rows as they were written, numbers as numbers."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in file if not line.startswith("#")]
+    return [{column: _value(told) for column, told in row.items()} for row in csv.DictReader(lines)]
+
+
+def _value(told: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(told)
+        except ValueError:
+            continue
+    return told
+
+
+def binned(bins: Sequence[Row], bin_s: float, share: float) -> float:
+    """A percentile of a histogram: the upper edge of the bin that it falls into.
+
+    Args:
+        bins: From `histogram`, at least one.
+        bin_s: How wide they are.
+        share: 0 to 1.
+    """
+    total = sum(row["count"] for row in bins)
+    rank = min(total - 1, int(share * total))
+    for row in sorted(bins, key=lambda each: float(each["from_s"])):
+        rank -= row["count"]
+        if rank < 0:
+            return float(row["from_s"]) + bin_s
+    raise ValueError("a histogram without values has no percentile")
+
+
 def histogram(values: Iterable[float], bin_s: float) -> list[Row]:
     """How many values are in each bin; a bin holds its lower edge."""
     counts = Counter(min(MAX_BINS, int(value / bin_s)) for value in values)
