@@ -381,6 +381,7 @@ class Core:
         """A member is up that was not."""
         if self._table.up_count == 1:
             self._company_since = now
+        self._reception.forget_seen()  # what its author or subject was unknown for may count now
         self._prober.ring.add(record.name)
         self._agree_on_version()
 
