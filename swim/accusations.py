@@ -255,10 +255,13 @@ class Accusations:
         return max(1, min(wanted, self._owner.size() - 2))
 
     def _is_valid(self, record: Record, author: str, signature: bytes) -> bool:
+        if author == self._owner.name:
+            # What we signed as somebody's relay comes back to us, and is first-hand. Ed25519 signs alike each
+            # time (RFC 8032); what an earlier life signed with another key is no word of this one.
+            return signature == self.sign(record)
         accuser = self._table.get(author)
         if accuser is None or author == record.name:
-            if author != self._owner.name:  # our own comes back to us after a restart
-                self._refuse("accusation_by_stranger")
+            self._refuse("accusation_by_stranger")
             return False
         if not accuser.is_up:
             self._refuse("accusation_by_the_dead")
@@ -365,10 +368,15 @@ class Accusations:
         shortest suspicion: an honest verdict comes after all of it, and our own began with the rumour.
         Who has missed that rumour, and hears the same verdict from several declarers, waits only for
         the refutation that the subject of a healed partition would send at once.
+
+        Who has come back lately declares what it held while a partition kept it from the subject. That
+        shortens nothing: here the subject has all of the shortest suspicion.
         """
         since = case.suspected_at
-        wait_s = self._config.suspicion_min_s / 2
-        if len(case.declarers) < MAX_DECLARERS:
+        declarer = self._table.get(dead.declarer)
+        is_settled = declarer is not None and now >= declarer.changed_at + self._config.suspicion_max_s
+        wait_s = self._config.suspicion_min_s / (2 if is_settled else 1)
+        if is_settled and len(case.declarers) < MAX_DECLARERS:
             case.declarers[dead.declarer] = None
         if len(case.declarers) > 1:
             wait_s = min(wait_s, self._config.doubt_margin_s)

@@ -393,11 +393,16 @@ class Core:
         self._heard.pop(record.name, None)
         self._agree_on_version()
 
-    def about_self(self, statement: Statement, now: float) -> None:
-        """Defend this member: refute, outbid a past life, or find out that we are superseded."""
+    def about_self(self, statement: Statement, now: float) -> bytes | None:
+        """Defend this member: refute, outbid a past life, or find out that we are superseded.
+
+        Returns:
+            Our word, if the statement is an accusation that it has already answered.
+        """
+        is_answered = self._own.has_answered(statement)
         refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
-            return
+            return self._own.encoded if is_answered else None
         doubters = ", ".join(author for author, _ in refuted.authors)
         self._evidence.note(self.name, now, "accused", f"doubted by {doubters}")
         if not self._health.is_heard:  # our datagrams may not arrive, so say it over a stream, too
@@ -407,6 +412,7 @@ class Core:
             accuser = self._table.get(author)
             if accuser is not None:
                 self.send(accuser, [], statements=[self._own.encoded])
+        return None
 
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
         """Take a statement of a peer that compares notes; return what is held against it."""

@@ -43,8 +43,8 @@ class Owner(Protocol):
     name: str
     wall_offset: float
 
-    def about_self(self, statement: Statement, now: float) -> None:
-        """Handle a statement about this member."""
+    def about_self(self, statement: Statement, now: float) -> bytes | None:
+        """Handle a statement about this member; return its word if that is ahead of an accusation."""
 
     def knock(self, record: Record, now: float) -> None:
         """Ask somebody who is not in the table whether it lives."""
@@ -118,19 +118,23 @@ class Learning:
             compared: whether the sender compares what it holds with us, instead of spreading news.
 
         Returns:
-            What is held here that beats the statement, for the sender, if it compares and there is any.
+            What is held here that beats the statement, for the sender, if there is any: against an
+            accusation always, against another statement if the sender compares.
 
         Raises:
             DecodeError: if a signature is not its author's.
         """
         if statement.name == self._owner.name:
-            self._owner.about_self(statement, now)
-        elif isinstance(statement, Alive):
+            return self._owner.about_self(statement, now)
+        if isinstance(statement, Alive):
             return self._learn_alive(statement, encoded, sender, now, compared=compared)
-        elif isinstance(statement, Left):
+        if isinstance(statement, Left):
             self._learn_left(statement, encoded, now)
-        else:
-            self._accusations.hear(statement, encoded, now, pass_on=compared)
+            return None
+        record = self._table.get(statement.name)
+        if record is not None and record.is_up and record.is_ahead_of(statement):
+            return record.encoded
+        self._accusations.hear(statement, encoded, now, pass_on=compared)
         return None
 
     def load(self, alive: Alive, encoded: bytes, now: float) -> bool:

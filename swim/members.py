@@ -157,6 +157,10 @@ class Record:
         alive = self.alive
         return accusation.incarnation == alive.incarnation and accusation.boot == alive.boot
 
+    def is_ahead_of(self, accusation: Accusation) -> bool:
+        """Say whether an accusation quotes a word that its subject has replaced since."""
+        return self.version > (accusation.boot, accusation.incarnation)
+
     def accepts(self, statement: Statement) -> bool:
         """Say whether a statement would change this record, by the precedence table."""
         need = PRECEDENCE[self.state][type(statement)]

@@ -170,8 +170,15 @@ class OwnWord:
             if said > held:
                 self._counts["dropped_accusation_of_unseen_incarnation"] += 1
             elif said < held and not self._rumours.has(self.alive.name):
-                self._rumours.add(self.alive, self.encoded)  # its author has missed our latest word
+                self._rumours.add(self.alive, self.encoded)  # not only the sender has missed our latest word
         return None
+
+    def has_answered(self, statement: Statement) -> bool:
+        """Say whether a statement is an accusation that the latest word has answered already."""
+        if not self.is_spoken or self.goodbye is not None or not isinstance(statement, (Suspect, Dead)):
+            return False
+        held = (self.alive.boot, self.alive.incarnation)
+        return (statement.boot, statement.incarnation) < held
 
     def stalled(self, stall_s: float, now: float) -> None:
         """This process did not run for a while: where that may happen again, ask for patience."""

@@ -6,6 +6,7 @@ cannot check one asks the sender who it is. A forged statement ends the packet: 
 on, and so a flood of them costs one signature check per packet.
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,11 @@ from swim.repair import Repair
 
 MAX_SEEN: Final = 256
 """Statements whose bytes are remembered, so that the next copy of them costs little."""
+
+CORRECTION_PAUSE_S: Final = 0.5
+"""Least time between two corrections of one member that spreads outdated accusations."""
+MAX_CORRECTED: Final = 256
+"""Members that such times are kept for."""
 
 
 class Owner(Protocol):
@@ -105,6 +111,7 @@ class Reception:
         self._rumours = rumours
         self._counts = counts
         self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._corrected: OrderedDict[str, float] = OrderedDict()
 
     def take(self, packet: Packet, source: Address, now: float) -> None:
         """Handle all messages of a packet."""
@@ -130,7 +137,10 @@ class Reception:
         if self._rumours.heard(encoded, self._owner.transmissions()) or encoded in self._seen:
             return
         statement = self.decode_statement(encoded)
-        self._learning.learn(statement, encoded, sender, now)
+        newer = self._learning.learn(statement, encoded, sender, now)
+        if newer is not None:
+            self._correct(sender, newer, now)
+            return  # not remembered, so that the next copy is corrected again: the answer may be lost
         self._seen[encoded] = None
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
@@ -180,6 +190,18 @@ class Reception:
             self._repair.compare(record, ack.root, now)
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _correct(self, sender: str, newer: bytes, now: float) -> None:
+        """Tell a member that spreads an outdated accusation what its subject has said since."""
+        record = self._table.get(sender)
+        if record is None or now < self._corrected.get(sender, -math.inf) + CORRECTION_PAUSE_S:
+            return
+        self._corrected[sender] = now
+        self._corrected.move_to_end(sender)
+        if len(self._corrected) > MAX_CORRECTED:
+            self._corrected.popitem(last=False)
+        self._counts["corrections"] += 1
+        self._owner.send(record, [], statements=[newer])
 
     def _handle(self, message: Message, sender: str, source: Address, now: float) -> None:
         match message:

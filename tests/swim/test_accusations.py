@@ -9,7 +9,7 @@ from swim.events import MemberDied, MemberRefuted, MemberSuspected
 from swim.members import State
 from swim.messages import Boot, Dead, Ping, PingRequest, Suspect
 from tests.swim.net import Net, Sent, cluster, settled
-from tests.swim.statements import doubt, stranger, verdict
+from tests.swim.statements import doubt, stranger, verdict, word
 
 
 def longest_s(config: SwimConfig) -> float:
@@ -129,6 +129,22 @@ def test_an_accusation_of_a_word_that_is_already_refuted_does_nothing() -> None:
     assert net.count("n0", "private_doubts") == 0
 
 
+@pytest.mark.parametrize("hears", ["n1", "n0"])
+def test_who_spreads_an_accusation_that_is_answered_is_told_the_answer(hears: str) -> None:
+    net = settled(5)
+    past = own(net, "n1")
+    net.hosts["n1"].swim.update_meta(b"later", net.now)
+    net.run_for(5)
+    lost = doubt(past, "n2", "n3")
+    for copies in range(1, 4):  # an answer may be lost, so each copy is answered, though not in a flood
+        net.sent.clear()
+        for _ in range(3):
+            net.inject(hears, lost, sender="n4")
+        assert [s.to for s in net.sent if own(net, "n1") in s.messages] == ["n4"]
+        assert net.count(hears, "corrections") == copies
+        net.run_for(1)
+
+
 def test_one_author_counts_once_however_often_it_signs() -> None:
     net = settled(5)
     about = own(net, "n1")
@@ -166,7 +182,7 @@ def test_it_takes_two_to_suspect_and_three_to_bury_or_all_others_but_two_where_t
     net = crowd(members)
     net.inject("n0", doubt(about, *authors[:to_suspect]), sender="m2")
     assert net.state("n0", "m1") is State.SUSPECT
-    net.run_for(net.config.suspicion_min_s - 0.5)
+    net.run_for(net.config.suspicion_min_s + 0.01)  # all of it: the declarer has just come
     if to_die > to_suspect:
         net.inject("n0", verdict(about, *authors[: to_die - 1], declarer="m2"), sender="m2")
         assert net.state("n0", "m1") is State.SUSPECT
@@ -219,6 +235,44 @@ def test_whoever_already_suspects_believes_a_verdict_that_proves_itself() -> Non
     assert net.state("n0", "n1") is State.DEAD
     (died,) = net.told("n0", MemberDied)
     assert died.author == "n2"
+
+
+def test_the_verdict_of_somebody_who_has_just_come_back_does_not_cut_the_suspicion_short() -> None:
+    settings = {"suspicion_min_s": 4.0, "suspicion_max_s": 20.0, "suspicion_confirmations": 8}
+    net = settled(6, **settings)
+    net.run_for(25)
+    about = own(net, "n1")
+    net.kill("n1")
+    net.run_for(20, until=lambda: net.state("n0", "n1") is State.SUSPECT)
+    net.run_for(0.7 * net.config.suspicion_min_s)
+    net.inject("n0", word(net, "n2", incarnation=1), doubt(word(net, "n2", incarnation=1), "n3", "n4"), sender="n3")
+    assert net.state("n0", "n2") is State.SUSPECT
+    net.inject("n0", word(net, "n2", incarnation=2), sender="n2")
+    net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
+    assert net.state("n0", "n1") is State.SUSPECT
+    net.inject("n0", verdict(about, "n3", "n2", "n4"), sender="n3")
+    assert net.state("n0", "n1") is State.DEAD
+
+
+# Our own signature, as it comes back
+
+
+def test_ones_own_doubt_counts_when_it_comes_back_in_the_accusation_of_another() -> None:
+    net = settled(5)
+    about = own(net, "n1")
+    net.freeze("n1")
+    net.inject("n0", doubt(about, "n0", "n2"), sender="n2")  # n0 has signed it as the relay of n2
+    assert net.state("n0", "n1") is State.SUSPECT
+    assert net.hosts["n0"].swim._accusations.doubters("n1") == ("n0", "n2")
+
+
+def test_a_doubt_that_an_earlier_life_has_signed_or_somebody_in_our_name_does_not_count() -> None:
+    net = settled(5)
+    about = own(net, "n1")
+    forged = replace(doubt(about, "n0", "n2"), authors=(("n0", bytes(64)), *doubt(about, "n2").authors))
+    net.inject("n0", forged, sender="n2")
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.hosts["n0"].swim._accusations.doubters("n1") == ("n2",)
 
 
 # Alone, or together with few
