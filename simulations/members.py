@@ -118,7 +118,7 @@ class MemberCluster:
         self.lines = Trace(sink=sink)
         self.watchers: list[Watcher] = []
         self.identities = identities or production.Identities()
-        self._verifier = production.Verifier()
+        self._cryptography = production.Cryptography()
         self._gossip_keys = tuple(gossip_keys)
         self._replicated = replicated
         self._by_address: dict[Address, Machine] = {}
@@ -401,7 +401,7 @@ class MemberCluster:
             name,
             machine.address,
             self.timeline.stream(name, f"life {machine.boots}"),
-            verifier=self._verifier,
+            cryptography=self._cryptography,
             gossip_keys=self._gossip_keys,
             replicated=self._replicated,
         )
@@ -452,7 +452,7 @@ class MemberCluster:
             "machines": len(self.machines),
             "lines": self.lines.count,
             **{f"fate_{fate}": count for fate, count in sorted(self.fates.items())},
-            **self._verifier.statistics(),
+            **self._cryptography.statistics(),
             **self.timeline.statistics(),
             **self.links.statistics(),
         }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from simulations.timeline import EPOCH_S
 from swim.broadcast import NothingReplicated, Replicated
@@ -33,7 +34,7 @@ from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential, v
 from swim.learning import MAX_KNOCKS
 from swim.members import Member, Record, State
 from swim.messages import Address
-from swim.pairwise import MAX_PAIR_KEYS
+from swim.pairwise import MAX_PAIR_KEYS, agree
 from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
 from swim.protocol import Swim
 
@@ -42,6 +43,8 @@ VALID_S: Final = 50 * 365 * 86_400.0
 """Credentials outlive every run."""
 MAX_VERIFIED: Final = 1_000_000
 """Answers about signatures that are remembered; then all are forgotten."""
+MAX_AGREED: Final = 1_000_000
+"""Keys that only one of two members has asked for; then all are forgotten."""
 MIN_LAG_S: Final = 0.05
 """A shorter lag is not told (``swim.driver.MIN_LAG_S``, which cannot be imported without Trio)."""
 Version = tuple[int, bytes, int]
@@ -90,15 +93,17 @@ def configuration(profile: str, changes: dict[str, Any]) -> SwimConfig:
     return SwimConfig.profile(cast("ProfileName", profile), **{"label": CLUSTER, **changes})
 
 
-class Verifier:
-    """Checks Ed25519 signatures and remembers the answers: a pure function need not be computed twice.
+class Cryptography:
+    """Checks Ed25519 signatures, agrees on X25519 keys, and remembers: no pure function is computed twice.
 
-    A statement that a thousand members receive is checked once instead of a thousand times. Only checks are
-    remembered, never identities: two members that check the same bytes get the same answer as without it.
+    A statement that a thousand members receive is checked once instead of a thousand times, and the key that
+    two members share is come to once instead of by each. Only results are remembered, never identities: who
+    asks again gets the answer that it would get without it.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._keys: dict[tuple[frozenset[bytes], bytes], bytes] = {}
         self._asked = 0
 
     def check(self, public_key: bytes, signature: bytes, data: bytes) -> bool:
@@ -112,6 +117,16 @@ class Verifier:
             answer = self._known[question] = verify(public_key, signature, data)
         return answer
 
+    def agree(self, own: X25519PrivateKey, own_public: bytes, other: bytes, label: bytes) -> bytes:
+        """Return the key shared by the owners of two public keys; raise ValueError for one of low order."""
+        pair = (frozenset((own_public, other)), label)
+        key = self._keys.pop(pair, None)  # there are two who ask
+        if key is None:
+            key = self._keys[pair] = agree(own, own_public, other, label)
+            if len(self._keys) > MAX_AGREED:
+                self._keys.clear()
+        return key
+
     def statistics(self) -> dict[str, int]:
         """Count questions, and answers that are remembered."""
         return {"signatures_asked": self._asked, "signatures_known": len(self._known)}
@@ -124,7 +139,7 @@ def build(
     address: Address,
     chance: random.Random,
     *,
-    verifier: Verifier,
+    cryptography: Cryptography,
     gossip_keys: Sequence[bytes] = (),
     replicated: Callable[[str], Replicated] | None = None,
 ) -> Swim:
@@ -136,7 +151,7 @@ def build(
         name: Its name.
         address: Where others reach it.
         chance: Its randomness; its entropy is drawn from it too.
-        verifier: Checks signatures.
+        cryptography: Checks signatures and agrees on keys.
         gossip_keys: Keys of the packets' encryption; a checksum without any.
         replicated: Makes the map that rides along, by the member's name.
     """
@@ -150,7 +165,8 @@ def build(
         rng=chance,
         entropy=chance.randbytes,
         gossip_keys=gossip_keys,
-        verify=verifier.check,
+        verify=cryptography.check,
+        agree=cryptography.agree,
     )
 
 

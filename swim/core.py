@@ -42,7 +42,7 @@ from swim.messages import (
 from swim.networks import AllowedNetworks
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
-from swim.pairwise import Pairwise, Tagged
+from swim.pairwise import Agree, Pairwise, Tagged, agree
 from swim.paths import Paths
 from swim.probe import Probe, Prober
 from swim.reception import Reception
@@ -72,6 +72,7 @@ class Core:
             only, which is for development and simulation.
         verify: checks an Ed25519 signature; a simulator of many members may hand in one that remembers
             what it has checked.
+        agree: comes to the key that two members share; the same goes for it.
         versions: lowest and highest protocol version that is spoken.
 
     Attributes:
@@ -95,6 +96,7 @@ class Core:
         entropy: Callable[[int], bytes],
         gossip_keys: Sequence[bytes] = (),
         verify: Verify = identities.verify,
+        agree: Agree = agree,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:
         self._check_meta(config, meta)
@@ -121,7 +123,7 @@ class Core:
         self._evidence = Evidence(identity.name)
         self._paths = Paths(self._events)
         self._vivaldi = Vivaldi(rng)
-        self._pairwise = Pairwise(identity.name, config.label, entropy)
+        self._pairwise = Pairwise(identity.name, config.label, entropy, agree=agree)
         self._own = self._build_own_word(identity, address, meta, entropy, versions)
         self._roll = Roll(self._table, lambda: self._own.encoded if self._own.goodbye is None else b"", rng)
         self.keys = KeyRotation(
@@ -393,7 +395,7 @@ class Core:
         self._heard.pop(record.name, None)
         self._agree_on_version()
 
-    def about_self(self, statement: Statement, now: float) -> bytes | None:
+    def about_self(self, statement: Statement, now: float) -> tuple[bytes, ...]:
         """Defend this member: refute, outbid a past life, or find out that we are superseded.
 
         Returns:
@@ -402,7 +404,7 @@ class Core:
         is_answered = self._own.has_answered(statement)
         refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
         if refuted is None:
-            return self._own.encoded if is_answered else None
+            return (self._own.encoded,) if is_answered else ()
         doubters = ", ".join(author for author, _ in refuted.authors)
         self._evidence.note(self.name, now, "accused", f"doubted by {doubters}")
         if not self._health.is_heard:  # our datagrams may not arrive, so say it over a stream, too
@@ -412,9 +414,9 @@ class Core:
             accuser = self._table.get(author)
             if accuser is not None:
                 self.send(accuser, [], statements=[self._own.encoded])
-        return None
+        return ()
 
-    def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
+    def learn_compared(self, encoded: bytes, sender: str, now: float) -> tuple[bytes, ...]:
         """Take a statement of a peer that compares notes; return what is held against it."""
         statement = self._reception.decode_statement(encoded)
         self._own.meet(now)

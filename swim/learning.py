@@ -43,7 +43,7 @@ class Owner(Protocol):
     name: str
     wall_offset: float
 
-    def about_self(self, statement: Statement, now: float) -> bytes | None:
+    def about_self(self, statement: Statement, now: float) -> tuple[bytes, ...]:
         """Handle a statement about this member; return its word if that is ahead of an accusation."""
 
     def knock(self, record: Record, now: float) -> None:
@@ -107,7 +107,7 @@ class Learning:
 
     def learn(
         self, statement: Statement, encoded: bytes, sender: str, now: float, *, compared: bool = False
-    ) -> bytes | None:
+    ) -> tuple[bytes, ...]:
         """Take one statement, from anybody.
 
         Args:
@@ -118,8 +118,8 @@ class Learning:
             compared: whether the sender compares what it holds with us, instead of spreading news.
 
         Returns:
-            What is held here that beats the statement, for the sender, if there is any: against an
-            accusation always, against another statement if the sender compares.
+            The statements held here that beat it, for the sender: against an accusation always, against
+            another statement if the sender compares.
 
         Raises:
             DecodeError: if a signature is not its author's.
@@ -130,12 +130,12 @@ class Learning:
             return self._learn_alive(statement, encoded, sender, now, compared=compared)
         if isinstance(statement, Left):
             self._learn_left(statement, encoded, now)
-            return None
+            return ()
         record = self._table.get(statement.name)
         if record is not None and record.is_up and record.is_ahead_of(statement):
-            return record.encoded
+            return (record.encoded,)
         self._accusations.hear(statement, encoded, now, pass_on=compared)
-        return None
+        return ()
 
     def load(self, alive: Alive, encoded: bytes, now: float) -> bool:
         """Take back a member known in an earlier life; nobody is told. Say whether it is news."""
@@ -194,33 +194,31 @@ class Learning:
 
     def _learn_alive(
         self, alive: Alive, encoded: bytes, sender: str, now: float, *, compared: bool
-    ) -> bytes | None:
+    ) -> tuple[bytes, ...]:
         record = self._table.get(alive.name)
         if record is None:
             against = self._meet(alive, encoded, sender, now)
-            return against if compared else None
+            return against if compared else ()
         if not record.accepts(alive):
-            if compared and not record.is_up:
-                return record.encoded_verdict
-            return record.encoded if compared and record.version > (alive.boot, alive.incarnation) else None
+            return record.against(alive) if compared else ()
         jump = alive.incarnation - record.alive.incarnation
         if alive.boot == record.alive.boot and jump > MAX_INCARNATION_JUMP:
             self._refuse("incarnation_jump")
-            return None
+            return ()
         public_key = self.verify(alive, now)
         if public_key is not None:
             self._rumours.add(alive, encoded)
             self._update(record, alive, encoded, public_key, now)
-        return None
+        return ()
 
-    def _meet(self, alive: Alive, encoded: bytes, sender: str, now: float) -> bytes | None:
+    def _meet(self, alive: Alive, encoded: bytes, sender: str, now: float) -> tuple[bytes, ...]:
         """Hear of a name that is not in the table; return what ended that life, if it is over."""
         if self._table.is_full:
             self._refuse("member_table_full")
-            return None
+            return ()
         public_key = self.verify(alive, now)
         if public_key is None:
-            return None
+            return ()
         past = self._table.remembered(alive.name)
         if past is not None and past.is_over(alive) and sender != alive.name:
             record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)
@@ -229,11 +227,11 @@ class Learning:
             if len(self._knocks) > MAX_KNOCKS:
                 self._knocks.popitem(last=False)
             self._owner.knock(record, now)
-            return past.encoded_verdict or None
+            return past.ending
         self._knocks.pop(alive.name, None)
         self._rumours.add(alive, encoded)
         self._insert(alive, encoded, public_key, now)
-        return None
+        return ()
 
     def _insert(self, alive: Alive, encoded: bytes, public_key: bytes, now: float) -> None:
         record = Record(alive, encoded, digest_of(encoded), public_key, State.ALIVE, None, b"", now, now)

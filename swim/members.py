@@ -152,6 +152,21 @@ class Record:
         """Whether the member is probed and counted."""
         return self.state <= State.SUSPECT
 
+    @property
+    def said_last(self) -> tuple[bytes, ...]:
+        """The statements by which somebody who knows nothing comes to the same state, in order."""
+        if isinstance(self.verdict, Left):
+            return (self.encoded_verdict,)
+        # A Dead means nothing to whoever has not heard the word that it quotes.
+        return (self.encoded, self.encoded_verdict) if self.state is State.DEAD else (self.encoded,)
+
+    def against(self, alive: Alive) -> tuple[bytes, ...]:
+        """Return what beats a word of this member, for somebody who holds it; nothing if none is held."""
+        said = (alive.boot, alive.incarnation)
+        if not self.is_up:
+            return (self.encoded_verdict,) if self.version == said else self.said_last
+        return (self.encoded,) if self.version > said else ()
+
     def is_quoted_by(self, accusation: Accusation) -> bool:
         """Say whether an accusation quotes exactly the word that is held."""
         alive = self.alive
@@ -189,14 +204,14 @@ class Remembered:
         boot: its last life known here, None if only the address is known.
         incarnation: of its last word.
         has_left: whether it said goodbye; then nobody tries to reach it.
-        encoded_verdict: what ended it, for whoever has not heard of that.
+        ending: the statements that say how it ended, for whoever has not heard of that.
     """
 
     address: Address
     boot: Boot | None = None
     incarnation: int = 0
     has_left: bool = False
-    encoded_verdict: bytes = b""
+    ending: tuple[bytes, ...] = ()
 
     def is_over(self, alive: Alive) -> bool:
         """Say whether a word is from a life that is known to be over."""
@@ -325,7 +340,7 @@ class MemberTable:
         for record in reaped:
             del self._records[record.name], self._down[record.name]
             has_left = record.state is State.LEFT
-            past = Remembered(record.alive.address, *record.version, has_left, record.encoded_verdict)
+            past = Remembered(record.alive.address, *record.version, has_left, record.said_last)
             self.remember(record.name, past)
         return reaped
 

@@ -26,12 +26,20 @@ MAX_PAIR_KEYS: Final = 8_192
 KEY_BYTES: Final = 32
 
 Tagged = Ping | PingRequest | Ack | Nack | UserFrame
-Exchange = Callable[[X25519PrivateKey, bytes], bytes]
+Agree = Callable[[X25519PrivateKey, bytes, bytes, bytes], bytes]
+"""(own private key, own public key, the other's public key, label) -> the key that the two share."""
 
 
-def exchange(own: X25519PrivateKey, other: bytes) -> bytes:
-    """Return the X25519 shared secret with a public key; raise ValueError for one of low order."""
-    return own.exchange(X25519PublicKey.from_public_bytes(other))
+def agree(own: X25519PrivateKey, own_public: bytes, other: bytes, label: bytes) -> bytes:
+    """Return the key shared with the owner of a public key; both ends come to the same one.
+
+    Raises:
+        ValueError: if the other key is of low order.
+    """
+    secret = own.exchange(X25519PublicKey.from_public_bytes(other))
+    low, high = sorted((own_public, other))
+    info = b"caxton pair key\0" + label + b"\0" + low + high
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
 
 class Pairwise:
@@ -42,19 +50,27 @@ class Pairwise:
         label: the cluster's label.
         entropy: returns so many cryptographically random bytes.
         max_keys: keys that are kept.
+        agree: comes to a shared key.
 
     Attributes:
         public_key: for others, 32 bytes.
     """
 
     def __init__(
-        self, name: str, label: str, entropy: Callable[[int], bytes], *, max_keys: int = MAX_PAIR_KEYS
+        self,
+        name: str,
+        label: str,
+        entropy: Callable[[int], bytes],
+        *,
+        max_keys: int = MAX_PAIR_KEYS,
+        agree: Agree = agree,
     ) -> None:
         self._private_key = X25519PrivateKey.from_private_bytes(entropy(EXCHANGE_KEY_BYTES))
         self.public_key = self._private_key.public_key().public_bytes_raw()
         self._name = name
         self._label = label.encode()
         self._max_keys = max_keys
+        self._agree = agree
         self._keys: OrderedDict[bytes, bytes] = OrderedDict()
 
     def key(self, other: bytes) -> bytes | None:
@@ -64,12 +80,9 @@ class Pairwise:
             self._keys.move_to_end(other)
             return known
         try:
-            secret = exchange(self._private_key, other)
+            key = self._agree(self._private_key, self.public_key, other, self._label)
         except ValueError:
             return None
-        low, high = sorted((self.public_key, other))
-        info = b"caxton pair key\0" + self._label + b"\0" + low + high
-        key = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
         self._keys[other] = key
         if len(self._keys) > self._max_keys:
             self._keys.popitem(last=False)

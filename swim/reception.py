@@ -138,7 +138,7 @@ class Reception:
             return
         statement = self.decode_statement(encoded)
         newer = self._learning.learn(statement, encoded, sender, now)
-        if newer is not None:
+        if newer:
             self._correct(sender, newer, now)
             return  # not remembered, so that the next copy is corrected again: the answer may be lost
         self._seen[encoded] = None
@@ -191,7 +191,7 @@ class Reception:
 
     # ---- inside -----------------------------------------------------------------------------
 
-    def _correct(self, sender: str, newer: bytes, now: float) -> None:
+    def _correct(self, sender: str, newer: Sequence[bytes], now: float) -> None:
         """Tell a member that spreads an outdated accusation what its subject has said since."""
         record = self._table.get(sender)
         if record is None or now < self._corrected.get(sender, -math.inf) + CORRECTION_PAUSE_S:
@@ -201,7 +201,7 @@ class Reception:
         if len(self._corrected) > MAX_CORRECTED:
             self._corrected.popitem(last=False)
         self._counts["corrections"] += 1
-        self._owner.send(record, [], statements=[newer])
+        self._owner.send(record, [], statements=newer)
 
     def _handle(self, message: Message, sender: str, source: Address, now: float) -> None:
         match message:

@@ -39,7 +39,7 @@ class Owner(Protocol):
     def send_encoded(self, record: Record, encoded: Sequence[bytes]) -> None:
         """Send encoded messages in as many datagrams as they need."""
 
-    def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
+    def learn_compared(self, encoded: bytes, sender: str, now: float) -> tuple[bytes, ...]:
         """Take a statement of a peer; return what is held against it."""
 
     def open_stream(self, record: Record, now: float) -> None:
@@ -160,9 +160,7 @@ class Repair:
             raise DecodeError("bad_roll_frame") from None
         against: dict[bytes, None] = {}
         for word in words:
-            held = self._owner.learn_compared(word, record.name, now)
-            if held is not None:
-                against[held] = None
+            against.update(dict.fromkeys(self._owner.learn_compared(word, record.name, now)))
         if int(now) != self._second:
             self._second, self._answers = int(now), 0
         answers = answers[: MAX_ANSWERS_PER_S - self._answers]

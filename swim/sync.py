@@ -125,7 +125,7 @@ class Owner(Protocol):
     def root(self) -> bytes:
         """Return the root of all replicated state."""
 
-    def learn_compared(self, encoded: bytes, sender: str, now: float) -> bytes | None:
+    def learn_compared(self, encoded: bytes, sender: str, now: float) -> tuple[bytes, ...]:
         """Take a statement of a peer; return what is held against it."""
 
     def clocks(self) -> SyncClocks:
@@ -345,8 +345,7 @@ class SyncStreams:
             self._counts["dropped_bad_signature"] += 1
             sync.forged += 1
             return
-        if against is not None:
-            sync.against[against] = None
+        sync.against.update(dict.fromkeys(against))
 
     # ---- speaking ---------------------------------------------------------------------------
 

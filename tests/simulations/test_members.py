@@ -80,7 +80,7 @@ def test_acquainted_members_hold_what_they_would_hold_had_they_loaded_each_other
             name,
             member.machine.address,
             random.Random(1),
-            verifier=production.Verifier(),
+            cryptography=production.Cryptography(),
         )
         fresh.start(1.0)
         fresh.load(words, 1.0)

@@ -118,7 +118,7 @@ def newcomers_are_ignored(patch: Patch) -> None:
             isinstance(statement, Alive)
             and statement.boot.time_ms / 1000 > now + self._owner.wall_offset - 15
         ):
-            return None
+            return ()
         return original(self, statement, encoded, sender, now, **how)
 
     original = Learning.learn
@@ -197,7 +197,7 @@ PLANTED = [
         scenario(  # two members come back with the word of an earlier life, and compare notes
             {"partition": {"sides": [["m004", "m005"], "rest"], "at_s": 3, "for_s": 2.5}},
             {"crash": {"members": ["m001"], "at_s": 3.2}},
-            {"restart": {"members": ["m001"], "at_s": 3.6}},
+            {"restart": {"members": ["m001"], "at_s": 4.6}},
         ),
         older_words_win,
     ),

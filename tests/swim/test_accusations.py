@@ -365,7 +365,7 @@ def test_a_confirmed_crash_is_a_death_to_all_after_the_shortest_suspicion(member
 
 def test_whoever_answers_us_is_not_declared_dead_by_us_even_if_it_never_refutes() -> None:
     net = settled(5)
-    net.hosts["n1"].swim.about_self = lambda statement, now: None  # type: ignore[method-assign]
+    net.hosts["n1"].swim.about_self = lambda statement, now: ()  # type: ignore[method-assign]
     about = own(net, "n1")
     for _ in range(40):
         for to in ("n0", "n2", "n3", "n4"):

@@ -316,3 +316,22 @@ def test_who_missed_an_end_that_the_others_have_forgotten_is_told_of_it_and_keep
     net.run_for(30, until=lambda: net.state("n0", "n1") is State.DEAD)
     assert [event.member.name for event in net.told("n0", MemberDied)] == ["n1"]
     assert not net.all_told(MemberJoined)  # and nobody took the ghost for a member
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_who_comes_back_from_its_disk_with_an_older_word_of_the_dead_learns_how_it_ended(
+    forgotten: bool,
+) -> None:
+    net = settled(5, reap_after_s=10.0, reconnect_interval_s=1000.0, seed_refresh_s=1000.0)
+    kept = net.hosts["n0"].swim.words()
+    net.kill("n0")
+    net.hosts["n1"].swim.update_meta(b"a later word", net.now)
+    net.run_for(2)
+    net.kill("n1")
+    others = ["n2", "n3", "n4"]
+    held = None if forgotten else State.DEAD
+    net.run_for(60, until=lambda: all(net.state(name, "n1") is held for name in others))
+    swim = net.add("n0")
+    assert swim.load(kept, net.now) == 4
+    net.run_for(2 * net.config.suspicion_min_s + 5, until=lambda: net.state("n0", "n1") is State.DEAD)
+    assert net.state("n0", "n1") is State.DEAD

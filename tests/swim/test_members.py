@@ -154,11 +154,14 @@ def test_the_reaped_are_remembered_with_the_life_that_is_over_and_departed_ones_
     for number, state in enumerate([State.DEAD, State.DEAD, State.DEAD, State.LEFT, State.ALIVE]):
         table.insert(record_of(alive(FIRST, number, f"n{number}"), state, float(number)))
     assert table.next_reap(5.0) == 5.0
-    assert [record.name for record in table.reap(9.0, 5.0)] == ["n0", "n1", "n2", "n3"]
+    gone = table.reap(9.0, 5.0)
+    assert [record.name for record in gone] == ["n0", "n1", "n2", "n3"]
     assert table.next_reap(5.0) is None
     assert table.remembered("n0") is None  # one too many
-    assert table.remembered("n1") == Remembered(("10.0.0.1", 7946), FIRST, 1, has_left=False)
-    assert table.remembered("n3") == Remembered(("10.0.0.1", 7946), FIRST, 3, has_left=True)
+    endings = [record.said_last for record in gone]
+    assert [len(ending) for ending in endings] == [2, 2, 2, 1]  # a Dead needs the word that it quotes
+    assert table.remembered("n1") == Remembered(("10.0.0.1", 7946), FIRST, 1, False, endings[1])
+    assert table.remembered("n3") == Remembered(("10.0.0.1", 7946), FIRST, 3, True, endings[3])
     assert [name for name, _ in table.lost()] == ["n1", "n2"]
     assert [name for name, _ in table.address_book()] == ["n4", "n1", "n2"]
     assert table.statistics()["remembered_members"] == 3
