@@ -245,7 +245,8 @@ def test_the_verdict_of_somebody_who_has_just_come_back_does_not_cut_the_suspici
     net.kill("n1")
     net.run_for(20, until=lambda: net.state("n0", "n1") is State.SUSPECT)
     net.run_for(0.7 * net.config.suspicion_min_s)
-    net.inject("n0", word(net, "n2", incarnation=1), doubt(word(net, "n2", incarnation=1), "n3", "n4"), sender="n3")
+    later = word(net, "n2", incarnation=1)
+    net.inject("n0", later, doubt(later, "n3", "n4"), sender="n3")
     assert net.state("n0", "n2") is State.SUSPECT
     net.inject("n0", word(net, "n2", incarnation=2), sender="n2")
     net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
