@@ -4,14 +4,13 @@ A leap is allowed only while nothing but the members' own maintenance would happ
 nobody stands still, no stream carries anything, and no fault is planned for the time between. Then:
 
 1. timers are held while the packets that are on the way, and what they are answered with, arrive;
-2. all clocks are set ahead;
+2. all clocks are set ahead, and with them the next probe of each member;
 3. each member's timer fires once, everybody's as long after the leap as it would have fired without it, so
    that members do not fall into step.
 
-What was due many times in between happens once: one probe, one attempt to reconnect, all members due for it
-reaped. To the members the leap looks like a machine that was suspended, so they count one late timer. Whoever
-leaps lands a little early and lets the rest pass in full; ``tests/simulations`` compares a leap over an hour
-with an hour simulated in full.
+What was due many times in between happens once: one attempt to reconnect, one visit of a seed, all members
+due for it reaped. Whoever leaps lands a little early and lets the rest pass in full; ``tests/simulations``
+compares a leap over an hour with an hour simulated in full.
 """
 
 from __future__ import annotations
@@ -49,8 +48,10 @@ def leap(cluster: MemberCluster, to_us: int) -> None:
         _check(member)
     places = _hold_timers(cluster, members)
     cluster.lines.add(cluster.timeline.now_us, "-", "fault", f"jump {to_us}")
+    skipped_us = to_us - cluster.timeline.now_us
     cluster.timeline.leap(to_us, to_us + SKIPPED_US)
     for member, place_us in places:
+        production.skipped(member.swim, skipped_us / US_PER_S)
         cluster.plan_timer_at(member, to_us + place_us)
 
 

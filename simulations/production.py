@@ -217,6 +217,22 @@ def lagged(swim: Swim, lag_s: float, now: float) -> None:
         swim.loop_lagged(lag_s, now)
 
 
+def skipped(swim: Swim, seconds: float) -> None:
+    """Let a member's probes go on after a leap of its clock as if they had been due that much later.
+
+    Probes are what a member measures its own lateness by: else it takes the leap for a stall of itself, asks
+    for patience and speaks up under a new incarnation, of which nothing may be seen after a quiet stretch.
+    """
+    prober = swim._prober
+    if prober._next_at is not None:
+        prober._next_at += seconds
+    probe = prober._probe
+    if probe is not None:
+        probe.verdict_at += seconds
+        if probe.indirect_at is not None:
+            probe.indirect_at += seconds
+
+
 def version_of(member: Member) -> Version:
     """Which word of a member's own is held."""
     return member.boot.time_ms, member.boot.id, member.incarnation

@@ -9,16 +9,14 @@ dead, and after an hour the dead are reaped and forgotten but for their addresse
 random moment. One view is reached when every member holds every other one up, and goes on doing so.
 
 **The jump.** Once both sides are quiet, all clocks are set ahead at one stroke (``simulations/leap.py``), to
-half a minute before the heal, which is simulated in full again. Members are not told that their timers are
-late then. ``--check`` runs each partition twice, with the jump and without, so that the two distributions can
-be compared; over an hour that is affordable.
+half a minute before the heal, which is simulated in full again. ``--check`` runs each partition twice, with
+the jump and without, so that the two distributions can be compared; over an hour that is affordable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
-from unittest.mock import patch
 
 from benchmarks.report import percentile
 from benchmarks.swim import runs
@@ -28,7 +26,6 @@ from simulations.links import Change, separate
 from simulations.members import MemberCluster
 from simulations.timeline import US_PER_S
 from simulations.views import Views
-from swim.health import Health
 
 REFERENCE: Final = "memberlist never, serf up to 24 h"
 GOAL: Final = "one view within 60 s, every seed"
@@ -44,9 +41,6 @@ LAND_S: Final = 30.0
 """Simulated in full between the jump and the heal."""
 AFTER_S: Final = 10.0
 """For so long they have to go on agreeing."""
-UNNOTICED_S: Final = 10.0
-"""After the jump, by when each timer has fired once. Without this, members would take the jump for a stall
-of their own and raise their incarnations, which outbids what the others hold against them."""
 PATIENCE_S: Final = 600.0
 MAX_ATTEMPTS: Final = 600
 """Of a jump, each a second after the one before."""
@@ -113,14 +107,8 @@ def _jump(cluster: MemberCluster, to_s: float) -> float:
         except NotQuiet:
             cluster.run_for(1.0)
         else:
-            with patch.object(Health, "timer_lagged", _unnoticed):
-                cluster.run_for(UNNOTICED_S)
             return to_s - began_s
     return 0.0
-
-
-def _unnoticed(*_: object) -> bool:
-    return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

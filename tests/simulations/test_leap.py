@@ -33,6 +33,9 @@ def test_after_a_leap_everybody_goes_on_and_nobody_is_missed():
     assert made.timeline.now() == 3_615.0
     for member in made.running.values():
         assert [other.is_up for other in member.swim.members()] == [True, True]
+        # It was no stall: nobody asks for patience, and no later word outbids what is held against a member.
+        assert member.swim.own.incarnation == 0
+        assert "stalls" not in member.swim.statistics()
 
 
 def test_members_do_not_fall_into_step():
