@@ -118,9 +118,16 @@ class Membership:
         self.traffic = UserTraffic(self.swim, environment, version, wake=self._wake)
         self._memory = ClusterMemory(storage, self.swim, self.replicated)
         self.registry = CapabilityRegistry(
-            self.replicated, self.node, is_up=self.is_alive, is_lost=self.is_lost, flush=self._flush
+            self.replicated,
+            self.node,
+            is_up=self.is_alive,
+            is_lost=self.is_lost,
+            flush=self._flush,
+            clock=environment.clock,
         )
-        self.reachability = Reachability(self.replicated, self.node, is_up=self.is_alive)
+        self.reachability = Reachability(
+            self.replicated, self.node, is_up=self.is_alive, clock=environment.clock
+        )
         self.listeners: list[MembershipListener] = []
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)

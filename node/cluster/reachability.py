@@ -39,11 +39,11 @@ class Maps(Protocol):
         """Bytes that key and value of an entry may take together."""
         ...
 
-    def put(self, key: str, value: bytes) -> None:
-        """Set an entry of the own map."""
+    def put(self, key: str, value: bytes, wall: float) -> None:
+        """Set an entry of the own map; ``wall`` is when, in seconds since the epoch."""
         ...
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, wall: float) -> None:
         """Remove an entry of the own map."""
         ...
 
@@ -82,10 +82,11 @@ class Reachability:
         maps: The replicated maps.
         node: This node's name.
         is_up: Whether membership holds a node to be up.
+        clock: Dates changes of the row.
     """
 
-    def __init__(self, maps: Maps, node: str, *, is_up: Callable[[str], bool]) -> None:
-        self._maps, self._node, self._is_up = maps, node, is_up
+    def __init__(self, maps: Maps, node: str, *, is_up: Callable[[str], bool], clock: Clock) -> None:
+        self._maps, self._node, self._is_up, self._clock = maps, node, is_up, clock
         self._published = b""
         self._writes = self._malformed = 0
 
@@ -95,9 +96,9 @@ class Reachability:
         if value == self._published:
             return False
         if value:
-            self._maps.put(KEY, value)
+            self._maps.put(KEY, value, self._clock.wall())
         else:
-            self._maps.delete(KEY)
+            self._maps.delete(KEY, self._clock.wall())
         self._published = value
         self._writes += 1
         return True

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import cbor2
 
 from node.cluster.provider import Provider
+from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
 from swim import strict_cbor
@@ -37,11 +38,11 @@ _MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
 class Maps(Protocol):
     """The part of the replicated maps this view needs (``swim.replicated.Replicated``)."""
 
-    def put(self, key: str, value: bytes) -> None:
-        """Set an entry of the own map."""
+    def put(self, key: str, value: bytes, wall: float) -> None:
+        """Set an entry of the own map; ``wall`` is when, in seconds since the epoch."""
         ...
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, wall: float) -> None:
         """Remove an entry of the own map."""
         ...
 
@@ -89,6 +90,7 @@ class CapabilityRegistry:
         is_up: Whether membership holds a node to be up.
         is_lost: Whether it holds a node to be dead: not up, but not gone by its own word either.
         flush: Called after a change of the own map, so that the change is handed on at once.
+        clock: Dates changes, from which peers tell how long they were on their way.
     """
 
     def __init__(
@@ -99,9 +101,10 @@ class CapabilityRegistry:
         is_up: Callable[[str], bool],
         is_lost: Callable[[str], bool],
         flush: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._maps, self._node, self._flush = maps, node, flush
-        self._is_up, self._is_lost = is_up, is_lost
+        self._is_up, self._is_lost, self._clock = is_up, is_lost, clock
         self._own: dict[str, str] = {}
         self._entries: dict[tuple[str, str], Provider] = {}
         self._by_capability: dict[str, dict[tuple[str, str], Provider]] = {}
@@ -122,7 +125,7 @@ class CapabilityRegistry:
         value = cbor2.dumps([list(capabilities), priority, round(health * _HEALTH_STEPS)])
         earlier = self._own.get(agent)
         try:
-            self._maps.put(key, value)
+            self._maps.put(key, value, self._clock.wall())
         except Exception as error:
             if getattr(error, "code", "") != "entry_too_large":
                 raise
@@ -132,7 +135,7 @@ class CapabilityRegistry:
                 fix="Offer fewer capabilities, or give them shorter names.",
             ) from error
         if earlier is not None and earlier != key:
-            self._maps.delete(earlier)
+            self._maps.delete(earlier, self._clock.wall())
         self._own[agent] = key
         self._flush()
 
@@ -140,7 +143,7 @@ class CapabilityRegistry:
         """Offer nothing any more."""
         key = self._own.pop(agent, None)
         if key is not None:
-            self._maps.delete(key)
+            self._maps.delete(key, self._clock.wall())
             self._flush()
 
     def set_load(self, load: float, now: float) -> None:

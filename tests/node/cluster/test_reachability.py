@@ -30,7 +30,7 @@ def maps():
 
 @pytest.fixture
 def reachability(maps):
-    return Reachability(maps, "me", is_up=lambda node: node != "gone")
+    return Reachability(maps, "me", is_up=lambda node: node != "gone", clock=seeded()[1])
 
 
 def lost(*names):
@@ -71,7 +71,7 @@ def test_the_longest_names_fit_a_real_map():
         credentials.identity, credentials.authority, rng=random.Random(1), entropy=random.Random(2).randbytes
     )
     maps.start(0, 0.0, clock.wall())
-    reachability = Reachability(maps, "me", is_up=lambda _: True)
+    reachability = Reachability(maps, "me", is_up=lambda _: True, clock=clock)
     names = [f"{number:02}".ljust(63, "x") for number in range(40)]
     assert reachability.publish(lost(*names))
     [row] = reachability.rows()

@@ -8,17 +8,18 @@ import pytest
 from node.cluster.registry import CapabilityRegistry, base_name
 from node.errors import ResourceLimitExceeded
 from swim.map_events import EntryChanged, EventsLost
+from tests.node.security.environments import seeded
 
 
 class FakeMaps:
     def __init__(self):
-        self.held = {}
+        self.held, self.dated = {}, {}
         self.loads = {}
 
-    def put(self, key, value):
-        self.held["me", key] = value
+    def put(self, key, value, wall):
+        self.held["me", key], self.dated["me", key] = value, wall
 
-    def delete(self, key):
+    def delete(self, key, wall):
         self.held.pop(("me", key), None)
 
     def entries(self, prefix=""):
@@ -49,6 +50,7 @@ def registry(maps, up):
         is_up=lambda node: up.get(node) is True,
         is_lost=lambda node: up.get(node) == "lost",
         flush=lambda: None,
+        clock=seeded()[1],
     )
 
 
@@ -104,6 +106,13 @@ def test_a_new_version_of_an_entry_replaces_the_old_and_deletion_removes_it(regi
     registry.apply([EntryChanged("you", "agent/b/1.0.0", None)])
     assert registry.providers("max") == []
     assert registry.statistics()["capabilities"] == 0
+
+
+def test_an_entry_is_dated_so_that_peers_can_tell_how_long_it_was_on_its_way(maps):
+    clock = seeded(wall=1_800_000_000.0)[1]
+    registry = CapabilityRegistry(maps, "me", is_up=bool, is_lost=bool, flush=lambda: None, clock=clock)
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+    assert maps.dated == {("me", "agent/a/1.0.0"): 1_800_000_000.0}
 
 
 def test_publishing_another_version_leaves_one_entry(registry, maps):
@@ -166,7 +175,7 @@ def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
     class Full(Exception):
         code = "entry_too_large"
 
-    def put(key, value):
+    def put(key, value, wall):
         raise Full("too long")
 
     maps.put = put
