@@ -1,9 +1,10 @@
 """A cluster of production nodes in one process: start, pause, crash and restart them by name.
 
 The node is :class:`node.node.Node`, with every room but the admin API; nothing of it is replaced except the
-four things of its environment. Its SQLite file is real. What a process leaves behind when it dies is what the
-file held at that instant: a crash copies the file first, and only then lets the old node's tasks unwind, so
-that whatever their cleanup still writes goes nowhere.
+four things of its environment. Its SQLite file is real, and lies on a disk of its own, :mod:`simulations.disk`.
+What a process leaves behind when it dies is what the file held at that instant, and what a machine leaves
+when it loses its power is what the disk makes of that: a crash copies the file first, and only then lets the
+old node's tasks unwind, so that whatever their cleanup still writes goes nowhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,6 +24,7 @@ from node.node import Node
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
+from simulations.disk import SimulatedDisk
 from simulations.environment import simulated_environment
 from simulations.kernel import World
 from simulations.network import Host, VirtualNetwork
@@ -32,12 +35,21 @@ LINK_PORT = 7947
 
 @dataclass(slots=True)
 class SimulatedNode:
-    """One node of a simulated cluster, in its present life."""
+    """One node of a simulated cluster, in its present life.
+
+    Attributes:
+        disk: Where its data lies; its attributes are faults.
+        held: Whether it stands still until it is told to go on.
+        waits_until: The end of what its disk has kept it waiting for.
+    """
 
     node: Node
     environment: Environment
     host: Host
+    disk: SimulatedDisk
     scope: trio.CancelScope
+    held: bool = False
+    waits_until: float = 0.0
     ended: trio.Event = field(default_factory=trio.Event)
 
 
@@ -91,7 +103,10 @@ class SimulatedCluster:
             tokens=Tokens(),
             serve_http=False,
         )
-        running = SimulatedNode(node, environment, host, trio.CancelScope())
+        disk = SimulatedDisk(self._data(name))
+        running = SimulatedNode(node, environment, host, disk, trio.CancelScope())
+        disk.took = partial(self._wait_for_disk, running)
+        self.world.disks.plug_in(disk)
         self.nodes[name] = running
         await self._nursery.start(self._run, running)
         self.world.record(name, "ready")
@@ -109,26 +124,51 @@ class SimulatedCluster:
     def pause(self, name: str) -> None:
         """Stop a process as SIGSTOP does: it neither hears, nor acts, nor dies."""
         self.world.record(name, "paused")
-        self.nodes[name].host.paused = True
+        running = self.nodes[name]
+        running.held = running.host.paused = True
 
     def resume(self, name: str) -> None:
         """Let a paused process go on."""
         self.world.record(name, "resumed")
-        self.world.resume(self.nodes[name].host)
+        running = self.nodes[name]
+        running.held = False
+        self._go_on(running)
 
-    async def crash(self, name: str) -> None:
-        """End a process as SIGKILL does."""
+    async def crash(self, name: str, *, power: bool = False) -> None:
+        """End a process as SIGKILL does, or, with ``power``, as pulling the plug of its machine does."""
         running = self.nodes.pop(name)
         invariant(not running.host.fenced, f"{name} has crashed already")
-        self.world.record(name, "crashed")
+        self.world.record(name, "lost power" if power else "crashed")
         self.network.fence(running.host)
         before, after = self._data(name, 0), self._data(name, 1)
         after.mkdir(parents=True)
         for file in sorted(before.iterdir()):
-            if file.suffix in (".db", ".db-wal"):
+            if file.suffix not in {".db", ".db-wal"}:
+                continue
+            if power:
+                left = running.disk.after_power_loss(file, self.world.stream(before.name, "power", file.name))
+                (after / file.name).write_bytes(left)
+            else:
                 shutil.copy2(file, after / file.name)
         running.scope.cancel()
         await running.ended.wait()
+
+    def _wait_for_disk(self, running: SimulatedNode, seconds: float) -> None:
+        """The process waits in the system for its disk: nothing of it happens meanwhile."""
+        now = self.world.now()
+        is_waiting = running.waits_until > now
+        running.waits_until = max(running.waits_until, now) + seconds
+        if not is_waiting:
+            running.host.paused = True
+            self.world.at(running.waits_until, partial(self._go_on, running))
+
+    def _go_on(self, running: SimulatedNode) -> None:
+        if running.held or running.host.fenced:
+            return
+        if running.waits_until > self.world.now():
+            self.world.at(running.waits_until, partial(self._go_on, running))
+        else:
+            self.world.resume(running.host)
 
     def _data(self, name: str, ahead: int = 0) -> Path:
         return self._directory / "data" / f"{name}.{self._boots[name] + ahead}"

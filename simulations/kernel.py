@@ -9,7 +9,6 @@ that crashed is fenced first: from that instant on nothing it still tries to do 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ import trio._core._run as trio_run
 import trio.testing
 
 from node.errors import invariant
+from simulations.disk import DiskLayer
 from simulations.timeline import EPOCH_S, US_PER_S, Process, Timeline, no_earlier_us
 from simulations.trace import Trace
 
@@ -30,30 +30,17 @@ TRACE_LIMIT = 2_000_000
 """Last lines a trace keeps; the hash covers all."""
 
 
-class _SeededVFS(apsw.VFS):
-    """The system's file layer with a seeded source of chance: SQLite's salts follow from the seed too.
-
-    SQLite seeds its generator from the default VFS the first time it is asked after a reset
-    (``sqlite3_randomness(0, NULL)``), hence the resets around a run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(f"{seed}/sqlite")
-        super().__init__(f"caxton-{seed}", base="unix", makedefault=True)
-
-    def xRandomness(self, size: int) -> bytes:  # noqa: N802 - SQLite's name for it
-        return self._random.randbytes(size)
-
-
 class World(Timeline):
     """The timeline, the trace and the source of chance of one run under Trio.
 
     Args:
         seed: Everything random follows from it.
+        disks: SQLite's files, on the disks that are plugged in.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, disks: DiskLayer) -> None:
         super().__init__(seed)
+        self.disks = disks
         self.trace = Trace(TRACE_LIMIT)
         self._earlier = trio.Event()
 
@@ -120,11 +107,11 @@ def run(scenario: Callable[[World], Awaitable[T]], seed: int, *, limit_s: float 
     state = trio_run._r.getstate()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio_run._r.seed(seed)
-    vfs = _SeededVFS(seed)
+    disks = DiskLayer(seed)
     apsw.randomness(0)
 
     async def main() -> T:
-        world = World(seed)
+        world = World(seed, disks)
         with trio.move_on_after(limit_s):  # noqa: TID251 - the simulator is the clock
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(world.run)
@@ -138,5 +125,5 @@ def run(scenario: Callable[[World], Awaitable[T]], seed: int, *, limit_s: float 
     finally:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
         trio_run._r.setstate(state)
-        vfs.unregister()
+        disks.unregister()
         apsw.randomness(0)

@@ -217,8 +217,11 @@ class Storage:
         """Let go as a crash does: no checkpoint, what was not committed is lost."""
         if self._lock is None:
             return
-        self._reader.close(True)
-        self._writer.close(True)
+        for connection in (self._reader, self._writer):
+            try:
+                connection.close(True)
+            except apsw.Error:  # a sick disk keeps nobody from letting go; what is in the WAL stays there
+                self._groups_failed += 1
         os.close(self._lock)
         self._lock = None
 
