@@ -155,9 +155,8 @@ class Swim(Core):
             self._repair.disturbed(now)
 
     def handle_timer(self, now: float) -> None:
-        """Do everything that is due."""
-        due = self.next_timer()
-        if due is None or due > now:
+        """Do everything that is due; nothing if nothing is."""
+        if not self._is_running():
             return
         # Probes are due at moments that were planned; what waits for gossip may be due since long ago.
         lag_s = max(0.0, now - (self._prober.next_timer() or now))
