@@ -7,7 +7,8 @@ relays, the simulator and its faults. What both ablations lack, compared with ca
 * **quorums**: one accuser is enough. Its Suspect is announced at once and starts everybody's timer, and any
   Dead is believed at once.
 * **the last check**: nobody asks a suspect once more before the verdict, and an ack alone postpones nothing.
-* **telling**: an accusation goes to the suspect by gossip only; a refutation goes to all by gossip only.
+* **telling**: an accusation goes to the suspect by gossip only; a refutation goes to all by gossip only, and
+  nobody corrects who spreads an outdated accusation.
 * **patience**: a member that stalls does not ask for longer suspicions.
 * **stalls**: a process that stood still gives nobody time back, and its lag does not count as ill health.
 * **the stream probe** (``stream_probes`` is off), and relays' doubts as signatures.
@@ -44,6 +45,7 @@ from swim.messages import Address, Alive, Dead, DecodeError, Message, Statement,
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
 from swim.probe import Probe, Prober, Relayed
+from swim.reception import Reception
 from swim.suspicion import Case
 
 MEMBERLIST_PROBE_TIMEOUT_S: Final = 0.5
@@ -191,8 +193,9 @@ def _unconfirmed_doubt(
     _doubt(self, record, {}, now)
 
 
-def _refute_by_gossip(self: Core, statement: Statement, now: float) -> None:
+def _refute_by_gossip(self: Core, statement: Statement, now: float) -> tuple[bytes, ...]:
     self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
+    return ()
 
 
 def _refute_always(_: OwnWord, signatures: int, now: float) -> bool:
@@ -248,6 +251,7 @@ def _no_nack(_: Prober, relayed: Relayed) -> None:
 
 
 _WITHOUT: Final[tuple[tuple[type, str, Callable[..., Any]], ...]] = (
+    (Reception, "_correct", _nothing),
     (Accusations, "_quorum", _one_is_enough),
     (Accusations, "_is_valid", _is_signed),
     (Accusations, "_review_suspicion", _review_suspicion),

@@ -113,7 +113,7 @@ def _jump(cluster: MemberCluster, to_s: float) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = runs.parser("Healing of partitions without seeds.", seeds="1..3")
+    parser = runs.parser("Healing of partitions without seeds.", seeds="1..3", resumable=True)
     parser.add_argument("--members", type=runs.numbers, default=(5, 20), help="sizes, as in 5,20,100")
     parser.add_argument("--splits", default=",".join(SPLITS), help="sizes of the smaller side")
     parser.add_argument("--lasts", default=",".join(LASTS_S), help=f"of {', '.join(LASTS_S)}")
@@ -129,12 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--splits: there is no {unknown[0]}")
     name = "healing-check" if options.check else "healing"
     whole: list[Row] = []
-    with Results(name, options.csv, script="healing") as results:
+    with Results(name, options.csv, script="healing", resume=options.resume) as results:
         for tasks in _cells(options, splits, lasts):
             rows: list[Row] = []
-            for found in runs.each(run, tasks, options.jobs):
+            for found in results.each(run, tasks, options.jobs):
                 rows += found.rows
-                results.add(found.rows)
             whole += rows
             first = tasks[0]
             cell = f"{first.members} members, {first.split}:rest, {first.lasts}"

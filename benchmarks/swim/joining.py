@@ -94,17 +94,16 @@ def run(task: Task) -> Found:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = runs.parser("Simulated members that all start at one moment.", seeds="1..10")
+    parser = runs.parser("Simulated members that all start at one moment.", seeds="1..10", resumable=True)
     parser.add_argument("--members", type=runs.numbers, default=(100,), help="sizes, as in 100,1000")
     parser.add_argument("--loss", type=float, default=runs.LOSS)
     options = parser.parse_args(arguments)
-    with Results("joining", options.csv) as results:
+    with Results("joining", options.csv, resume=options.resume) as results:
         for members in options.members:
             tasks = [Task(seed, members, options.loss) for seed in options.seeds]
             rows: list[Row] = []
-            for found in runs.each(run, tasks, options.jobs):
+            for found in results.each(run, tasks, options.jobs):
                 rows += found.rows
-                results.add(found.rows)
             runs.line(f"{members} members at once, {len(rows)} seeds", summary(rows), REFERENCE, GOAL)
     return 0
 

@@ -158,7 +158,7 @@ def _row(task: Task, cluster: MemberCluster, changes: StateChanges, began_us: in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = runs.parser("Members that are hit by one-way faults and heavy loss.", seeds="1")
+    parser = runs.parser("Members that are hit by one-way faults and heavy loss.", seeds="1", resumable=True)
     parser.add_argument("--members", type=runs.numbers, default=(100,), help="sizes, as in 100,1000")
     parser.add_argument("--faults", default=",".join(FAULTS), help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--loss", type=float, default=runs.LOSS)
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = options.faults.split(",")
     if unknown := [fault for fault in faults if fault not in FAULTS]:
         parser.error(f"--faults: there is no {unknown[0]}")
-    with Results("oneway", options.csv) as results:
+    with Results("oneway", options.csv, resume=options.resume) as results:
         for members in options.members:
             for fault in faults:
                 hit = max(1, members // 100)
@@ -175,9 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     Task(seed, members, hit, fault, options.loss, options.patience) for seed in options.seeds
                 ]
                 rows: list[Row] = []
-                for found in runs.each(run, tasks, options.jobs):
+                for found in results.each(run, tasks, options.jobs):
                     rows += found.rows
-                    results.add(found.rows)
                 runs.line(f"{members} members, {hit} {fault}", summary(rows), REFERENCE, GOAL)
     return 0
 

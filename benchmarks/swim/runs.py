@@ -129,12 +129,13 @@ def cluster(
 # ---- the command line ------------------------------------------------------------------------------
 
 
-def parser(about: str, *, seeds: str) -> argparse.ArgumentParser:
+def parser(about: str, *, seeds: str, resumable: bool = False) -> argparse.ArgumentParser:
     """The options that all scripts have.
 
     Args:
         about: What is measured.
         seeds: The default of ``--seeds``.
+        resumable: Whether the raw rows say all that is measured, so that a long sweep can be done in parts.
     """
     made = argparse.ArgumentParser(
         description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
@@ -149,6 +150,14 @@ def parser(about: str, *, seeds: str) -> argparse.ArgumentParser:
         const=AUTOMATIC,
         help="write raw rows here; without a file name to benchmarks/results, with the date",
     )
+    made.set_defaults(resume=None)
+    if resumable:
+        made.add_argument(
+            "--resume",
+            type=Path,
+            metavar="FILE",
+            help="take what an earlier sweep of the same code has written there, and run only the rest",
+        )
     return made
 
 
@@ -219,10 +228,14 @@ class Results:
         name: Of the benchmark.
         csv_option: What ``--csv`` was given.
         script: The module, if it is not called as the benchmark.
+        resume: Raw rows of an earlier sweep, which are taken over.
     """
 
-    def __init__(self, name: str, csv_option: str | None, *, script: str = "") -> None:
+    def __init__(
+        self, name: str, csv_option: str | None, *, script: str = "", resume: Path | None = None
+    ) -> None:
         self.path: Path | None = None
+        self._known = [] if resume is None else read(resume)
         command = f"python -m benchmarks.swim.{script or name} {' '.join(sys.argv[1:])}"
         self._facts = machine() | {"command": command}
         self._file: TextIO | None = None
@@ -241,6 +254,24 @@ class Results:
             self._file.close()
             print(f"raw: {self.path}")
 
+    def each(self, function: Callable[[Any], Found], tasks: Sequence[Any], jobs: int) -> Iterator[Found]:
+        """Run all tasks but those of the earlier sweep, write what they came to, and yield it in their order.
+
+        Args:
+            function: As for `each`.
+            tasks: Named tuples, whose fields are columns of their rows.
+            jobs: Processes.
+        """
+        known = [[row for row in self._known if _is_of(row, task)] for task in tasks]
+        found = each(function, [task for task, rows in zip(tasks, known, strict=True) if not rows], jobs)
+        for rows in known:
+            if rows:
+                yield Found(rows, {})
+            else:
+                new = next(found)
+                self.add(new.rows)
+                yield new
+
     def add(self, rows: Iterable[Row]) -> None:
         """Write rows; the first says which columns there are."""
         if self.path is None:
@@ -249,6 +280,7 @@ class Results:
             if self._table is None:
                 self._file = self.path.open("w", encoding="utf-8", newline="")
                 self._table = _table(self._file, list(row), self._facts)
+                self._table.writerows(self._known)
             self._table.writerow(row)
         if self._file is not None:
             self._file.flush()
@@ -260,6 +292,14 @@ class Results:
         path = self.path.with_name(f"{self.path.stem}-{what}.csv")
         with path.open("w", encoding="utf-8", newline="") as file:
             _table(file, list(rows[0]), self._facts).writerows(rows)
+
+
+def _is_of(row: Row, task: Any) -> bool:
+    fields: dict[str, Any] = task._asdict()
+    return all(
+        row.get(name) == _value(str(int(told) if isinstance(told, bool) else told))
+        for name, told in fields.items()
+    )
 
 
 def _table(file: TextIO, columns: list[str], facts: Mapping[str, str]) -> csv.DictWriter[str]:

@@ -140,7 +140,7 @@ def cells(members: Sequence[int], losses: Sequence[float]) -> list[tuple[int, in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = runs.parser("False deaths of starved members.", seeds="1..2")
+    parser = runs.parser("False deaths of starved members.", seeds="1..2", resumable=True)
     parser.add_argument(
         "--members", type=runs.numbers, default=(50, 100, 200), help="sizes, as in 50,100,200"
     )
@@ -156,16 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--systems: there is no {unknown[0]}")
     shortest_s, longest_s = options.pauses
     name = "starved" if tuple(options.pauses) == PAUSES_S else "starved-{:g}-{:g}".format(*options.pauses)
-    with Results(name, options.csv, script="starved") as results:
+    with Results(name, options.csv, script="starved", resume=options.resume) as results:
         for system in systems:
             print(f"{system}: {SYSTEMS[system].about}")
             whole: list[Row] = []
             for cell in cells(options.members, options.losses):
                 tasks = [Task(s, system, *cell, shortest_s, longest_s, options.lasts) for s in options.seeds]
                 rows: list[Row] = []
-                for found in runs.each(run, tasks, options.jobs):
+                for found in results.each(run, tasks, options.jobs):
                     rows += found.rows
-                    results.add(found.rows)
                 whole += rows
                 print("  {} members, {} starved, loss {:g}: ".format(*cell) + summary(rows), flush=True)
             runs.line(f"{system}, all cells", summary(whole), REFERENCE, GOAL)

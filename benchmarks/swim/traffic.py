@@ -64,12 +64,7 @@ def run(task: Task) -> Found:
         for name in after
     ]
     packets_s, bytes_s, streams_s = (mean(values) for values in zip(*per_second, strict=True))
-    row: Row = {
-        "seed": task.seed,
-        "members": task.members,
-        "entries": task.entries,
-        "loss": task.loss,
-        "measured_s": task.measured_s,
+    row: Row = task._asdict() | {
         "datagrams_per_member_s": fixed(packets_s),
         "datagram_bytes_per_member_s": fixed(bytes_s),
         "stream_bytes_per_member_s": fixed(streams_s),
@@ -95,23 +90,22 @@ def sent(cluster: MemberCluster) -> dict[str, tuple[int, int, int]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = runs.parser("What idle members of a simulated cluster send.", seeds="1")
+    parser = runs.parser("What idle members of a simulated cluster send.", seeds="1", resumable=True)
     parser.add_argument("--members", type=runs.numbers, default=(50, 200), help="sizes, as in 50,200,1000")
     parser.add_argument("--entries", type=runs.positive, default=ENTRIES, help="of all maps together")
     parser.add_argument("--loss", type=float, default=runs.LOSS)
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds before the measurement")
     parser.add_argument("--lasts", type=float, default=MEASURED_S, help="seconds of the measurement")
     options = parser.parse_args(arguments)
-    with Results("traffic", options.csv) as results:
+    with Results("traffic", options.csv, resume=options.resume) as results:
         for members in options.members:
             tasks = [
                 Task(seed, members, options.entries, options.loss, options.settle, options.lasts)
                 for seed in options.seeds
             ]
             rows: list[Row] = []
-            for found in runs.each(run, tasks, options.jobs):
+            for found in results.each(run, tasks, options.jobs):
                 rows += found.rows
-                results.add(found.rows)
             reference = REFERENCE.get(members, "-")
             cell = f"{members} members, {options.entries:,} entries"
             runs.line(cell, summary(rows), f"memberlist {reference}", f"<= {reference}")

@@ -135,3 +135,21 @@ def test_a_range_of_seeds_has_a_first_and_a_last(text: str) -> None:
     assert list(runs.seed_range("7")) == [7]
     with pytest.raises(argparse.ArgumentTypeError):
         runs.seed_range(text)
+
+
+@pytest.mark.parametrize("name", ["joining", "starved", "healing", "traffic", "oneway"])
+def test_a_sweep_is_done_in_parts(measured: Path, tmp_path: Path, name: str) -> None:
+    main, options, rows = SMALLEST[name]
+    known = runs.newest(name, measured)
+    assert known is not None
+    whole = tmp_path / "whole.csv"
+    last = 2 if "1..2" in options else 1
+    more = [
+        *options.replace("--seeds 1..2", "").replace("--seeds 1", "").split(),
+        "--seeds",
+        f"1..{last + 1}",
+    ]
+    assert main([*more, "--resume", str(known), "--csv", str(whole)]) == 0
+    before, after = runs.read(known), runs.read(whole)
+    assert after[: len(before)] == before, "what was known is taken over as it was"
+    assert len(after) == rows * (last + 1) // last
