@@ -1,7 +1,7 @@
 """A cluster of production nodes in one process: start, pause, crash and restart them by name.
 
 The node is :class:`node.node.Node`, with every room but the admin API; nothing of it is replaced except the
-four things of its environment. Its SQLite file is real, and lies on a disk of its own, :mod:`simulations.disk`.
+four things of its environment. Its SQLite file is real, on a disk of its own (:mod:`simulations.disk`).
 What a process leaves behind when it dies is what the file held at that instant, and what a machine leaves
 when it loses its power is what the disk makes of that: a crash copies the file first, and only then lets the
 old node's tasks unwind, so that whatever their cleanup still writes goes nowhere.
@@ -19,13 +19,13 @@ import trio
 
 from node.config import load_config
 from node.environment import Environment
-from node.errors import invariant
-from node.node import Node
+from node.errors import CaxtonError, invariant
+from node.node import Node, first_error
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
 from simulations.disk import SimulatedDisk
-from simulations.environment import simulated_environment
+from simulations.environment import SimulatedClock, simulated_environment
 from simulations.kernel import World
 from simulations.network import Host, VirtualNetwork
 
@@ -52,6 +52,16 @@ class SimulatedNode:
     waits_until: float = 0.0
     ended: trio.Event = field(default_factory=trio.Event)
 
+    @property
+    def name(self) -> str:
+        """Whose it is."""
+        return self.host.name
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still until it is told to go on."""
+        return self.held
+
 
 class SimulatedCluster:
     """Nodes by name.
@@ -67,22 +77,33 @@ class SimulatedCluster:
         self.nodes: dict[str, SimulatedNode] = {}
         self._directory, self._nursery = directory, nursery
         self._boots: dict[str, int] = {}
+        self._wall_offsets: dict[str, float] = {}
         self._operator, _ = simulated_environment(world, self.network, "operator")
         create_cluster(directory / "cluster", environment=self._operator, cluster="simulated")
 
-    async def start(self, name: str, *seeds: str, settings: Mapping[str, object] | None = None) -> Node:
+    async def start(
+        self, name: str, *seeds: str, settings: Mapping[str, object] | None = None, disk: bool = True
+    ) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
         Args:
             name: Its name.
             seeds: Names of nodes to join through.
             settings: Configuration keys beside those of the simulation.
+            disk: Whether it still has what it kept in its earlier life.
+
+        Raises:
+            CaxtonError: it cannot start.
         """
         boot = self._boots[name] = self._boots.get(name, -1) + 1
+        if not disk:
+            shutil.rmtree(self._data(name), ignore_errors=True)
         bundle = self._directory / "cluster" / "nodes" / name
         if boot == 0:
             issue_node(self._directory / "cluster", name, environment=self._operator)
-        environment, host = simulated_environment(self.world, self.network, name, boot=boot)
+        environment, host = simulated_environment(
+            self.world, self.network, name, boot=boot, clock_offset_s=self._wall_offsets.get(name, 0.0)
+        )
         config = load_config(
             bundle / "node.yaml",
             environ={},
@@ -103,23 +124,37 @@ class SimulatedCluster:
             tokens=Tokens(),
             serve_http=False,
         )
-        disk = SimulatedDisk(self._data(name))
-        running = SimulatedNode(node, environment, host, disk, trio.CancelScope())
-        disk.took = partial(self._wait_for_disk, running)
-        self.world.disks.plug_in(disk)
+        running = SimulatedNode(node, environment, host, SimulatedDisk(self._data(name)), trio.CancelScope())
+        running.disk.took = partial(self._wait_for_disk, running)
+        self.world.disks.plug_in(running.disk)
         self.nodes[name] = running
         await self._nursery.start(self._run, running)
         self.world.record(name, "ready")
         return node
 
     async def _run(self, running: SimulatedNode, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run a node to its end; what it cannot go on with ends it, as it ends a process."""
+        is_ready = False
         try:
             with running.scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(running.node.run)
+                    is_ready = True
                     task_status.started()
+        except* CaxtonError as group:
+            error = first_error(group)
+            if not running.host.fenced:
+                self.world.record(running.name, f"stopped {error.code}")
+                self._fence(running)
+                self._keep(running, power=False)
+            if not is_ready:
+                raise error from group
         finally:
             running.ended.set()
+
+    def boot_of(self, name: str) -> int:
+        """How often a node was started before its present life."""
+        return self._boots[name]
 
     def pause(self, name: str) -> None:
         """Stop a process as SIGSTOP does: it neither hears, nor acts, nor dies."""
@@ -134,13 +169,42 @@ class SimulatedCluster:
         running.held = False
         self._go_on(running)
 
+    def set_wall_offset(self, name: str, offset_s: float) -> None:
+        """Set a node's wall clock so far ahead of the true time, now and in later lives."""
+        self.world.record(name, f"clock {offset_s:g}")
+        self._wall_offsets[name] = offset_s
+        running = self.nodes.get(name)
+        if running is not None and isinstance(running.environment.clock, SimulatedClock):
+            running.environment.clock.offset_s = offset_s
+
+    async def leave(self, name: str) -> None:
+        """Let a node say goodbye and end, as SIGTERM does."""
+        running = self.nodes[name]
+        self.world.record(name, "leaves")
+        running.node.shutdown()
+        await running.ended.wait()
+        if not running.host.fenced:
+            self.world.record(name, "left")
+            self._fence(running)
+            self._keep(running, power=False)
+
     async def crash(self, name: str, *, power: bool = False) -> None:
         """End a process as SIGKILL does, or, with ``power``, as pulling the plug of its machine does."""
-        running = self.nodes.pop(name)
+        running = self.nodes[name]
         invariant(not running.host.fenced, f"{name} has crashed already")
         self.world.record(name, "lost power" if power else "crashed")
+        self._fence(running)
+        self._keep(running, power=power)
+        running.scope.cancel()
+        await running.ended.wait()
+
+    def _fence(self, running: SimulatedNode) -> None:
+        self.nodes.pop(running.name, None)
         self.network.fence(running.host)
-        before, after = self._data(name, 0), self._data(name, 1)
+
+    def _keep(self, running: SimulatedNode, *, power: bool) -> None:
+        """Put what a node leaves on its disk where its next life finds it."""
+        before, after = self._data(running.name, 0), self._data(running.name, 1)
         after.mkdir(parents=True)
         for file in sorted(before.iterdir()):
             if file.suffix not in {".db", ".db-wal"}:
@@ -150,8 +214,6 @@ class SimulatedCluster:
                 (after / file.name).write_bytes(left)
             else:
                 shutil.copy2(file, after / file.name)
-        running.scope.cancel()
-        await running.ended.wait()
 
     def _wait_for_disk(self, running: SimulatedNode, seconds: float) -> None:
         """The process waits in the system for its disk: nothing of it happens meanwhile."""

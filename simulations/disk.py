@@ -69,6 +69,11 @@ class SimulatedDisk:
     counts: Counter[str] = field(default_factory=Counter)
     _changes: dict[str, list[_Change]] = field(default_factory=dict)
 
+    def recover(self) -> None:
+        """Be healthy and fast again, with room left; what was lost stays lost."""
+        self.capacity_bytes, self.sync_fails, self.read_fails = None, False, False
+        self.read_s = self.write_s = self.sync_s = 0.0
+
     def used_bytes(self) -> int:
         """Bytes that the files on it have."""
         return sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())

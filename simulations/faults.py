@@ -253,6 +253,29 @@ class Churn(Lasting):
     keeping: Chance = 0.5
 
 
+class Disk(Lasting):
+    """Disks of whole nodes get sick; see :class:`simulations.disk.SimulatedDisk`.
+
+    Attributes:
+        members: Whose.
+        full: Whether there is no room left.
+        sync_fails: Whether `fsync` fails.
+        read_fails: Whether reading fails.
+        read_s: How long each read takes.
+        write_s: How long each write takes.
+        sync_s: How long each `fsync` takes.
+    """
+
+    kind = "disk"
+    members: Names
+    full: bool = False
+    sync_fails: bool = False
+    read_fails: bool = False
+    read_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    write_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    sync_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+
+
 class Jump(Fault):
     """Time leaps over a stretch in which nothing but the members' own maintenance would happen.
 
@@ -273,7 +296,7 @@ class Jump(Fault):
 KINDS: Final[dict[str, type[Fault]]] = {
     fault.kind: fault
     for fault in (
-        Pause, Starve, Crash, Restart, Join, Leave, Partition, Disturb, Clock, Churn, Jump,
+        Pause, Starve, Crash, Restart, Join, Leave, Partition, Disturb, Clock, Churn, Disk, Jump,
     )
 }  # fmt: skip
 

@@ -3,18 +3,95 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatchmethod
-from typing import Final
+from typing import Final, Protocol
 
 from simulations import faults
-from simulations.links import Change, Rule, separate
-from simulations.members import MemberCluster
-from simulations.timeline import US_PER_S
-from simulations.truth import Spell, Truth
+from simulations.links import Change, Links, Rule, separate
+from simulations.timeline import US_PER_S, Timeline
+from simulations.trace import Trace
+from simulations.truth import Spell
 
 SEEDS: Final = 3
 """How many members, the first by name, are the seeds of all others."""
+
+
+class Running(Protocol):
+    """A process that runs."""
+
+    @property
+    def name(self) -> str:
+        """Whose it is."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still."""
+
+
+class Cluster(Protocol):
+    """To whom faults happen: members, or whole nodes."""
+
+    @property
+    def timeline(self) -> Timeline:
+        """When things happen."""
+
+    @property
+    def lines(self) -> Trace:
+        """What is told of it."""
+
+    @property
+    def links(self) -> Links:
+        """Between any two of them."""
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """Who runs, by name."""
+
+    @property
+    def machines(self) -> Iterable[str]:
+        """All names there have been."""
+
+    def live(self) -> Sequence[Running]:
+        """Who runs and has not said goodbye."""
+
+    def pause(self, name: str) -> None:
+        """Stop a process as SIGSTOP does."""
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+
+    def crash(self, name: str, *, power: bool = False) -> None:
+        """End a process as SIGKILL does, or its machine."""
+
+    def start(self, name: str, *, seeds: Sequence[str] = (), disk: bool = True) -> object:
+        """Start a process, for the first time or again."""
+
+    def leave(self, name: str) -> None:
+        """Let a process say goodbye and end."""
+
+    def move(self, name: str) -> None:
+        """Give a machine another address."""
+
+    def set_clock(self, name: str, *, rate: float | None, wall_offset_s: float | None) -> None:
+        """Set a machine's clock wrong."""
+
+
+class Excuses(Protocol):
+    """Is told who has an excuse, and for how long."""
+
+    def begin(
+        self,
+        subjects: Iterable[str],
+        *,
+        observers: Iterable[str] | None = None,
+        beside: Iterable[str] = (),
+        is_own_fault: bool = False,
+    ) -> Spell:
+        """Begin a spell; the arguments are those of :class:`simulations.truth.Spell`."""
+
+    def end(self, spell: Spell) -> None:
+        """End a spell."""
 
 
 class Injector:
@@ -30,7 +107,7 @@ class Injector:
         happened: How many faults of each kind have happened.
     """
 
-    def __init__(self, cluster: MemberCluster, truth: Truth, seeds: Sequence[str]) -> None:
+    def __init__(self, cluster: Cluster, truth: Excuses, seeds: Sequence[str]) -> None:
         self._cluster, self._truth, self._seeds = cluster, truth, tuple(seeds)
         self._spells: list[Spell] = []
         self._healed = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import apsw
 import trio
@@ -36,12 +36,13 @@ class World(Timeline):
     Args:
         seed: Everything random follows from it.
         disks: SQLite's files, on the disks that are plugged in.
+        sink: Where the trace is written.
     """
 
-    def __init__(self, seed: int, disks: DiskLayer) -> None:
+    def __init__(self, seed: int, disks: DiskLayer, sink: TextIO | None = None) -> None:
         super().__init__(seed)
         self.disks = disks
-        self.trace = Trace(TRACE_LIMIT)
+        self.trace = Trace(TRACE_LIMIT, sink)
         self._earlier = trio.Event()
 
     @property
@@ -88,13 +89,20 @@ class Stuck(Exception):
     """The scenario did not end within its limit of virtual time."""
 
 
-def run(scenario: Callable[[World], Awaitable[T]], seed: int, *, limit_s: float = 86_400.0) -> T:
+def run(
+    scenario: Callable[[World], Awaitable[T]],
+    seed: int,
+    *,
+    limit_s: float = 86_400.0,
+    sink: TextIO | None = None,
+) -> T:
     """Run ``scenario`` in a new world, deterministically.
 
     Args:
         scenario: What to do.
         seed: Everything random follows from it.
         limit_s: Virtual seconds after which it is given up.
+        sink: Where the trace is written, too.
 
     Raises:
         Stuck: the limit was reached; without one a world in which nothing more happens would wait for ever.
@@ -111,7 +119,7 @@ def run(scenario: Callable[[World], Awaitable[T]], seed: int, *, limit_s: float 
     apsw.randomness(0)
 
     async def main() -> T:
-        world = World(seed, disks)
+        world = World(seed, disks, sink)
         with trio.move_on_after(limit_s):  # noqa: TID251 - the simulator is the clock
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(world.run)

@@ -19,7 +19,7 @@ import click
 from simulations import artifact
 from simulations.compare import compare
 from simulations.faults import Fault, write_plan
-from simulations.runner import CRASHED, OK, Result, Run
+from simulations.runner import CRASHED, OK, Result, run
 from simulations.scenario import Scenario, ScenarioError, available, load
 from simulations.shrink import shrink
 from simulations.sweep import sweep, write_csv
@@ -197,7 +197,7 @@ def _run(
 ) -> Result:
     with ExitStack() as stack:
         sink = None if trace is None else stack.enter_context(trace.open("w", encoding="utf-8"))
-        return Run(scenario, seed, plan=plan, sink=sink).run()
+        return run(scenario, seed, plan=plan, sink=sink)
 
 
 def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]:

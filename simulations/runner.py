@@ -241,5 +241,13 @@ class Run:
 
 
 def run(scenario: Scenario, seed: int, **options: Any) -> Result:
-    """Run a scenario once; the options are those of :class:`Run`."""
-    return Run(scenario, seed, **options).run()
+    """Run a scenario once, whatever it runs; the options are those of :class:`Run`."""
+    if scenario.runs == "members":
+        return Run(scenario, seed, **options).run()
+    from simulations.nodes.run import NodeRun  # noqa: PLC0415 - membership alone is spared all of the node
+    from simulations.nodes.scenario import NodeScenario  # noqa: PLC0415
+
+    if not isinstance(scenario, NodeScenario):
+        raise TypeError(f"{scenario.runs} of {type(scenario).__name__}")
+    options.pop("identities", None)
+    return NodeRun(scenario, seed, **options).run()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import glob
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +25,7 @@ from simulations.properties import PROPERTIES, Bounds, Sometimes
 from simulations.swarm import DRAWS, Swarm, draw_plan
 from swim.config import PROFILES, SwimConfig
 
-SCENARIOS: Final = Path(__file__).parent / "scenarios" / "members"
+SCENARIOS: Final = Path(__file__).parent / "scenarios"
 MAX_MEMBERS: Final = 20_000
 
 
@@ -58,6 +59,7 @@ class Scenario(BaseModel):
     Attributes:
         name: Its name.
         about: What it shows, in a sentence.
+        runs: What its members are: ``members`` of membership alone, or whole ``nodes``.
         members: How many there are at first.
         start: ``converged``: they know each other; ``join``: they start within ``spread_s`` and have to meet.
         spread_s: See ``start``.
@@ -75,8 +77,11 @@ class Scenario(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    kinds: ClassVar[frozenset[str]] = frozenset(KINDS) - {"disk"}
+    """Of faults that can happen to it."""
     name: str
     about: str
+    runs: str = "members"
     members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
     start: Literal["converged", "join"] = "converged"
     spread_s: Annotated[float, Field(ge=0)] = 0.0
@@ -113,7 +118,7 @@ class Scenario(BaseModel):
 
 def available() -> list[str]:
     """The names of the scenarios that come with the simulator."""
-    return sorted(path.stem for path in SCENARIOS.glob("*.yaml"))
+    return sorted(path.stem for path in SCENARIOS.glob("*/*.yaml"))
 
 
 def load(name: str, changes: Sequence[str] = ()) -> Scenario:
@@ -126,8 +131,9 @@ def load(name: str, changes: Sequence[str] = ()) -> Scenario:
     Raises:
         ScenarioError: there is no such scenario, or something in it is wrong.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SCENARIOS / f"{name}.yaml"
-    if not path.is_file():
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else next(iter(SCENARIOS.glob(f"*/{glob.escape(name)}.yaml")), None)
+    if path is None or not path.is_file():
         raise ScenarioError(f"there is no scenario {name!r}{_nearest(name, available())}")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -151,10 +157,11 @@ def check(data: Mapping[str, Any], where: str) -> Scenario:
     Raises:
         ScenarioError: something in it is wrong.
     """
+    model = _model(data.get("runs", "members"), where)
     try:
-        scenario = Scenario.model_validate(data)
+        scenario = model.model_validate(data)
     except ValidationError as error:
-        raise ScenarioError(_explain(error, where, Scenario)) from None
+        raise ScenarioError(_explain(error, where, model)) from None
     parameters = [field.name for field in dataclasses.fields(SwimConfig)]
     for words, known, key in (
         ([scenario.profile], list(PROFILES), "profile"),
@@ -174,12 +181,23 @@ def check(data: Mapping[str, Any], where: str) -> Scenario:
     return scenario
 
 
+def _model(runs: Any, where: str) -> type[Scenario]:
+    if runs == "members":
+        return Scenario
+    if runs == "nodes":
+        # Whole nodes need Trio, SQLite and all of the node, which membership alone is spared.
+        from simulations.nodes.scenario import NodeScenario  # noqa: PLC0415
+
+        return NodeScenario
+    raise ScenarioError(f"{where}: runs: there is no {runs!r}{_nearest(str(runs), ['members', 'nodes'])}")
+
+
 def _check_fault(fault: Mapping[str, Any], scenario: Scenario, where: str) -> None:
     kind = next(iter(fault), "")
-    if len(fault) != 1 or kind not in KINDS:
+    if len(fault) != 1 or kind not in scenario.kinds:
         raise ScenarioError(
-            f"{where}: a fault is a mapping with one key, its kind; {kind!r} is none"
-            f"{_nearest(str(kind), KINDS)}"
+            f"{where}: a fault is a mapping with one key, its kind; {kind!r} is none of {scenario.runs}"
+            f"{_nearest(str(kind), scenario.kinds)}"
         )
     try:
         read(_named(fault, scenario.names(), random.Random(0)))

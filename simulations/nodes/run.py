@@ -1,0 +1,156 @@
+"""One run of whole nodes: a scenario and a seed in, a result out; the phases are those of membership."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+import trio
+
+from simulations import kernel
+from simulations.cluster import SimulatedCluster
+from simulations.faults import Crash, Fault, Restart
+from simulations.kernel import World
+from simulations.nodes.actions import NodeActions, NodeInjector
+from simulations.nodes.properties import CHECKS, Ledger
+from simulations.nodes.scenario import START_S, NodeScenario
+from simulations.nodes.workload import Clients
+from simulations.runner import CRASHED, NOT_LIVE, OK, Result
+
+LIMIT_S: Final = 30 * 86_400.0
+SEEDS: Final = 2
+"""How many nodes, the first by name, are the seeds of all others."""
+POLL_S: Final = 0.05
+
+
+class NodeRun:
+    """One run of whole nodes.
+
+    Args:
+        scenario: What is run.
+        seed: Everything random follows from it.
+        plan: The faults, if they shall be others than those that follow from the seed.
+        sink: Where the trace is written.
+    """
+
+    def __init__(
+        self,
+        scenario: NodeScenario,
+        seed: int,
+        *,
+        plan: Sequence[Fault] | None = None,
+        sink: TextIO | None = None,
+    ) -> None:
+        self.scenario, self.seed = scenario, seed
+        self.plan = scenario.plan(seed) if plan is None else tuple(plan)
+        self._sink = sink
+        self._world: World | None = None
+        self._ledger: Ledger | None = None
+
+    def run(self) -> Result:
+        """Run to the end."""
+        result = Result(self.scenario.name, self.seed, plan=self.plan)
+        with tempfile.TemporaryDirectory(prefix="caxton-simulation-") as directory:
+
+            async def main(world: World) -> None:
+                self._world = world
+                async with trio.open_nursery() as nursery:
+                    await self._phases(world, Path(directory), nursery)
+                    result.virtual_s = world.now()
+                    nursery.cancel_scope.cancel()
+
+            try:
+                kernel.run(main, self.seed, limit_s=LIMIT_S, sink=self._sink)
+            except Exception:
+                result.crash = traceback.format_exc()
+                result.code = CRASHED
+        return self._complete(result)
+
+    async def _phases(self, world: World, directory: Path, nursery: trio.Nursery) -> None:
+        scenario = self.scenario
+        cluster = SimulatedCluster(world, directory, nursery)
+        actions = NodeActions(cluster, nursery, scenario)
+        cluster.network.links.default = scenario.network.link()
+        clients = None if scenario.workload is None else Clients(actions, scenario.workload)
+        ledger = self._ledger = Ledger(actions, clients)
+        await self._start(actions)
+        injector = NodeInjector(actions, scenario.names()[:SEEDS])
+        injector.plan(self.plan)
+        self._note_losses(world, ledger)
+        if clients is not None:
+            nursery.start_soon(clients.run, scenario.safety_s)
+        await _until(world, scenario.safety_s)
+        if scenario.heal:
+            injector.heal()
+        bounds = scenario.bounds
+        patience_s = 0.0 if scenario.workload is None else scenario.workload.reply_within_s
+        await _until(world, world.now() + max(bounds.converge_s, patience_s, scenario.settled_s))
+        for check in CHECKS:
+            await check(ledger)
+
+    async def _start(self, actions: NodeActions) -> None:
+        """Start all nodes, and wait until each sees all providers."""
+        world, scenario, names = actions.timeline, self.scenario, self.scenario.names()
+        for number, name in enumerate(names):
+            await actions.boot(name, names[: min(number, SEEDS)])
+        providers = {name for deployment in scenario.agents for name in deployment.on(names)}
+        capability = "" if scenario.workload is None else scenario.workload.capability
+        while capability and world.now() < START_S:
+            seen = [node.node.membership.registry.providers(capability) for node in actions.live()]
+            if all({provider.node for provider in found} == providers for found in seen):
+                break
+            await _until(world, world.now() + POLL_S)
+        await _until(world, START_S)
+
+    def _note_losses(self, world: World, ledger: Ledger) -> None:
+        """Note which lives end without what is not durable: just before they do."""
+        is_durable = self.scenario.is_durable
+
+        def note(names: Sequence[str]) -> None:
+            for name in names:
+                if name in ledger.actions.running:
+                    ledger.lost_power.add((name, ledger.actions.cluster.boot_of(name)))
+
+        def note_disk(names: Sequence[str]) -> None:
+            for name in names:
+                if name not in ledger.actions.running:
+                    ledger.lost_power.add((name, ledger.actions.cluster.boot_of(name)))
+
+        for fault in self.plan:
+            us = round(fault.at_s * 1_000_000)
+            if isinstance(fault, Crash) and fault.power and not is_durable:
+                world.at_us(us - 1, note, fault.members)
+            elif isinstance(fault, Restart) and not fault.disk:
+                world.at_us(us - 1, note_disk, fault.members)
+
+    def _complete(self, result: Result) -> Result:
+        ledger, world = self._ledger, self._world
+        if ledger is not None:
+            result.violations = ledger.violations
+            result.checks = ledger.checks
+            clients = ledger.clients
+            if clients is not None:
+                result.measures = {
+                    "accepted": len(clients.asked),
+                    **{f"refused_{code}": count for code, count in sorted(clients.refused.items())},
+                }
+        if result.code == OK and result.violations:
+            result.code = NOT_LIVE
+        if world is not None:
+            result.digest, result.lines = world.trace.digest(), world.trace.count
+            result.tail = world.trace.tail()[-200:]
+        result.sometimes = Counter()
+        return result
+
+
+async def _until(world: World, at_s: float) -> None:
+    over = trio.Event()
+    world.at(at_s, over.set)
+    await over.wait()
+
+
+__all__ = ["NodeRun"]
