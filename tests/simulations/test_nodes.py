@@ -1,0 +1,178 @@
+"""Scenarios of whole nodes: what holds, and that each property catches a bug planted in production code."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from node.cluster.registry import CapabilityRegistry
+from node.messaging.decisions import Decisions
+from node.storage import storage as storage_room
+from simulations.compare import compare
+from simulations.nodes.properties import CHECKS
+from simulations.nodes.scenario import START_S, NodeScenario
+from simulations.runner import NOT_LIVE, OK, Result, run
+from simulations.scenario import ScenarioError, available, check, load
+from tests.simulations.test_planted_bugs import the_lost_are_not_tried
+
+Patch = pytest.MonkeyPatch
+BASE = {
+    "name": "test",
+    "about": "a test",
+    "runs": "nodes",
+    "members": 3,
+    "agents": [{"agent": "echo", "artifacts": ["echo.wat"]}],
+    "workload": {"capability": "echo", "per_s": 5, "reply_within_s": 8},
+    "safety_s": 10,
+    "bounds": {"converge_s": 12},
+}
+
+
+def scenario(*faults: dict, **changes: object) -> NodeScenario:
+    made = check({**BASE, "faults": list(faults), **changes}, "test")
+    assert isinstance(made, NodeScenario)
+    return made
+
+
+def outcome(tested: NodeScenario, seed: int = 1) -> Result:
+    result = run(tested, seed)
+    assert not result.crash, result.crash
+    return result
+
+
+# ---- planted bugs: a patch to production code that one property catches -------------------------------
+
+
+def full_is_no_better_than_normal(patch: Patch) -> None:
+    """What the operator asked to survive the loss of power is not synchronised."""
+    connect = storage_room._connect
+    patch.setattr(
+        storage_room, "_connect", lambda *args, durability, **how: connect(*args, durability="normal", **how)
+    )
+
+
+def what_fails_never_ends(patch: Patch) -> None:
+    """A message that cannot be delivered in its time goes on waiting."""
+    end = Decisions.end
+    patch.setattr(
+        Decisions,
+        "end",
+        lambda self, letter, state, *rest: state == "settled" and end(self, letter, state, *rest),
+    )
+
+
+def the_registry_forgets_one_provider(patch: Patch) -> None:
+    """Entries of one node are not taken in."""
+    apply = CapabilityRegistry.apply
+    patch.setattr(
+        CapabilityRegistry,
+        "apply",
+        lambda self, events: apply(self, [e for e in events if getattr(e, "owner", "") != "n3"]),
+    )
+
+
+@dataclass(frozen=True)
+class Planted:
+    property: str
+    scenario: NodeScenario
+    plant: Callable[[Patch], None]
+
+
+PLANTED = [
+    Planted(
+        "finally_accepted_is_kept",
+        scenario(
+            {"crash": {"members": ["n2"], "at_s": 6, "power": True}},
+            {"restart": {"members": ["n2"], "at_s": 8}},
+            settings={"storage.durability": "full"},
+            workload={"capability": "echo", "per_s": 20, "reply_within_s": 8},
+        ),
+        full_is_no_better_than_normal,
+    ),
+    Planted(
+        "finally_everything_ends",
+        scenario(workload={"capability": "nobody-has-it", "per_s": 2, "reply_within_s": 8}),
+        what_fails_never_ends,
+    ),
+    Planted("finally_registries_agree", scenario(), the_registry_forgets_one_provider),
+    Planted(
+        "finally_members_are_who_runs",
+        scenario(
+            {"partition": {"sides": [["n1"], "rest"], "at_s": 4, "for_s": 20}},
+            agents=[], workload=None, safety_s=25, bounds={"converge_s": 20},
+        ),
+        the_lost_are_not_tried,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.property)
+def test_a_planted_bug_fails_exactly_its_property(planted: Planted, monkeypatch: Patch) -> None:
+    healthy = outcome(planted.scenario)
+    assert healthy.failed == []
+    assert healthy.checks[planted.property] > 0, "the scenario does not put the property to the test"
+    planted.plant(monkeypatch)
+    failed = outcome(planted.scenario)
+    assert failed.failed == [planted.property], [violation.text for violation in failed.violations]
+    assert failed.code == NOT_LIVE
+
+
+def test_every_property_has_a_bug_that_it_catches() -> None:
+    whole = outcome(scenario())
+    assert {planted.property for planted in PLANTED} == set(whole.checks)
+    assert len(CHECKS) == len(PLANTED)
+    assert whole.code == OK
+
+
+# ---- the scenarios that come with the simulator ---------------------------------------------------------
+
+
+NODES = [name for name in available() if load(name).runs == "nodes"]
+
+
+def test_there_are_scenarios_of_whole_nodes() -> None:
+    assert len(NODES) >= 7
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_scenario_holds(name: str) -> None:
+    result = outcome(load(name))  # type: ignore[arg-type]
+    assert result.failed == [], [violation.text for violation in result.violations]
+    assert result.measures["accepted"] > 50
+    happened = {line.split()[2] for line in result.tail} | set(result.checks)
+    assert happened
+
+
+def test_two_processes_with_different_hash_seeds_write_the_same_trace_byte_for_byte() -> None:
+    command = [sys.executable, "-m", "simulations", "members", "run", "power_loss", "--seed", "3"]
+    difference, lines = compare(command)
+    assert difference == ""
+    assert lines > 500
+
+
+# ---- bad input ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"crahs": {"members": ["n1"], "at_s": 5}}, "nearest is 'crash'"),
+        ({"jump": {"at_s": 5, "to_s": 50}}, "is none of nodes"),
+        ({"crash": {"members": ["n1"], "at_s": -1}}, "greater than or equal to 0"),
+        ({"crash": {"members": ["n1"], "at_s": 1}}, f"the first {START_S:g} s"),
+        ({"disk": {"members": ["n1"], "at_s": 5, "ful": True}}, "nearest is 'full'"),
+    ],
+)
+def test_a_fault_that_cannot_happen_is_refused_with_its_place(fault: dict, told: str) -> None:
+    with pytest.raises(ScenarioError, match=r"test: .*faults") as refused:
+        scenario(fault)
+    assert told in str(refused.value)
+
+
+def test_membership_has_no_disks() -> None:
+    data = {**BASE, "runs": "members", "faults": [{"disk": {"members": ["m000"], "at_s": 5, "full": True}}]}
+    for key in ("agents", "workload"):
+        del data[key]
+    with pytest.raises(ScenarioError, match="none of members"):
+        check(data, "test")
