@@ -13,10 +13,10 @@ from typing import Final
 import click
 
 from node.samples import sample
+from simulations.cli import command
 from simulations.compare import compare
 from simulations.first_slice import Outcome, first_slice
 from simulations.kernel import World, run
-from simulations.members_cli import members
 
 NOT_DETERMINISTIC: Final = 2
 LOST: Final = 129
@@ -27,7 +27,7 @@ def cli() -> None:
     """Simulate a cluster of production nodes, or its membership alone."""
 
 
-cli.add_command(members)
+cli.add_command(command, "members")
 
 
 @cli.command("run")

@@ -9,6 +9,7 @@ out of the core counts as a crash.
 from __future__ import annotations
 
 import gc
+import importlib
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from simulations.measures import Measures
 from simulations.members import MemberCluster
 from simulations.production import Identities
 from simulations.properties import PROPERTIES, Context, Property, Sometimes, Violation
-from simulations.scenario import Scenario
+from simulations.scenario import RUNS, Scenario
 from simulations.timeline import US_PER_S
 from simulations.truth import Truth
 from simulations.views import Views
@@ -242,12 +243,6 @@ class Run:
 
 def run(scenario: Scenario, seed: int, **options: Any) -> Result:
     """Run a scenario once, whatever it runs; the options are those of :class:`Run`."""
-    if scenario.runs == "members":
-        return Run(scenario, seed, **options).run()
-    from simulations.nodes.run import NodeRun  # noqa: PLC0415 - membership alone is spared all of the node
-    from simulations.nodes.scenario import NodeScenario  # noqa: PLC0415
-
-    if not isinstance(scenario, NodeScenario):
-        raise TypeError(f"{scenario.runs} of {type(scenario).__name__}")
-    options.pop("identities", None)
-    return NodeRun(scenario, seed, **options).run()
+    module, name = RUNS[scenario.runs].run
+    result: Result = getattr(importlib.import_module(module), name)(scenario, seed, **options).run()
+    return result

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import glob
+import importlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +28,25 @@ from swim.config import PROFILES, SwimConfig
 
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
 MAX_MEMBERS: Final = 20_000
+
+
+class Runs(NamedTuple):
+    """What can be run, as module and name: membership alone is spared Trio, SQLite and all of the node.
+
+    Attributes:
+        scenario: The class of its scenarios.
+        run: The class of its runs.
+    """
+
+    scenario: tuple[str, str]
+    run: tuple[str, str]
+
+
+RUNS: Final = {
+    "members": Runs((__name__, "Scenario"), ("simulations.runner", "Run")),
+    "nodes": Runs(("simulations.nodes.scenario", "NodeScenario"), ("simulations.nodes.run", "NodeRun")),
+}
+"""By the word that a scenario says in `runs`."""
 
 
 class ScenarioError(Exception):
@@ -182,14 +202,11 @@ def check(data: Mapping[str, Any], where: str) -> Scenario:
 
 
 def _model(runs: Any, where: str) -> type[Scenario]:
-    if runs == "members":
-        return Scenario
-    if runs == "nodes":
-        # Whole nodes need Trio, SQLite and all of the node, which membership alone is spared.
-        from simulations.nodes.scenario import NodeScenario  # noqa: PLC0415
-
-        return NodeScenario
-    raise ScenarioError(f"{where}: runs: there is no {runs!r}{_nearest(str(runs), ['members', 'nodes'])}")
+    if runs not in RUNS:
+        raise ScenarioError(f"{where}: runs: there is no {runs!r}{_nearest(str(runs), RUNS)}")
+    module, name = RUNS[runs].scenario
+    model: type[Scenario] = getattr(importlib.import_module(module), name)
+    return model
 
 
 def _check_fault(fault: Mapping[str, Any], scenario: Scenario, where: str) -> None:

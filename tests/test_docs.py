@@ -489,9 +489,10 @@ def test_every_option_of_a_verb_is_documented(verb: str) -> None:
     headings = {h.split()[1]: table for h, table in tables(DOCS / "operations.md") if h.startswith("caxton ")}
     said = re.findall(r"`(-[\w-]+)`", " ".join(row["Option"] for row in headings[verb]))
     command: click.Command = importlib.import_module(VERBS[verb][0]).command
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    options = [p for each in commands for p in each.params if isinstance(p, click.Option)]
     assert options
-    assert sorted(said) == sorted(name for p in options for name in (*p.opts, *p.secondary_opts))
+    assert sorted(said) == sorted({name for p in options for name in (*p.opts, *p.secondary_opts)})
 
 
 def test_no_verb_is_documented_that_does_not_exist() -> None:

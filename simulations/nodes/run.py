@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import traceback
 from collections import Counter
@@ -26,6 +27,9 @@ SEEDS: Final = 2
 """How many nodes, the first by name, are the seeds of all others."""
 POLL_S: Final = 0.05
 
+# What nodes log is said in their own time and place; whoever wants to see it gives the logger a handler.
+logging.getLogger("node").addHandler(logging.NullHandler())
+
 
 class NodeRun:
     """One run of whole nodes.
@@ -35,6 +39,7 @@ class NodeRun:
         seed: Everything random follows from it.
         plan: The faults, if they shall be others than those that follow from the seed.
         sink: Where the trace is written.
+        identities: Of members; nodes have their own.
     """
 
     def __init__(
@@ -44,7 +49,9 @@ class NodeRun:
         *,
         plan: Sequence[Fault] | None = None,
         sink: TextIO | None = None,
+        identities: object = None,
     ) -> None:
+        del identities
         self.scenario, self.seed = scenario, seed
         self.plan = scenario.plan(seed) if plan is None else tuple(plan)
         self._sink = sink

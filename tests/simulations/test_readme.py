@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import simulations
+from simulations.cli import command
 from simulations.faults import KINDS
-from simulations.members_cli import members
+from simulations.nodes.scenario import NodeScenario, Workload
 from simulations.properties import PROPERTIES, Sometimes
 from simulations.properties.base import Bounds
-from simulations.runner import Run
+from simulations.runner import Run, run
 from simulations.scenario import Scenario, load
 
 PAGE = (Path(simulations.__file__).parent / "README.md").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def test_every_fault_and_every_property_is_explained():
 
 def test_every_command_is_shown():
     assert all(
-        f"members {name} " in PAGE or f"`{name} " in PAGE or f"`{name}`" in PAGE for name in members.commands
+        f"simulate {name} " in PAGE or f"`{name} " in PAGE or f"`{name}`" in PAGE for name in command.commands
     )
 
 
@@ -37,6 +38,21 @@ def test_the_example_of_a_scenario_has_every_key():
     example = PAGE.split("about: One sentence", 1)[1].split("```", 1)[0]
     assert all(f"\n{key}:" in example for key in Scenario.model_fields if key not in ("name", "about"))
     assert all(f"{bound}:" in example for bound in Bounds.model_fields)
+
+
+def test_the_example_of_whole_nodes_has_every_key_of_its_own_and_can_be_run(tmp_path):
+    example = PAGE.split("### Of whole nodes", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
+    own = NodeScenario.model_fields.keys() - Scenario.model_fields.keys()
+    assert all(f"\n{key}:" in example for key in own)
+    assert all(f"{key}:" in example for key in Workload.model_fields)
+    file = tmp_path / "example.yaml"
+    file.write_text(example, encoding="utf-8")
+    assert isinstance(load(str(file)), NodeScenario)
+
+
+def test_every_property_of_whole_nodes_is_explained():
+    found = run(load("power_loss", ["safety_s=4", "faults=[]"]), 1)
+    assert rows("Finally, of nodes") == list(found.checks)
 
 
 def test_the_legend_explains_every_column_of_a_trace():

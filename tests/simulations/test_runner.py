@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from simulations import artifact
 from simulations.__main__ import cli
+from simulations.cli import seconds, seed_range
 from simulations.compare import compare
-from simulations.members_cli import seconds, seed_range
 from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK, run
 from simulations.scenario import ScenarioError
 from simulations.shrink import shrink
@@ -171,7 +171,7 @@ def test_a_failure_prints_its_seed_and_one_command_that_runs_it_again(mine, tmp_
     assert failed.exit_code == NOT_LIVE
     assert "SEED=4 of mine failed with 128" in failed.output
     kept = tmp_path / "kept" / "mine-4.json"
-    assert f"python -m simulations members replay {kept}" in failed.output
+    assert f"caxton simulate replay {kept}" in failed.output
     again = call("replay", str(kept))
     assert again.exit_code == NOT_LIVE
     assert "the same trace, exit code 128 (it was 128)" in again.output

@@ -68,7 +68,7 @@ def test_the_plan_is_in_the_order_of_time():
             {"faults": [{"crahs": {}}]},
             "faults.0: a fault is a mapping with one key, its kind; 'crahs' is none",
         ),
-        ({"faults": [{"crahs": {}}]}, "'crahs' is none; the nearest is 'crash'"),
+        ({"faults": [{"crahs": {}}]}, "'crahs' is none of members; the nearest is 'crash'"),
         ({"faults": [{"crash": {"members": ["a"], "at": 1}}]}, "faults.0.crash: at: there is no such key"),
         ({"faults": [{"crash": {"members": "some", "at_s": 1}}]}, "members are names, all, rest, or one of"),
         ({"faults": [{"crash": []}]}, "faults.0.crash: its value is no mapping"),

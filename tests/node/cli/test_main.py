@@ -24,7 +24,9 @@ def test_every_verb_has_a_permission() -> None:
 def test_every_verb_has_json_and_a_help_text(verb: str, shell: Shell) -> None:
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
-    assert "--json" in [option for parameter in command.params for option in parameter.opts]
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    options = [option for each in commands for parameter in each.params for option in parameter.opts]
+    assert "--json" in options
     assert shell(verb, "--help") == 0
     assert f"caxton {verb}" in shell.out
 

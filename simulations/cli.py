@@ -1,4 +1,4 @@
-"""``python -m simulations members``: run scenarios of membership, sweep over seeds, replay failures."""
+"""``caxton simulate``: run scenarios of whole nodes or of membership, sweep over seeds, replay failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNMET: Final = 3
 """Exit code of a sweep in which something never happened that the scenario is there to meet."""
 NOT_DETERMINISTIC: Final = 2
 ARTIFACTS: Final = Path("simulation-failures")
-COMMAND: Final = "python -m simulations members"
+COMMAND: Final = "caxton simulate"
 
 _CHANGES = click.option(
     "--set",
@@ -60,24 +60,30 @@ def _told(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@click.group()
-def members() -> None:
-    """Simulate membership alone: production cores, no nodes, thousands of members.
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Run clusters from a seed: whole nodes, or thousands of members without nodes.
 
     Exit codes: 0 all held, 127 the core raised, 128 a liveness property failed, 129 a safety property failed.
     """
 
 
-@members.command("list")
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @_told
-def list_command() -> None:
+def list_command(as_json: bool) -> None:
     """List the scenarios."""
+    if as_json:
+        scenarios = [load(name) for name in available()]
+        shown = [{"name": s.name, "runs": s.runs, "members": s.members, "about": s.about} for s in scenarios]
+        click.echo(json.dumps(shown))
+        return
     for name in available():
         scenario = load(name)
-        click.echo(f"{name:<16} {scenario.members:>5} members  {scenario.about}")
+        click.echo(f"{name:<16} {scenario.members:>5} {scenario.runs:<8} {scenario.about}")
 
 
-@members.command("run")
+@command.command("run")
 @click.argument("scenario")
 @click.option("--seed", type=int, default=1, show_default=True, help="Everything random follows from it.")
 @_TRACE
@@ -96,7 +102,7 @@ def run_command(
     _fail(loaded, result, artifacts)
 
 
-@members.command("sweep")
+@command.command("sweep")
 @click.argument("scenario")
 @click.option("--seeds", default="1..20", show_default=True, help="First and last seed, as in 1..100.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
@@ -116,7 +122,9 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
 ) -> None:
     """Run a scenario with many seeds; fails with the worst code of its runs."""
     loaded = load(scenario, changes)
-    found = sweep(loaded, seed_range(seeds), jobs=jobs, budget_s=None if budget is None else seconds(budget))
+    wanted, budget_s = seed_range(seeds), None if budget is None else seconds(budget)
+    with click.progressbar(length=len(wanted), label=loaded.name, file=sys.stderr) as bar:
+        found = sweep(loaded, wanted, jobs=jobs, budget_s=budget_s, progress=lambda _: bar.update(1))
     if table is not None:
         write_csv(table, found.rows)
     met = dict(sorted(found.sometimes.items()))
@@ -130,7 +138,7 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
         sys.exit(UNMET)
 
 
-@members.command("replay")
+@command.command("replay")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_TRACE
 @_told
@@ -144,7 +152,7 @@ def replay_command(file: Path, trace: Path | None) -> None:
     sys.exit(result.code)
 
 
-@members.command("shrink")
+@command.command("shrink")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_ARTIFACTS
 @_told
@@ -159,7 +167,7 @@ def shrink_command(file: Path, artifacts: Path) -> None:
     click.echo(f"{COMMAND} replay {shlex.quote(str(path))}")
 
 
-@members.command("check-determinism")
+@command.command("check-determinism")
 @click.argument("scenario", default="swarm")
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed that is run twice.")
 @_CHANGES
