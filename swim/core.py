@@ -303,8 +303,12 @@ class Core:
 
     def reachable(self, exclude: str, now: float) -> int:
         """Return how many others were heard from lately, as far as it matters for a quorum."""
+        return sum(name != exclude for name in self.heard_lately(now))
+
+    def heard_lately(self, now: float) -> list[str]:
+        """Return whom this member has heard from lately, the latest first."""
         since = now - self._isolation_s()
-        return sum(at >= since for name, at in self._heard.items() if name != exclude)
+        return [name for name, at in reversed(self._heard.items()) if at >= since]
 
     def estimated_rtt_s(self, record: Record) -> float | None:
         """Return what network coordinates say of a round trip."""

@@ -148,6 +148,9 @@ class Owner(Protocol):
     def root(self) -> bytes:
         """Return the root of all replicated state."""
 
+    def heard_lately(self, now: float) -> list[str]:
+        """Return whom this member has heard from lately."""
+
     def estimated_rtt_s(self, record: Record) -> float | None:
         """Return what network coordinates say of a round trip."""
 
@@ -365,7 +368,7 @@ class Prober:
             return
         # If this process stalled, relays still get their full time before the verdict; and their Nacks have
         # to travel: one that came later would confirm nothing, and its relay would pass for silent.
-        relays = self._table.choose(self._rng, self._config.indirect_probes, exclude=probe.target)
+        relays = self._choose_relays(probe.target, now)
         longest_s = self._config.probe_timeout_s
         away_s = max((relay.rtt.timeout_s(0.0, longest_s, fallback_s=0.0) for relay in relays), default=0.0)
         patience_s = probe.direct_s * (self._config.probe_verdict_mult - 1)
@@ -382,6 +385,17 @@ class Prober:
             self._owner.send(relay, [request])
         ping = Ping(probe.sequence, probe.target, self._owner.root())
         probe.streamed = self._owner.probe_stream(record, ping, patience_s, now)
+
+    def _choose_relays(self, target: str, now: float) -> list[Record]:
+        """Draw relays; a member that hears few asks those few first: others would neither ask nor confirm."""
+        count = self._config.indirect_probes
+        drawn = self._table.choose(self._rng, count, exclude=target)
+        if self._health.is_well:
+            return drawn
+        known = [self._table.get(name) for name in self._owner.heard_lately(now) if name != target]
+        heard = [record for record in known if record is not None and record.is_up]
+        first = self._rng.sample(heard, min(count, len(heard)))
+        return [*first, *(record for record in drawn if record not in first)][:count]
 
     def _answered(self, probe: Probe, sender: str, now: float, *, by_stream: bool) -> float | None:
         path = "stream" if by_stream else "direct" if sender == probe.target else "relay"

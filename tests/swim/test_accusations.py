@@ -452,3 +452,12 @@ def test_a_death_says_who_accused_who_declared_and_how_long_the_member_was_silen
 def test_cases_are_counted() -> None:
     net = cluster(5)
     assert net.count("n0", "suspicions") == net.count("n0", "private_doubts") == 0
+
+
+def test_two_of_many_that_are_cut_off_together_give_up_all_others_before_long() -> None:
+    net = settled(40)
+    net.partition(["n0", "n1"], [f"n{number}" for number in range(2, 40)])
+    net.run_for(150, until=lambda: not (set(net.up("n0")) | set(net.up("n1"))) - {"n0", "n1"})
+    assert net.up("n0") == ["n1"]
+    assert net.up("n1") == ["n0"]
+    assert set(net.up("n2")) == {f"n{number}" for number in range(3, 40)}
