@@ -11,6 +11,7 @@ indirect probe is a `Relayed`. Outside the turn a member is asked before a verdi
 past whether it lives (`knock`).
 """
 
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ STREAM_PATIENCE_S: Final = 2.5
 """How long a stream may take that is the only path: its first packet may be lost (RFC 6298: 1 s)."""
 RELAY_SHARE: Final = 0.8
 """The part of the time before the verdict that a relay may take (Lifeguard's nack timeout)."""
+ASK_AGAIN_SHARE: Final = 0.5
+"""The part of its own time after which a relay asks a silent target once more."""
 
 
 class ProbeRing:
@@ -123,12 +126,20 @@ class Relayed:
         sequence: the origin's number of the probe.
         target: who is pinged.
         nack_at: when the origin is told that we live though the target is silent.
+        again_at: when the target is asked once more: the doubt of a relay counts as much as a prober's, and
+            one lost packet is no reason for it. Infinite once it was.
     """
 
     origin: str
     sequence: int
     target: str
     nack_at: float
+    again_at: float
+
+    @property
+    def due(self) -> float:
+        """When there is something to do."""
+        return min(self.again_at, self.nack_at)
 
 
 class Owner(Protocol):
@@ -227,9 +238,13 @@ class Prober:
 
     def handle_timer(self, now: float) -> None:
         """Move the probe in flight on, start the next one, and answer for relayed ones."""
-        for sequence, relayed in [(s, r) for s, r in self._relayed.items() if r.nack_at <= now]:
-            del self._relayed[sequence]
-            self._refuse_relayed(relayed)
+        for sequence, relayed in [(s, r) for s, r in self._relayed.items() if r.due <= now]:
+            if relayed.nack_at <= now:
+                del self._relayed[sequence]
+                self._refuse_relayed(relayed)
+            else:
+                relayed.again_at = math.inf
+                self._ask_again(sequence, relayed)
         probe = self._probe
         if probe is not None and probe.deadline() <= now:
             if probe.indirect_at is not None and not probe.answered:
@@ -243,7 +258,7 @@ class Prober:
         """Return when `handle_timer` is wanted."""
         due = self._next_at if self._probe is None else self._probe.deadline()
         if self._relayed:
-            first = min(relayed.nack_at for relayed in self._relayed.values())
+            first = min(relayed.due for relayed in self._relayed.values())
             due = first if due is None else min(due, first)
         return due
 
@@ -312,7 +327,8 @@ class Prober:
             return
         patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
         sequence = self._new_sequence()
-        self._relayed[sequence] = Relayed(origin.name, request.sequence, target.name, now + patience_s)
+        nack_at, again_at = now + patience_s, now + patience_s * ASK_AGAIN_SHARE
+        self._relayed[sequence] = Relayed(origin.name, request.sequence, target.name, nack_at, again_at)
         self._owner.send(target, [Ping(sequence, target.name, self._owner.root())])
 
     def direct_timeout_s(self, record: Record) -> float:
@@ -434,6 +450,11 @@ class Prober:
         self._again[name] = None
         if len(self._again) > MAX_AGAIN:
             self._again.popitem(last=False)
+
+    def _ask_again(self, sequence: int, relayed: Relayed) -> None:
+        target = self._table.get(relayed.target)
+        if target is not None:
+            self._owner.send(target, [Ping(sequence, target.name, self._owner.root())])
 
     def _refuse_relayed(self, relayed: Relayed) -> None:
         """Tell who asked that we live and the target is silent, with our own signed doubt."""

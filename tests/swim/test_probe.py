@@ -12,9 +12,9 @@ from swim.config import SwimConfig
 from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
 from swim.health import Health
 from swim.members import State
-from swim.messages import Nack, Ping, PingRequest, doubt_bytes
+from swim.messages import Ack, Nack, Ping, PingRequest, doubt_bytes
 from swim.probe import MAX_QUESTIONS, MAX_RELAYED, ProbeRing
-from tests.swim.net import Net, cluster, settled
+from tests.swim.net import Net, Sent, cluster, settled
 from tests.swim.statements import stranger
 
 
@@ -164,6 +164,32 @@ def test_a_relay_of_a_silent_member_answers_with_its_own_signed_doubt_in_time_fo
         signed_by_relay = doubt_bytes("n1", about.boot, about.incarnation, answer.source)
         public_key = net.hosts[sent.source].swim.member(answer.source).public_key  # type: ignore[union-attr]
         assert identities.verify(public_key, nack.doubt, signed_by_relay)
+
+
+def test_a_relay_asks_twice_before_it_doubts_so_that_one_lost_packet_makes_nobody_suspect() -> None:
+    net = settled(4)
+    net.run_for(2)
+    net.forget()
+    lost = []
+
+    def loses_the_first(sent: Sent) -> bool:
+        is_first = not lost and sent.to == "n1" and any(isinstance(m, Ping) for m in sent.messages)
+        lost.extend([sent] * (is_first and sent.source == "n0"))
+        return bool(is_first and sent.source == "n0")
+
+    net.hosts["n0"].swim._prober.stop()  # what it sends to n1 is for others
+    net.censor = loses_the_first
+    net.inject("n0", net.tagged(PingRequest(7, "n1", 200), "n2", "n0"), sender="n2")
+    net.run_for(0.3)
+    assert lost
+    asked = [
+        s
+        for s in net.sent
+        if (s.source, s.to) == ("n0", "n1") and any(isinstance(m, Ping) for m in s.messages)
+    ]
+    assert [round(s.at - asked[0].at, 2) for s in asked] == [0.0, 0.1]
+    told = [m for s in net.sent if (s.source, s.to) == ("n0", "n2") for m in s.messages]
+    assert [type(m) for m in told if isinstance(m, (Ack, Nack)) and m.sequence == 7] == [Ack]
 
 
 def test_a_relay_that_has_buried_and_forgotten_the_target_says_so_at_once_with_its_doubt() -> None:
