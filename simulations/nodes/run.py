@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
@@ -150,7 +149,6 @@ class NodeRun:
         if world is not None:
             result.digest, result.lines = world.trace.digest(), world.trace.count
             result.tail = world.trace.tail()[-200:]
-        result.sometimes = Counter()
         return result
 
 
@@ -158,6 +156,3 @@ async def _until(world: World, at_s: float) -> None:
     over = trio.Event()
     world.at(at_s, over.set)
     await over.wait()
-
-
-__all__ = ["NodeRun"]

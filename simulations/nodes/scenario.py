@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from node.errors import CaxtonError
 from node.samples import sample
 from simulations.faults import Fault, Restart
 from simulations.scenario import Scenario
@@ -103,6 +105,26 @@ class NodeScenario(Scenario):
         """Whether what is accepted survives the loss of power."""
         return self.settings.get("storage.durability") == "full"
 
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> NodeScenario:
+        for deployment in self.agents:
+            try:
+                deployment.read()
+            except (OSError, CaxtonError) as error:
+                raise ValueError(f"agents: {deployment.agent} cannot be read: {error}") from None
+        names = self.names()
+        for fault in self.faults:
+            for kind, values in fault.items():
+                for name in _named(values) if isinstance(values, Mapping) else ():
+                    if name not in names:
+                        near = difflib.get_close_matches(name, names, 1, 0.5) or [
+                            f"{names[0]} to {names[-1]}"
+                        ]
+                        raise ValueError(
+                            f"faults: a {kind} of {name}, which is no node; the nearest is {near[0]}"
+                        )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _begins_after_the_start(cls, data: Any) -> Any:
@@ -114,3 +136,12 @@ class NodeScenario(Scenario):
                         f"faults: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
                     )
         return data
+
+
+def _named(values: Mapping[str, Any]) -> Iterator[str]:
+    """The names in a fault; words for nodes are none."""
+    groups = [values.get(key) for key in ("members", "sources", "targets")]
+    groups += [*(values.get("sides") or ()), *(values.get("pairs") or ())]
+    for group in groups:
+        if isinstance(group, list | tuple):
+            yield from (str(name) for name in group)

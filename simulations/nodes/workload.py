@@ -96,6 +96,8 @@ class Clients:
         except CaxtonError as error:
             self._count(error.code)
             return
+        if node.host.fenced:
+            return  # the process died meanwhile, and its client has heard nothing
         world = self._actions.timeline
         self.asked.append(Asked(identifier, number, node.name, boot, world.now()))
         world.record(node.name, f"accepted {number} {identifier[-12:]}")
