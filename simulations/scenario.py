@@ -289,7 +289,8 @@ def _explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         known = _keys(model, [str(part) for part in first["loc"][:-1]])
         return f"{where}: {place}: there is no such key{_nearest(str(first['loc'][-1]), known)}"
-    return f"{where}: {place}: {first['msg']}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {place}: {said}" if place else f"{where}: {said}"
 
 
 def _keys(model: type[BaseModel], path: Iterable[str]) -> list[str]:
