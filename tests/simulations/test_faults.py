@@ -53,7 +53,7 @@ def test_a_plan_is_the_same_after_json_and_yaml(plan):
 
 
 def test_every_kind_of_fault_can_be_read():
-    kinds = "churn clock crash disturb join jump leave partition pause restart starve"
+    kinds = "churn clock crash disk disturb join jump leave partition pause restart starve"
     assert sorted(faults.KINDS) == kinds.split()
 
 

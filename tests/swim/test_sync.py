@@ -126,6 +126,8 @@ def test_one_exchange_carries_the_refutations_of_both_sides() -> None:
     net = settled(6)
     net.partition(["n0", "n1", "n2"], ["n3", "n4", "n5"])
     net.run_for(120, until=lambda: net.state("n0", "n3") is net.state("n3", "n0") is State.DEAD)
+    # A stream that was begun towards n3 before the heal would stand in the way of a new one.
+    net.run_for(60, until=lambda: net.count("n0", "streams_open") == net.count("n3", "streams_open") == 0)
     net.heal()
     net.censor = lambda sent: True
     begin(net, "n0", "n3")
