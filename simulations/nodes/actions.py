@@ -7,12 +7,14 @@ from functools import partial
 
 import trio
 
+from node.errors import CaxtonError
 from simulations.cluster import SimulatedCluster, SimulatedNode
 from simulations.faults import Disk, Fault
 from simulations.injector import Injector
 from simulations.kernel import World
 from simulations.links import Links
 from simulations.nodes.scenario import NodeScenario
+from simulations.scenario import ScenarioError
 from simulations.trace import Trace
 from simulations.truth import Spell
 
@@ -97,8 +99,8 @@ class NodeActions:
         self._begin(name, partial(self.cluster.leave, name))
 
     def move(self, name: str) -> None:
-        """Nodes keep their addresses; no plan of theirs moves one."""
-        raise NotImplementedError(name)
+        """Refuse: nodes keep their addresses, and their scenarios cannot ask for another."""
+        raise ScenarioError(f"{name} cannot be moved: whole nodes keep their addresses")
 
     def set_clock(self, name: str, *, rate: float | None, wall_offset_s: float | None) -> None:
         """Set a node's wall clock off; its rate is the world's."""
@@ -112,8 +114,10 @@ class NodeActions:
         node = await self.cluster.start(
             name, *seeds, settings={"cluster.profile": scenario.profile, **scenario.settings}, disk=disk
         )
+        if node.supervisor.statistics()["agents"]:
+            return
         for deployment in scenario.agents:
-            if name in deployment.on(scenario.names()) and not node.supervisor.statistics()["agents"]:
+            if name in deployment.on(scenario.names()):
                 agent, artifacts = deployment.read()
                 await node.supervisor.deploy(agent, artifacts=artifacts)
 
@@ -124,6 +128,8 @@ class NodeActions:
     async def _act(self, name: str, action: Callable[[], Awaitable[object]]) -> None:
         try:
             await action()
+        except* CaxtonError:
+            pass  # a node that cannot start has said why in the trace, and does not run
         finally:
             self._busy.discard(name)
 

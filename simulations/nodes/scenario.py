@@ -17,6 +17,8 @@ from simulations.scenario import Scenario
 START_S: Final = 3.0
 """So much of a run belongs to the start; faults and messages come later."""
 MAX_NODES: Final = 50
+UNUSED: Final = frozenset({"start", "spread_s", "config", "encrypted"})
+"""Keys of membership's scenarios that mean nothing to whole nodes, and are refused rather than ignored."""
 
 
 class Deployment(BaseModel):
@@ -112,9 +114,14 @@ class NodeScenario(Scenario):
                 deployment.read()
             except (OSError, CaxtonError) as error:
                 raise ValueError(f"agents: {deployment.agent} cannot be read: {error}") from None
+        if unused := UNUSED & self.model_fields_set:
+            raise ValueError(f"{min(unused)}: whole nodes have no such key; settings has theirs")
         names = self.names()
         for fault in self.faults:
             for kind, values in fault.items():
+                for key in ("moved", "rate"):
+                    if isinstance(values, Mapping) and values.get(key):
+                        raise ValueError(f"faults: a {kind} with {key}; nodes keep their addresses and rates")
                 for name in _named(values) if isinstance(values, Mapping) else ():
                     if name not in names:
                         near = difflib.get_close_matches(name, names, 1, 0.5) or [

@@ -10,6 +10,8 @@ from node.cluster.registry import CapabilityRegistry
 from node.messaging.decisions import Decisions
 from node.storage import storage as storage_room
 from simulations.compare import compare
+from simulations.nodes import properties
+from simulations.nodes import run as run_of_nodes
 from simulations.nodes.properties import CHECKS
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.runner import NOT_LIVE, OK, Result, run
@@ -161,6 +163,8 @@ def test_two_processes_with_different_hash_seeds_write_the_same_trace_byte_for_b
         ({"crash": {"members": ["n1"], "at_s": 1}}, f"the first {START_S:g} s"),
         ({"disk": {"members": ["n1"], "at_s": 5, "ful": True}}, "nearest is 'full'"),
         ({"crash": {"members": ["n12"], "at_s": 5}}, "which is no node; the nearest is n"),
+        ({"restart": {"members": ["n1"], "at_s": 5, "moved": True}}, "a restart with moved"),
+        ({"clock": {"members": ["n1"], "at_s": 5, "rate": 1.01}}, "a clock with rate"),
         ({"partition": {"sides": [["n1"], ["m2"]], "at_s": 5}}, "a partition of m2, which is no node"),
     ],
 )
@@ -173,6 +177,26 @@ def test_a_fault_that_cannot_happen_is_refused_with_its_place(fault: dict, told:
 def test_an_agent_that_there_is_not_is_refused() -> None:
     with pytest.raises(ScenarioError, match="agents: ekho cannot be read"):
         scenario(agents=[{"agent": "ekho"}])
+
+
+def test_what_means_nothing_to_whole_nodes_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="encrypted: whole nodes have no such key"):
+        scenario(encrypted=True)
+
+
+def test_a_node_runs_all_agents_that_are_deployed_on_it() -> None:
+    agents = [{"agent": "echo", "artifacts": ["echo.wat"]}, {"agent": "data_analyzer", "first": 2}]
+    seen: list[int] = []
+    check_registries = properties.registries_agree
+
+    async def counted(ledger: properties.Ledger) -> None:
+        seen.extend(len(node.node.supervisor.list()) for node in ledger.actions.live())
+        await check_registries(ledger)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_of_nodes, "CHECKS", (counted,))
+        assert outcome(scenario(agents=agents)).failed == []
+    assert seen == [2, 2, 1]
 
 
 def test_membership_has_no_disks() -> None:
