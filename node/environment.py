@@ -13,10 +13,13 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
+
+from swim.loop_lag import LoopLag, TrioLoopLag
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -50,8 +53,12 @@ class Clock(Protocol):
         """Sleep until :meth:`now` is ``deadline``."""
         ...
 
-    def move_on_after(self, seconds: float) -> trio.CancelScope:
+    def move_on_after(self, seconds: float) -> AbstractContextManager[trio.CancelScope, bool]:
         """A cancel scope that ends quietly after ``seconds``."""
+        ...
+
+    def loop_lag(self) -> LoopLag:
+        """A meter of how late the event loop serves this node."""
         ...
 
 
@@ -212,6 +219,10 @@ class SystemClock:
     def move_on_after(self, seconds: float) -> trio.CancelScope:
         """A cancel scope that ends quietly after ``seconds``."""
         return trio.move_on_after(seconds)
+
+    def loop_lag(self) -> LoopLag:
+        """A meter of Trio's event loop."""
+        return TrioLoopLag(self.now)
 
 
 class SystemRandomness:

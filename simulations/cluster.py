@@ -41,6 +41,7 @@ class SimulatedNode:
         disk: Where its data lies; its attributes are faults.
         held: Whether it stands still until it is told to go on.
         waits_until: The end of what its disk has kept it waiting for.
+        stands_since_s: Since when it stands still, if it does.
     """
 
     node: Node
@@ -50,6 +51,7 @@ class SimulatedNode:
     scope: trio.CancelScope
     held: bool = False
     waits_until: float = 0.0
+    stands_since_s: float = 0.0
     ended: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -160,7 +162,8 @@ class SimulatedCluster:
         """Stop a process as SIGSTOP does: it neither hears, nor acts, nor dies."""
         self.world.record(name, "paused")
         running = self.nodes[name]
-        running.held = running.host.paused = True
+        running.held = True
+        self._stand_still(running)
 
     def resume(self, name: str) -> None:
         """Let a paused process go on."""
@@ -221,15 +224,22 @@ class SimulatedCluster:
         is_waiting = running.waits_until > now
         running.waits_until = max(running.waits_until, now) + seconds
         if not is_waiting:
-            running.host.paused = True
+            self._stand_still(running)
             self.world.at(running.waits_until, partial(self._go_on, running))
+
+    def _stand_still(self, running: SimulatedNode) -> None:
+        if not running.host.paused:
+            running.host.paused = True
+            running.stands_since_s = self.world.now()
 
     def _go_on(self, running: SimulatedNode) -> None:
         if running.held or running.host.fenced:
             return
         if running.waits_until > self.world.now():
             self.world.at(running.waits_until, partial(self._go_on, running))
-        else:
+        elif running.host.paused:
+            stood_s = self.world.now() - running.stands_since_s
+            running.host.stood_still_s = max(running.host.stood_still_s, stood_s)
             self.world.resume(running.host)
 
     def _data(self, name: str, ahead: int = 0) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
@@ -46,14 +47,66 @@ class SimulatedClock:
     async def sleep_until(self, deadline: float) -> None:
         """Sleep until ``deadline``, longer when the node is paused then."""
         over = trio.Event()
-        self.world.at(deadline, over.set, self.host)
-        await over.wait()
+        planned = self.world.at(deadline, over.set, self.host)
+        try:
+            await over.wait()
+        except trio.Cancelled:
+            if not over.is_set():
+                self.world.drop(planned)
+            raise
 
-    def move_on_after(self, seconds: float) -> trio.CancelScope:
+    def move_on_after(self, seconds: float) -> Patience:
         """A scope that is cancelled after ``seconds``, later when the node is paused then."""
-        scope = trio.CancelScope()
-        self.world.at(self.now() + seconds, scope.cancel, self.host)
-        return scope
+        return Patience(self.world, self.now() + seconds, self.host)
+
+    def loop_lag(self) -> StandsStill:
+        """A meter of how long the process stood still; computing takes no virtual time."""
+        return StandsStill(self.host)
+
+
+class Patience(AbstractContextManager[trio.CancelScope, bool]):
+    """A cancel scope with a deadline of a world, which its end drops.
+
+    Args:
+        world: Whose time counts.
+        deadline_s: When the scope is cancelled.
+        host: The process it belongs to.
+    """
+
+    def __init__(self, world: World, deadline_s: float, host: Host) -> None:
+        self._world, self._scope = world, trio.CancelScope()
+        self._planned = world.at(deadline_s, self._scope.cancel, host)
+
+    def __enter__(self) -> trio.CancelScope:
+        return self._scope.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool:
+        if not self._scope.cancel_called:
+            self._world.drop(self._planned)
+        return self._scope.__exit__(*raised)
+
+
+class StandsStill:
+    """The lag of a process whose loop is late only when the process stands still.
+
+    Args:
+        host: The process.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def start(self) -> None:
+        """Forget earlier pauses."""
+        self._host.stood_still_s = 0.0
+
+    def stop(self) -> None:
+        """Nothing needs to be stopped."""
+
+    def take(self) -> float:
+        """The longest pause since the last call, in seconds."""
+        longest_s, self._host.stood_still_s = self._host.stood_still_s, 0.0
+        return longest_s
 
 
 @dataclass(slots=True)

@@ -1,21 +1,22 @@
 """The world a simulated cluster of whole nodes lives in: the timeline under Trio, and one trace.
 
 Everything that happens to a node from outside (a packet arrives, a timer fires, a scope's deadline passes)
-is a happening on a :class:`simulations.timeline.Timeline`, run by one Trio task under a
-:class:`trio.testing.MockClock` that jumps to the next deadline as soon as every task is blocked. A process
-that crashed is fenced first: from that instant on nothing it still tries to do has an effect.
+is a happening on a :class:`simulations.timeline.Timeline`. Trio's clock is a virtual one: whenever every task
+is blocked it goes on to the next happening, and lets it happen there and then, between two passes of the
+event loop. A process that crashed is fenced first: from that instant on nothing it still tries to do has an
+effect.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 import apsw
 import trio
 import trio._core._run as trio_run
-import trio.testing
 
 from node.errors import invariant
 from simulations.disk import DiskLayer
@@ -43,46 +44,97 @@ class World(Timeline):
         super().__init__(seed)
         self.disks = disks
         self.trace = Trace(TRACE_LIMIT, sink)
-        self._earlier = trio.Event()
+        self._now_s = 0.0
+        self._void: set[int] = set()
 
     @property
     def now_us(self) -> int:
-        """Virtual microseconds since the run began, as Trio's clock says."""
-        return round(self.now() * US_PER_S)
+        """Virtual microseconds since the run began."""
+        return round(self._now_s * US_PER_S)
 
     def now(self) -> float:
         """Virtual seconds since the run began."""
-        return trio.current_time()  # noqa: TID251 - the simulator is the clock
+        return self._now_s
 
     def record(self, who: str, what: str) -> None:
         """Add a line to the trace: the first word of ``what`` is its verb."""
         self.trace.add(self.now_us, who, *what.split(" ", 1))
 
-    def at(self, time: float, callback: Callable[[], None], process: Process | None = None) -> None:
-        """Run ``callback`` at ``time``; if ``process`` is paused then, when it is resumed."""
-        if time < math.inf:
-            self.at_us(no_earlier_us(time), callback, process=process)
+    def at(self, time: float, callback: Callable[[], None], process: Process | None = None) -> int | None:
+        """Run ``callback`` at ``time``; if ``process`` is paused then, when it is resumed.
 
-    def at_us(
-        self, us: int, function: Callable[..., None], *args: Any, process: Process | None = None
-    ) -> None:
-        """Plan a happening, and look at the clock again if it is the next one."""
-        super().at_us(us, function, *args, process=process)
-        if self._heap[0][1] == self._sequence - 1:
-            self._earlier.set()
+        Returns:
+            What :meth:`drop` takes, None for a time that never comes.
+        """
+        if time == math.inf:
+            return None
+        self.at_us(no_earlier_us(time), callback, process=process)
+        return self._sequence - 1
 
-    async def run(self) -> None:
-        """Let things happen, until cancelled."""
-        while True:
-            self._earlier = trio.Event()
-            due_us = self.due_us()
-            if due_us is None:
-                await self._earlier.wait()
-                continue
-            with trio.move_on_at(due_us / US_PER_S):
-                await self._earlier.wait()
-            while (due_us := self.due_us()) is not None and due_us / US_PER_S <= self.now():
-                self.step()
+    def drop(self, planned: int | None) -> None:
+        """Drop what was planned and has not happened; once it has, do not ask."""
+        if planned is not None:
+            self._void.add(planned)
+
+    def due_us(self) -> int | None:
+        """When the next happening is planned that was not dropped, or None when nothing is."""
+        while self._heap and self._heap[0][1] in self._void:
+            self._void.discard(heapq.heappop(self._heap)[1])
+        return super().due_us()
+
+    def resume(self, process: Process) -> None:
+        """Let a paused process go on, without what was dropped meanwhile."""
+        held = self._held.get(process, [])
+        self._void.difference_update(dropped := self._void.intersection(entry[1] for entry in held))
+        held[:] = [entry for entry in held if entry[1] not in dropped]
+        super().resume(process)
+
+    def go_on(self, deadline_s: float) -> None:
+        """Set the clock to the next happening, or to an earlier deadline, and let happen what is due then."""
+        due_us = self.due_us()
+        next_s = deadline_s if due_us is None else min(deadline_s, due_us / US_PER_S)
+        if next_s == math.inf:
+            raise Stuck(f"seed {self.seed}: nothing is planned after {self._now_s} s")
+        self._now_s = max(self._now_s, next_s)
+        while (due_us := self.due_us()) is not None and due_us / US_PER_S <= self._now_s:
+            self.step()
+
+
+class WorldClock(trio.abc.Clock):
+    """Trio's clock in a world: it stands while a task can run, and goes on when none can.
+
+    Args:
+        world: Whose time it tells.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._failure: BaseException | None = None
+        self._failed: trio.Event | None = None
+
+    def start_clock(self) -> None:
+        """Nothing needs to be started."""
+
+    def current_time(self) -> float:
+        """Virtual seconds."""
+        return self._world.now()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Sleep never; Trio asks when no task can run, and that is when time goes on."""
+        try:
+            self._world.go_on(deadline)
+        except Exception as error:  # raised again in a task; here Trio itself would break
+            self._failure = error
+            if self._failed is None:
+                raise
+            self._failed.set()
+        return 0.0
+
+    async def watch(self) -> None:
+        """Raise what a happening has raised."""
+        self._failed = trio.Event()
+        await self._failed.wait()
+        raise self._failure or Stuck("a happening failed without an error")
 
 
 class Stuck(Exception):
@@ -117,19 +169,20 @@ def run(
     trio_run._r.seed(seed)
     disks = DiskLayer(seed)
     apsw.randomness(0)
+    world = World(seed, disks, sink)
+    clock = WorldClock(world)
 
     async def main() -> T:
-        world = World(seed, disks, sink)
         with trio.move_on_after(limit_s):  # noqa: TID251 - the simulator is the clock
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(world.run)
+                nursery.start_soon(clock.watch)
                 result = await scenario(world)
                 nursery.cancel_scope.cancel()
             return result
         raise Stuck(f"seed {seed}: not done after {limit_s} s of virtual time")
 
     try:
-        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        return trio.run(main, clock=clock)
     finally:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
         trio_run._r.setstate(state)

@@ -31,12 +31,17 @@ DATAGRAM_QUEUE: Final = 4096
 
 @dataclass(eq=False, slots=True)
 class Host:
-    """One node's place in the network, and its process."""
+    """One node's place in the network, and its process.
+
+    Attributes:
+        stood_still_s: Its longest pause since that was last asked for.
+    """
 
     name: str
     ip: str
     paused: bool = False
     fenced: bool = False
+    stood_still_s: float = 0.0
     next_port: int = 40_000
     sockets: dict[int, _Datagrams] = field(default_factory=dict)
     listeners: dict[int, _Listener] = field(default_factory=dict)
@@ -49,6 +54,7 @@ class VirtualNetwork:
     def __init__(self, world: World) -> None:
         self.world = world
         self.hosts: dict[str, Host] = {}
+        self._by_ip: dict[str, Host] = {}
         self.links = Links()
         self.chance = world.stream("network")
         self.counts: Counter[str] = Counter()
@@ -59,12 +65,12 @@ class VirtualNetwork:
         known = self.hosts.get(name)
         if known is None or known.fenced:
             ip = known.ip if known else str(FIRST_ADDRESS + len(self.hosts))
-            self.hosts[name] = known = Host(name, ip)
+            self.hosts[name] = self._by_ip[ip] = known = Host(name, ip)
         return known
 
     def by_ip(self, ip: str) -> Host | None:
         """The host with that address."""
-        return next((host for host in self.hosts.values() if host.ip == ip), None)
+        return self._by_ip.get(ip)
 
     def link(self, source: str, target: str) -> Link:
         """The link of one direction, to be changed by hand."""

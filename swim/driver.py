@@ -14,11 +14,13 @@ import errno
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import trio
 
 from swim.events import CloseStream, Effect, Event, OpenStream, SendDatagram, SendStream
+from swim.loop_lag import LoopLag
 from swim.members import Member
 from swim.messages import Address
 from swim.protocol import Swim
@@ -98,8 +100,11 @@ class Clock(Protocol):
     async def sleep_until(self, deadline: float) -> None:
         """Wait until a monotonic time."""
 
-    def move_on_after(self, seconds: float) -> trio.CancelScope:
+    def move_on_after(self, seconds: float) -> AbstractContextManager[trio.CancelScope, bool]:
         """Return a scope that is cancelled after so many seconds."""
+
+    def loop_lag(self) -> LoopLag:
+        """Return a meter of the event loop, which tells how late this process is served."""
 
 
 class SwimHandle:
@@ -232,35 +237,6 @@ class _Stream:
         self.changed = trio.Event()
 
 
-class _LoopLag(trio.abc.Instrument):
-    """The longest time in which the event loop served nobody: it was busy, or woken late.
-
-    Args:
-        now: tells time.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._woken_at = self._waits_since = now()
-        self._longest_s = 0.0
-
-    def before_io_wait(self, timeout: float) -> None:
-        """All tasks have run that could."""
-        del timeout
-        self._waits_since = self._now()
-        self._longest_s = max(self._longest_s, self._waits_since - self._woken_at)
-
-    def after_io_wait(self, timeout: float) -> None:
-        """Something happened, or the timeout has passed, perhaps long ago."""
-        self._woken_at = self._now()
-        self._longest_s = max(self._longest_s, self._woken_at - self._waits_since - timeout)
-
-    def take(self) -> float:
-        """Return the longest lag since the last call, in seconds."""
-        longest_s, self._longest_s = self._longest_s, 0.0
-        return longest_s
-
-
 class _Driver:
     """The task set; all its methods run in one Trio loop."""
 
@@ -287,7 +263,7 @@ class _Driver:
         self._counts: Counter[str] = Counter()
         self._streams: dict[int, _Stream] = {}
         self._next_accepted = 2
-        self._lag = _LoopLag(clock.now)
+        self._lag = clock.loop_lag()
 
     def now(self) -> float:
         """Return the time, and keep the core's idea of wall time fresh."""
@@ -339,11 +315,11 @@ class _Driver:
 
     async def keep_time(self) -> None:
         """Call the core's timer when it is due, and tell it how the event loop lags, for ever."""
-        trio.lowlevel.add_instrument(self._lag)
+        self._lag.start()
         try:
             await self._keep_time()
         finally:
-            trio.lowlevel.remove_instrument(self._lag)
+            self._lag.stop()
 
     async def _keep_time(self) -> None:
         while True:

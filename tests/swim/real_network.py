@@ -7,6 +7,7 @@ import time
 
 import trio
 
+from swim.loop_lag import LoopLag, TrioLoopLag
 from swim.messages import Address
 
 
@@ -84,3 +85,6 @@ class RealClock:
 
     def move_on_after(self, seconds: float) -> trio.CancelScope:
         return trio.move_on_after(seconds)
+
+    def loop_lag(self) -> LoopLag:
+        return TrioLoopLag(self.now)

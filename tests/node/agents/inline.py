@@ -10,6 +10,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import trio
 
 from node.environment import Environment, SystemNetwork
+from swim.loop_lag import LoopLag, TrioLoopLag
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -39,6 +40,9 @@ class TestClock:
 
     def move_on_after(self, seconds: float) -> trio.CancelScope:
         return trio.move_on_after(seconds)  # noqa: TID251 - the clock of the tests
+
+    def loop_lag(self) -> LoopLag:
+        return TrioLoopLag(self.now)
 
 
 class CountedRandomness:
