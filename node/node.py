@@ -27,7 +27,7 @@ from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_
 from node.security.tokens import Tokens
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
-from node.telemetry.version import software_version
+from node.telemetry.version import Release
 from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
@@ -74,6 +74,7 @@ class Node:
         tokens: Which bearers the admin API accepts.
         tracing: Where spans go; tracing that is off, by default.
         serve_http: Whether to serve the admin API; a simulation does without.
+        release: What it says it is; by default the installed one.
     """
 
     storage: Storage
@@ -81,6 +82,7 @@ class Node:
     bus: Bus
     links: Links
     tools: ToolHost
+    providers: ProviderRegistry
     supervisor: AgentSupervisor
 
     def __init__(
@@ -92,11 +94,13 @@ class Node:
         tokens: Tokens,
         tracing: Tracing | None = None,
         serve_http: bool = True,
+        release: Release | None = None,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
         self.tracing = tracing or Tracing.off()
         self.name = credentials.name
+        self.release = release or Release()
         self._serve_http = serve_http
         self._shutdown = trio.Event()
         self._ready = False
@@ -144,7 +148,7 @@ class Node:
             config=config,
             credentials=self.credentials,
             storage=self.storage,
-            version=software_version(),
+            release=self.release,
         )
         self.bus = Bus(
             environment=self.environment,
@@ -169,13 +173,14 @@ class Node:
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
         )
+        self.providers = ProviderRegistry.from_config(config.llm, self.environment.clock)
         self.supervisor = AgentSupervisor(
             environment=self.environment,
             node=self.name,
             storage=self.storage,
             registry=self.membership.registry,
             bus=self.bus,
-            providers=ProviderRegistry.from_config(config.llm, self.environment.clock),
+            providers=self.providers,
             tools=self.tools,
             tracing=self.tracing,
             settings=AgentSettings.from_config(config.runtime, config.messaging),

@@ -24,6 +24,7 @@ from node.node import Node, first_error
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
+from node.telemetry.version import Release
 from simulations.disk import SimulatedDisk
 from simulations.environment import SimulatedClock, simulated_environment
 from simulations.kernel import World
@@ -39,9 +40,11 @@ class SimulatedNode:
 
     Attributes:
         disk: Where its data lies; its attributes are faults.
+        boot: How often its node was started before.
         held: Whether it stands still until it is told to go on.
         waits_until: The end of what its disk has kept it waiting for.
         stands_since_s: Since when it stands still, if it does.
+        fenced_s: When its process ended.
     """
 
     node: Node
@@ -49,9 +52,11 @@ class SimulatedNode:
     host: Host
     disk: SimulatedDisk
     scope: trio.CancelScope
+    boot: int
     held: bool = False
     waits_until: float = 0.0
     stands_since_s: float = 0.0
+    fenced_s: float | None = None
     ended: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -72,11 +77,16 @@ class SimulatedCluster:
         world: The run they belong to.
         directory: Where their files go; must be empty.
         nursery: Owns their tasks.
+
+    Attributes:
+        nodes: Those that run.
+        lives: All that ever ran, one entry for each life.
     """
 
     def __init__(self, world: World, directory: Path, nursery: trio.Nursery) -> None:
         self.world, self.network = world, VirtualNetwork(world)
         self.nodes: dict[str, SimulatedNode] = {}
+        self.lives: list[SimulatedNode] = []
         self._directory, self._nursery = directory, nursery
         self._boots: dict[str, int] = {}
         self._wall_offsets: dict[str, float] = {}
@@ -84,7 +94,12 @@ class SimulatedCluster:
         create_cluster(directory / "cluster", environment=self._operator, cluster="simulated")
 
     async def start(
-        self, name: str, *seeds: str, settings: Mapping[str, object] | None = None, disk: bool = True
+        self,
+        name: str,
+        *seeds: str,
+        settings: Mapping[str, object] | None = None,
+        disk: bool = True,
+        release: Release | None = None,
     ) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
@@ -93,6 +108,7 @@ class SimulatedCluster:
             seeds: Names of nodes to join through.
             settings: Configuration keys beside those of the simulation.
             disk: Whether it still has what it kept in its earlier life.
+            release: What it says it is.
 
         Raises:
             CaxtonError: it cannot start.
@@ -125,11 +141,14 @@ class SimulatedCluster:
             credentials=NodeCredentials.load(SecurityPaths.of_bundle(bundle), environment),
             tokens=Tokens(),
             serve_http=False,
+            release=release,
         )
-        running = SimulatedNode(node, environment, host, SimulatedDisk(self._data(name)), trio.CancelScope())
+        disk_ = SimulatedDisk(self._data(name))
+        running = SimulatedNode(node, environment, host, disk_, trio.CancelScope(), boot)
         running.disk.took = partial(self._wait_for_disk, running)
         self.world.disks.plug_in(running.disk)
         self.nodes[name] = running
+        self.lives.append(running)
         await self._nursery.start(self._run, running)
         self.world.record(name, "ready")
         return node
@@ -203,6 +222,7 @@ class SimulatedCluster:
 
     def _fence(self, running: SimulatedNode) -> None:
         self.nodes.pop(running.name, None)
+        running.fenced_s = self.world.now()
         self.network.fence(running.host)
 
     def _keep(self, running: SimulatedNode, *, power: bool) -> None:

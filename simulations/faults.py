@@ -113,6 +113,8 @@ class Restart(Fault):
         disk: Whether they still have what they kept.
         seeds: Whether they are told the seeds again.
         moved: Whether they come back at another address.
+        upgrade: Whether whole nodes come back with the next version of the software, which speaks a newer
+            protocol beside the present one.
     """
 
     kind = "restart"
@@ -120,6 +122,7 @@ class Restart(Fault):
     disk: bool = True
     seeds: bool = True
     moved: bool = False
+    upgrade: bool = False
 
 
 class Join(Fault):
@@ -276,6 +279,61 @@ class Disk(Lasting):
     sync_s: Annotated[float, Field(ge=0, le=60)] = 0.0
 
 
+class Reset(Fault):
+    """Connections of whole nodes break: both ends are told at once, as by a firewall that forgets its table.
+
+    Attributes:
+        sources: Whose; None for everybody's.
+        targets: With whom; None for everybody.
+    """
+
+    kind = "reset"
+    sources: Names | None = None
+    targets: Names | None = None
+
+
+class Agents(Lasting):
+    """Agents of whole nodes get slow, or raise.
+
+    Attributes:
+        members: The nodes they run on.
+        takes_s: Mean of the exponentially distributed time a message takes.
+        raises: Chance that handling a message raises.
+    """
+
+    kind = "agents"
+    members: Names
+    takes_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    raises: Chance = 0.0
+
+
+class Provider(Lasting):
+    """The language models of whole nodes fail.
+
+    Attributes:
+        members: The nodes that ask them.
+        rate_limited: Chance that a request is refused for now (HTTP 429).
+        timeout: Chance that it is not answered in time.
+        cut: Chance that the answer breaks off in the middle.
+        malformed: Chance that the answer asks for a tool that there is not, with arguments of wrong types.
+        takes_s: Mean of the exponentially distributed time an answer takes.
+    """
+
+    kind = "provider"
+    members: Names
+    rate_limited: Chance = 0.0
+    timeout: Chance = 0.0
+    cut: Chance = 0.0
+    malformed: Chance = 0.0
+    takes_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+    @model_validator(mode="after")
+    def _at_most_certain(self) -> Provider:
+        if self.rate_limited + self.timeout + self.cut + self.malformed > 1:
+            raise ValueError("the chances of one request add up to more than 1")
+        return self
+
+
 class Jump(Fault):
     """Time leaps over a stretch in which nothing but the members' own maintenance would happen.
 
@@ -293,10 +351,13 @@ class Jump(Fault):
         return self
 
 
+OF_NODES: Final = frozenset({"disk", "reset", "agents", "provider"})
+"""Kinds that need whole nodes."""
 KINDS: Final[dict[str, type[Fault]]] = {
     fault.kind: fault
     for fault in (
-        Pause, Starve, Crash, Restart, Join, Leave, Partition, Disturb, Clock, Churn, Disk, Jump,
+        Pause, Starve, Crash, Restart, Join, Leave, Partition, Disturb, Clock, Churn, Disk, Reset, Agents,
+        Provider, Jump,
     )
 }  # fmt: skip
 

@@ -89,6 +89,22 @@ class World(Timeline):
         held[:] = [entry for entry in held if entry[1] not in dropped]
         super().resume(process)
 
+    def leap(self, to_us: int, skipped_us: int) -> None:
+        """Set the clock ahead; what concerns processes happens as long after the leap as it would have.
+
+        Args:
+            to_us: The time after it.
+            skipped_us: When everything else happens that was planned for the time between.
+        """
+        moved_us = to_us - self.now_us
+        self._now_s = to_us / US_PER_S
+        for number, (us, sequence, process, *what) in enumerate(self._heap):
+            later_us = us + moved_us if process is not None else us
+            if process is None and us < to_us:
+                later_us = skipped_us
+            self._heap[number] = (later_us, sequence, process, *what)  # type: ignore[assignment]
+        heapq.heapify(self._heap)
+
     def go_on(self, deadline_s: float) -> None:
         """Set the clock to the next happening, or to an earlier deadline, and let happen what is due then."""
         due_us = self.due_us()

@@ -15,9 +15,11 @@ compares a leap over an hour with an hour simulated in full.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from simulations import production
+from simulations.faults import Fault, Jump
 from simulations.members import MemberCluster, SimulatedMember
 from simulations.timeline import US_PER_S
 
@@ -29,8 +31,30 @@ SKIPPED_US: Final = 2 * US_PER_S
 the timers have fired."""
 
 
+MOST_LEAP_ATTEMPTS: Final = 60
+"""Seconds that a leap may wait for quiet."""
+
+
 class NotQuiet(Exception):
     """Something is going on that a leap would tear apart."""
+
+
+def check_jump(jump: Jump, plan: Sequence[Fault], *, unquiet: tuple[type[Fault], ...]) -> None:
+    """Check that a leap passes over no other fault of its plan.
+
+    Args:
+        jump: The leap.
+        plan: All faults.
+        unquiet: Faults that may not be going on either.
+
+    Raises:
+        NotQuiet: it does.
+    """
+    for fault in plan:
+        between = any(jump.at_s < at_s < jump.to_s for at_s in (fault.at_s, fault.ends_s))
+        goes_on = isinstance(fault, unquiet) and fault.at_s < jump.at_s < fault.ends_s
+        if fault is not jump and (between or goes_on):
+            raise NotQuiet(f"a jump from {jump.at_s:g} s to {jump.to_s:g} s leaps over a {fault.kind}")
 
 
 def leap(cluster: MemberCluster, to_us: int) -> None:

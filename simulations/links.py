@@ -280,6 +280,11 @@ class Links:
             self._kept.pop(pair, None)
         return self._own[pair]
 
+    def give(self, source: str, target: str, link: Link) -> None:
+        """Let a pair have a link of its own in one direction; rules come on top of it."""
+        self._own[source, target] = link
+        self._kept.pop((source, target), None)
+
     def owned(self) -> list[Link]:
         """All links that :meth:`own` has made."""
         return list(self._own.values())

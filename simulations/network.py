@@ -12,6 +12,7 @@ import ipaddress
 import math
 import zlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,6 +88,19 @@ class VirtualNetwork:
         self.links.clear()
         for link in self.links.owned():
             link.cut = link.cut_datagrams = False
+
+    def break_streams(self, sources: Collection[str], targets: Collection[str]) -> int:
+        """Reset the connections between some hosts and some others; say how many there were."""
+        found = [
+            stream
+            for name in sorted(sources)
+            if name in self.hosts
+            for stream in self.hosts[name].streams
+            if stream.peer.host in targets
+        ]
+        for stream in found:
+            stream.reset()
+        return len(found)
 
     def fence(self, host: Host) -> None:
         """Crash a process, as the network sees it: sockets vanish, peers' streams are reset."""

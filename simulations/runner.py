@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 from simulations.faults import Churn, Fault, Jump, Pause, Starve
 from simulations.injector import SEEDS, Injector
-from simulations.leap import NotQuiet, leap
+from simulations.leap import MOST_LEAP_ATTEMPTS, NotQuiet, check_jump, leap
 from simulations.measures import Measures
 from simulations.members import MemberCluster
 from simulations.production import Identities
@@ -34,8 +34,6 @@ SAMPLED_MEMBERS: Final = 50
 """Members whose tables are looked at in one go; of more, each has its turn."""
 MANY_MEMBERS: Final = 200
 """From so many members on it pays to keep them out of the garbage collector's sight."""
-MOST_LEAP_ATTEMPTS: Final = 60
-"""Seconds that a jump of the plan waits for quiet."""
 GOSSIP_KEY: Final = bytes(range(32))
 """The key of an encrypted scenario; no secret."""
 
@@ -190,11 +188,7 @@ class Run:
 
     def _jump(self, jump: Jump) -> bool:
         """Leap as soon as all is quiet."""
-        for fault in self.plan:
-            between = any(jump.at_s < at_s < jump.to_s for at_s in (fault.at_s, fault.ends_s))
-            unquiet = isinstance(fault, (Pause, Starve, Churn)) and fault.at_s < jump.at_s < fault.ends_s
-            if fault is not jump and (between or unquiet):
-                raise NotQuiet(f"a jump from {jump.at_s:g} s to {jump.to_s:g} s leaps over a {fault.kind}")
+        check_jump(jump, self.plan, unquiet=(Pause, Starve, Churn))
         for _ in range(MOST_LEAP_ATTEMPTS):
             try:
                 leap(self.cluster, round(jump.to_s * US_PER_S))

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simulations import production
-from simulations.faults import KINDS, Fault, read
+from simulations.faults import KINDS, OF_NODES, Fault, read
 from simulations.links import Link
 from simulations.properties import PROPERTIES, Bounds, Sometimes
 from simulations.swarm import DRAWS, Swarm, draw_plan
@@ -97,8 +97,10 @@ class Scenario(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kinds: ClassVar[frozenset[str]] = frozenset(KINDS) - {"disk"}
+    kinds: ClassVar[frozenset[str]] = frozenset(KINDS) - OF_NODES
     """Of faults that can happen to it."""
+    met: ClassVar[Sequence[str]] = tuple(Sometimes.NAMES)
+    """What a run can meet."""
     name: str
     about: str
     runs: str = "members"
@@ -186,8 +188,12 @@ def check(data: Mapping[str, Any], where: str) -> Scenario:
     for words, known, key in (
         ([scenario.profile], list(PROFILES), "profile"),
         (scenario.config, parameters, "config"),
-        (scenario.sometimes, list(Sometimes.NAMES), "sometimes"),
-        (scenario.swarm.kinds if scenario.swarm else (), list(DRAWS), "swarm.kinds"),
+        (scenario.sometimes, list(scenario.met), "sometimes"),
+        (
+            scenario.swarm.kinds if scenario.swarm else (),
+            sorted(scenario.kinds & DRAWS.keys()),
+            "swarm.kinds",
+        ),
     ):
         for word in words:
             if word not in known:
@@ -216,6 +222,8 @@ def _check_fault(fault: Mapping[str, Any], scenario: Scenario, where: str) -> No
             f"{where}: a fault is a mapping with one key, its kind; {kind!r} is none of {scenario.runs}"
             f"{_nearest(str(kind), scenario.kinds)}"
         )
+    if scenario.runs == "members" and isinstance(fault[kind], Mapping) and fault[kind].get("upgrade"):
+        raise ScenarioError(f"{where}.{kind}: upgrade: only whole nodes have a version of their software")
     try:
         read(_named(fault, scenario.names(), random.Random(0)))
     except ValidationError as error:

@@ -33,6 +33,8 @@ class Swarm(BaseModel):
         delay_s: Most added delay.
         drift: Largest deviation of a clock's rate from 1.
         wall_offset_s: Largest offset of a wall clock.
+        takes_s: Longest mean time that an agent takes.
+        raises: Largest chance that an agent raises.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +52,8 @@ class Swarm(BaseModel):
     delay_s: Annotated[float, Field(ge=0)] = 0.05
     drift: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     wall_offset_s: Annotated[float, Field(ge=0)] = 30.0
+    takes_s: Annotated[float, Field(ge=0)] = 3.0
+    raises: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 def draw_plan(swarm: Swarm, names: list[str], safety_s: float, chance: random.Random) -> list[faults.Fault]:
@@ -178,6 +182,21 @@ class _Draw:
             )
         ]
 
+    def reset(self) -> list[faults.Fault]:
+        sources = None if self._chance.random() < 0.3 else self._some()
+        return [faults.Reset(at_s=self._at(), sources=sources)]
+
+    def agents(self) -> list[faults.Fault]:
+        return [
+            faults.Agents(
+                at_s=self._at(),
+                members=self._some(),
+                for_s=self._second(self._safety_s / 2, 1.0),
+                takes_s=self._second(self._swarm.takes_s),
+                raises=self._share(self._swarm.raises),
+            )
+        ]
+
     def churn(self) -> list[faults.Fault]:
         return [
             faults.Churn(
@@ -196,5 +215,7 @@ DRAWS: Final[dict[str, Callable[[_Draw], list[faults.Fault]]]] = {
     "disturb": _Draw.disturb,
     "clock": _Draw.clock,
     "churn": _Draw.churn,
+    "reset": _Draw.reset,
+    "agents": _Draw.agents,
 }
 """What draws a fault of each kind."""

@@ -25,6 +25,7 @@ from node.environment import Address, Environment
 from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
+from node.telemetry.version import Release
 from swim import driver, events
 from swim.map_events import DuplicateIdentity, Rebased
 from swim.members import Member, State
@@ -73,7 +74,7 @@ class Membership:
         config: The node's configuration.
         credentials: Who this node is, and whom it trusts.
         storage: Where the snapshot lives.
-        version: Of this software.
+        release: What this node says it is.
     """
 
     def __init__(
@@ -83,10 +84,10 @@ class Membership:
         config: NodeConfig,
         credentials: NodeCredentials,
         storage: Storage,
-        version: str,
+        release: Release,
     ) -> None:
         self._environment, self._config = environment, config
-        self._version = version
+        self._version = release.software
         self.node = credentials.name
         randomness = environment.randomness
         self.replicated = Replicated(
@@ -101,11 +102,12 @@ class Membership:
             credentials.identity,
             credentials.authority,
             (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
-            encode_meta(0, version),
+            encode_meta(0, release.software),
             self.replicated,
             randomness.stream("swim"),
             entropy=randomness.token,
             gossip_keys=credentials.gossip_keys,
+            versions=release.protocols,
         )
         self.keys = GossipKeys(
             self.swim,
@@ -115,7 +117,7 @@ class Membership:
             absent=self._absent,
             obeys=config.security.key_rotation == "members",
         )
-        self.traffic = UserTraffic(self.swim, environment, version, wake=self._wake)
+        self.traffic = UserTraffic(self.swim, environment, release.software, wake=self._wake)
         self._memory = ClusterMemory(storage, self.swim, self.replicated)
         self.registry = CapabilityRegistry(
             self.replicated,

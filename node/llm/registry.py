@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 from node.config import LlmConfig
@@ -53,6 +53,10 @@ class ProviderRegistry:
             except ValidationFailed as error:
                 raise ConfigInvalid(f"the script {str(path)!r} is not valid", why=error.why) from None
         return cls(default=config.provider, providers=providers)
+
+    def around(self, wrap: Callable[[Provider], Provider]) -> None:
+        """Put something around every provider, for agents that are taken up from now on."""
+        self._providers = {name: wrap(provider) for name, provider in self._providers.items()}
 
     def choose(self, name: str | None) -> Provider:
         """The provider of that name, or the node's default when ``name`` is None.

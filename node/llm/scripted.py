@@ -8,7 +8,7 @@
         times: 2
         text: "Here you are."
       - match: {turn: 9}
-        error: rate_limited  # or timeout, malformed
+        error: rate_limited  # or timeout, cut, malformed
 
 Rules are tried from the top. Each answers once, or ``times`` times (0 means without end); the first that
 matches and is not used up answers.
@@ -92,7 +92,7 @@ class Rule(_Strict):
     text: str | None = None
     content: Any = None
     tool_calls: list[ScriptedCall] | None = None
-    error: Literal["rate_limited", "timeout", "malformed"] | None = None
+    error: Literal["rate_limited", "timeout", "cut", "malformed"] | None = None
     outcome: Outcome = "answer"
     latency_s: float = Field(default=0.0, ge=0, le=3600)
     input_tokens: int = Field(default=0, ge=0)
@@ -117,8 +117,15 @@ class Script(_Strict):
 _ERRORS: Final = {
     "rate_limited": ("the provider refuses more requests for now", "it answered 429 Too Many Requests"),
     "timeout": ("the provider did not answer in time", "the request timed out"),
+    "cut": ("the provider's answer broke off", "the connection was closed before the answer was complete"),
     "malformed": ("the provider's answer cannot be read", "it is not valid JSON"),
 }
+
+
+def provider_failure(kind: str) -> ProviderFailed:
+    """The error that a provider raises when it fails in one of the ways a script can name."""
+    what, why = _ERRORS[kind]
+    return ProviderFailed(what, why=why, details={"kind": kind})
 
 
 class ScriptedProvider:
@@ -157,8 +164,7 @@ class ScriptedProvider:
         if rule.latency_s:
             await self._clock.sleep(rule.latency_s)
         if rule.error is not None:
-            what, why = _ERRORS[rule.error]
-            raise ProviderFailed(what, why=why, details={"kind": rule.error})
+            raise provider_failure(rule.error)
         calls = tuple(
             ToolCall(f"scripted-{request.turn}-{n}", call.name, call.arguments)
             for n, call in enumerate(rule.tool_calls or (), 1)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
 from node.errors import CaxtonError
+from node.telemetry.version import Release
 from simulations.cluster import SimulatedCluster, SimulatedNode
-from simulations.faults import Disk, Fault
+from simulations.faults import Agents, Disk, Fault, Provider, Reset, Restart
 from simulations.injector import Injector
 from simulations.kernel import World
 from simulations.links import Links
+from simulations.nodes.models import UnreliableProvider, Weather
 from simulations.nodes.scenario import NodeScenario
+from simulations.nodes.witness import Mood, Witness
 from simulations.scenario import ScenarioError
 from simulations.trace import Trace
 from simulations.truth import Spell
+from swim.keyring import VERSIONS
+
+NEXT: Final = Release("next", (VERSIONS[0], VERSIONS[1] + 1))
+"""What a node says it is after an upgrade: it speaks a newer protocol beside the present one."""
 
 
 class NoExcuses:
@@ -40,10 +48,24 @@ class NodeActions:
         cluster: The nodes.
         nursery: Where starts and ends go on.
         scenario: Says what a node runs.
+
+    Attributes:
+        witness: The agent whose every run is seen.
+        weathers: What language models suffer from, by node.
     """
+
+    cluster: SimulatedCluster
+    scenario: NodeScenario
+    witness: Witness
+    weathers: dict[str, Weather]
 
     def __init__(self, cluster: SimulatedCluster, nursery: trio.Nursery, scenario: NodeScenario) -> None:
         self.cluster, self.scenario = cluster, scenario
+        self.witness = Witness(
+            next((deployment.takes_s for deployment in scenario.agents if deployment.is_witness), 0.0)
+        )
+        self.weathers = {}
+        self._upgraded: set[str] = set()
         self._nursery = nursery
         self._busy: set[str] = set()
 
@@ -89,6 +111,10 @@ class NodeActions:
         """End a process as SIGKILL does, or its machine."""
         self._begin(name, partial(self.cluster.crash, name, power=power))
 
+    def upgrade(self, name: str) -> None:
+        """Let a node's next lives have the next version of the software."""
+        self._upgraded.add(name)
+
     def start(self, name: str, *, seeds: Sequence[str] = (), disk: bool = True) -> None:
         """Start a process again, with its agents."""
         if name not in self._busy:
@@ -112,12 +138,25 @@ class NodeActions:
         """Start a node, and give it its agents if it has none of them on its disk."""
         scenario = self.scenario
         node = await self.cluster.start(
-            name, *seeds, settings={"cluster.profile": scenario.profile, **scenario.settings}, disk=disk
+            name,
+            *seeds,
+            settings={"cluster.profile": scenario.profile, **scenario.settings},
+            disk=disk,
+            release=NEXT if name in self._upgraded else None,
         )
-        if node.supervisor.statistics()["agents"]:
-            return
+        running = self.cluster.nodes[name]
+        weather = self.weathers.setdefault(name, Weather())
+        chance = running.environment.randomness.stream("models")
+        node.providers.around(
+            lambda provider: UnreliableProvider(provider, weather, running.environment.clock, chance)
+        )
+        is_known = bool(node.supervisor.statistics()["agents"])
         for deployment in scenario.agents:
-            if name in deployment.on(scenario.names()):
+            if name not in deployment.on(scenario.names()):
+                continue
+            if deployment.is_witness:
+                self.witness.attach(node, running, self.cluster.boot_of(name))
+            elif not is_known:
                 agent, artifacts = deployment.read()
                 await node.supervisor.deploy(agent, artifacts=artifacts)
 
@@ -151,12 +190,57 @@ class NodeInjector(Injector):
         super().heal()
         for node in self._actions.cluster.nodes.values():
             node.disk.recover()
+        self._actions.witness.moods.clear()
+        for weather in self._actions.weathers.values():
+            weather.fault = None
 
     def _apply(self, fault: Fault) -> None:
         if isinstance(fault, Disk):
             self._sicken(fault)
+        elif isinstance(fault, Reset):
+            self._break(fault)
+        elif isinstance(fault, Agents):
+            self._upset(fault)
+        elif isinstance(fault, Provider):
+            self._cloud(fault)
         else:
+            if isinstance(fault, Restart) and fault.upgrade:
+                for name in fault.members:
+                    self._actions.upgrade(name)
             super()._apply(fault)
+
+    def _break(self, fault: Reset) -> None:
+        everybody = self._actions.machines
+        network = self._actions.cluster.network
+        broken = network.break_streams(fault.sources or everybody, fault.targets or everybody)
+        self._note("reset", f"{broken} connections")
+
+    def _upset(self, fault: Agents) -> None:
+        moods = self._actions.witness.moods
+        mood = Mood(fault.takes_s or self._actions.witness.takes_s, fault.raises)
+        self._note("agents", f"{','.join(fault.members)} begins")
+        for name in fault.members:
+            moods[name] = mood
+            if fault.for_s is not None:
+                self._later(fault.for_s, self._calm, name, mood)
+
+    def _calm(self, name: str, mood: Mood) -> None:
+        if self._actions.witness.moods.get(name) is mood:
+            del self._actions.witness.moods[name]
+            self._note("agents", f"{name} ends")
+
+    def _cloud(self, fault: Provider) -> None:
+        self._note("provider", f"{','.join(fault.members)} begins")
+        for name in fault.members:
+            weather = self._actions.weathers.setdefault(name, Weather())
+            weather.fault = fault
+            if fault.for_s is not None:
+                self._later(fault.for_s, self._clear, name, weather, fault)
+
+    def _clear(self, name: str, weather: Weather, fault: Provider) -> None:
+        if weather.fault is fault:
+            weather.fault = None
+            self._note("provider", f"{name} ends")
 
     def _sicken(self, fault: Disk) -> None:
         for name in fault.members:

@@ -1,28 +1,36 @@
-"""What is demanded of whole nodes, once everything has been healed and time was given."""
+"""What is demanded of whole nodes: always, while faults happen, and finally, once everything is healed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.errors import MessageNotFound
+from node.errors import CaxtonError, MessageNotFound
 from node.messaging.history import MessageHistory
+from node.messaging.settings import HANDLER_ATTEMPTS
+from simulations.cluster import SimulatedNode
 from simulations.nodes.actions import NodeActions
+from simulations.nodes.witness import ANSWERED, RAISED, Execution
 from simulations.nodes.workload import Asked, Clients
 from simulations.properties import Violation
 
 MAX_VIOLATIONS: Final = 100
+UNSETTLED_S: Final = 1.0
+"""So long before a crash a handler may have ended without its answer being on disk."""
+SAMPLE_S: Final = 2.0
+"""How often queues are measured."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What is known at the end of a run.
+    """What is known of a run.
 
     Args:
         actions: The nodes.
         clients: What they have accepted; None without a workload.
         lost_power: Lives of nodes that ended with the loss of power or of their disk: name and boot.
+        happened: How many faults of each kind have happened.
         violations: Where violations go.
         checks: How often each property was put to the test.
     """
@@ -30,19 +38,27 @@ class Ledger:
     actions: NodeActions
     clients: Clients | None
     lost_power: set[tuple[str, int]] = field(default_factory=set)
+    happened: Mapping[str, int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     checks: dict[str, int] = field(default_factory=dict)
 
-    def checked(self, name: str) -> None:
-        """Count a test of a property."""
-        self.checks[name] = self.checks.get(name, 0) + 1
+    def checked(self, name: str, times: int = 1) -> None:
+        """Count tests of a property."""
+        self.checks[name] = self.checks.get(name, 0) + times
 
-    def violated(self, name: str, text: str) -> None:
+    def violated(self, name: str, text: str, at_us: int | None = None) -> None:
         """Report that a property does not hold."""
         world = self.actions.timeline
         world.record("-", f"violated {name}: {text}")
         if len(self.violations) < MAX_VIOLATIONS:
-            self.violations.append(Violation(name, world.now_us, text))
+            self.violations.append(Violation(name, world.now_us if at_us is None else at_us, text))
+
+    def statistics(self, life: SimulatedNode) -> Mapping[str, Any]:
+        """What the rooms of a node have counted in one life; nothing if it never came to have them."""
+        try:
+            return life.node.statistics()
+        except (AttributeError, CaxtonError):  # it could not start
+            return {}
 
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
         """What became of each accepted request whose origin runs; None where it knows nothing of it."""
@@ -58,11 +74,91 @@ class Ledger:
         return found
 
     def may_have_forgotten(self, asked: Asked) -> bool:
-        """Whether a request was accepted in a life that ended without what was not durable."""
+        """Whether a request is older than what nodes keep, or was not durable when its life ended."""
+        retention_s = self.actions.running[asked.origin].node.config.messaging.retention_s
+        if self.actions.timeline.now() - asked.at_s >= retention_s:
+            return True
         return any(name == asked.origin and boot >= asked.boot for name, boot in self.lost_power)
+
+    def died_inside(self, execution: Execution) -> bool:
+        """Whether the process may have ended before the run of a handler was on disk."""
+        if any(name == execution.node and boot >= execution.boot for name, boot in self.lost_power):
+            return True
+        life = next(
+            life for life in self.actions.cluster.lives
+            if (life.name, life.boot) == (execution.node, execution.boot)
+        )  # fmt: skip
+        ended_s = life.fenced_s
+        return ended_s is not None and (
+            execution.ended_s is None or ended_s - execution.ended_s <= UNSETTLED_S
+        )
 
 
 Check = Callable[[Ledger], Coroutine[Any, Any, None]]
+
+
+# ---- always ------------------------------------------------------------------------------------------
+
+
+async def handled_once(ledger: Ledger) -> None:
+    """No handler has answered one message twice on one node, unless the process died inside it."""
+    name, answered = "always_handled_once", dict[tuple[str, str], Execution]()
+    for execution in ledger.actions.witness.executions:
+        key = (execution.node, execution.id)
+        earlier = answered.get(key)
+        ledger.checked(name)
+        if earlier is not None and not ledger.died_inside(earlier):
+            ledger.violated(
+                name, f"{execution.node} has handled request {execution.number} of {execution.origin} again, "
+                f"answered at {earlier.ended_s or earlier.began_s:.3f} s before", _us(execution.began_s),
+            )  # fmt: skip
+        if execution.outcome != RAISED:
+            answered[key] = execution
+
+
+async def in_order(ledger: Ledger) -> None:
+    """The requests of one conversation reach each handler in the order in which they were accepted."""
+    name = "always_in_order"
+    newest: dict[tuple[str, int, str], Execution] = {}
+    seen: set[tuple[str, str]] = set()
+    for execution in ledger.actions.witness.executions:
+        if (execution.node, execution.id) in seen:
+            continue
+        seen.add((execution.node, execution.id))
+        key = (execution.node, execution.boot, execution.conversation)
+        earlier = newest.get(key)
+        if earlier is not None:
+            ledger.checked(name)
+            if execution.number < earlier.number:
+                ledger.violated(
+                    name, f"{execution.node} has begun request {execution.number} of "
+                    f"{execution.conversation} after {earlier.number}", _us(execution.began_s),
+                )  # fmt: skip
+        if earlier is None or execution.number > earlier.number:
+            newest[key] = execution
+
+
+def queues_are_bounded(ledger: Ledger) -> None:
+    """What a node's statistics give a limit for does not exceed it; called again and again."""
+    for life in ledger.actions.running.values():
+        for where, value, limit in _limited(ledger.statistics(life), ""):
+            ledger.checked("always_queues_are_bounded")
+            if value > limit:
+                ledger.violated(
+                    "always_queues_are_bounded", f"{life.name}: {where} is {value}, its limit {limit}"
+                )
+
+
+def _limited(statistics: Mapping[str, Any], above: str) -> Iterator[tuple[str, float, float]]:
+    """Whatever stands beside its own limit, as ``open`` and ``open_limit`` do."""
+    for key, value in statistics.items():
+        if isinstance(value, Mapping):
+            yield from _limited(value, f"{above}{key}.")
+        elif f"{key}_limit" in statistics:
+            yield f"{above}{key}", value, statistics[f"{key}_limit"]
+
+
+# ---- finally -----------------------------------------------------------------------------------------
 
 
 async def accepted_is_kept(ledger: Ledger) -> None:
@@ -89,6 +185,41 @@ async def everything_ends(ledger: Ledger) -> None:
                 "finally_everything_ends", f"request {asked.number} of {asked.origin} is open "
                 f"{ledger.actions.timeline.now() - asked.at_s:.0f} s after it was accepted",
             )  # fmt: skip
+
+
+async def settled_is_handled(ledger: Ledger) -> None:
+    """What its origin holds settled was answered by a handler, and the answer came once."""
+    name = "finally_settled_is_handled"
+    answered = {run.id for run in ledger.actions.witness.executions if run.outcome == ANSWERED}
+    for asked, history in await ledger.histories():
+        if not asked.is_witnessed or history is None or history.row is None:
+            continue
+        if history.row.state != "settled":
+            continue
+        ledger.checked(name)
+        senders = [reply.message_id for reply in history.replies]
+        if asked.id not in answered:
+            ledger.violated(name, f"request {asked.number} of {asked.origin} is settled, and nobody did it")
+        elif len(senders) != len(set(senders)):
+            ledger.violated(name, f"request {asked.number} of {asked.origin} has one answer twice")
+
+
+async def poison_is_put_aside(ledger: Ledger) -> None:
+    """A message on which the handler raises has failed, after a bounded number of runs in each life."""
+    name = "finally_poison_is_put_aside"
+    runs: dict[tuple[str, int, str], int] = {}
+    for run in ledger.actions.witness.executions:
+        key = (run.node, run.boot, run.id)
+        runs[key] = runs.get(key, 0) + 1
+    for asked, history in await ledger.histories():
+        if not asked.is_poison or history is None or history.row is None:
+            continue
+        ledger.checked(name)
+        most = max((count for (_, _, id_), count in runs.items() if id_ == asked.id), default=0)
+        if history.row.state == "settled":
+            ledger.violated(name, f"poison request {asked.number} of {asked.origin} is settled")
+        elif most > HANDLER_ATTEMPTS:
+            ledger.violated(name, f"poison request {asked.number} of {asked.origin} was run {most} times")
 
 
 async def registries_agree(ledger: Ledger) -> None:
@@ -121,5 +252,11 @@ async def nobody_who_runs_is_held_dead(ledger: Ledger) -> None:
 
 
 CHECKS: Final[Sequence[Check]] = (
-    accepted_is_kept, everything_ends, registries_agree, nobody_who_runs_is_held_dead,
+    handled_once, in_order, accepted_is_kept, everything_ends, settled_is_handled, poison_is_put_aside,
+    registries_agree, nobody_who_runs_is_held_dead,
 )  # fmt: skip
+"""Made when a run ends; :func:`queues_are_bounded` is made all the time."""
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TextIO
 
 import trio
 
-from simulations import kernel
+from simulations import kernel, production
 from simulations.cluster import SimulatedCluster
-from simulations.faults import Crash, Fault, Restart
+from simulations.faults import Churn, Crash, Fault, Jump, Restart, Starve
 from simulations.kernel import World
+from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
-from simulations.nodes.properties import CHECKS, Ledger
+from simulations.nodes.properties import CHECKS, SAMPLE_S, Ledger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
+from simulations.nodes.sometimes import met
 from simulations.nodes.workload import Clients
-from simulations.runner import CRASHED, NOT_LIVE, OK, Result
+from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK, Result
+from simulations.timeline import US_PER_S
 
 LIMIT_S: Final = 30 * 86_400.0
 SEEDS: Final = 2
 """How many nodes, the first by name, are the seeds of all others."""
 POLL_S: Final = 0.05
+COLLECT_AFTER: Final = (50_000, 20, 50)
+"""Thresholds of the garbage collector during a run, which makes few cycles and many objects."""
 
 # What nodes log is said in their own time and place; whoever wants to see it gives the logger a handler.
 logging.getLogger("node").addHandler(logging.NullHandler())
@@ -60,7 +68,7 @@ class NodeRun:
     def run(self) -> Result:
         """Run to the end."""
         result = Result(self.scenario.name, self.seed, plan=self.plan)
-        with tempfile.TemporaryDirectory(prefix="caxton-simulation-") as directory:
+        with tempfile.TemporaryDirectory(prefix="caxton-simulation-") as directory, _collecting_less():
 
             async def main(world: World) -> None:
                 self._world = world
@@ -81,14 +89,22 @@ class NodeRun:
         cluster = SimulatedCluster(world, directory, nursery)
         actions = NodeActions(cluster, nursery, scenario)
         cluster.network.links.default = scenario.network.link()
+        for near, far in scenario.network.far(scenario.names()):
+            cluster.network.links.give(near, far, scenario.network.between.link())
         clients = None if scenario.workload is None else Clients(actions, scenario.workload)
         ledger = self._ledger = Ledger(actions, clients)
         await self._start(actions)
         injector = NodeInjector(actions, scenario.names()[:SEEDS])
+        ledger.happened = injector.happened
         injector.plan(self.plan)
         self._note_losses(world, ledger)
+        self._sample(world, ledger)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
+        for jump in self.plan:
+            if isinstance(jump, Jump) and jump.at_s < scenario.safety_s:
+                await _until(world, jump.at_s)
+                await self._jump(world, actions, jump)
         await _until(world, scenario.safety_s)
         if scenario.heal:
             injector.heal()
@@ -99,11 +115,12 @@ class NodeRun:
             await check(ledger)
 
     async def _start(self, actions: NodeActions) -> None:
-        """Start all nodes, and wait until each sees all providers."""
-        world, scenario, names = actions.timeline, self.scenario, self.scenario.names()
+        """Start those who are there from the start, and wait until each sees all providers."""
+        world, scenario, names = actions.timeline, self.scenario, self.scenario.present()
         for number, name in enumerate(names):
             await actions.boot(name, names[: min(number, SEEDS)])
-        providers = {name for deployment in scenario.agents for name in deployment.on(names)}
+        deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
+        providers = deployed.intersection(names)
         capability = "" if scenario.workload is None else scenario.workload.capability
         while capability and world.now() < START_S:
             seen = [node.node.membership.registry.providers(capability) for node in actions.live()]
@@ -111,6 +128,28 @@ class NodeRun:
                 break
             await _until(world, world.now() + POLL_S)
         await _until(world, START_S)
+
+    async def _jump(self, world: World, actions: NodeActions, jump: Jump) -> None:
+        """Leap as soon as all is quiet: nobody who is awake suspects anybody."""
+        check_jump(jump, self.plan, unquiet=(Starve, Churn))
+        for _ in range(MOST_LEAP_ATTEMPTS):
+            awake = [node.node.membership.swim for node in actions.live() if not node.paused]
+            if not any(swim.statistics()[production.SUSPECTED] for swim in awake):
+                break
+            await _until(world, world.now() + 1.0)
+        else:
+            raise NotQuiet(f"a jump from {jump.at_s:g} s: it did not become quiet")
+        to_us = round(jump.to_s * US_PER_S)
+        skipped_s = jump.to_s - world.now()
+        world.record("-", f"fault jump {to_us}")
+        world.leap(to_us, to_us + SKIPPED_US)
+        for swim in awake:
+            production.skipped(swim, skipped_s)
+
+    def _sample(self, world: World, ledger: Ledger) -> None:
+        """Measure queues now and from now on."""
+        queues_are_bounded(ledger)
+        world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
 
     def _note_losses(self, world: World, ledger: Ledger) -> None:
         """Note which lives end without what is not durable: just before they do."""
@@ -123,11 +162,11 @@ class NodeRun:
 
         def note_disk(names: Sequence[str]) -> None:
             for name in names:
-                if name not in ledger.actions.running:
+                if name not in ledger.actions.running and name in ledger.actions.weathers:
                     ledger.lost_power.add((name, ledger.actions.cluster.boot_of(name)))
 
         for fault in self.plan:
-            us = round(fault.at_s * 1_000_000)
+            us = round(fault.at_s * US_PER_S)
             if isinstance(fault, Crash) and fault.power and not is_durable:
                 world.at_us(us - 1, note, fault.members)
             elif isinstance(fault, Restart) and not fault.disk:
@@ -138,6 +177,7 @@ class NodeRun:
         if ledger is not None:
             result.violations = ledger.violations
             result.checks = ledger.checks
+            result.sometimes = met(ledger)
             clients = ledger.clients
             if clients is not None:
                 result.measures = {
@@ -145,7 +185,8 @@ class NodeRun:
                     **{f"refused_{code}": count for code, count in sorted(clients.refused.items())},
                 }
         if result.code == OK and result.violations:
-            result.code = NOT_LIVE
+            unsafe = any(found.property.startswith("always_") for found in result.violations)
+            result.code = NOT_SAFE if unsafe else NOT_LIVE
         if world is not None:
             result.digest, result.lines = world.trace.digest(), world.trace.count
             result.tail = world.trace.tail()[-200:]
@@ -156,3 +197,17 @@ async def _until(world: World, at_s: float) -> None:
     over = trio.Event()
     world.at(at_s, over.set)
     await over.wait()
+
+
+@contextmanager
+def _collecting_less() -> Iterator[None]:
+    """Let the garbage collector look less often, and not at what was there before."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

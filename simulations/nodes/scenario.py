@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import mimetypes
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from node.errors import CaxtonError
+from node.message import Attachment
 from node.samples import sample
-from simulations.faults import Fault, Restart
-from simulations.scenario import Scenario
+from simulations.faults import Chance, Fault, Restart
+from simulations.links import Link
+from simulations.nodes.sometimes import SOMETIMES
+from simulations.nodes.witness import AGENT
+from simulations.scenario import Network, Scenario
 
 START_S: Final = 3.0
 """So much of a run belongs to the start; faults and messages come later."""
@@ -29,6 +35,7 @@ class Deployment(BaseModel):
         artifacts: Files that it names, beside it.
         first: On so many nodes, the first by name; on all of them by default.
         skip: But not on so many of the first.
+        takes_s: Mean time that the agent ``witness`` takes for a message.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +43,18 @@ class Deployment(BaseModel):
     artifacts: tuple[str, ...] = ()
     first: Annotated[int, Field(ge=1)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    takes_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+    @property
+    def is_witness(self) -> bool:
+        """Whether it is the agent whose every run is seen (:mod:`simulations.nodes.witness`)."""
+        return self.agent == AGENT
+
+    @model_validator(mode="after")
+    def _only_the_witness_takes_its_time(self) -> Deployment:
+        if self.takes_s and not self.is_witness:
+            raise ValueError(f"takes_s: only the agent {AGENT} has such a key")
+        return self
 
     def on(self, names: list[str]) -> list[str]:
         """The nodes that run it."""
@@ -60,6 +79,9 @@ class Workload(BaseModel):
         turns: Requests of one conversation, all from one node.
         strategy: How a provider is chosen.
         reply_within_s: How long a client waits; the life of its request, too.
+        poison: Share of the requests on which the agent ``witness`` raises.
+        content: Of each request; its number by default.
+        files: Files that go with each request, by path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,12 +90,59 @@ class Workload(BaseModel):
     turns: Annotated[int, Field(ge=1, le=1_000)] = 5
     strategy: Literal["best_match", "load_balanced"] = "load_balanced"
     reply_within_s: Annotated[float, Field(gt=0)] = 60.0
+    poison: Chance = 0.0
+    content: Any = None
+    files: tuple[str, ...] = ()
+
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What goes with each request.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        found = []
+        for file in map(Path, self.files):
+            media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+            found.append(Attachment(file.name, media_type, file.read_bytes()))
+        return tuple(found)
+
+
+class Between(Network):
+    """The links between regions, which have more delay than those inside."""
+
+    delay_s: Annotated[float, Field(ge=0)] = 0.04
+    jitter_s: Annotated[float, Field(ge=0)] = 0.005
+
+
+class NodeNetwork(Network):
+    """The links of whole nodes.
+
+    Attributes:
+        regions: How many nodes each region has, the first by name in the first; none for one region.
+        between: Links between two regions.
+    """
+
+    regions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    between: Between = Field(default_factory=Between)
+
+    def link(self) -> Link:
+        """The link inside a region."""
+        return Link(**self.model_dump(exclude={"regions", "between"}))
+
+    def far(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """The pairs of nodes that are in different regions, one for each direction."""
+        region = [number for number, size in enumerate(self.regions) for _ in range(size)]
+        for (near, here), (far, there) in product(zip(names, region, strict=False), repeat=2):
+            if here != there:
+                yield near, far
 
 
 class NodeScenario(Scenario):
     """A scenario of whole nodes.
 
     Attributes:
+        network: The links.
+        absent: So many nodes, the last by name, are not started until a fault starts them.
         agents: Which agents run where.
         workload: What is asked of them.
         settings: Configuration keys of all nodes, beside those of the simulation.
@@ -81,10 +150,14 @@ class NodeScenario(Scenario):
 
     kinds: ClassVar[frozenset[str]] = frozenset({
         "pause", "starve", "crash", "restart", "leave", "partition", "disturb", "clock", "churn", "disk",
+        "reset", "agents", "provider", "jump",
     })  # fmt: skip
+    met: ClassVar[Sequence[str]] = tuple(SOMETIMES)
     runs: Literal["nodes"]
     members: Annotated[int, Field(ge=1, le=MAX_NODES)]
     profile: str = "local"
+    network: NodeNetwork = Field(default_factory=NodeNetwork)
+    absent: Annotated[int, Field(ge=0)] = 0
     agents: tuple[Deployment, ...] = ()
     workload: Workload | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -92,6 +165,10 @@ class NodeScenario(Scenario):
     def names(self) -> list[str]:
         """The names of the nodes."""
         return [f"n{number + 1}" for number in range(self.members)]
+
+    def present(self) -> list[str]:
+        """The names of the nodes that are there from the start."""
+        return self.names()[: self.members - self.absent]
 
     def plan(self, seed: int) -> tuple[Fault, ...]:
         """The faults of a seed; drawn ones begin after the start, and move nobody to another address."""
@@ -108,28 +185,37 @@ class NodeScenario(Scenario):
         return self.settings.get("storage.durability") == "full"
 
     @model_validator(mode="after")
+    def _has_its_nodes(self) -> NodeScenario:
+        if self.absent >= self.members:
+            raise ValueError("absent: no node is there from the start")
+        if self.network.regions and sum(self.network.regions) != self.members:
+            raise ValueError(f"network: regions have {sum(self.network.regions)} of {self.members} nodes")
+        return self
+
+    @model_validator(mode="after")
+    def _strikes_nodes_there_are(self) -> NodeScenario:
+        names = self.names()
+        for fault in self.faults:
+            for kind, values in fault.items():
+                if isinstance(values, Mapping):
+                    _check_names(kind, values, names)
+        return self
+
+    @model_validator(mode="after")
     def _names_what_there_is(self) -> NodeScenario:
+        try:
+            if self.workload is not None:
+                self.workload.attachments()
+        except OSError as error:
+            raise ValueError(f"workload: files: {error}") from None
         for deployment in self.agents:
             try:
-                deployment.read()
+                if not deployment.is_witness:
+                    deployment.read()
             except (OSError, CaxtonError) as error:
                 raise ValueError(f"agents: {deployment.agent} cannot be read: {error}") from None
         if unused := UNUSED & self.model_fields_set:
             raise ValueError(f"{min(unused)}: whole nodes have no such key; settings has theirs")
-        names = self.names()
-        for fault in self.faults:
-            for kind, values in fault.items():
-                for key in ("moved", "rate"):
-                    if isinstance(values, Mapping) and values.get(key):
-                        raise ValueError(f"faults: a {kind} with {key}; nodes keep their addresses and rates")
-                for name in _named(values) if isinstance(values, Mapping) else ():
-                    if name not in names:
-                        near = difflib.get_close_matches(name, names, 1, 0.5) or [
-                            f"{names[0]} to {names[-1]}"
-                        ]
-                        raise ValueError(
-                            f"faults: a {kind} of {name}, which is no node; the nearest is {near[0]}"
-                        )
         return self
 
     @model_validator(mode="before")
@@ -143,6 +229,17 @@ class NodeScenario(Scenario):
                         f"faults: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
                     )
         return data
+
+
+def _check_names(kind: str, values: Mapping[str, Any], names: list[str]) -> None:
+    """Refuse what nodes cannot do, and names that are none of theirs."""
+    for key in ("moved", "rate"):
+        if values.get(key):
+            raise ValueError(f"faults: a {kind} with {key}; nodes keep their addresses and rates")
+    for name in _named(values):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.5) or [f"{names[0]} to {names[-1]}"]
+            raise ValueError(f"faults: a {kind} of {name}, which is no node; the nearest is {near[0]}")
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[str]:

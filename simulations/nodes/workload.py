@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -10,6 +11,7 @@ from node.errors import CaxtonError
 from node.message import Message, Performative, RoutingStrategy
 from simulations.nodes.actions import NodeActions
 from simulations.nodes.scenario import Workload
+from simulations.nodes.witness import CAPABILITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Asked:
         origin: The node that it was given to.
         boot: Which life of that node.
         at_s: When it was accepted.
+        is_witnessed: Whether it was for the agent whose every run is seen.
+        is_poison: Whether that agent raises on it.
     """
 
     id: str
@@ -29,6 +33,8 @@ class Asked:
     origin: str
     boot: int
     at_s: float
+    is_witnessed: bool = False
+    is_poison: bool = False
 
 
 class Clients:
@@ -46,6 +52,7 @@ class Clients:
     def __init__(self, actions: NodeActions, workload: Workload) -> None:
         self._actions, self._workload = actions, workload
         self._chance = actions.timeline.stream("workload")
+        self._attachments = workload.attachments()
         self.asked: list[Asked] = []
         self.refused: dict[str, int] = {}
         self._origin = ""
@@ -57,6 +64,10 @@ class Clients:
             number, began_s = 0, world.now()
             while (at_s := began_s + number / workload.per_s) < until_s:
                 await self._wait_until(at_s)
+                missed = int((world.now() - at_s) * workload.per_s)
+                if missed > workload.per_s:  # time has leapt
+                    number += missed
+                    continue
                 nursery.start_soon(self._ask, number)
                 number += 1
 
@@ -79,12 +90,14 @@ class Clients:
             self._count("paused")
             return
         identifier = node.environment.new_id()
+        is_poison = workload.poison > 0 and self._chance.random() < workload.poison
         message = Message(
             id=identifier,
             performative=Performative.REQUEST,
             sender=f"client@{node.name}",
             capability=workload.capability,
-            content={"number": number},
+            content=self._content(number, is_poison=is_poison),
+            attachments=self._attachments,
             conversation_id=f"conversation-{conversation}-{node.name}",
             routing_strategy=RoutingStrategy(workload.strategy),
             reply_with=identifier,
@@ -99,8 +112,16 @@ class Clients:
         if node.host.fenced:
             return  # the process died meanwhile, and its client has heard nothing
         world = self._actions.timeline
-        self.asked.append(Asked(identifier, number, node.name, boot, world.now()))
+        is_witnessed = workload.capability == CAPABILITY
+        self.asked.append(
+            Asked(identifier, number, node.name, boot, world.now(), is_witnessed, is_poison and is_witnessed)
+        )
         world.record(node.name, f"accepted {number} {identifier[-12:]}")
+
+    def _content(self, number: int, *, is_poison: bool) -> Any:
+        if self._workload.content is not None:
+            return self._workload.content
+        return {"number": number, "poison": True} if is_poison else {"number": number}
 
     def _count(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1

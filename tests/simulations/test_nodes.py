@@ -1,20 +1,27 @@
 """Scenarios of whole nodes: what holds, and that each property catches a bug planted in production code."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import apsw
 import pytest
 
 from node.cluster.registry import CapabilityRegistry
+from node.messaging import handlers
 from node.messaging.decisions import Decisions
+from node.messaging.delivery import Draft
+from node.messaging.handlers import Handlers
+from node.messaging.mailboxes import Entry, Mailbox
+from node.messaging.outbox import Outbox
+from node.storage import inbox as inbox_table
 from node.storage import storage as storage_room
 from simulations.compare import compare
 from simulations.nodes import properties
 from simulations.nodes import run as run_of_nodes
 from simulations.nodes.properties import CHECKS
 from simulations.nodes.scenario import START_S, NodeScenario
-from simulations.runner import NOT_LIVE, OK, Result, run
+from simulations.runner import NOT_LIVE, NOT_SAFE, OK, Result, run
 from simulations.scenario import ScenarioError, available, check, load
 from tests.simulations.test_planted_bugs import the_lost_are_not_tried
 
@@ -24,8 +31,8 @@ BASE = {
     "about": "a test",
     "runs": "nodes",
     "members": 3,
-    "agents": [{"agent": "echo", "artifacts": ["echo.wat"]}],
-    "workload": {"capability": "echo", "per_s": 5, "reply_within_s": 8},
+    "agents": [{"agent": "witness"}],
+    "workload": {"capability": "witness", "per_s": 5, "reply_within_s": 8, "poison": 0.1},
     "safety_s": 10,
     "bounds": {"converge_s": 12},
 }
@@ -74,6 +81,52 @@ def the_registry_forgets_one_provider(patch: Patch) -> None:
     )
 
 
+def what_has_ended_is_handled_again(patch: Patch) -> None:
+    """A node that comes back takes up all messages that it has, not only those that are held."""
+
+    def every(
+        connection: apsw.Connection, target: str, known: Callable[[int], bool] = lambda seq: False
+    ) -> Iterator[inbox_table.InboxRow]:
+        query = f"SELECT {inbox_table._COLUMNS} FROM inbox WHERE target = ? ORDER BY seq"
+        for row in inbox_table.rows(connection, query, (target,)):
+            yield inbox_table.InboxRow(*row)
+
+    patch.setattr(inbox_table, "held", every)
+
+
+def the_newest_goes_first(patch: Patch) -> None:
+    """Of the messages of a conversation that wait, the one that came last is handled next."""
+    push = Mailbox._push
+
+    def wrong(self: Mailbox, entry: Entry) -> None:
+        push(self, entry)
+        lane = self._lanes[entry.lane]
+        if len(lane) > 2:
+            lane.pop()
+            lane.insert(1, entry)
+
+    patch.setattr(Mailbox, "_push", wrong)
+
+
+def the_outbox_is_never_full(patch: Patch) -> None:
+    """Whatever clients send is taken."""
+    patch.setattr(Outbox, "check_room", lambda self, size: None)
+
+
+def a_message_settles_without_its_handler(patch: Patch) -> None:
+    """What was taken in is said to be done."""
+
+    async def nothing(*_: object) -> list[Draft]:
+        return []
+
+    patch.setattr(Handlers, "_call", nothing)
+
+
+def a_handler_may_raise_for_ever(patch: Patch) -> None:
+    """There is no end to the runs of a handler that raises."""
+    patch.setattr(handlers, "HANDLER_ATTEMPTS", 50)
+
+
 @dataclass(frozen=True)
 class Planted:
     property: str
@@ -81,14 +134,34 @@ class Planted:
     plant: Callable[[Patch], None]
 
 
+BACKLOG = {"capability": "witness", "per_s": 10, "turns": 10, "reply_within_s": 8}
 PLANTED = [
+    Planted(
+        "always_handled_once",
+        scenario({"crash": {"members": ["n2"], "at_s": 6}}, {"restart": {"members": ["n2"], "at_s": 8}},
+                 workload={**BACKLOG, "per_s": 20}),
+        what_has_ended_is_handled_again,
+    ),
+    Planted(
+        "always_in_order",
+        scenario(agents=[{"agent": "witness", "takes_s": 0.6}], workload=BACKLOG),
+        the_newest_goes_first,
+    ),
+    Planted(
+        "always_queues_are_bounded",
+        scenario(workload={"capability": "nobody-has-it", "per_s": 20, "reply_within_s": 8},
+                 settings={"messaging.outbox_capacity": 10}),
+        the_outbox_is_never_full,
+    ),
+    Planted("finally_settled_is_handled", scenario(workload=BACKLOG), a_message_settles_without_its_handler),
+    Planted("finally_poison_is_put_aside", scenario(), a_handler_may_raise_for_ever),
     Planted(
         "finally_accepted_is_kept",
         scenario(
             {"crash": {"members": ["n2"], "at_s": 6, "power": True}},
             {"restart": {"members": ["n2"], "at_s": 8}},
             settings={"storage.durability": "full"},
-            workload={"capability": "echo", "per_s": 20, "reply_within_s": 8},
+            workload={"capability": "witness", "per_s": 20, "reply_within_s": 8},
         ),
         full_is_no_better_than_normal,
     ),
@@ -117,13 +190,13 @@ def test_a_planted_bug_fails_exactly_its_property(planted: Planted, monkeypatch:
     planted.plant(monkeypatch)
     failed = outcome(planted.scenario)
     assert failed.failed == [planted.property], [violation.text for violation in failed.violations]
-    assert failed.code == NOT_LIVE
+    assert failed.code == (NOT_SAFE if planted.property.startswith("always_") else NOT_LIVE)
 
 
 def test_every_property_has_a_bug_that_it_catches() -> None:
     whole = outcome(scenario())
     assert {planted.property for planted in PLANTED} == set(whole.checks)
-    assert len(CHECKS) == len(PLANTED)
+    assert len(CHECKS) + 1 == len(PLANTED)
     assert whole.code == OK
 
 
@@ -158,7 +231,7 @@ def test_two_processes_with_different_hash_seeds_write_the_same_trace_byte_for_b
     ("fault", "told"),
     [
         ({"crahs": {"members": ["n1"], "at_s": 5}}, "nearest is 'crash'"),
-        ({"jump": {"at_s": 5, "to_s": 50}}, "is none of nodes"),
+        ({"join": {"at_s": 5, "members": ["n3"]}}, "is none of nodes"),
         ({"crash": {"members": ["n1"], "at_s": -1}}, "greater than or equal to 0"),
         ({"crash": {"members": ["n1"], "at_s": 1}}, f"the first {START_S:g} s"),
         ({"disk": {"members": ["n1"], "at_s": 5, "ful": True}}, "nearest is 'full'"),

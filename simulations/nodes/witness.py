@@ -1,0 +1,118 @@
+"""An agent whose every run is seen: a function attached to the bus, as an application attaches its own.
+
+It answers with what it was asked, may take its time, and raises on a poison message; faults make it slow or
+let it raise. What it did is the outside of the cluster: whoever handles a message sends the letter, pays the
+bill, opens the valve, and cannot take that back when the node dies a moment later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from node.message import Performative
+from node.messaging.delivery import Delivery, Draft
+from node.node import Node
+from simulations.cluster import SimulatedNode
+
+AGENT: Final = "witness"
+CAPABILITY: Final = "witness"
+CAPACITY: Final = 1_000
+CONCURRENCY: Final = 8
+RAISED: Final = "raised"
+ANSWERED: Final = "answered"
+
+
+class PoisonError(Exception):
+    """What the agent raises on a poison message, and when a fault lets it."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """One run of the handler.
+
+    Attributes:
+        node: Where.
+        boot: In which life of the node.
+        id: Of the message.
+        origin: The node it came from.
+        conversation: It belongs to.
+        number: Of the request.
+        attempt: 1 for the first run of a delivery.
+        began_s: When.
+        ended_s: When it answered or raised; None if it never came to that.
+        outcome: How it ended; nothing if the process ended first.
+    """
+
+    node: str
+    boot: int
+    id: str
+    origin: str
+    conversation: str
+    number: int
+    attempt: int
+    began_s: float
+    ended_s: float | None = None
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class Mood:
+    """How the agent of one node behaves; faults change it.
+
+    Attributes:
+        takes_s: Mean of the exponentially distributed time a run takes.
+        raises: Chance that a run raises.
+    """
+
+    takes_s: float = 0.0
+    raises: float = 0.0
+
+
+@dataclass(slots=True)
+class Witness:
+    """The agents of all nodes, and what they have done.
+
+    Attributes:
+        takes_s: Mean time of a run where no fault says otherwise.
+        executions: All runs, in the order of their beginning.
+        moods: By node, where a fault has changed something.
+    """
+
+    takes_s: float = 0.0
+    executions: list[Execution] = field(default_factory=list)
+    moods: dict[str, Mood] = field(default_factory=dict)
+
+    def attach(self, node: Node, running: SimulatedNode, boot: int) -> None:
+        """Run the agent on a node that has just started."""
+        chance = running.environment.randomness.stream("witness")
+
+        async def handle(delivery: Delivery) -> Sequence[Draft]:
+            return await self._handle(delivery, running, boot, chance)
+
+        node.bus.attach(AGENT, handle, capacity=CAPACITY, concurrency=CONCURRENCY)
+        node.membership.registry.publish(
+            AGENT, version="1.0.0", capabilities=(CAPABILITY,), priority=50, health=1.0
+        )
+
+    async def _handle(
+        self, delivery: Delivery, running: SimulatedNode, boot: int, chance: random.Random
+    ) -> Sequence[Draft]:
+        message, clock = delivery.message, running.environment.clock
+        mood = self.moods.get(running.name, Mood(self.takes_s))
+        content = message.content if isinstance(message.content, dict) else {}
+        execution = Execution(
+            running.name, boot, message.id, delivery.sender_node, message.conversation_id,
+            content.get("number", -1), delivery.attempt, clock.now(),
+        )  # fmt: skip
+        self.executions.append(execution)
+        if mood.takes_s:
+            await clock.sleep(chance.expovariate(1 / mood.takes_s))
+        execution.ended_s = clock.now()
+        if content.get("poison") or (mood.raises and chance.random() < mood.raises):
+            execution.outcome = RAISED
+            raise PoisonError("this message cannot be handled")
+        execution.outcome = ANSWERED
+        return [Draft(Performative.INFORM, {"number": execution.number})]
