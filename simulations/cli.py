@@ -19,10 +19,10 @@ import click
 from simulations import artifact
 from simulations.compare import compare
 from simulations.faults import Fault, write_plan
-from simulations.runner import CRASHED, OK, Result, run
+from simulations.runner import CRASHED, INTERRUPTED, OK, Result, run
 from simulations.scenario import Scenario, ScenarioError, available, load
-from simulations.shrink import shrink
-from simulations.sweep import sweep, write_csv
+from simulations.shrink import MAX_RUNS, shrink
+from simulations.sweep import stopping, sweep, write_csv
 
 UNMET: Final = 3
 """Exit code of a sweep in which something never happened that the scenario is there to meet."""
@@ -120,11 +120,16 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     changes: tuple[str, ...],
     artifacts: Path,
 ) -> None:
-    """Run a scenario with many seeds; fails with the worst code of its runs."""
+    """Run a scenario with many seeds; fails with the worst code of its runs.
+
+    Ctrl-C lets the present runs end, and tells of those there were; a second one ends at once.
+    """
     loaded = load(scenario, changes)
     wanted, budget_s = seed_range(seeds), None if budget is None else seconds(budget)
-    with click.progressbar(length=len(wanted), label=loaded.name, file=sys.stderr) as bar:
-        found = sweep(loaded, wanted, jobs=jobs, budget_s=budget_s, progress=lambda _: bar.update(1))
+    with stopping() as stop, click.progressbar(length=len(wanted), label=loaded.name, file=sys.stderr) as bar:
+        found = sweep(
+            loaded, wanted, jobs=jobs, budget_s=budget_s, stop=stop.is_set, progress=lambda _: bar.update(1)
+        )
     if table is not None:
         write_csv(table, found.rows)
     met = dict(sorted(found.sometimes.items()))
@@ -133,6 +138,9 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
         _report(loaded, result, artifacts)
     if found.failures:
         sys.exit(found.code)
+    if stop.is_set():
+        click.echo(f"interrupted after {len(found.rows)} of {len(wanted)} runs", err=True)
+        sys.exit(INTERRUPTED)
     if found.unmet:
         click.echo(f"never met: {', '.join(found.unmet)}", err=True)
         sys.exit(UNMET)
@@ -157,13 +165,17 @@ def replay_command(file: Path, trace: Path | None) -> None:
 @_ARTIFACTS
 @_told
 def shrink_command(file: Path, artifacts: Path) -> None:
-    """Leave faults out of a failing run as long as it fails on the same property."""
+    """Leave out faults, members and seconds of a failing run as long as it fails on the same property."""
     scenario, seed, plan, kept = artifact.read(file)
-    result = shrink(scenario, seed, plan)
-    click.echo(f"{len(result.plan)} of {len(kept['plan'])} faults are needed:")
+    with click.progressbar(length=MAX_RUNS, label="runs", file=sys.stderr) as bar:
+        smallest, result = shrink(scenario, seed, plan, progress=lambda _: bar.update(1))
+    click.echo(
+        f"{len(result.plan)} of {len(kept['plan'])} faults, {smallest.members} of {scenario.members} members "
+        f"and {smallest.safety_s:g} of {scenario.safety_s:g} s are needed:"
+    )
     for fault in write_plan(result.plan):
         click.echo(f"  {json.dumps(fault)}")
-    path = artifact.write(artifacts / "shrunk", scenario, result)
+    path = artifact.write(artifacts / "shrunk", smallest, result)
     click.echo(f"{COMMAND} replay {shlex.quote(str(path))}")
 
 

@@ -41,6 +41,8 @@ OK: Final = 0
 CRASHED: Final = 127
 NOT_LIVE: Final = 128
 NOT_SAFE: Final = 129
+INTERRUPTED: Final = 130
+"""Exit code of a run that Ctrl-C has ended: what it had found until then is told."""
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class Result:
     Args:
         scenario: Its name.
         seed: What everything random followed from.
-        code: ``OK``, ``CRASHED``, ``NOT_LIVE`` or ``NOT_SAFE``.
+        code: ``OK``, ``CRASHED``, ``NOT_LIVE``, ``NOT_SAFE`` or ``INTERRUPTED``.
         violations: What did not hold.
         crash: The traceback, if the core raised.
         plan: The faults.
@@ -133,6 +135,8 @@ class Run:
         result = Result(self.scenario.name, self.seed, plan=self.plan)
         try:
             self._phases()
+        except KeyboardInterrupt:
+            result.code = INTERRUPTED
         except Exception:
             result.crash = traceback.format_exc()
             result.code = CRASHED

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 from simulations.production import Identities
@@ -61,6 +65,7 @@ def sweep(
     *,
     jobs: int = 1,
     budget_s: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Result], None] = lambda result: None,
 ) -> Sweep:
     """Run seeds in order.
@@ -70,11 +75,16 @@ def sweep(
         seeds: Which.
         jobs: On how many processes.
         budget_s: Seconds of real time after which no run is begun any more; the first always is.
+        stop: Whether no run shall be begun any more.
         progress: Told of each run.
     """
     found = Sweep(scenario)
-    until = None if budget_s is None else time.monotonic() + budget_s  # noqa: TID251 - a budget of real time
-    results = _inline(scenario, seeds, until) if jobs == 1 else _parallel(scenario, seeds, jobs, until)
+    until = math.inf if budget_s is None else _now() + budget_s
+
+    def is_over() -> bool:
+        return stop() or _now() >= until
+
+    results = _inline(scenario, seeds, is_over) if jobs == 1 else _parallel(scenario, seeds, jobs, is_over)
     for result, cpu_s in results:
         found.add(result, cpu_s)
         progress(result)
@@ -83,28 +93,47 @@ def sweep(
     return found
 
 
-def _is_over(until: float | None) -> bool:
-    return until is not None and time.monotonic() >= until  # noqa: TID251 - a budget of real time
+@contextmanager
+def stopping() -> Iterator[Event]:
+    """An event that the first Ctrl-C sets instead of interrupting; the second one interrupts."""
+    stop = Event()
+
+    def on_interrupt(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _inline(scenario: Scenario, seeds: Sequence[int], until: float | None) -> Iterator[tuple[Result, float]]:
+def _now() -> float:
+    return time.monotonic()  # noqa: TID251 - a budget of real time
+
+
+def _inline(
+    scenario: Scenario, seeds: Sequence[int], is_over: Callable[[], bool]
+) -> Iterator[tuple[Result, float]]:
     identities = Identities()
     for number, seed in enumerate(seeds):
-        if number and _is_over(until):
+        if number and is_over():
             return
         yield _run(scenario, seed, identities)
 
 
 def _parallel(
-    scenario: Scenario, seeds: Sequence[int], jobs: int, until: float | None
+    scenario: Scenario, seeds: Sequence[int], jobs: int, is_over: Callable[[], bool]
 ) -> Iterator[tuple[Result, float]]:
     waiting = iter(seeds)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts) as pool:
         running: set[Future[tuple[Result, float]]] = set()
         exhausted = False
         while running or not exhausted:
             while not exhausted and len(running) < jobs * AHEAD:
-                seed = None if running and _is_over(until) else next(waiting, None)
+                seed = None if running and is_over() else next(waiting, None)
                 if seed is None:
                     exhausted = True
                 else:
@@ -112,6 +141,11 @@ def _parallel(
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda each: each.result()[0].seed):
                 yield future.result()
+
+
+def _ignore_interrupts() -> None:
+    """A terminal tells all processes of Ctrl-C; the one that hands out runs decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(scenario: Scenario, seed: int, identities: Identities | None = None) -> tuple[Result, float]:

@@ -228,21 +228,28 @@ class Results:
         name: Of the benchmark.
         csv_option: What ``--csv`` was given.
         script: The module, if it is not called as the benchmark.
+        group: The package it belongs to, which its files begin with.
         resume: Raw rows of an earlier sweep, which are taken over.
     """
 
     def __init__(
-        self, name: str, csv_option: str | None, *, script: str = "", resume: Path | None = None
+        self,
+        name: str,
+        csv_option: str | None,
+        *,
+        script: str = "",
+        group: str = "swim",
+        resume: Path | None = None,
     ) -> None:
         self.path: Path | None = None
         self._known = [] if resume is None else read(resume)
-        command = f"python -m benchmarks.swim.{script or name} {' '.join(sys.argv[1:])}"
+        command = f"python -m benchmarks.{group}.{script or name} {' '.join(sys.argv[1:])}"
         self._facts = machine() | {"command": command}
         self._file: TextIO | None = None
         self._table: csv.DictWriter[str] | None = None
         if csv_option == AUTOMATIC:
             RESULTS.mkdir(exist_ok=True)
-            self.path = RESULTS / f"swim-{name}-{self._facts['date'][:10]}.csv"
+            self.path = RESULTS / f"{group}-{name}-{self._facts['date'][:10]}.csv"
         elif csv_option is not None:
             self.path = Path(csv_option)
 

@@ -24,7 +24,7 @@ from simulations.nodes.properties import CHECKS, SAMPLE_S, Ledger, queues_are_bo
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
 from simulations.nodes.workload import Clients
-from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK, Result
+from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, Result
 from simulations.timeline import US_PER_S
 
 LIMIT_S: Final = 30 * 86_400.0
@@ -74,11 +74,12 @@ class NodeRun:
                 self._world = world
                 async with trio.open_nursery() as nursery:
                     await self._phases(world, Path(directory), nursery)
-                    result.virtual_s = world.now()
                     nursery.cancel_scope.cancel()
 
             try:
                 kernel.run(main, self.seed, limit_s=LIMIT_S, sink=self._sink)
+            except KeyboardInterrupt:
+                result.code = INTERRUPTED
             except Exception:
                 result.crash = traceback.format_exc()
                 result.code = CRASHED
@@ -188,6 +189,7 @@ class NodeRun:
             unsafe = any(found.property.startswith("always_") for found in result.violations)
             result.code = NOT_SAFE if unsafe else NOT_LIVE
         if world is not None:
+            result.virtual_s = world.now()
             result.digest, result.lines = world.trace.digest(), world.trace.count
             result.tail = world.trace.tail()[-200:]
         return result
