@@ -47,7 +47,7 @@ _ARTIFACTS = click.option(
 )
 
 
-def _told(function: Callable[..., None]) -> Callable[..., None]:
+def tell_errors(function: Callable[..., None]) -> Callable[..., None]:
     """Tell what is wrong with a scenario without a traceback."""
 
     @wraps(function)
@@ -70,7 +70,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@_told
+@tell_errors
 def list_command(as_json: bool) -> None:
     """List the scenarios."""
     if as_json:
@@ -89,7 +89,7 @@ def list_command(as_json: bool) -> None:
 @_TRACE
 @_CHANGES
 @_ARTIFACTS
-@_told
+@tell_errors
 def run_command(
     scenario: str, seed: int, trace: Path | None, changes: tuple[str, ...], artifacts: Path
 ) -> None:
@@ -110,7 +110,7 @@ def run_command(
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write one line per run here.")
 @_CHANGES
 @_ARTIFACTS
-@_told
+@tell_errors
 def sweep_command(  # noqa: PLR0917 - one parameter per option
     scenario: str,
     seeds: str,
@@ -135,7 +135,7 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     met = dict(sorted(found.sometimes.items()))
     click.echo(json.dumps({"runs": len(found.rows), "failed": len(found.failures), "sometimes": met}))
     for result in found.failures:
-        _report(loaded, result, artifacts)
+        report_failure(loaded, result, artifacts)
     if found.failures:
         sys.exit(found.code)
     if stop.is_set():
@@ -149,7 +149,7 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
 @command.command("replay")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_TRACE
-@_told
+@tell_errors
 def replay_command(file: Path, trace: Path | None) -> None:
     """Run again what an artifact was kept of, and say whether the same happens."""
     scenario, seed, plan, kept = artifact.read(file)
@@ -163,7 +163,7 @@ def replay_command(file: Path, trace: Path | None) -> None:
 @command.command("shrink")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_ARTIFACTS
-@_told
+@tell_errors
 def shrink_command(file: Path, artifacts: Path) -> None:
     """Leave out faults, members and seconds of a failing run as long as it fails on the same property."""
     scenario, seed, plan, kept = artifact.read(file)
@@ -238,11 +238,11 @@ def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]
 
 def _fail(scenario: Scenario, result: Result, artifacts: Path) -> None:
     if result.code != OK:
-        _report(scenario, result, artifacts)
+        report_failure(scenario, result, artifacts)
         sys.exit(result.code)
 
 
-def _report(scenario: Scenario, result: Result, artifacts: Path) -> None:
+def report_failure(scenario: Scenario, result: Result, artifacts: Path) -> None:
     """Say what failed, and the one command that runs it again."""
     path = artifact.write(artifacts, scenario, result)
     click.echo(f"SEED={result.seed} of {result.scenario} failed with {result.code}", err=True)

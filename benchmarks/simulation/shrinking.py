@@ -131,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results.add(found.rows)
                 row = found.rows[0]
                 left = f"{row['faults']} of {row['faults_before']} faults"
-                what = f"{row['real_s']} s, {row['runs']} runs: {left}, {row['nodes_left']} of {row['nodes']} nodes"
+                left += f", {row['nodes_left']} of {row['nodes']} nodes"
+                what = f"{row['real_s']} s, {row['runs']} runs: {left}"
                 runs.line(bug, what, REFERENCE, GOAL)
     return 0
 

@@ -73,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = runs.parser("What simulating whole nodes costs.", seeds="1..3")
     parser.add_argument("--nodes", type=runs.numbers, default=(5,), help="sizes, as in 3,5")
-    parser.add_argument(
-        "--messages", type=runs.numbers, default=(20, 40), help="a second, as in 20,40"
-    )
+    parser.add_argument("--messages", type=runs.numbers, default=(20, 40), help="a second, as in 20,40")
     parser.add_argument("--lasts", type=float, default=VIRTUAL_S, help="virtual seconds")
     parser.add_argument("--agents", default="witness,echo", help="of witness, echo")
     options = parser.parse_args(arguments)

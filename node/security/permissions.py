@@ -118,6 +118,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "event": _P.MANAGE_CLUSTER,
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
+        "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,
         "stop": _P.UPDATE_AGENT,
     }

@@ -6,25 +6,29 @@ import gc
 import logging
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import trio
 
+from node.errors import CaxtonError
 from simulations import kernel, production
 from simulations.cluster import SimulatedCluster
 from simulations.faults import Churn, Crash, Fault, Jump, Restart, Starve
 from simulations.kernel import World
 from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
+from simulations.nodes.measures import measure
 from simulations.nodes.properties import CHECKS, SAMPLE_S, Ledger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
 from simulations.nodes.workload import Clients
 from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, Result
+from simulations.scenario import ScenarioError
 from simulations.timeline import US_PER_S
 
 LIMIT_S: Final = 30 * 86_400.0
@@ -64,9 +68,15 @@ class NodeRun:
         self._sink = sink
         self._world: World | None = None
         self._ledger: Ledger | None = None
+        self._measures: dict[str, Any] = {}
+        self._cannot_start: CaxtonError | None = None
 
     def run(self) -> Result:
-        """Run to the end."""
+        """Run to the end, or to Ctrl-C.
+
+        Raises:
+            ScenarioError: a node cannot start as the scenario wants it, with its agents.
+        """
         result = Result(self.scenario.name, self.seed, plan=self.plan)
         with tempfile.TemporaryDirectory(prefix="caxton-simulation-") as directory, _collecting_less():
 
@@ -81,9 +91,16 @@ class NodeRun:
             except KeyboardInterrupt:
                 result.code = INTERRUPTED
             except Exception:
+                if self._cannot_start is not None:
+                    raise ScenarioError(f"{self.scenario.name}: {self._cannot_start}") from None
                 result.crash = traceback.format_exc()
                 result.code = CRASHED
         return self._complete(result)
+
+    def model_failures(self) -> dict[str, int]:
+        """How often language models failed in which way, all nodes together."""
+        weathers = self._ledger.actions.weathers.values() if self._ledger is not None else ()
+        return dict(sum((weather.counts for weather in weathers), Counter()))
 
     async def _phases(self, world: World, directory: Path, nursery: trio.Nursery) -> None:
         scenario = self.scenario
@@ -114,12 +131,17 @@ class NodeRun:
         await _until(world, world.now() + max(bounds.converge_s, patience_s, scenario.settled_s))
         for check in CHECKS:
             await check(ledger)
+        self._measures = await measure(ledger)
 
     async def _start(self, actions: NodeActions) -> None:
         """Start those who are there from the start, and wait until each sees all providers."""
         world, scenario, names = actions.timeline, self.scenario, self.scenario.present()
         for number, name in enumerate(names):
-            await actions.boot(name, names[: min(number, SEEDS)])
+            try:
+                await actions.boot(name, names[: min(number, SEEDS)])
+            except CaxtonError as error:
+                self._cannot_start = error
+                raise
         deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
         providers = deployed.intersection(names)
         capability = "" if scenario.workload is None else scenario.workload.capability
@@ -179,12 +201,7 @@ class NodeRun:
             result.violations = ledger.violations
             result.checks = ledger.checks
             result.sometimes = met(ledger)
-            clients = ledger.clients
-            if clients is not None:
-                result.measures = {
-                    "accepted": len(clients.asked),
-                    **{f"refused_{code}": count for code, count in sorted(clients.refused.items())},
-                }
+            result.measures = self._measures
         if result.code == OK and result.violations:
             unsafe = any(found.property.startswith("always_") for found in result.violations)
             result.code = NOT_SAFE if unsafe else NOT_LIVE

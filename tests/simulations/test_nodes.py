@@ -278,3 +278,15 @@ def test_membership_has_no_disks() -> None:
         del data[key]
     with pytest.raises(ScenarioError, match="none of members"):
         check(data, "test")
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_a_small_cluster_survives_a_partition(seed: int) -> None:
+    tested = scenario(
+        {"partition": {"sides": [{"draw": 1}, "rest"], "at_s": 4, "for_s": 6}},
+        agents=[{"agent": "witness", "takes_s": 0.05}],
+        safety_s=12,
+    )
+    result = outcome(tested, seed)
+    assert result.failed == [], [violation.text for violation in result.violations]
+    assert result.measures["ended_settled"] > 20
