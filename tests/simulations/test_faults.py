@@ -53,7 +53,9 @@ def test_a_plan_is_the_same_after_json_and_yaml(plan):
 
 
 def test_every_kind_of_fault_can_be_read():
-    kinds = "churn clock crash disk disturb join jump leave partition pause restart starve"
+    kinds = (
+        "agents churn clock crash disk disturb join jump leave partition pause provider reset restart starve"
+    )
     assert sorted(faults.KINDS) == kinds.split()
 
 
@@ -88,7 +90,7 @@ def test_what_excuses_a_death():
 
 
 def test_a_swarm_is_drawn_from_its_seed_and_stays_within_bounds():
-    swarm = Swarm(most=20, loss=0.1, pause_s=3)
+    swarm = Swarm(most=20, kinds=tuple(DRAWS), loss=0.1, pause_s=3)
     plans = [draw_plan(swarm, NAMES, 100.0, random.Random(seed)) for seed in range(200)]
     again = [draw_plan(swarm, NAMES, 100.0, random.Random(seed)) for seed in range(200)]
     assert plans == again

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from node.errors import ProviderFailed
 from node.llm.provider import Completion, CompletionRequest, Provider, Subject
@@ -18,7 +19,7 @@ REQUEST = CompletionRequest(messages=(), subject=Subject("request", content="hel
 
 
 @pytest.fixture
-def provider(autojump_clock: trio.abc.Clock) -> Callable[..., UnreliableProvider]:
+def provider() -> Callable[..., UnreliableProvider]:
     def make(**chances: float) -> UnreliableProvider:
         weather = Weather(faults.Provider(at_s=0, members=("n1",), **chances) if chances else None)
         inner = ScriptedProvider("rules: [{times: 0, text: hello}]", TestClock())
@@ -34,7 +35,7 @@ async def test_without_a_fault_the_model_answers(provider: Callable[..., Unrelia
 
 @pytest.mark.parametrize("kind", ["rate_limited", "timeout", "cut"])
 async def test_a_failure_is_the_error_of_a_provider(
-    kind: str, provider: Callable[..., UnreliableProvider]
+    kind: str, provider: Callable[..., UnreliableProvider], autojump_clock: MockClock
 ) -> None:
     struck = provider(**{kind: 1.0})
     before = trio.current_time()
@@ -52,7 +53,9 @@ async def test_a_malformed_answer_asks_for_a_tool_that_there_is_not(
     assert [call.name for call in completion.tool_calls] == [NO_TOOL]
 
 
-async def test_an_answer_takes_its_time(provider: Callable[..., UnreliableProvider]) -> None:
+async def test_an_answer_takes_its_time(
+    provider: Callable[..., UnreliableProvider], autojump_clock: MockClock
+) -> None:
     before = trio.current_time()
     await provider(takes_s=2.0).complete(REQUEST)
     assert trio.current_time() > before

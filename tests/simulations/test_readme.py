@@ -8,10 +8,11 @@ import simulations
 from simulations.cli import command
 from simulations.faults import KINDS
 from simulations.nodes.scenario import NodeScenario, Workload
+from simulations.nodes.sometimes import SOMETIMES
 from simulations.properties import PROPERTIES, Sometimes
 from simulations.properties.base import Bounds
 from simulations.runner import Run, run
-from simulations.scenario import Scenario, load
+from simulations.scenario import Scenario, available, load
 
 PAGE = (Path(simulations.__file__).parent / "README.md").read_text(encoding="utf-8")
 
@@ -25,7 +26,7 @@ def rows(word: str) -> list[str]:
 def test_every_fault_and_every_property_is_explained():
     assert sorted(rows("Kind")) == sorted(KINDS)
     assert [*rows("Always"), *rows("Eventually"), *rows("Finally")] == list(PROPERTIES)
-    assert sorted(set(re.findall(r"`(sometimes_\w+)`", PAGE))) == sorted(Sometimes.NAMES)
+    assert sorted(set(re.findall(r"`(sometimes_\w+)`", PAGE))) == sorted({*Sometimes.NAMES, *SOMETIMES})
 
 
 def test_every_command_is_shown():
@@ -51,8 +52,14 @@ def test_the_example_of_whole_nodes_has_every_key_of_its_own_and_can_be_run(tmp_
 
 
 def test_every_property_of_whole_nodes_is_explained():
-    found = run(load("power_loss", ["safety_s=4", "faults=[]"]), 1)
-    assert rows("Finally, of nodes") == list(found.checks)
+    found = run(load("sick_agents", ["safety_s=9", "faults=[]", "workload.poison=0.5"]), 1)
+    assert sorted([*rows("Always, of nodes"), *rows("Finally, of nodes")]) == sorted(found.checks)
+
+
+def test_every_scenario_of_whole_nodes_is_listed():
+    nodes = [name for name in available() if load(name).runs == "nodes"]
+    assert rows("Scenario") == nodes
+    assert all(f"| `{name}` | {load(name).about} |" in PAGE for name in nodes)
 
 
 def test_the_legend_explains_every_column_of_a_trace():
