@@ -80,7 +80,7 @@ def list_command(as_json: bool) -> None:
         return
     for name in available():
         scenario = load(name)
-        click.echo(f"{name:<16} {scenario.members:>5} {scenario.runs:<8} {scenario.about}")
+        click.echo(f"{name:<18} {scenario.members:>5} {scenario.runs:<8} {scenario.about}")
 
 
 @command.command("run")

@@ -88,9 +88,12 @@ class NodeRun:
 
             try:
                 kernel.run(main, self.seed, limit_s=LIMIT_S, sink=self._sink)
-            except KeyboardInterrupt:
-                result.code = INTERRUPTED
-            except Exception:
+            except BaseException as error:
+                if _is_interrupt(error):
+                    result.code = INTERRUPTED
+                    return self._complete(result)
+                if not isinstance(error, Exception):
+                    raise
                 if self._cannot_start is not None:
                     raise ScenarioError(f"{self.scenario.name}: {self._cannot_start}") from None
                 result.crash = traceback.format_exc()
@@ -210,6 +213,13 @@ class NodeRun:
             result.digest, result.lines = world.trace.digest(), world.trace.count
             result.tail = world.trace.tail()[-200:]
         return result
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which comes out of nurseries in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 async def _until(world: World, at_s: float) -> None:

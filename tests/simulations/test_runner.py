@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from simulations import artifact
 from simulations.__main__ import cli
 from simulations.cli import seconds, seed_range
 from simulations.compare import compare
-from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK, run
-from simulations.scenario import ScenarioError
+from simulations.injector import Injector
+from simulations.nodes.actions import NodeInjector
+from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, run
+from simulations.scenario import ScenarioError, load
 from simulations.shrink import shrink
-from simulations.sweep import sweep
+from simulations.sweep import stopping, sweep
 from swim.own_word import OwnWord
 from swim.protocol import Swim
 from tests.simulations.scenarios import BASE, outcome, scenario
@@ -107,6 +110,36 @@ def test_shrinking_leaves_the_faults_that_matter():
     assert run(small, 1, plan=result.plan).failed == result.failed
     with pytest.raises(ScenarioError, match="does not fail"):
         shrink(scenario(), 1, ())
+
+
+def test_a_sweep_that_is_stopped_tells_of_the_runs_there_were():
+    runs: list[int] = []
+    found = sweep(
+        scenario(), range(1, 9), stop=lambda: len(runs) == 2, progress=lambda r: runs.append(r.seed)
+    )
+    assert [row["seed"] for row in found.rows] == runs == [1, 2]
+
+
+def test_the_first_interrupt_stops_and_the_second_interrupts():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stopping() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("name", ["loss", "split_brain"])
+def test_a_run_that_is_interrupted_tells_what_it_has_found(name, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Injector, "heal", interrupt)
+    monkeypatch.setattr(NodeInjector, "heal", interrupt)
+    result = run(load(name, ["safety_s=6"]), 1)
+    assert (result.code, result.failed) == (INTERRUPTED, [])
+    assert result.lines > 50
+    assert result.virtual_s >= 6
 
 
 def test_a_sweep_gathers_what_its_runs_have_met():
