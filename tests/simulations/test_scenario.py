@@ -7,6 +7,10 @@ from simulations.scenario import Scenario, ScenarioError, available, check, load
 from tests.simulations.scenarios import BASE, scenario
 
 
+def test_a_name_is_that_of_one_scenario():
+    assert len(available()) == len(set(available()))
+
+
 @pytest.mark.parametrize("name", available())
 def test_every_scenario_can_be_read_and_planned(name):
     loaded = load(name)
