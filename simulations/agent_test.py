@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 
 from node.agents.definition import AgentDefinition, parse_definition
-from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 from simulations.cli import ARTIFACTS, report_failure, seed_range, tell_errors
 from simulations.faults import Crash, Disturb, Fault, Partition, Provider, Reset, Restart, write_plan
@@ -90,7 +89,7 @@ def command(  # noqa: PLR0917 - one parameter per option
         worst = max(worst, result.code)
         failures = run.model_failures()
         if as_json:
-            print_json(_as_json(result, failures))
+            click.echo(json.dumps(_as_json(result, failures)))
         else:
             _tell(result, failures, definition, scenario)
         if result.code != OK:
@@ -184,9 +183,7 @@ def _as_json(result: Result, failures: dict[str, int]) -> dict[str, Any]:
 def _tell(
     result: Result, failures: dict[str, int], definition: AgentDefinition, scenario: NodeScenario
 ) -> None:
-    click.echo(
-        safe(f"{definition.name}, seed {result.seed}: {scenario.members} nodes, {result.virtual_s:.0f} s")
-    )
+    click.echo(f"{definition.name}, seed {result.seed}: {scenario.members} nodes, {result.virtual_s:.0f} s")
     for line in _lines(result.measures, failures):
         click.echo(f"  {line}")
     for fault in write_plan(result.plan):
