@@ -111,9 +111,12 @@ def run_command(  # noqa: PLR0917 - one parameter per option
     result = _run(loaded, seed, trace=trace, watched=watched)
     cpu_s = time.process_time() - began
     click.echo(json.dumps(_summary(loaded, result, cpu_s)))
+    if result.code != OK:
+        report_failure(loaded, result, artifacts)
     if watched is not None and report is not None:
         save(report, watched.page(result, again(scenario, seed, changes)))
-    _fail(loaded, result, artifacts)
+    if result.code != OK:
+        sys.exit(result.code)
 
 
 @command.command("sweep")
@@ -258,12 +261,6 @@ def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]
         **result.measures,
         "sometimes": dict(sorted(result.sometimes.items())),
     }
-
-
-def _fail(scenario: Scenario, result: Result, artifacts: Path) -> None:
-    if result.code != OK:
-        report_failure(scenario, result, artifacts)
-        sys.exit(result.code)
 
 
 def report_failure(scenario: Scenario, result: Result, artifacts: Path) -> None:

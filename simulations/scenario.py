@@ -46,7 +46,9 @@ class Runs(NamedTuple):
 
 RUNS: Final = {
     "members": Runs(
-        (__name__, "Scenario"), ("simulations.runner", "Run"), ("simulations.report.members", "MemberCollector")
+        (__name__, "Scenario"),
+        ("simulations.runner", "Run"),
+        ("simulations.report.members", "MemberCollector"),
     ),
     "nodes": Runs(
         ("simulations.nodes.scenario", "NodeScenario"),

@@ -77,6 +77,17 @@ function copier(button, source) {
   });
 }
 
+/** A round stretch of time not below another, in milliseconds. */
+function roundTime(ms) {
+  const steps = [60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400].map((s) => s * 1000);
+  return ms <= 30000 ? round(ms) : steps.find((step) => step >= ms) || Math.ceil(ms / 86400000) * 86400000;
+}
+
+/** A name that may be broken where it has an underscore. */
+function breakable(name) {
+  return name.split("_").flatMap((part, i) => (i ? ["_", make("wbr"), part] : [part]));
+}
+
 /** A round number not below another: 1, 2 or 5 times a power of ten. */
 function round(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));

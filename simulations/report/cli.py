@@ -46,9 +46,7 @@ class Watched:
 
     def run(self, sink: TextIO | None = None) -> Result:
         """Run it, and watch; the same run as without."""
-        result = run(
-            self.scenario, self.seed, plan=self.plan, sink=sink, observe=self._collector.observe
-        )
+        result = run(self.scenario, self.seed, plan=self.plan, sink=sink, observe=self._collector.observe)
         self._collector.finish()
         return result
 
@@ -111,23 +109,28 @@ def report_command(  # noqa: PLR0917 - one parameter per option
     FILE is an artifact (.json), a table (.csv), or a scenario by its name or its file (.yaml).
     """
     try:
-        path = Path(file)
-        is_scenario = file.endswith((".yaml", ".yml")) or file in available()
-        if not is_scenario and (seed is not None or changes):
-            raise ScenarioError(f"{file} is no scenario; --seed and --set are for scenarios")
-        if is_scenario:
-            said, target = _of_scenario(file, 1 if seed is None else seed, changes, out, force=force)
-        elif not path.is_file():
-            raise ScenarioError(_unknown(file))
-        elif _is_artifact(path):
-            said, target = _of_artifact(path, out, force=force)
-        else:
-            said, target = _of_table(path, out, artifacts, force=force)
+        said, target = _make(file, seed, changes, out, artifacts, force=force)
     except ScenarioError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{said}; {target}")
     if opens == "yes" and click.launch(str(target)):
         raise click.ClickException(f"no browser could be started; open {target}")
+
+
+def _make(
+    file: str, seed: int | None, changes: Sequence[str], out: Path | None, artifacts: Path, *, force: bool
+) -> tuple[str, Path]:
+    """Make the page of whatever a word stands for; say what was found, and where the page is."""
+    path = Path(file)
+    if file.endswith((".yaml", ".yml")) or file in available():
+        return _of_scenario(file, 1 if seed is None else seed, changes, out, force=force)
+    if not path.is_file():
+        raise ScenarioError(_unknown(file))
+    if seed is not None or changes:
+        raise ScenarioError(f"{file} is no scenario; --seed and --set are for scenarios")
+    if _is_artifact(path):
+        return _of_artifact(path, out, force=force)
+    return _of_table(path, out, artifacts, force=force)
 
 
 def _unknown(name: str) -> str:

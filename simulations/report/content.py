@@ -1,8 +1,9 @@
-"""What a page of a run shows, as data: JSON types only, times in milliseconds of the run, all of it bounded."""
+"""What a page of a run shows, as data: JSON types only, times in milliseconds of the run, all bounded."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,10 @@ from simulations.scenario import Scenario
 MAX_FAULTS_SHOWN: Final = 500
 MAX_HAPPENINGS_SHOWN: Final = 3_000
 """Sentences of what happened; beyond them the page leaves changes of views out, then the latest."""
+MAX_NAME: Final = 80
+MAX_TURN_WORDS: Final = 80
+MAX_SENTENCE: Final = 300
+"""Characters of a name, of how a process came to be what it is, and of what happened."""
 MAX_BUCKETS: Final = 480
 """Points of a chart."""
 MAX_KINDS: Final = 6
@@ -25,6 +30,10 @@ MAX_CRASH: Final = 8_000
 """Characters kept of a traceback, from its end."""
 GROUP_MS: Final = 1_000
 """Views that change alike within so long are told in one sentence."""
+_PLURAL: Final = {
+    "starts": "start", "is": "are", "crashes": "crash", "loses": "lose", "says": "say", "has": "have",
+    "stands": "stand", "goes": "go", "stops:": "stop:",
+}  # fmt: skip
 HOLDS: Final = {
     View.UNKNOWN: "forget {}", View.UP: "hold {} up", View.SUSPECT: "suspect {}", View.DEAD: "hold {} dead",
     View.LEFT: "have heard the goodbye of {}",
@@ -78,9 +87,13 @@ def content(
         "safety": min(end_ms, round(scenario.safety_s * 1000)),
         "healed": None if story.healed_us is None else _ms(story.healed_us),
         "leaps": [[_ms(begin), _ms(end)] for begin, end in story.leaps],
-        "names": story.names,
-        "turns": [[_ms(us), place, int(turn), cut(words, 120)] for us, place, turn, words in story.turns],
-        "views": _columns((_ms(us), observer, subject, int(view)) for us, observer, subject, view in story.views),
+        "names": [cut(name, MAX_NAME) for name in story.names],
+        "turns": [
+            [_ms(us), place, int(turn), cut(words, MAX_TURN_WORDS)] for us, place, turn, words in story.turns
+        ],
+        "views": _columns(
+            (_ms(us), observer, subject, int(view)) for us, observer, subject, view in story.views
+        ),
         "views_until": None if story.views_until_us is None else _ms(story.views_until_us),
         "flows": {
             "of": flows,
@@ -141,7 +154,9 @@ def _measures(result: Result) -> list[list[Any]]:
     found: list[list[Any]] = []
     for name, value in result.measures.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
-        found += [[f"{name} {key}".strip(), number] for key, number in inner if isinstance(number, int | float)]
+        found += [
+            [f"{name} {key}".strip(), number] for key, number in inner if isinstance(number, int | float)
+        ]
     return found[:MAX_MEASURES]
 
 
@@ -152,10 +167,7 @@ def _chart(chart: Chart, story: Story, end_ms: int) -> dict[str, Any] | None:
     counts = story.counts.get(chart.name)
     if not counts:
         return None
-    if chart.kinds:
-        kinds = {kind: counts.get(kind, {}) for kind in chart.kinds}
-    else:
-        kinds = _most(counts)
+    kinds = {kind: counts.get(kind, {}) for kind in chart.kinds} if chart.kinds else _most(counts)
     skipped_s = sum(to_us - from_us for from_us, to_us in story.leaps) / 1_000_000
     width_s = max(1, math.ceil((end_ms / 1000 - skipped_s) / MAX_BUCKETS))
     # A level that does not change is counted each second all the same, so the mean of a bucket is its level.
@@ -189,9 +201,12 @@ def _happenings(
     story: Story, faults: Sequence[dict[str, Any]], violations: Sequence[Violation]
 ) -> list[list[Any]]:
     """What happened: when, of what sort, and in a sentence; in the order of time."""
-    certain: list[tuple[int, str, str]] = [
-        (_ms(v.at_us), "violation", f"{cut(v.property, 100)}: {cut(v.text)}") for v in violations
-    ]
+    certain: list[tuple[int, str, str]] = []
+    alike = Counter((_ms(v.at_us), v.property) for v in violations)
+    for v in violations:
+        if more := alike.pop((_ms(v.at_us), v.property), 0):
+            rest = f" (and {more - 1} more)" if more > 1 else ""
+            certain.append((_ms(v.at_us), "violation", f"{cut(v.property, 100)}: {cut(v.text)}{rest}"))
     for fault in faults:
         if not fault["happened"]:
             continue
@@ -203,14 +218,25 @@ def _happenings(
             certain.append((fault["to"], "fault", f"{fault['kind']} ends: {words}"))
         elif fault["kind"] == "clock":
             certain.append((fault["from"], "fault", f"clock: {words}"))
-    certain += [(_ms(us), "turn", f"{story.names[place]} {words}") for us, place, _, words in story.turns]
+    turns: dict[tuple[int, str], list[str]] = {}
+    for us, place, _, words in story.turns:
+        turns.setdefault((_ms(us), words), []).append(story.names[place])
+    certain += [(at_ms, "turn", _turn(names, words)) for (at_ms, words), names in turns.items()]
     if story.healed_us is not None:
-        certain.append((_ms(story.healed_us), "fault", "everything is healed; what must hold in the end is due"))
+        certain.append(
+            (_ms(story.healed_us), "fault", "everything is healed; what must hold in the end is due")
+        )
     views = _told_views(story)
     if len(certain) + len(views) > MAX_HAPPENINGS_SHOWN:
         views = views[: max(0, MAX_HAPPENINGS_SHOWN - len(certain))]
     told = sorted([*certain, *views], key=lambda happening: happening[0])
-    return [list(happening) for happening in told[:MAX_HAPPENINGS_SHOWN]]
+    return [[at_ms, sort, cut(text, MAX_SENTENCE)] for at_ms, sort, text in told[:MAX_HAPPENINGS_SHOWN]]
+
+
+def _turn(names: Sequence[str], words: str) -> str:
+    first, _, rest = words.partition(" ")
+    verb = first if len(names) == 1 else _PLURAL.get(first, first)
+    return f"{people(names)} {verb} {rest}".rstrip()
 
 
 def _told_views(story: Story) -> list[tuple[int, str, str]]:
@@ -227,11 +253,16 @@ def _told_views(story: Story) -> list[tuple[int, str, str]]:
             group = latest[subject, view] = (at_ms, subject, view, {})
             groups.append(group)
         group[3][observer] = None
-    told = []
+    # What one start brings about is of the same observers at the same time about many: one sentence, too.
+    sentences: dict[tuple[int, View, tuple[int, ...]], list[int]] = {}
     for at_ms, subject, view, observers in groups:
-        names = [story.names[observer] for observer in sorted(observers)]
-        words = (HOLDS_ONE if len(names) == 1 else HOLDS)[view].format(story.names[subject])
-        told.append((at_ms, View(view).name.lower(), f"{people(names)} {words}"))
+        sentences.setdefault((at_ms, view, tuple(sorted(observers))), []).append(subject)
+    told = []
+    for (at_ms, view, by), subjects in sentences.items():
+        about = people([story.names[subject] for subject in sorted(subjects)])
+        words = (HOLDS_ONE if len(by) == 1 else HOLDS)[view].format(about)
+        observers_ = people([story.names[observer] for observer in by])
+        told.append((at_ms, view.name.lower(), f"{observers_} {words}"))
     return told
 
 
@@ -241,7 +272,7 @@ def _notes(story: Story, result: Result) -> list[str]:
     if len(story.names) < story.total:
         notes.append(
             f"{len(story.names)} of {story.total} members are shown by name, at most {MAX_SHOWN}: those that "
-            "faults or violations name, then the first by name. Changes of views and packets are counted of all."
+            "faults or violations name, then the first. Changes of views and packets are counted of all."
         )
     for until_us, what, most in (
         (story.views_until_us, "changes of views", MAX_VIEWS),
@@ -256,7 +287,7 @@ def _notes(story: Story, result: Result) -> list[str]:
     elif result.code != OK and story.healed_us is None:
         notes.append("The run ended at its first violation, before everything was healed.")
     notes.append(
-        f"Who sends to whom is counted per {story.flows.width_us / 1_000_000:g} s: buckets widen so that at most "
-        f"{MAX_FLOWS} entries remain. Charts have at most {MAX_BUCKETS} points."
+        f"Who sends to whom is counted per {story.flows.width_us / 1_000_000:g} s: buckets widen so that at "
+        f"most {MAX_FLOWS} entries remain. Charts have at most {MAX_BUCKETS} points."
     )
     return notes

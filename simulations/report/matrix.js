@@ -88,7 +88,7 @@ function showNow(t) {
   if (dead) said.push(`${dead} of ${all} views miss somebody who runs`);
   if (doubted) said.push(`${doubted} doubt somebody who runs`);
   if (up) said.push(`${up} hold up somebody who is gone`);
-  const whole = all ? `All ${all} views are as it is.` : "Nobody sees anybody.";
+  const whole = all ? `All ${all} views agree with what is true.` : "Nobody sees anybody.";
   byId("agreement").textContent = DATA.views_until !== null && t > DATA.views_until ? "Views are not known any more." : said.length ? `${said.join("; ")}.` : whole;
   let last = after(t);
   const list = [];

@@ -1,8 +1,8 @@
 """Watches whole nodes: their starts and ends, what they hold of each other, links and requests.
 
 The trace tells what happens to nodes and what they send; the events of their membership are overheard as
-they are written into its journal; what became of each request is what the properties have looked up at the end of the run.
-Nothing is planned and nothing is waited for, or Trio would draw another order of tasks.
+they are written into its journal; what became of each request is what the properties have looked up at the
+end of the run. Nothing is planned and nothing is waited for, or Trio would draw another order of tasks.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class NodeCollector:
     def __init__(self, story: Story) -> None:
         self.story = story
         self._ledger: Ledger
+        self._last_us = 0
         self._refused = 0
         self._silent: dict[str, SimulatedNode] = {}
         self._offsets: dict[str, list[tuple[int, float]]] = {}
@@ -66,6 +67,8 @@ class NodeCollector:
 
     def finish(self) -> None:
         """Tell what became of requests, which is known of those whose origin runs at the end."""
+        if not hasattr(self, "_ledger"):
+            return  # the run has ended before there was anything to watch
         clients, story = self._ledger.clients, self.story
         steps: dict[int, int] = {}
         known: set[str] = set()
@@ -82,7 +85,7 @@ class NodeCollector:
             steps[us // US_PER_S] = steps.get(us // US_PER_S, 0) - 1
             story.counted(us, REQUESTS, "settled" if row.state == "settled" else "failed")
         number = 0
-        for second in range(min(steps, default=0), max(steps, default=0) + 1):
+        for second in range(min(steps), max(*steps, self._last_us // US_PER_S) + 1) if steps else ():
             number += steps.get(second, 0)
             story.counted(second * US_PER_S, OPEN, "open", number)
         unknown = [] if clients is None else [asked for asked in clients.asked if asked.id not in known]
@@ -90,13 +93,13 @@ class NodeCollector:
             story.counted(round(asked.at_s * US_PER_S), REQUESTS, UNKNOWN)
         if unknown:
             story.notes.append(
-                f"What became of {len(unknown)} accepted requests is not known: their origin does not run at the "
-                "end, has forgotten them, or the run ended before that was looked up."
+                f"What became of {len(unknown)} accepted requests is not known: their origin does not run at "
+                "the end, has forgotten them, or the run ended before that was looked up."
             )
 
     def _true_us(self, name: str, wall_s: float) -> int:
         """When a node's wall clock, which may have been set off, showed a time."""
-        offsets = [(0, 0.0), *self._offsets.get(name, ())]
+        us, offsets = 0, [(0, 0.0), *self._offsets.get(name, ())]
         for (_, offset_s), (until_us, _) in pairwise([*offsets, (1 << 62, 0.0)]):
             us = round((wall_s - EPOCH_S - offset_s) * US_PER_S)
             if us < until_us:
@@ -123,6 +126,7 @@ class NodeCollector:
         journal.note = overhear  # type: ignore[method-assign] # the node itself has no use for such a listener
 
     def _line(self, us: int, who: str, what: str, rest: str) -> None:
+        self._last_us = us
         if who in self._silent:
             self._overhear(self._silent.pop(who))
         if what == "udp":
@@ -143,8 +147,9 @@ class NodeCollector:
     def _turn(self, us: int, who: str, what: str, rest: str) -> None:
         turn, words = TURNS[what]
         self.story.turned(us, who, turn, f"{words}: {rest}" if what == "stopped" else words)
-        if what == "ready":
-            tell_table(self.story, us, who, self._ledger.actions.cluster.nodes[who].node.membership.swim)
+        running = self._ledger.actions.cluster.nodes.get(who)
+        if what == "ready" and running is not None:
+            tell_table(self.story, us, who, running.node.membership.swim)
 
     def _count_refused(self, us: int) -> None:
         clients = self._ledger.clients

@@ -1,4 +1,4 @@
-"""Puts data into a page: one file, without anything from outside, that its own policy allows to do nothing else.
+"""Puts data into a page: one file with nothing from outside, which its own policy lets do nothing else.
 
 The page's style and script are named in its Content-Security-Policy by their hashes, so nothing that came
 from a run could be carried out even if it got past the escaping: the data is JSON in a block that is no
@@ -48,14 +48,18 @@ def render(content: dict[str, Any]) -> str:
     style = (FILES / "style.css").read_text(encoding="utf-8")
     script = "\n".join((FILES / name).read_text(encoding="utf-8") for name in SCRIPTS[kind])
     parts = {
-        "title": html.escape(f"{content['scenario']} {content.get('seed', '')}".strip() + " · Caxton simulation"),
+        "title": html.escape(
+            f"{content['scenario']} {content.get('seed', '')}".strip() + " · Caxton simulation"
+        ),
         "policy": (
             f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
             "base-uri 'none'; form-action 'none'"
         ),
         "style": style,
         "script": script,
-        "data": json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES),
+        "data": json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(
+            _ESCAPES
+        ),
     }
     template = (FILES / f"{kind}.html").read_text(encoding="utf-8")
     # One pass: what is put in is not looked through for further marks.

@@ -28,6 +28,8 @@ function fillHead() {
 
 // ---- tables -------------------------------------------------------------------------------------------
 
+const FEW = 3;
+
 function moment(at) {
   const button = make("button", { type: "button" }, span(at));
   button.addEventListener("click", (event) => { event.stopPropagation(); show(at); });
@@ -66,9 +68,16 @@ function fillProperties() {
   for (const { name, checks, violations } of DATA.properties) {
     const kind = violations.length ? "broke" : checks ? "held" : "idle held";
     const said = violations.length ? `broken ${figure(violations.length)} ×` : checks ? "held" : "not put to the test";
-    body.append(make("tr", {}, make("td", {}, make("code", {}, name)), make("td", { class: "number" }, figure(checks)), make("td", {}, make("span", { class: kind }, said))));
-    for (const [at, text] of violations) {
-      body.append(make("tr", { class: "why" }, make("td", {}, text), make("td", { class: "number" }, moment(at)), make("td")));
+    body.append(make("tr", {}, make("td", {}, make("code", {}, ...breakable(name))), make("td", { class: "number" }, figure(checks)), make("td", {}, make("span", { class: kind }, said))));
+    violations.forEach(([at, text], i) => {
+      body.append(make("tr", { class: "why", hidden: i >= FEW ? "" : null }, make("td", {}, text), make("td", { class: "number" }, moment(at)), make("td")));
+    });
+    if (violations.length > FEW) {
+      const rest = [...body.rows].slice(-violations.length + FEW);
+      const more = make("button", { type: "button" }, `and ${violations.length - FEW} more`);
+      const row = make("tr", { class: "why" }, make("td", { colspan: 3 }, more));
+      more.addEventListener("click", () => { rest.forEach((each) => { each.hidden = false; }); row.remove(); });
+      body.append(row);
     }
   }
   byId("properties").append(heads(["Property"], ["Checked", "number"], ["Outcome"]), body);
@@ -84,7 +93,9 @@ function fillNumbers() {
   const met = [...DATA.sometimes.map(([name, n]) => [name.replaceAll("_", " "), n]), ...DATA.unmet.map((name) => [name.replaceAll("_", " "), "never", "never"])];
   pairs(byId("met"), met);
   if (!met.length) byId("met-section").remove();
-  for (const note of DATA.notes) byId("notes").append(make("li", {}, note));
+  const keys = "Keys: ← and → move the moment, Page Up and Page Down ten times as far; space plays; n and p go to the next and the previous happening. A click on a chart, a fault or a time goes there.";
+  const leapt = DATA.leaps.length ? ["Stretches that were leapt over, in which nothing but upkeep would have happened, are drawn as gaps."] : [];
+  for (const note of [keys, ...leapt, ...DATA.notes]) byId("notes").append(make("li", {}, note));
 }
 
 function fillKeys() {
@@ -93,11 +104,14 @@ function fillKeys() {
   const strip = make("i");
   strip.style.background = "var(--dead)";
   strip.style.height = "4px";
+  const tick = make("i");
+  tick.style.background = "var(--left)";
+  tick.style.width = "3px";
   rows.append(...[["--up", "runs"], ["--starting", "starts or leaves"], ["--paused", "stands still"]].map(([fill, word]) => make("span", {}, swatch(fill), word)),
-    make("span", {}, make("i", { class: "dead" }, "×"), "crashed"), make("span", {}, strip, "thin line: others suspect it, hold it dead, or heard its goodbye"));
+    make("span", {}, make("i", { class: "dead" }, "×"), "crashed"), make("span", {}, tick, "has left"), make("span", {}, strip, "thin line: others suspect it, hold it dead, heard its goodbye, or (grey) do not know it"));
   const key = [["up", "", "up"], ["suspect", "?", "suspect"], ["dead", "×", "dead"], ["left", "–", "left"], ["unknown", "", "unknown"]];
   byId("views-key").append(make("span", {}, "Rows look at columns."), ...key.map(([kind, sign, word]) => make("span", {}, make("i", { class: kind }, sign), word)),
-    make("span", {}, make("i", { class: "dot" }), `${DATA.flows.of} from row to column`), ...(flowLost.some(Boolean) ? [make("span", {}, make("i", { class: "dot ring" }), "most of them lost")] : []));
+    make("span", {}, make("i", { class: "dot" }), `${DATA.flows.of} from row to column within ${span(DATA.flows.width)}`), ...(flowLost.some(Boolean) ? [make("span", {}, make("i", { class: "dot ring" }), "most of them lost")] : []));
 }
 
 // ---- the play head ------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ function fillFailures() {
   }
   if (DATA.properties.length) {
     byId("properties").append(heading(["Property"], ["Runs", "number"]),
-      make("tbody", {}, ...DATA.properties.map(([name, n]) => make("tr", {}, make("td", {}, make("code", {}, name)), make("td", { class: "number" }, figure(n))))));
+      make("tbody", {}, ...DATA.properties.map(([name, n]) => make("tr", {}, make("td", {}, make("code", {}, ...breakable(name))), make("td", { class: "number" }, figure(n))))));
   }
   const rows = DATA.failures.map(({ seed, code, failed, again }) => {
     const command = make("code", {}, again), button = make("button", { type: "button" }, "Copy");
@@ -44,19 +44,19 @@ function histogram({ name, runs, low, median, p99, high, held, failed }) {
   const width = 260, height = 56, bars = held.length;
   const most = Math.max(...held.map((n, i) => n + failed[i]));
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height + 18}`, preserveAspectRatio: "none", role: "img", "aria-label": `${name}: from ${figure(low)} to ${figure(high)}` });
-  const each = width / bars, gap = each > 4 ? 1 : 0;
+  const each = bars === 1 ? 26 : width / bars, gap = each > 4 ? 1 : 0, first = bars === 1 ? width / 2 - 13 : 0;
   held.forEach((n, i) => {
     const up = n / most * height, over = failed[i] / most * height;
-    if (n) svg.append(draw("rect", { x: i * each, y: height - up, width: each - gap, height: up, fill: "var(--up)" }));
-    if (over) svg.append(draw("rect", { x: i * each, y: height - up - over, width: each - gap, height: over, fill: "var(--dead)" }));
+    if (n) svg.append(draw("rect", { x: first + i * each, y: height - up, width: each - gap, height: up, fill: "var(--up)" }));
+    if (over) svg.append(draw("rect", { x: first + i * each, y: height - up - over, width: each - gap, height: over, fill: "var(--dead)" }));
   });
   const at = high > low ? (median - low) / (high - low) * width : width / 2;
   svg.append(draw("line", { x1: 0, x2: width, y1: height, y2: height, stroke: "var(--faint)" }),
     draw("line", { x1: at, x2: at, y1: 0, y2: height + 4, stroke: "var(--ink)", "stroke-width": 1.5 }),
-    draw("text", { x: 0, y: height + 15 }, figure(low)), draw("text", { x: width, y: height + 15, "text-anchor": "end" }, figure(high)));
+    draw("text", { x: bars === 1 ? width / 2 : 0, y: height + 15, "text-anchor": bars === 1 ? "middle" : "start" }, figure(low)), bars === 1 ? "" : draw("text", { x: width, y: height + 15, "text-anchor": "end" }, figure(high)));
   svg.setAttribute("preserveAspectRatio", "xMidYMid meet");
-  const few = runs < DATA.runs ? `, of ${figure(runs)} runs` : "";
-  return make("div", { class: "gram" }, make("h3", {}, name.replaceAll("_", " ")), make("p", {}, `median ${figure(median)}, 99 % below ${figure(p99)}${few}`), svg);
+  const few = runs < DATA.runs ? `, ${figure(runs)} runs` : "";
+  return make("div", { class: "gram" }, make("h3", {}, name.replaceAll("_", " ")), make("p", {}, `median ${figure(median)}, p99 ${figure(p99)}${few}`), svg);
 }
 
 function fillMeasures() {

@@ -78,7 +78,9 @@ def read_table(path: Path) -> tuple[str, list[Row]]:
     if not rows:
         raise ScenarioError(f"{path.name}: the table has no runs")
     if len(scenarios) > 1:
-        raise ScenarioError(f"{path.name}: runs of {', '.join(sorted(scenarios)[:5])}; one table is one scenario's")
+        raise ScenarioError(
+            f"{path.name}: runs of {', '.join(sorted(scenarios)[:5])}; one table is one scenario's"
+        )
     return next(iter(scenarios)), rows
 
 
@@ -127,9 +129,13 @@ def table_content(scenario: str, rows: Sequence[Row], *, artifacts: Path, comman
     properties = Counter(name for row in failures for name in dict.fromkeys(row.failed))
     names = list(dict.fromkeys(name for row in ordered for name in row.measures))
     names.sort(key=lambda name: name in MEASURED)
-    notes = ["A table does not say which changes (--set) a sweep was made with; add them to a command of `run`."]
+    notes = [
+        "A table does not say which changes (--set) a sweep was made with; add them to a command of `run`."
+    ]
     if len(ordered) > MAX_SEEDS_SHOWN:
-        notes.append(f"The first {MAX_SEEDS_SHOWN} of {len(ordered)} runs are shown one by one; all are counted.")
+        notes.append(
+            f"The first {MAX_SEEDS_SHOWN} of {len(ordered)} runs are shown one by one; all are counted."
+        )
     if len(failures) > MAX_FAILURES_SHOWN:
         notes.append(f"The first {MAX_FAILURES_SHOWN} of {len(failures)} failures are listed.")
     return {

@@ -5,7 +5,7 @@ const VIEWS = ["unknown", "up", "suspect", "dead", "left"];
 const TURNS = ["absent", "starting", "up", "paused", "leaving", "crashed", "left", "stopped"];
 const RUNS = new Set([1, 2, 3, 4]);
 const COLOURS = {
-  up: "--up", suspect: "--suspect", dead: "--dead", left: "--left", forgotten: "--k5", accepted: "--accepted",
+  up: "--up", suspect: "--suspect", dead: "--dead", left: "--left", alive: "--up", forgotten: "--k5", accepted: "--accepted",
   refused: "--refused", settled: "--up", failed: "--dead", lost: "--dead", open: "--accepted", other: "--k5",
   "end not known": "--k5",
 };

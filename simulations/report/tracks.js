@@ -28,15 +28,20 @@ function sheet(width, height) {
 
 function drawAxis(width) {
   const svg = sheet(width, 20);
-  const step = round(LENGTH / Math.max(2, axis.width / 90));
+  const step = roundTime(LENGTH / Math.max(2, axis.width / 90));
+  let free = 0;
   for (const s of stretches) {
     if (s.leapt) {
       svg.append(draw("text", { x: (x(s.t0) + x(s.t1)) / 2, y: 12, "text-anchor": "middle" }, "⋯"));
+      free = x(s.t1);
       continue;
     }
     for (let t = Math.ceil(s.t0 / step) * step; t <= s.t1; t += step) {
       if (x(t) > width - 30 && t < s.t1) continue;
       const anchor = x(t) > width - 30 ? "end" : "middle";
+      const half = span(t).length * 3.5;
+      if (x(t) - half * (anchor === "end" ? 2 : 1) < free || (s !== stretches[stretches.length - 1] && x(t) + half > x(s.t1))) continue;
+      free = x(t) + half + 10;
       svg.append(
         draw("text", { x: anchor === "end" ? width : x(t), y: 12, "text-anchor": anchor }, span(t)),
         draw("line", { x1: x(t), x2: x(t), y1: 16, y2: 20, class: "rule" }),
@@ -46,18 +51,22 @@ function drawAxis(width) {
   return svg;
 }
 
+const LETTER = 6.2; // pixels of a letter of a label, about
+
 /** Faults as bars and marks, in as few lines as they fit without touching, with their labels beside them. */
 function drawFaults(width) {
   const lanes = [], placed = [];
   DATA.faults.forEach((fault, number) => {
     const from = x(fault.from), to = x(Math.min(fault.to ?? fault.from, DATA.end));
     const text = [fault.kind, fault.who, fault.how].filter(Boolean).join(" · ");
-    const most = Math.max(3, Math.floor((axis.width * 0.6) / 6));
+    const bar = Math.max(to, from + 8), wanted = text.length * LETTER + 8;
+    const right = width - bar, left = from - axis.left - 6, within = to - from;
+    const inside = within > wanted || within > Math.max(left, right);
+    const before = !inside && right < wanted && left > right;
+    const most = Math.max(1, Math.floor(((inside ? within : before ? left : right) - 8) / LETTER));
     const label = text.length > most ? `${text.slice(0, most - 1)}…` : text;
-    const size = label.length * 6 + 8;
-    const inside = to - from > size;
-    const before = !inside && Math.max(to, from + 8) + size > width && from - size > axis.left;
-    const begin = before ? from - size : from - 6, end = inside || before ? Math.max(to, from + 8) : Math.max(to, from + 8) + size;
+    const size = label.length * LETTER + 8;
+    const begin = before ? from - size : from - 6, end = inside || before ? bar : bar + size;
     let lane = lanes.findIndex((taken) => taken < begin - 4);
     if (lane < 0) lane = lanes.push(-1) - 1;
     lanes[lane] = end;
@@ -146,8 +155,8 @@ function gatherOpinions() {
   if (count < 2) return found;
   const tally = DATA.names.map(() => [0, 0, 0, 0, 0]);
   const is = new Uint8Array(count * count);
-  const gone = new Uint8Array(count);
-  let v = 0, u = 0;
+  const gone = new Uint8Array(count), turned = new Uint8Array(count);
+  let v = 0, u = 0, running = 0;
   for (let pixel = 0; pixel < axis.width; pixel++) {
     const t = fromShown((pixel + 1) / axis.width * LENGTH);
     const peak = new Map();
@@ -163,6 +172,8 @@ function gatherOpinions() {
     }
     for (; u < DATA.turns.length && DATA.turns[u][0] <= t; u++) {
       const [, by, to] = DATA.turns[u], ends = RUNS.has(to) ? 0 : 1;
+      running += (turned[by] && !gone[by] ? -1 : 0) + (ends ? 0 : 1);
+      turned[by] = 1;
       if (ends !== gone[by]) for (let of = 0; of < count; of++) tally[of][is[by * count + of]] += ends ? -1 : 1;
       gone[by] = ends;
     }
@@ -170,9 +181,10 @@ function gatherOpinions() {
     for (let of = 0; of < count; of++) {
       const [deadPeak, doubtPeak] = peak.get(of) ?? [0, 0];
       const dead = Math.max(deadPeak, tally[of][3]), doubt = Math.max(doubtPeak, tally[of][2]), left = tally[of][4];
-      const kind = dead ? "dead" : doubt ? "suspect" : left ? "left" : "";
+      const lost = turned[of] && !gone[of] ? running - 1 - tally[of][1] - tally[of][2] - tally[of][3] - tally[of][4] : 0;
+      const kind = dead ? "dead" : doubt ? "suspect" : left ? "left" : lost > 0 ? "k5" : "";
       if (!kind) continue;
-      const share = Math.min(1, (dead || doubt || left) / (count - 1));
+      const share = Math.min(1, (dead || doubt || left || lost) / (count - 1));
       const last = found[of][found[of].length - 1];
       if (last && last[1] === at && last[2] === kind && Math.abs(last[3] - share) < 0.05) last[1] = at + 1;
       else found[of].push([at, at + 1, kind, share]);

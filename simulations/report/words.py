@@ -47,15 +47,28 @@ def who(fault: Fault) -> str:
         return "all links" if ends == ["all", "all"] else f" {arrow} ".join(ends)
     if "members" in values:
         return people(values["members"])
-    return "members at random" if fault.kind == "churn" else ""
+    return {"churn": "members at random", "jump": "all"}.get(fault.kind, "")
 
 
 def how(fault: Fault) -> str:
     """What a fault does, beyond its kind; the empty string where its kind says everything."""
     (values,) = write(fault).values()
-    told = [say(values[key]) for key, say in _SAID.items() if values.get(key) not in (None, False, "symmetric")]
+    told = [say(values[key]) for key, say in _SAID.items() if values.get(key) is not None]
     told += [f"{key} {value}" for key, value in values.items() if key not in _SAID and key not in _ELSEWHERE]
-    return ", ".join(told)
+    return ", ".join(word for word in told if word)
+
+
+def long(seconds: float) -> str:
+    """A time of a run: in seconds, or in days, hours and minutes where it is long."""
+    if seconds < 600:
+        return f"{seconds:g} s"
+    left = round(seconds)
+    said: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        whole, left = divmod(left, size)
+        if whole and len(said) < 3:
+            said.append(f"{whole} {unit}")
+    return " ".join(said)
 
 
 def _seconds(value: Any) -> str:
@@ -71,10 +84,12 @@ def _range(value: Any) -> str:
 
 
 _SAID: Final[Mapping[str, Callable[[Any], str]]] = {
-    "power": lambda _: "with its machine",
-    "datagrams_only": lambda _: "datagrams only",
-    "mode": lambda _: "one way",
-    "moved": lambda _: "at another address",
+    "power": lambda value: "with the machine" if value else "",
+    "disk": lambda value: "" if value else "without the disk",
+    "seeds": lambda value: "" if value else "without seeds",
+    "moved": lambda value: "at another address" if value else "",
+    "datagrams_only": lambda value: "datagrams only" if value else "",
+    "mode": lambda value: "one way" if value == "one_way" else "",
     "loss": lambda value: f"{_share(value)} lost",
     "delay_s": lambda value: f"{_seconds(value)} later",
     "jitter_s": lambda value: f"up to {_seconds(value)} jitter",
@@ -90,13 +105,13 @@ _SAID: Final[Mapping[str, Callable[[Any], str]]] = {
     "down_s": lambda value: f"gone for {_range(value)}",
     "running_s": lambda value: f"runs {_seconds(value)} at a time",
     "paused_s": lambda value: f"stands still for {_range(value)}",
-    "full": lambda _: "full",
-    "sync_fails": lambda _: "cannot synchronise",
-    "read_fails": lambda _: "cannot be read",
+    "full": lambda value: "full" if value else "",
+    "sync_fails": lambda value: "cannot synchronise" if value else "",
+    "read_fails": lambda value: "cannot be read" if value else "",
     "read_s": lambda value: f"{_seconds(value)} per read",
     "write_s": lambda value: f"{_seconds(value)} per write",
     "sync_s": lambda value: f"{_seconds(value)} per synchronisation",
-    "to_s": lambda value: f"to {value:g} s",
+    "to_s": lambda value: f"to {long(value)}",
 }
 """By the key of a fault, in this order; a key that is not among them is told as it is."""
 _ELSEWHERE: Final = frozenset({
