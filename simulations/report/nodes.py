@@ -44,7 +44,7 @@ class NodeCollector:
 
     CHARTS: ClassVar = (
         Chart(REQUESTS, "Requests", "mirror", ("accepted", "refused", "settled", "failed", UNKNOWN)),
-        Chart(OPEN, "Requests under way", "level", ("open",)),
+        Chart(OPEN, "Under way at the end of each second", "level", ("open",)),
         Chart(VERDICTS, "Changes of views", "stack", ("suspect", "dead", "left", "forgotten", "up")),
         Chart(TRAFFIC, "Packets sent", "stack", ("link writes", "gossip datagrams")),
     )

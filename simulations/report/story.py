@@ -7,6 +7,7 @@ and each bound that was met is told on the page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -209,7 +210,7 @@ def shown(names: Sequence[str], plan: Sequence[Fault], spoken_of: str = "") -> l
     everybody = list(dict.fromkeys([*names, *struck]))
     if len(everybody) <= MAX_SHOWN:
         return everybody
-    words = set(spoken_of.replace(",", " ").replace(":", " ").split())
+    words = set(re.findall(r"[\w.-]+", spoken_of))
     wanted = [*(name for name in everybody if name in words), *struck, *everybody]
     chosen = set(list(dict.fromkeys(wanted))[:MAX_SHOWN])
     return [name for name in everybody if name in chosen]
