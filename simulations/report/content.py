@@ -87,6 +87,7 @@ def content(
         "safety": min(end_ms, round(scenario.safety_s * 1000)),
         "healed": None if story.healed_us is None else _ms(story.healed_us),
         "leaps": [[_ms(begin), _ms(end)] for begin, end in story.leaps],
+        "total": story.total,
         "names": [cut(name, MAX_NAME) for name in story.names],
         "turns": [
             [_ms(us), place, int(turn), cut(words, MAX_TURN_WORDS)] for us, place, turn, words in story.turns

@@ -109,6 +109,9 @@ function fillKeys() {
   tick.style.width = "3px";
   rows.append(...[["--up", "runs"], ["--starting", "starts or leaves"], ["--paused", "stands still"]].map(([fill, word]) => make("span", {}, swatch(fill), word)),
     make("span", {}, make("i", { class: "dead" }, "×"), "crashed"), make("span", {}, tick, "has left"), make("span", {}, strip, "thin line: others suspect it, hold it dead, heard its goodbye, or (grey) do not know it"));
+  if (count < DATA.total) {
+    for (const id of ["rows-key", "views-key"]) byId(id).append(make("span", { class: "some" }, `${count} of ${figure(DATA.total)} members`));
+  }
   const key = [["up", "", "up"], ["suspect", "?", "suspect"], ["dead", "×", "dead"], ["left", "–", "left"], ["unknown", "", "unknown"]];
   byId("views-key").append(make("span", {}, "Rows look at columns."), ...key.map(([kind, sign, word]) => make("span", {}, make("i", { class: kind }, sign), word)),
     make("span", {}, make("i", { class: "dot" }), `${DATA.flows.of} from row to column within ${span(DATA.flows.width)}`), ...(flowLost.some(Boolean) ? [make("span", {}, make("i", { class: "dot ring" }), "most of them lost")] : []));
