@@ -11,7 +11,7 @@ from simulations.faults import Fault, Jump
 from simulations.properties import Violation
 from simulations.report.story import MAX_FLOWS, MAX_SHOWN, MAX_TURNS, MAX_VIEWS, Chart, Story, View
 from simulations.report.words import CODES, cut, how, people, who
-from simulations.runner import CRASHED, OK, Result
+from simulations.runner import CRASHED, INTERRUPTED, OK, Result
 from simulations.scenario import Scenario
 
 MAX_FAULTS_SHOWN: Final = 500
@@ -30,6 +30,8 @@ MAX_CRASH: Final = 8_000
 """Characters kept of a traceback, from its end."""
 GROUP_MS: Final = 1_000
 """Views that change alike within so long are told in one sentence."""
+_TOLD_BY_TURNS: Final = frozenset({"crash", "restart", "leave", "join"})
+"""Faults of a moment that are told by what becomes of each process."""
 _PLURAL: Final = {
     "starts": "start", "is": "are", "crashes": "crash", "loses": "lose", "says": "say", "has": "have",
     "stands": "stand", "goes": "go", "stops:": "stop:",
@@ -217,8 +219,8 @@ def _happenings(
         elif fault["to"] is not None:
             certain.append((fault["from"], "fault", f"{fault['kind']} begins: {words}"))
             certain.append((fault["to"], "fault", f"{fault['kind']} ends: {words}"))
-        elif fault["kind"] == "clock":
-            certain.append((fault["from"], "fault", f"clock: {words}"))
+        elif fault["kind"] not in _TOLD_BY_TURNS:
+            certain.append((fault["from"], "fault", f"{fault['kind']}: {words}"))
     turns: dict[tuple[int, str], list[str]] = {}
     for us, place, _, words in story.turns:
         turns.setdefault((_ms(us), words), []).append(story.names[place])
@@ -283,7 +285,9 @@ def _notes(story: Story, result: Result) -> list[str]:
             notes.append(f"Only the first {most} {what} were kept, up to {until_us / 1_000_000:.3f} s.")
     if len(result.plan) > MAX_FAULTS_SHOWN:
         notes.append(f"The first {MAX_FAULTS_SHOWN} of {len(result.plan)} faults are shown.")
-    if result.code == CRASHED:
+    if result.code == INTERRUPTED:
+        notes.append("The run was ended by Ctrl-C; what would have come after it is not known.")
+    elif result.code == CRASHED:
         notes.append("The run ended with an exception; what would have come after it is not known.")
     elif result.code != OK and story.healed_us is None:
         notes.append("The run ended at its first violation, before everything was healed.")

@@ -84,10 +84,7 @@ class NodeCollector:
             us = max(began_us, self._true_us(asked.origin, row.ended_s))
             steps[us // US_PER_S] = steps.get(us // US_PER_S, 0) - 1
             story.counted(us, REQUESTS, "settled" if row.state == "settled" else "failed")
-        number = 0
-        for second in range(min(steps), max(*steps, self._last_us // US_PER_S) + 1) if steps else ():
-            number += steps.get(second, 0)
-            story.counted(second * US_PER_S, OPEN, "open", number)
+        self._tell_open(steps)
         unknown = [] if clients is None else [asked for asked in clients.asked if asked.id not in known]
         for asked in unknown:
             story.counted(round(asked.at_s * US_PER_S), REQUESTS, UNKNOWN)
@@ -96,6 +93,20 @@ class NodeCollector:
                 f"What became of {len(unknown)} accepted requests is not known: their origin does not run at "
                 "the end, has forgotten them, or the run ended before that was looked up."
             )
+
+    def _tell_open(self, steps: dict[int, int]) -> None:
+        """Tell how many requests are under way, by the changes in each second; of leaps there is nothing."""
+        last = max([*steps, self._last_us // US_PER_S])
+        leaps = [(from_us // US_PER_S, to_us // US_PER_S) for from_us, to_us in self.story.leaps]
+        begins = [min(steps, default=0), *(until for _, until in leaps)]
+        ends = [*(since for since, _ in leaps), last]
+        number, waiting = 0, sorted(steps)[::-1]
+        for begin, end in zip(begins, ends, strict=True):
+            for second in range(begin, end + 1):
+                while waiting and waiting[-1] <= second:
+                    number += steps[waiting.pop()]
+                if number:
+                    self.story.counted(second * US_PER_S, OPEN, "open", number)
 
     def _true_us(self, name: str, wall_s: float) -> int:
         """When a node's wall clock, which may have been set off, showed a time."""
@@ -142,6 +153,8 @@ class NodeCollector:
             self._offsets.setdefault(who, []).append((us, float(rest)))
         elif what == "fault" and rest.startswith("heal"):
             self.story.healed_us = us
+        elif what == "fault" and rest.startswith("jump "):
+            self.story.leapt(us, int(rest.split()[1]))
         self._count_refused(us)
 
     def _turn(self, us: int, who: str, what: str, rest: str) -> None:

@@ -7,7 +7,7 @@ function fillHead() {
   const verdict = byId("verdict");
   const good = DATA.code === 0;
   verdict.classList.add(good ? "good" : "bad");
-  const broken = DATA.failed.length ? `${DATA.failed.join(", ")} did not hold` : "The run crashed";
+  const broken = DATA.failed.length ? `${DATA.failed.join(", ")} did not hold` : DATA.code === 130 ? "The run was stopped" : "The run crashed";
   const held_ = DATA.properties.filter((each) => each.checks && !each.violations.length).length;
   verdict.append(
     make("strong", {}, good ? "Held" : broken),

@@ -83,7 +83,7 @@ function agreement() {
   return found;
 }
 
-/** Where the page opens: at the first violation, or when most is held dead or doubted. */
+/** Where the page opens: at the first violation, when most is held dead or doubted, or at the first fault. */
 function telling() {
   const violation = DATA.happenings.find((happening) => happening[1] === "violation");
   if (violation) return violation[0];
@@ -95,5 +95,5 @@ function telling() {
     is[pair] = viewIs[i];
     if (bad > most) [most, best] = [bad, viewAt[i]];
   }
-  return most ? best : DATA.end;
+  return most ? best : DATA.faults.length ? Math.min(DATA.faults[0].from, DATA.end) : DATA.end;
 }

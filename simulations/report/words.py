@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from simulations.faults import Fault, write
-from simulations.runner import CRASHED, NOT_LIVE, NOT_SAFE, OK
+from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK
 
 MOST_NAMED: Final = 4
 """Members that are named one by one; of more only the first, and how many there are."""
@@ -17,6 +17,7 @@ CODES: Final[Mapping[int, str]] = {
     CRASHED: "the code under test raised an exception",
     NOT_LIVE: "an eventually_ or finally_ property failed",
     NOT_SAFE: "an always_ property failed",
+    INTERRUPTED: "Ctrl-C has ended it",
 }
 
 
@@ -41,10 +42,10 @@ def who(fault: Fault) -> str:
     if values.get("pairs"):
         arrow = "↛" if values.get("mode") == "one_way" else "|"
         return people([f"{one} {arrow} {other}" for one, other in values["pairs"]])
-    if fault.kind == "disturb":
+    if fault.kind in _ALL:
         arrow = "↔" if values.get("both_ways") else "→"
         ends = [people(values[key]) if values.get(key) else "all" for key in ("sources", "targets")]
-        return "all links" if ends == ["all", "all"] else f" {arrow} ".join(ends)
+        return _ALL[fault.kind] if ends == ["all", "all"] else f" {arrow} ".join(ends)
     if "members" in values:
         return people(values["members"])
     return {"churn": "members at random", "jump": "all"}.get(fault.kind, "")
@@ -72,22 +73,25 @@ def long(seconds: float) -> str:
 
 
 def _seconds(value: Any) -> str:
-    return f"{value * 1000:g} ms" if abs(value) < 1 else f"{value:g} s"
+    return f"{value * 1000:.4g} ms" if abs(value) < 1 else f"{value:.4g} s"
 
 
 def _share(value: Any) -> str:
-    return f"{value * 100:g} %"
+    return f"{value * 100:.3g} %"
 
 
 def _range(value: Any) -> str:
     return f"{value[0]:g} to {value[1]:g} s"
 
 
+_ALL: Final[Mapping[str, str]] = {"disturb": "all links", "reset": "all connections"}
+"""Faults between sources and targets, and whom they strike where neither is named."""
 _SAID: Final[Mapping[str, Callable[[Any], str]]] = {
     "power": lambda value: "with the machine" if value else "",
     "disk": lambda value: "" if value else "without the disk",
     "seeds": lambda value: "" if value else "without seeds",
     "moved": lambda value: "at another address" if value else "",
+    "upgrade": lambda value: "with the next version" if value else "",
     "datagrams_only": lambda value: "datagrams only" if value else "",
     "mode": lambda value: "one way" if value == "one_way" else "",
     "loss": lambda value: f"{_share(value)} lost",
@@ -105,6 +109,12 @@ _SAID: Final[Mapping[str, Callable[[Any], str]]] = {
     "down_s": lambda value: f"gone for {_range(value)}",
     "running_s": lambda value: f"runs {_seconds(value)} at a time",
     "paused_s": lambda value: f"stands still for {_range(value)}",
+    "takes_s": lambda value: f"takes {_seconds(value)} on average",
+    "raises": lambda value: f"raises on {_share(value)}",
+    "rate_limited": lambda value: f"{_share(value)} refused for now",
+    "timeout": lambda value: f"{_share(value)} not answered in time",
+    "cut": lambda value: f"{_share(value)} broken off",
+    "malformed": lambda value: f"{_share(value)} malformed",
     "full": lambda value: "full" if value else "",
     "sync_fails": lambda value: "cannot synchronise" if value else "",
     "read_fails": lambda value: "cannot be read" if value else "",

@@ -210,7 +210,18 @@ def test_requests_of_whole_nodes_are_counted_at_their_true_time(trouble: tuple[d
     assert sum(data["flows"]["cells"][3]) == total(data, "Packets", "link writes")
 
 
-def test_a_violation_and_a_crash_are_shown() -> None:
+def test_requests_under_way_and_leaps_of_whole_nodes_are_told() -> None:
+    watched = Watched(nodes({"jump": {"at_s": 6, "to_s": 500}}, safety_s=505, bounds={"converge_s": 10}), 1)
+    result = watched.run()
+    data = page_of(watched, result)
+    [[begins, ends]] = data["leaps"]
+    assert 6_000 <= begins < 10_000
+    assert ends == 500_000
+    opened = [chart for chart in data["charts"] if chart["title"].startswith("Under way")]
+    assert sum(len(series["at"]) for chart in opened for series in chart["series"]) < 60
+
+
+def test_violations_are_shown() -> None:
     hasty = scenario({"crash": {"members": ["m001"], "at_s": 3}}, bounds={"detect_s": 0.5})
     watched = Watched(hasty, 1)
     data = page_of(watched, watched.run())
@@ -301,7 +312,8 @@ def test_the_largest_story_makes_a_page_within_its_bound_that_says_what_is_missi
 
 def test_every_fault_has_words_for_whom_it_strikes_and_what_it_does() -> None:
     samples = {
-        "power": True, "moved": True, "disk": False, "seeds": False, "full": True, "sync_fails": True,
+        "power": True, "moved": True, "disk": False, "seeds": False, "upgrade": True, "full": True,
+        "sync_fails": True,
         "read_fails": True, "datagrams_only": True, "mode": "one_way", "down_s": [1, 2], "paused_s": [1, 3],
         "queue_bytes": 9, "rate": 1.25, "to_s": 90_061,
     }  # fmt: skip
@@ -425,6 +437,16 @@ def test_a_page_goes_beside_what_it_is_of(tmp_path: Path, monkeypatch: pytest.Mo
     assert data_of(Path("loss-2.html").read_text(encoding="utf-8"))["seed"] == 2
 
 
+def test_a_browser_is_started_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("click.launch", lambda place: started.append(place) or len(started) - 1)
+    table, page = str(write_table(tmp_path / "t.csv", row())), str(tmp_path / "t.html")
+    assert (simulate("report", table).exit_code, started) == (0, [])
+    assert (simulate("report", table, "--open", "yes").exit_code, started) == (0, [page])
+    refused = simulate("report", table, "--open", "yes")
+    assert (refused.exit_code, refused.stderr) == (1, f"Error: no browser could be started; open {page}\n")
+
+
 def row(**changes: object) -> dict[str, object]:
     return {
         "scenario": "swarm", "seed": 1, "code": 0, "failed": "", "virtual_s": 12.5, "cpu_s": 0.5,
@@ -484,7 +506,7 @@ def test_what_is_no_table_is_refused_with_its_line(tmp_path: Path) -> None:
         "no_number": ([row(), row(false_deaths="many")], r"t\.csv:3: false_deaths: 'many' is no number"),
         "not_finite": ([row(cpu_s="nan")], r"t\.csv:2: cpu_s: 'nan' is no number"),
         "no_seed": ([row(seed="x")], r"t\.csv:2: seed: 'x' is no whole number"),
-        "no_code": ([row(code=7)], r"t\.csv:2: code: 7 is none of 0, 127, 128, 129"),
+        "no_code": ([row(code=7)], r"t\.csv:2: code: 7 is none of 0, 127, 128, 129, 130"),
         "mixed": ([row(), row(scenario="churn")], "runs of churn, swarm; one table is one scenario's"),
     }
     for rows, why in cases.values():
