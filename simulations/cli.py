@@ -19,6 +19,8 @@ import click
 from simulations import artifact
 from simulations.compare import compare
 from simulations.faults import Fault, write_plan
+from simulations.report.cli import Watched, again, report_command
+from simulations.report.page import check_target, save
 from simulations.runner import CRASHED, INTERRUPTED, OK, Result, run
 from simulations.scenario import Scenario, ScenarioError, available, load
 from simulations.shrink import MAX_RUNS, shrink
@@ -86,20 +88,35 @@ def list_command(as_json: bool) -> None:
 @command.command("run")
 @click.argument("scenario")
 @click.option("--seed", type=int, default=1, show_default=True, help="Everything random follows from it.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a page to look at here.")
 @_TRACE
 @_CHANGES
 @_ARTIFACTS
 @tell_errors
-def run_command(
-    scenario: str, seed: int, trace: Path | None, changes: tuple[str, ...], artifacts: Path
+def run_command(  # noqa: PLR0917 - one parameter per option
+    scenario: str,
+    seed: int,
+    report: Path | None,
+    trace: Path | None,
+    changes: tuple[str, ...],
+    artifacts: Path,
 ) -> None:
     """Run a scenario once and print what was measured."""
     loaded = load(scenario, changes)
+    watched = None
+    if report is not None:
+        check_target(report, force=False)
+        watched = Watched(loaded, seed)
     began = time.process_time()
-    result = _run(loaded, seed, trace=trace)
+    result = _run(loaded, seed, trace=trace, watched=watched)
     cpu_s = time.process_time() - began
     click.echo(json.dumps(_summary(loaded, result, cpu_s)))
-    _fail(loaded, result, artifacts)
+    if result.code != OK:
+        report_failure(loaded, result, artifacts)
+    if watched is not None and report is not None:
+        save(report, watched.page(result, again(scenario, seed, changes)))
+    if result.code != OK:
+        sys.exit(result.code)
 
 
 @command.command("sweep")
@@ -196,6 +213,9 @@ def check_command(scenario: str, seed: int, changes: tuple[str, ...]) -> None:
     click.echo(f"{scenario}, seed {seed}: {lines} lines, the same in both processes")
 
 
+command.add_command(report_command)
+
+
 def seed_range(text: str) -> range:
     """The seeds that ``1..20``, or a single number, stands for."""
     match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
@@ -213,10 +233,17 @@ def seconds(text: str) -> float:
 
 
 def _run(
-    scenario: Scenario, seed: int, *, trace: Path | None, plan: tuple[Fault, ...] | None = None
+    scenario: Scenario,
+    seed: int,
+    *,
+    trace: Path | None,
+    plan: tuple[Fault, ...] | None = None,
+    watched: Watched | None = None,
 ) -> Result:
     with ExitStack() as stack:
         sink = None if trace is None else stack.enter_context(trace.open("w", encoding="utf-8"))
+        if watched is not None:
+            return watched.run(sink)
         return run(scenario, seed, plan=plan, sink=sink)
 
 
@@ -234,12 +261,6 @@ def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]
         **result.measures,
         "sometimes": dict(sorted(result.sometimes.items())),
     }
-
-
-def _fail(scenario: Scenario, result: Result, artifacts: Path) -> None:
-    if result.code != OK:
-        report_failure(scenario, result, artifacts)
-        sys.exit(result.code)
 
 
 def report_failure(scenario: Scenario, result: Result, artifacts: Path) -> None:

@@ -10,7 +10,7 @@ old node's tasks unwind, so that whatever their cleanup still writes goes nowher
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,12 +81,14 @@ class SimulatedCluster:
     Attributes:
         nodes: Those that run.
         lives: All that ever ran, one entry for each life.
+        on_start: Is told of each life before it begins.
     """
 
     def __init__(self, world: World, directory: Path, nursery: trio.Nursery) -> None:
         self.world, self.network = world, VirtualNetwork(world)
         self.nodes: dict[str, SimulatedNode] = {}
         self.lives: list[SimulatedNode] = []
+        self.on_start: Callable[[SimulatedNode], None] | None = None
         self._directory, self._nursery = directory, nursery
         self._boots: dict[str, int] = {}
         self._wall_offsets: dict[str, float] = {}
@@ -149,6 +151,8 @@ class SimulatedCluster:
         self.world.disks.plug_in(running.disk)
         self.nodes[name] = running
         self.lives.append(running)
+        if self.on_start is not None:
+            self.on_start(running)
         await self._nursery.start(self._run, running)
         self.world.record(name, "ready")
         return node

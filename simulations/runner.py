@@ -12,7 +12,7 @@ import gc
 import importlib
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
@@ -96,6 +96,7 @@ class Run:
         plan: The faults, if they shall be others than those that follow from the seed.
         sink: Where the trace is written.
         identities: Who everybody is; sharing one between runs saves signing.
+        observe: Is given the cluster before anything happens, to watch it.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Run:
         plan: Sequence[Fault] | None = None,
         sink: TextIO | None = None,
         identities: Identities | None = None,
+        observe: Callable[[MemberCluster], None] | None = None,
     ) -> None:
         self.scenario, self.seed = scenario, seed
         self.plan = scenario.plan(seed) if plan is None else tuple(plan)
@@ -129,6 +131,8 @@ class Run:
         self.injector = Injector(self.cluster, self.truth, seeds)
         self._seeds = seeds
         self._sampled = 0
+        if observe is not None:
+            observe(self.cluster)
 
     def run(self) -> Result:
         """Run to the end, or to the first violation of what must always hold."""

@@ -36,15 +36,25 @@ class Runs(NamedTuple):
     Attributes:
         scenario: The class of its scenarios.
         run: The class of its runs.
+        collector: The class of what watches a run for a page.
     """
 
     scenario: tuple[str, str]
     run: tuple[str, str]
+    collector: tuple[str, str]
 
 
 RUNS: Final = {
-    "members": Runs((__name__, "Scenario"), ("simulations.runner", "Run")),
-    "nodes": Runs(("simulations.nodes.scenario", "NodeScenario"), ("simulations.nodes.run", "NodeRun")),
+    "members": Runs(
+        (__name__, "Scenario"),
+        ("simulations.runner", "Run"),
+        ("simulations.report.members", "MemberCollector"),
+    ),
+    "nodes": Runs(
+        ("simulations.nodes.scenario", "NodeScenario"),
+        ("simulations.nodes.run", "NodeRun"),
+        ("simulations.report.nodes", "NodeCollector"),
+    ),
 }
 """By the word that a scenario says in `runs`."""
 

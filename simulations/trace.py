@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from typing import Final, TextIO
 
 KEPT_LINES: Final = 200
@@ -24,9 +25,13 @@ class Trace:
     Args:
         keep: Last lines that stay in memory.
         sink: Where all lines are written as well.
+
+    Attributes:
+        listener: Is told of each line, with the arguments of :meth:`add`; it must change nothing.
     """
 
     def __init__(self, keep: int = KEPT_LINES, sink: TextIO | None = None) -> None:
+        self.listener: Callable[[int, str, str, str], None] | None = None
         self._kept: deque[str] = deque(maxlen=keep)
         self._count = 0
         self._sink = sink
@@ -45,6 +50,8 @@ class Trace:
         self._batch.append(f"{us:>12} {who:<8} {what:<8} {rest}" if rest else f"{us:>12} {who:<8} {what}")
         if len(self._batch) >= BATCH_LINES:
             self._flush()
+        if self.listener is not None:
+            self.listener(us, who, what, rest)
 
     def digest(self) -> str:
         """The hash of all lines so far, in hex."""

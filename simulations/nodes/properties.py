@@ -33,6 +33,7 @@ class Ledger:
         happened: How many faults of each kind have happened.
         violations: Where violations go.
         checks: How often each property was put to the test.
+        found: What :meth:`histories` has found last.
     """
 
     actions: NodeActions
@@ -41,6 +42,7 @@ class Ledger:
     happened: Mapping[str, int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     checks: dict[str, int] = field(default_factory=dict)
+    found: list[tuple[Asked, MessageHistory | None]] = field(default_factory=list)
 
     def checked(self, name: str, times: int = 1) -> None:
         """Count tests of a property."""
@@ -71,6 +73,7 @@ class Ledger:
                 found.append((asked, await origin.node.bus.history(asked.id)))
             except MessageNotFound:
                 found.append((asked, None))
+        self.found = found
         return found
 
     def may_have_forgotten(self, asked: Asked) -> bool:

@@ -7,7 +7,7 @@ import logging
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ class NodeRun:
         plan: The faults, if they shall be others than those that follow from the seed.
         sink: Where the trace is written.
         identities: Of members; nodes have their own.
+        observe: Is given the ledger of the run before anything happens, to watch it.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class NodeRun:
         plan: Sequence[Fault] | None = None,
         sink: TextIO | None = None,
         identities: object = None,
+        observe: Callable[[Ledger], None] | None = None,
     ) -> None:
         del identities
         self.scenario, self.seed = scenario, seed
         self.plan = scenario.plan(seed) if plan is None else tuple(plan)
-        self._sink = sink
+        self._sink, self._observe = sink, observe
         self._world: World | None = None
         self._ledger: Ledger | None = None
         self._measures: dict[str, Any] = {}
@@ -114,6 +116,8 @@ class NodeRun:
             cluster.network.links.give(near, far, scenario.network.between.link())
         clients = None if scenario.workload is None else Clients(actions, scenario.workload)
         ledger = self._ledger = Ledger(actions, clients)
+        if self._observe is not None:
+            self._observe(ledger)
         await self._start(actions)
         injector = NodeInjector(actions, scenario.names()[:SEEDS])
         ledger.happened = injector.happened
