@@ -23,11 +23,13 @@ from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
 from node.messaging.bus import Bus
+from node.recording.format import Header
+from node.recording.tape import DEFAULT_LIMIT_BYTES, Recorder
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
 from node.security.tokens import Tokens
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
-from node.telemetry.version import Release
+from node.telemetry.version import Release, software_version
 from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
@@ -64,6 +66,29 @@ class ReadyInfo:
     token_file: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RecordTo:
+    """A recording that was asked for.
+
+    Args:
+        path: The file, which must not exist.
+        limit_bytes: How long it may become.
+    """
+
+    path: Path
+    limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+    def begin(self, node: str, environment: Environment) -> Recorder:
+        """Make the file.
+
+        Raises:
+            RecordingUnwritable: it exists, or cannot be made.
+        """
+        clock = environment.clock
+        header = Header.of_this(node, software_version(), clock.wall())
+        return Recorder(self.path, header, clock.now, limit_bytes=self.limit_bytes)
+
+
 class Node:
     """One node; its rooms are its attributes, there once :meth:`run` has started them.
 
@@ -75,6 +100,7 @@ class Node:
         tracing: Where spans go; tracing that is off, by default.
         serve_http: Whether to serve the admin API; a simulation does without.
         release: What it says it is; by default the installed one.
+        recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
     """
 
     storage: Storage
@@ -95,6 +121,7 @@ class Node:
         tracing: Tracing | None = None,
         serve_http: bool = True,
         release: Release | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
@@ -102,6 +129,7 @@ class Node:
         self.name = credentials.name
         self.release = release or Release()
         self._serve_http = serve_http
+        self._recorder = recorder
         self._shutdown = trio.Event()
         self._ready = False
         self._started_at = environment.clock.now()
@@ -116,6 +144,26 @@ class Node:
         Raises:
             CaxtonError: it cannot start, or not go on; says why.
         """
+        try:
+            await self._run(task_status)
+        finally:
+            if self._recorder is not None:
+                self._recorder.stop("the node has ended")
+
+    def statistics(self) -> dict[str, Any]:
+        """What every room counts."""
+        return {
+            "messaging": self.bus.statistics(),
+            "links": self.links.statistics(),
+            "storage": self.storage.statistics(),
+            "agents": self.supervisor.statistics(),
+            "membership": self.membership.statistics(),
+            "security": self.credentials.statistics() | self.tokens.statistics(),
+            "tracing": self.tracing.statistics(),
+            "recording": {} if self._recorder is None else self._recorder.statistics(),
+        }
+
+    async def _run(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
         self.storage = Storage.open(
             self.config.storage.data_dir / DATABASE,
             durability=self.config.storage.durability,
@@ -129,18 +177,6 @@ class Node:
             with trio.CancelScope(shield=True), self.environment.clock.move_on_after(2.0):
                 await self.tracing.aclose(self.environment.workers)
 
-    def statistics(self) -> dict[str, Any]:
-        """What every room counts."""
-        return {
-            "messaging": self.bus.statistics(),
-            "links": self.links.statistics(),
-            "storage": self.storage.statistics(),
-            "agents": self.supervisor.statistics(),
-            "membership": self.membership.statistics(),
-            "security": self.credentials.statistics() | self.tokens.statistics(),
-            "tracing": self.tracing.statistics(),
-        }
-
     def _build(self) -> None:
         config = self.config
         self.membership = Membership(
@@ -149,6 +185,7 @@ class Node:
             credentials=self.credentials,
             storage=self.storage,
             release=self.release,
+            recorder=self._recorder,
         )
         self.bus = Bus(
             environment=self.environment,
@@ -259,6 +296,7 @@ async def run_node(
     environment: Environment,
     on_ready: Callable[[ReadyInfo], None],
     shutdown: trio.Event | None = None,
+    record: RecordTo | None = None,
 ) -> None:
     """Run one node of this machine: find or make its security material, and run it to its end.
 
@@ -267,6 +305,7 @@ async def run_node(
         environment: Usually :func:`node.environment.system_environment`.
         on_ready: Called once, when the node takes messages.
         shutdown: Ends the node gracefully when it is set.
+        record: Where to record what goes into the node's cores.
 
     Raises:
         CaxtonError: it cannot start, or not go on; says why.
@@ -301,6 +340,7 @@ async def run_node(
             sample_rate=tracing.sample_rate,
             otlp_endpoint=tracing.otlp_endpoint or "",
         ),
+        recorder=None if record is None else record.begin(credentials.name, environment),
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -63,3 +63,9 @@ def read(path: Path) -> tuple[Scenario, int, tuple[Fault, ...], dict[str, Any]]:
         return check(content["scenario"], path.name), int(content["seed"]), plan, content
     except (ValueError, KeyError, TypeError) as error:
         raise ScenarioError(f"{path.name}: this is no artifact of a run ({error})") from None
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file begins as artifacts do; recordings of nodes do not."""
+    with path.open("rb") as file:
+        return file.read(1) == b"{"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -166,9 +167,22 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
 @command.command("replay")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_TRACE
+@click.option("--until", type=click.IntRange(1), metavar="STEP", help="Of a recording: do no later input.")
+@click.option("--show", type=click.IntRange(1), metavar="STEP", help="Of a recording: show this input.")
 @tell_errors
-def replay_command(file: Path, trace: Path | None) -> None:
-    """Run again what an artifact was kept of, and say whether the same happens."""
+def replay_command(file: Path, trace: Path | None, until: int | None, show: int | None) -> None:
+    """Do again what an artifact was kept of, or what a node has recorded, and say whether the same happens.
+
+    A recording (`caxton start --record`) ends with code 2 if anything comes out differently.
+    """
+    if not artifact.is_artifact(file):
+        if trace is not None:
+            raise click.UsageError("--trace is of artifacts; a recording is shown by --show STEP")
+        # Recordings are of whole nodes, and membership is simulated without them.
+        importlib.import_module("simulations.recording.command").run(file, until=until, show=show)
+        return
+    if until is not None or show is not None:
+        raise click.UsageError("--until and --show are of recordings, and this is an artifact")
     scenario, seed, plan, kept = artifact.read(file)
     result = _run(scenario, seed, trace=trace, plan=plan)
     same = "the same trace" if result.digest == kept["digest"] else "another trace"

@@ -20,7 +20,7 @@ import trio
 from node.config import load_config
 from node.environment import Environment
 from node.errors import CaxtonError, invariant
-from node.node import Node, first_error
+from node.node import Node, RecordTo, first_error
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
@@ -102,6 +102,7 @@ class SimulatedCluster:
         settings: Mapping[str, object] | None = None,
         disk: bool = True,
         release: Release | None = None,
+        record: Path | None = None,
     ) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
@@ -111,6 +112,7 @@ class SimulatedCluster:
             settings: Configuration keys beside those of the simulation.
             disk: Whether it still has what it kept in its earlier life.
             release: What it says it is.
+            record: Where to record what goes into its cores.
 
         Raises:
             CaxtonError: it cannot start.
@@ -144,6 +146,7 @@ class SimulatedCluster:
             tokens=Tokens(),
             serve_http=False,
             release=release,
+            recorder=None if record is None else RecordTo(record).begin(name, environment),
         )
         disk_ = SimulatedDisk(self._data(name))
         running = SimulatedNode(node, environment, host, disk_, trio.CancelScope(), boot)

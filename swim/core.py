@@ -19,7 +19,6 @@ from swim.events import Effect, Event, Joined
 from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Authority, Identity
-from swim.key_rotation import KeyRotation
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
 from swim.members import MemberTable, Record
@@ -42,7 +41,7 @@ from swim.messages import (
 from swim.networks import AllowedNetworks
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
-from swim.pairwise import Agree, Pairwise, Tagged, agree
+from swim.pairwise import Agree, Tagged, agree
 from swim.paths import Paths
 from swim.probe import Probe, Prober
 from swim.reception import Reception
@@ -51,6 +50,7 @@ from swim.roll import Roll
 from swim.seeds import Seeds
 from swim.sync import Sync, SyncStreams
 from swim.user_traffic import Kind, UserTraffic
+from swim.vault import OPEN_VAULT, Vault
 
 MAX_HEARD: Final = 8
 """Members last heard that are remembered; quorums need three."""
@@ -74,6 +74,7 @@ class Core:
             what it has checked.
         agree: comes to the key that two members share; the same goes for it.
         versions: lowest and highest protocol version that is spoken.
+        vault: builds the parts that hold secret keys.
 
     Attributes:
         wall_offset: wall time minus `now`, in seconds; the driver refreshes it.
@@ -98,6 +99,7 @@ class Core:
         verify: Verify = identities.verify,
         agree: Agree = agree,
         versions: tuple[int, int] = VERSIONS,
+        vault: Vault = OPEN_VAULT,
     ) -> None:
         self._check_meta(config, meta)
         self.config = config
@@ -106,7 +108,9 @@ class Core:
         self.has_left = False
         self.keyring: Keyring | None = None
         if gossip_keys:
-            self.keyring = Keyring(gossip_keys, label=config.label, entropy=entropy, versions=versions)
+            self.keyring = vault.keyring(
+                gossip_keys, label=config.label, entropy=entropy, versions=versions
+            )
         self._envelope: Envelope = self.keyring or PlainEnvelope(config.label, versions=versions)
         self._verify = verify
         self._identity = identity
@@ -123,10 +127,10 @@ class Core:
         self._evidence = Evidence(identity.name)
         self._paths = Paths(self._events)
         self._vivaldi = Vivaldi(rng)
-        self._pairwise = Pairwise(identity.name, config.label, entropy, agree=agree)
+        self._pairwise = vault.pairwise(identity.name, config.label, entropy, agree=agree)
         self._own = self._build_own_word(identity, address, meta, entropy, versions)
         self._roll = Roll(self._table, lambda: self._own.encoded if self._own.goodbye is None else b"", rng)
-        self.keys = KeyRotation(
+        self.keys = vault.rotation(
             identity,
             self,
             ring=self.keyring,

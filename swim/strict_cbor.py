@@ -63,16 +63,16 @@ def decode(data: bytes, *, max_bytes: int) -> Any:
     return _decode(data, max_bytes, canonical=True)
 
 
-def decode_any_order(data: bytes, *, max_bytes: int) -> Any:
+def decode_any_order(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     """Decode like `decode`, but for a caller that checks the order of keys itself, at a fifth of the time.
 
     Everything else has its one encoding; floats, whose shortest form is not looked for, come back
     only in their longest, so that a caller that accepts any must not use this.
     """
-    return _decode(data, max_bytes, canonical=False)
+    return _decode(data, max_bytes, canonical=False, max_depth=max_depth)
 
 
-def _decode(data: bytes, max_bytes: int, *, canonical: bool) -> Any:
+def _decode(data: bytes, max_bytes: int, *, canonical: bool, max_depth: int = MAX_DEPTH) -> Any:
     if len(data) > max_bytes:
         raise ValueError(f"{len(data)} bytes of CBOR where at most {max_bytes} are accepted")
     try:
@@ -80,7 +80,7 @@ def _decode(data: bytes, max_bytes: int, *, canonical: bool) -> Any:
             data,
             semantic_decoders=_REFUSED,
             tag_hook=_refuse_tag,
-            max_depth=MAX_DEPTH,
+            max_depth=max_depth,
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,

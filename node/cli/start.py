@@ -40,6 +40,12 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
     "--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written when it is ready."
 )
 @click.option("--ready-fd", type=click.IntRange(1), help="File descriptor told when it is ready.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Record what the node's cores are given, for `caxton simulate replay`.",
+)
+@click.option("--record-limit", default="256MB", show_default=True, metavar="SIZE", help="Longest recording.")
 @json_option
 def command(
     path: Path | None,
@@ -51,6 +57,8 @@ def command(
     settings: tuple[str, ...],
     ready_file: Path | None,
     ready_fd: int | None,
+    record: Path | None,
+    record_limit: str,
     as_json: bool,
 ) -> None:
     """Start a node and run it in the foreground.
@@ -63,9 +71,10 @@ def command(
 
     config = load_config(path, environ=os.environ, overrides=overrides)
     _configure_logs(config)
+    limit_bytes = _limit(record_limit)
     told = _Told(config, as_json=as_json, ready_file=ready_file, ready_fd=ready_fd)
     with told.until_the_end():
-        _run(config, told.ready)
+        _run(config, told.ready, record, limit_bytes)
 
 
 def _overrides(
@@ -118,17 +127,43 @@ def _configure_logs(config: NodeConfig) -> None:
         ) from error
 
 
-def _run(config: NodeConfig, on_ready: Callable[[ReadyInfo], None]) -> None:
+def _limit(text: str) -> int:
+    """The bytes that ``--record-limit`` allows."""
+    from node.config.units import size_bytes  # noqa: PLC0415 - not for --help
+    from node.recording.tape import MIN_LIMIT_BYTES  # noqa: PLC0415
+
+    try:
+        limit = size_bytes(text)
+    except ValueError as error:
+        raise UsageFailed(f"--record-limit {text[:80]!r} {error}", fix="Write it as 256MB or 1GB.") from None
+    if limit < MIN_LIMIT_BYTES:
+        raise UsageFailed(
+            f"--record-limit {text} is too little", fix=f"Allow {MIN_LIMIT_BYTES // 1024}KB or more."
+        )
+    return limit
+
+
+def _run(
+    config: NodeConfig, on_ready: Callable[[ReadyInfo], None], record: Path | None, limit_bytes: int
+) -> None:
     import trio  # noqa: PLC0415
 
     from node.environment import system_environment  # noqa: PLC0415
-    from node.node import run_node  # noqa: PLC0415 - imports every room
+    from node.node import RecordTo, run_node  # noqa: PLC0415 - imports every room
+
+    recording = None if record is None else RecordTo(record, limit_bytes)
 
     async def until_told() -> None:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(_listen_for_signals, stop)
-            await run_node(config, environment=system_environment(), on_ready=on_ready, shutdown=stop)
+            await run_node(
+                config,
+                environment=system_environment(),
+                on_ready=on_ready,
+                shutdown=stop,
+                record=recording,
+            )
             nursery.cancel_scope.cancel()
 
     async def _listen_for_signals(

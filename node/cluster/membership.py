@@ -23,6 +23,8 @@ from node.cluster.why import Story, Why
 from node.config import NodeConfig
 from node.environment import Address, Environment
 from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
+from node.recording.membership import record_member
+from node.recording.tape import Recorder
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
 from node.telemetry.version import Release
@@ -75,6 +77,7 @@ class Membership:
         credentials: Who this node is, and whom it trusts.
         storage: Where the snapshot lives.
         release: What this node says it is.
+        recorder: Writes down what goes into membership and maps, if it is to be replayed.
     """
 
     def __init__(
@@ -85,30 +88,12 @@ class Membership:
         credentials: NodeCredentials,
         storage: Storage,
         release: Release,
+        recorder: Recorder | None = None,
     ) -> None:
         self._environment, self._config = environment, config
         self._version = release.software
         self.node = credentials.name
-        randomness = environment.randomness
-        self.replicated = Replicated(
-            credentials.identity,
-            credentials.authority,
-            rng=randomness.stream("maps"),
-            entropy=randomness.token,
-        )
-        cluster = config.cluster
-        self.swim = Swim(
-            cluster.swim_config(credentials.cluster),
-            credentials.identity,
-            credentials.authority,
-            (cluster.advertise_host or cluster.bind_host, cluster.bind_port),
-            encode_meta(0, release.software),
-            self.replicated,
-            randomness.stream("swim"),
-            entropy=randomness.token,
-            gossip_keys=credentials.gossip_keys,
-            versions=release.protocols,
-        )
+        self.swim, self.replicated = _build(environment, config, credentials, release, recorder)
         self.keys = GossipKeys(
             self.swim,
             credentials,
@@ -442,6 +427,34 @@ class Membership:
 
     def _uptime(self) -> float:
         return self._environment.clock.now() - self._started_at
+
+
+def _build(
+    environment: Environment,
+    config: NodeConfig,
+    credentials: NodeCredentials,
+    release: Release,
+    recorder: Recorder | None,
+) -> tuple[Swim, Replicated]:
+    """The two cores of membership, recorded or not."""
+    cluster, randomness = config.cluster, environment.randomness
+    parameters = cluster.swim_config(credentials.cluster)
+    address = (cluster.advertise_host or cluster.bind_host, cluster.bind_port)
+    meta = encode_meta(0, release.software)
+    map_chance, chance = randomness.stream("maps"), randomness.stream("swim")
+    identity, authority, keys = credentials.identity, credentials.authority, credentials.gossip_keys
+    if recorder is not None:
+        return record_member(
+            recorder, parameters, identity, authority,
+            address=address, meta=meta, chance=chance, map_chance=map_chance,
+            entropy=randomness.token, gossip_keys=keys, versions=release.protocols,
+        )  # fmt: skip
+    maps = Replicated(identity, authority, rng=map_chance, entropy=randomness.token)
+    swim = Swim(
+        parameters, identity, authority, address, meta, maps, chance,
+        entropy=randomness.token, gossip_keys=keys, versions=release.protocols,
+    )  # fmt: skip
+    return swim, maps
 
 
 _PATH_EVENTS = (events.PathLost, events.PathRestored, events.MemberDied, events.MemberLeft)
