@@ -195,6 +195,7 @@ class Node:
             membership=self.membership,
             tracing=self.tracing,
             settings=config.messaging,
+            recorder=self._recorder,
         )
         self.links = Links(
             environment=self.environment,

@@ -36,6 +36,7 @@ from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
 from node.messaging.sealing import seal
 from node.messaging.settings import HOP_LIMIT, KEEP_ROWS, WATERMARK_S, Timing
+from node.recording.tape import Recorder
 from node.storage import dead_letters as dead_letter_table
 from node.storage import outbox as outbox_table
 from node.storage.storage import Storage
@@ -86,6 +87,7 @@ class Bus:
         settings: The section ``messaging``.
         links: Links to peers; may be given later with :meth:`use_links`.
         timing: Times beside the settings.
+        recorder: Writes down what goes into the cores, if they are to be replayed.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Bus:
         settings: MessagingConfig,
         links: LinkSender | None = None,
         timing: Timing | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         timing = timing or Timing()
         self._environment = environment
@@ -127,6 +130,7 @@ class Bus:
             deliver_locally=self._deliver_locally,
             on_arrival=self._owed.arrived,
             on_end=self._on_end,
+            recorder=recorder,
         )
         self._handlers = Handlers(
             environment=environment,
@@ -156,7 +160,7 @@ class Bus:
 
     def use_links(self, links: LinkSender) -> None:
         """Give the links, which need this bus in turn."""
-        self._outbox.lanes.links = links
+        self._outbox.use_links(links)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was left at the last stop, then work until cancelled."""
@@ -329,7 +333,7 @@ class Bus:
         self._inbox.origin_back(node)
         if self._outbox.unsettled(node):
             self._ensure_link(node)
-        self._outbox.lanes.pump(node)
+        self._outbox.pump(node)
         self._outbox.registry_changed()
 
     def node_died(self, node: str) -> None:
@@ -380,7 +384,7 @@ class Bus:
 
     def on_writable(self, peer: str) -> None:
         """The link to ``peer`` takes messages again."""
-        self._outbox.lanes.pump(peer)
+        self._outbox.pump(peer)
 
     def on_link(self, peer: str, up: bool, reason: str) -> None:
         """The link this node dialled has opened or ended."""
@@ -395,13 +399,13 @@ class Bus:
     def _lose(self, node: str, how: str) -> None:
         self._inbox.origin_lost(node)
         self._outbox.node_lost(node, how)
-        if self._outbox.lanes.links is not None:
-            self._outbox.lanes.links.drop(node)
+        if self._outbox.links is not None:
+            self._outbox.links.drop(node)
 
     def _ensure_link(self, node: str) -> None:
         """Have a link: its opening tells what became of what was under way."""
-        if self._outbox.lanes.links is not None:
-            self._outbox.lanes.links.ensure(node)
+        if self._outbox.links is not None:
+            self._outbox.links.ensure(node)
 
     async def _ask(
         self,
@@ -447,7 +451,7 @@ class Bus:
                 self._ended_here += outcomes
                 self._ended_here_arrived.set()
             return
-        links = self._outbox.lanes.links
+        links = self._outbox.links
         if links is None:
             return  # the next opening tells
         if received:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import MessagingConfig
-from node.environment import Clock
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
+from node.messaging.ports import Time
 from node.messaging.settings import ROUTE_LIMIT, Timing
 from node.storage import outbox as table
 from node.transport.frames import DeliveryKey, KeyState, Outcome
@@ -37,12 +37,21 @@ _EVENTS: Final = {
 
 @dataclass(slots=True)
 class Changes:
-    """What one round decided: written at once, then acted upon."""
+    """What one round decided: written at once, then acted upon.
 
+    Args:
+        number: Tells it from those of other rounds.
+        lost: Of what ended, what was given up; known before it is written.
+        told: The FAILUREs that tell its senders.
+    """
+
+    number: int = 0
     routes: dict[int, Route] = field(default_factory=dict)
     events: list[tuple[int, table.EventRow]] = field(default_factory=list)
     ended: list[Letter] = field(default_factory=list)
     queued: list[Route] = field(default_factory=list)
+    lost: list[Letter] = field(default_factory=list)
+    told: list[Letter] = field(default_factory=list)
 
     def save(self, route: Route) -> None:
         """A route is to be written as it stands at the end of the round."""
@@ -56,7 +65,7 @@ class Decisions:
     """The open messages and what is decided about them; see the module's docstring.
 
     Args:
-        clock: Now, and the time of day.
+        time: Now, and the time of day.
         settings: The section ``messaging``.
         timing: Times beside it.
         lanes: Where routes stand in line.
@@ -64,9 +73,9 @@ class Decisions:
     """
 
     def __init__(
-        self, *, clock: Clock, settings: MessagingConfig, timing: Timing, lanes: Lanes, placement: Placement
+        self, *, time: Time, settings: MessagingConfig, timing: Timing, lanes: Lanes, placement: Placement
     ) -> None:
-        self._clock = clock
+        self._time = time
         self._settings = settings
         self._timing = timing
         self.lanes = lanes
@@ -86,7 +95,7 @@ class Decisions:
         decision = self.placement.decide(letter)
         if not decision.targets:
             if letter.waiting_since is None:
-                letter.waiting_since = self._clock.now()
+                letter.waiting_since = self._time.now()
                 if changes is not None:
                     self.placement.waits(letter)
                 self.note(letter, "waiting", decision.reason, changes)
@@ -95,7 +104,7 @@ class Decisions:
         self.placement.waits_no_more(letter)
         letter.epoch += 1
         letter.placements += 1
-        encoded, wall = decision.encode(), self._clock.wall()
+        encoded, wall = decision.encode(), self._time.wall()
         for target in decision.targets:
             route = letter.routes.get(target)
             if route is None:
@@ -166,7 +175,7 @@ class Decisions:
         if action is RouteAction.QUEUE:
             self.counts["resent"] += 1
             return
-        route.reason, route.ended_s = state.reason, self._clock.wall()
+        route.reason, route.ended_s = state.reason, self._time.wall()
         self.lanes.release(route)
         changes.save(route)
         if action is RouteAction.REPLACE:
@@ -177,13 +186,13 @@ class Decisions:
     def settled_by_its_reply(self, route: Route, changes: Changes) -> None:
         """Reply and settled mark were written together, so the mark that was not heard is there."""
         self.step(route, RouteEvent.SETTLED)
-        route.ended_s = self._clock.wall()
+        route.ended_s = self._time.wall()
         self.lanes.release(route)
         changes.save(route)
         self._see_whether_ended(route.letter, route, changes)
 
     def _refused(self, route: Route, changes: Changes) -> None:
-        letter, reason, now = route.letter, route.reason or "refused", self._clock.now()
+        letter, reason, now = route.letter, route.reason or "refused", self._time.now()
         self.counts["refused"] += 1
         pause_s = self._timing.refusal_pause_s * 2.0 ** min(letter.placements - 1, 16)
         letter.excluded[route.target] = now + min(pause_s, self._settings.retry_max_s)
@@ -196,7 +205,7 @@ class Decisions:
 
     def fail_broadcast_route(self, route: Route, reason: str, changes: Changes) -> None:
         """One provider of a broadcast will not answer; no other is asked instead."""
-        route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._clock.wall()
+        route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._time.wall()
         self.lanes.release(route)
         changes.save(route)
         self._see_whether_ended(route.letter, route, changes)
@@ -230,7 +239,7 @@ class Decisions:
             return
         self.counts["late"] += 1
         detail = f"from {state.key.target}@{peer}"
-        changes.events.append((ended[0], table.EventRow(self._clock.wall(), "late_settled", detail)))
+        changes.events.append((ended[0], table.EventRow(self._time.wall(), "late_settled", detail)))
 
     def step(self, route: Route, event: RouteEvent) -> RouteAction:
         """Let an event happen to a route; says what is to be done, and does it where that is to queue."""
@@ -242,7 +251,7 @@ class Decisions:
     def note(self, letter: Letter, event: str, detail: str, changes: Changes | None) -> None:
         """Add to the history of a message; of one that is not written yet, its first routes tell enough."""
         if changes is not None:
-            changes.events.append((letter.seq, table.EventRow(self._clock.wall(), event, detail)))
+            changes.events.append((letter.seq, table.EventRow(self._time.wall(), event, detail)))
 
     def route(self, key: DeliveryKey, peer: str) -> Route | None:
         """The route of an open message that ``peer`` speaks of."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from node.environment import Clock
 from node.message import Envelope, Message
 from node.messaging.letters import Lane, Route
 from node.messaging.origin import RouteEvent, step
-from node.messaging.ports import LinkSender
+from node.messaging.ports import Carrier, Time
 from node.messaging.router import Target
 from node.transport.frames import DeliverItem
 
@@ -24,7 +23,7 @@ class Lanes:
 
     Args:
         node: This node's name.
-        clock: For remaining times.
+        time: For remaining times.
         window: Most unsettled messages of one lane on the way.
         due_after: Seconds until an acknowledgement of the given attempt is overdue.
         deliver_locally: Takes what is for this node's own agents.
@@ -34,14 +33,14 @@ class Lanes:
         self,
         *,
         node: str,
-        clock: Clock,
+        time: Time,
         window: int,
         due_after: Callable[[int], float],
         deliver_locally: LocalDelivery,
     ) -> None:
-        self.links: LinkSender | None = None
+        self.links: Carrier | None = None
         self._node = node
-        self._clock = clock
+        self._time = time
         self._window = window
         self._due_after = due_after
         self._deliver_locally = deliver_locally
@@ -108,7 +107,7 @@ class Lanes:
         return lane
 
     def _transmit(self, route: Route) -> bool:
-        letter, now = route.letter, self._clock.now()
+        letter, now = route.letter, self._time.now()
         agent, node = route.target
         envelope = Envelope(
             target=agent,
@@ -128,7 +127,7 @@ class Lanes:
             return False
         route.state, _ = step(route.state, RouteEvent.TRANSMITTED)
         route.attempts += 1
-        route.sent_s = self._clock.wall()
+        route.sent_s = self._time.wall()
         route.due = now + self._due_after(route.attempts)
         self.transmitted += 1
         return True

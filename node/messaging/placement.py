@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from node.cluster.provider import CapabilityView, Provider
-from node.environment import Environment
 from node.messaging.letters import Letter
-from node.messaging.ports import MembershipView
+from node.messaging.ports import MembershipView, Time
 from node.messaging.router import Decision, Target, addressed, choose
 
 STICKY_LIMIT: Final = 10_000
@@ -20,7 +20,8 @@ class Placement:
     """Decides, and remembers which provider has which conversation.
 
     Args:
-        environment: Clock and chance.
+        time: Now.
+        chance: Draws for the router.
         node: This node's name.
         registry: Who offers what.
         membership: Who is there.
@@ -30,14 +31,15 @@ class Placement:
     def __init__(
         self,
         *,
-        environment: Environment,
+        time: Time,
+        chance: random.Random,
         node: str,
         registry: CapabilityView,
         membership: MembershipView,
         in_flight: Callable[[Target], int],
     ) -> None:
-        self._clock = environment.clock
-        self._chance = environment.randomness.stream("messaging.router")
+        self._time = time
+        self._chance = chance
         self._node = node
         self._registry = registry
         self._membership = membership
@@ -48,13 +50,13 @@ class Placement:
     def decide(self, letter: Letter) -> Decision:
         """Who gets a message; nobody while an earlier one of its conversation waits for the same."""
         if letter.address is not None:
-            if letter.excluded.get(letter.address, 0.0) > self._clock.now():
+            if letter.excluded.get(letter.address, 0.0) > self._time.now():
                 return Decision((), "addressed", "the addressed agent refused it for now")
             return addressed(*letter.address)
         for earlier in self._waiting.get(letter.order, {}).values():
             if earlier.seq < letter.seq and earlier.wanted == letter.wanted:
                 return Decision((), letter.message.routing_strategy.value, "an earlier message waits too")
-        now = self._clock.now()
+        now = self._time.now()
         usable = [
             p
             for p in self.providers(letter)

@@ -17,12 +17,32 @@ class MembershipView(Protocol):
         ...
 
 
-class LinkSender(Protocol):
-    """Links to peers (``node.transport.links.Links``)."""
+class Time(Protocol):
+    """What time it is (``node.environment.Clock``)."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        ...
+
+
+class Carrier(Protocol):
+    """What carries messages to peers."""
 
     def deliver(self, peer: str, item: DeliverItem) -> bool:
         """Hand over one message; False when the link is down or its window full."""
         ...
+
+    def ensure(self, peer: str) -> None:
+        """Open a link if there is none; returns at once."""
+        ...
+
+
+class LinkSender(Carrier, Protocol):
+    """Links to peers (``node.transport.links.Links``)."""
 
     def acknowledge(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         """Tell ``peer`` that these are on disk here."""
@@ -30,10 +50,6 @@ class LinkSender(Protocol):
 
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         """Tell ``peer`` how these ended."""
-        ...
-
-    def ensure(self, peer: str) -> None:
-        """Open a link if there is none; returns at once."""
         ...
 
     def drop(self, peer: str) -> None:

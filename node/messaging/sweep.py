@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from node.environment import Clock
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteEvent, RouteState
+from node.messaging.ports import Time
 from node.messaging.settings import Timing
 
 NO_PROVIDER: Final = "no provider"
@@ -18,14 +18,14 @@ class Sweep:
     """Looks through the open messages, now and then.
 
     Args:
-        clock: Now.
+        time: Now.
         timing: How long things may take.
         max_attempts: Transmissions without an acknowledgement before another provider is looked for.
         decisions: The open messages.
     """
 
-    def __init__(self, *, clock: Clock, timing: Timing, max_attempts: int, decisions: Decisions) -> None:
-        self._clock = clock
+    def __init__(self, *, time: Time, timing: Timing, max_attempts: int, decisions: Decisions) -> None:
+        self._time = time
         self._timing = timing
         self._max_attempts = max_attempts
         self._decisions = decisions
@@ -84,7 +84,7 @@ class Sweep:
         elif letter.address is not None:
             self._decisions.end(letter, "failed", "never acknowledged", changes)
         else:
-            letter.excluded[route.target] = self._clock.now() + self._timing.refusal_pause_s
+            letter.excluded[route.target] = self._time.now() + self._timing.refusal_pause_s
             self._decisions.move(route, "never acknowledged", changes)
 
     def _follow_registry(self, letter: Letter, changes: Changes) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
+from node.recording.chance import state_of
 from node.recording.tape import CoreTape, Recorder, Tape
 from node.recording.values import plain
 from node.recording.vault import NotedVault, Seals, named, without_key
@@ -58,7 +59,6 @@ MAP_VERBS: Final = {
 """Every method by which an owner changes a core, and under which name its calls are recorded."""
 BEGIN: Final = "begin"
 START_ROTATION: Final = "keys.start"
-_WORD_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,24 +220,6 @@ def outputs_of(
     found += [["event", plain(without_key(event))] for event in events]
     found.append(["timer", due])
     return found
-
-
-def state_of(chance: random.Random) -> bytes:
-    """The state of a generator, to be restored by :func:`generator`."""
-    _, words, _ = chance.getstate()
-    return b"".join(word.to_bytes(_WORD_BYTES, "big") for word in words)
-
-
-def generator(state: bytes) -> random.Random:
-    """A generator that goes on from a state.
-
-    Raises:
-        ValueError: it is no state.
-    """
-    words = [int.from_bytes(state[at : at + _WORD_BYTES], "big") for at in range(0, len(state), _WORD_BYTES)]
-    chance = random.Random(0)  # noqa: S311 - its state is replaced
-    chance.setstate((3, tuple(words), None))
-    return chance
 
 
 class TapedIdentity:

@@ -219,13 +219,20 @@ class CoreTape:
         self._draws: list[tuple[str, bytes, Any]] = []
         self._outputs: list[Any] = []
 
-    def step(self, verb: str, arguments: Callable[[], object], call: Callable[[], T]) -> T:
+    def step(
+        self,
+        verb: str,
+        arguments: Callable[[], object],
+        call: Callable[[], T],
+        shown: Callable[[T], object] = lambda result: result,
+    ) -> T:
         """Call a verb, and record it unless it is part of another one.
 
         Args:
             verb: Its name.
             arguments: Says what it is given; asked before the call.
             call: Calls it.
+            shown: What of its result is compared.
         """
         if self._inside or self._recorder.closed:
             return call()
@@ -237,7 +244,7 @@ class CoreTape:
             raised(error, self._outputs)
             raise
         else:
-            returned(result, self._outputs)
+            returned(shown(result), self._outputs)
             return result
         finally:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from node.recording.chance import generator
 from node.recording.membership import (
     BEGIN,
     CORE,
@@ -15,7 +16,6 @@ from node.recording.membership import (
     VERSION,
     Beginning,
     build_member,
-    generator,
     outputs_of,
 )
 from node.recording.values import UnknownValue

@@ -14,7 +14,8 @@ from node.errors import ValidationFailed
 from node.recording.format import MAX_RECORD_BYTES, Core, End, Recording, Step
 from node.recording.tape import digest_of, raised, returned
 from node.recording.values import UnknownValue, pack, unpack
-from simulations.recording import membership
+from simulations.recording import deliveries, membership
+from simulations.recording.deliveries import DeliveriesReplay
 from simulations.recording.membership import MemberReplay
 from simulations.recording.show import output_lines, tree_of
 from simulations.recording.tape import Diverged, ReplayTape
@@ -54,6 +55,7 @@ class Kind:
 
 KINDS: Final[dict[str, Kind]] = {
     MemberReplay.name: Kind(MemberReplay.version, membership.CLASSES, MemberReplay),
+    DeliveriesReplay.name: Kind(DeliveriesReplay.version, deliveries.CLASSES, DeliveriesReplay),
 }
 """What can be replayed, by the name before a colon."""
 

@@ -1,0 +1,382 @@
+"""The origin's core: every accepted message and what becomes of it, decided without waiting.
+
+It does no I/O. What it needs to know (the time, who offers what, who is there, whether a link takes a
+message) it asks of its :class:`Surroundings`; what is to be written it returns as :class:`Changes`, which
+come back when they are durable. :mod:`node.messaging.outbox` runs it over storage and links. So the same
+object does the same things again from a recording (:mod:`node.messaging.recording`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from node.cluster.provider import CapabilityView
+from node.config.model import MessagingConfig
+from node.errors import CaxtonError
+from node.message import Message
+from node.messaging import dead_letters
+from node.messaging.decisions import Changes, Decisions
+from node.messaging.lanes import Lanes, LocalDelivery
+from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.origin import RouteEvent, RouteState, step
+from node.messaging.placement import Placement
+from node.messaging.ports import Carrier, MembershipView, Time
+from node.messaging.settings import HOP_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.sweep import NO_PROVIDER, Sweep
+from node.storage import outbox as table
+from node.transport.frames import DeliveryKey, KeyState, Outcome
+
+StoredMessage = tuple[table.OutboxRow, Sequence[table.RouteRow]]
+"""A message as it was on disk, with its routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the core asks of the node around it, and whom it tells.
+
+    Args:
+        time: Now, and the time of day.
+        registry: Who offers what.
+        membership: Who is there.
+        new_id: Makes an identifier.
+        router_chance: Draws for the router.
+        retry_chance: Draws for pauses.
+        deliver_locally: Takes what is for this node's own agents.
+        on_arrival: Called with the id of each message that a peer has on disk.
+        on_end: Called for each message that ended, after that is durable.
+    """
+
+    time: Time
+    registry: CapabilityView
+    membership: MembershipView
+    new_id: Callable[[], str]
+    router_chance: random.Random
+    retry_chance: random.Random
+    deliver_locally: LocalDelivery
+    on_arrival: Callable[[str], None]
+    on_end: Callable[[Letter], None]
+
+
+class Deliveries:
+    """The messages of one origin; see the module's docstring.
+
+    Args:
+        node: This node's name.
+        settings: The section ``messaging``.
+        timing: Times beside it.
+        around: The node around it.
+    """
+
+    def __init__(self, *, node: str, settings: MessagingConfig, timing: Timing, around: Surroundings) -> None:
+        self._node, self._settings, self._timing, self._around = node, settings, timing, around
+        self._time = around.time
+        self._lanes = Lanes(
+            node=node,
+            time=around.time,
+            window=settings.peer_window,
+            due_after=lambda attempt: settings.delivery_timeout_s + self._backoff(attempt),
+            deliver_locally=around.deliver_locally,
+        )
+        self._decisions = Decisions(
+            time=around.time,
+            settings=settings,
+            timing=timing,
+            lanes=self._lanes,
+            placement=Placement(
+                time=around.time,
+                chance=around.router_chance,
+                node=node,
+                registry=around.registry,
+                membership=around.membership,
+                in_flight=self._lanes.in_flight,
+            ),
+        )
+        self._sweep = Sweep(
+            time=around.time,
+            timing=timing,
+            max_attempts=settings.max_attempts,
+            decisions=self._decisions,
+        )
+        self._next_seq = 1
+        self._changes = 0
+        self._lost_nodes: dict[str, str] = {}
+        self._awaited: dict[str, None] = {}
+        self._registry_changed = False
+        self._swept_at = float("-inf")
+
+    def use_links(self, links: Carrier) -> None:
+        """Give the links, which need this core's node in turn."""
+        self._lanes.links = links
+
+    # Questions
+
+    @property
+    def open_count(self) -> int:
+        """Messages that have not ended."""
+        return len(self._decisions.open)
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of their sealed forms."""
+        return self._decisions.bytes
+
+    def unsettled(self, peer: str) -> list[DeliveryKey]:
+        """Deliveries towards ``peer`` that have not ended, in order of acceptance."""
+        return [
+            DeliveryKey(letter.message.id, route.target[0], route.epoch)
+            for letter in sorted(self._decisions.open.values(), key=lambda letter: letter.seq)
+            for route in letter.active_routes()
+            if route.target[1] == peer
+        ]
+
+    def unsettled_by_node(self) -> dict[str, int]:
+        """How many deliveries each node has not settled yet, by name."""
+        found: dict[str, int] = {}
+        for letter in self._decisions.open.values():
+            for route in letter.active_routes():
+                found[route.target[1]] = found.get(route.target[1], 0) + 1
+        return dict(sorted(found.items()))
+
+    def statistics(self) -> dict[str, int]:
+        """Counts and sizes."""
+        return {
+            **self._decisions.placement.statistics(),
+            **self._decisions.counts,
+            **self._lanes.statistics(),
+        }
+
+    # Acceptance
+
+    def take_up(self, stored: Iterable[StoredMessage]) -> None:
+        """Take up messages that had not ended when the node stopped."""
+        now, wall = self._time.now(), self._time.wall()
+        for row, routes in stored:
+            letter = Letter(
+                row.seq,
+                Message.unseal(row.sealed),
+                row.sealed,
+                row.traceparent,
+                row.hops,
+                row.accepted_s,
+                row.expires_s,
+                now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
+                answers=row.answers,
+            )
+            for stored_route in routes:
+                route = _restored(letter, stored_route, row.answered_by)
+                if route.active:
+                    route.state = RouteState.QUEUED
+                    self._lanes.queue(route)
+                    self._awaited[route.target[1]] = None
+            letter.placements = letter.epoch + 1
+            if not any(letter.active_routes()):
+                letter.waiting_since = now
+            self._decisions.hold(letter)
+
+    def begin(self, last_seq: int) -> None:
+        """All is taken up; messages that come now are numbered after ``last_seq``."""
+        self._next_seq = 1 + last_seq
+        now = self._time.now()
+        self._swept_at = now
+        awaited, self._awaited = self._awaited, {}
+        self._sweep.expect(awaited, now + self._timing.agent_wait_s)
+
+    def prepare(
+        self, message: Message, sealed: bytes, *, traceparent: str, hops: int, ttl_s: float | None
+    ) -> Letter:
+        """Number and route a message; nothing is durable and nothing happens until :meth:`admit`."""
+        now, wall = self._time.now(), self._time.wall()
+        life_s = self._settings.default_ttl_s if ttl_s is None else ttl_s
+        if message.reply_by_s is not None:
+            life_s = min(life_s, message.reply_by_s - wall)
+        life_s = min(max(life_s, 0.0), TTL_LIMIT_S)
+        letter = Letter(self._next_seq, message, sealed, traceparent, hops, wall, wall + life_s, now + life_s)
+        self._next_seq += 1
+        # What was handled may be answered.
+        limit = HOP_LIMIT if message.in_reply_to is None else HOP_LIMIT + 1
+        if hops > limit:
+            letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
+        else:
+            self._decisions.place(letter, None)
+        return letter
+
+    def admit(self, letters: Iterable[Letter]) -> bool:
+        """Take up messages that are durable now, and send them on their way.
+
+        Returns:
+            Whether a node was found to be lost, so that :meth:`attend` is needed soon.
+        """
+        nodes: dict[str, bool] = {}
+        for letter in letters:
+            self._decisions.counts["accepted"] += 1
+            if letter.ended != OPEN:
+                self._decisions.counts["failed"] += 1
+                continue
+            self._decisions.hold(letter)
+            for route in letter.active_routes():
+                route.decision = None
+                self._lanes.queue(route)
+                nodes[route.target[1]] = nodes.get(route.target[1], False) or letter.address is None
+        found = False
+        for node, movable in nodes.items():
+            self._lanes.pump(node)
+            if movable and not self._decisions.placement.reaches(node):
+                self.node_lost(node, "died")  # while the messages were being written
+                found = True
+        return found
+
+    # What peers say
+
+    def received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
+        """The peer has these on disk."""
+        if not keys:
+            return
+        now, wall = self._time.now(), self._time.wall()
+        for key in keys:
+            route = self._decisions.route(key, peer)
+            if route is None:
+                continue
+            if route.state is not RouteState.RECEIVED:
+                route.received_s = wall
+            route.state, _ = step(route.state, RouteEvent.RECEIVED)
+            route.timeouts = 0
+            route.due = now + self._timing.probe_s
+            self._around.on_arrival(key.message_id)
+
+    def report(self, peer: str, states: Sequence[Outcome | KeyState]) -> Changes:
+        """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""
+        changes = self._new_changes()
+        self.received(peer, [state.key for state in states if state.state == "held"])
+        for state in states:
+            if state.state != "held":
+                self._decisions.apply(peer, state, changes)
+        return changes
+
+    def link_lost(self, peer: str) -> bool:
+        """The link to ``peer`` closed: what was on it is in line again, in order.
+
+        Returns:
+            Whether anything is under way to ``peer``, so that a new link is needed.
+        """
+        needed = False
+        for letter in self._decisions.open.values():
+            for route in letter.active_routes():
+                if route.target[1] == peer:
+                    self._decisions.step(route, RouteEvent.LINK_LOST)
+                    needed = True
+        return needed
+
+    def answered(self, quoted: str, responder: str) -> None:
+        """The first reply to a message is on disk here: its provider has handled it, whatever happens now."""
+        letter = self._decisions.open.get(quoted)
+        agent, _, node = responder.rpartition("@")
+        route = None if letter is None else letter.routes.get((agent, node))
+        if route is not None:
+            route.answered = True
+
+    def node_lost(self, node: str, how: str) -> None:
+        """``node`` died or left: its work goes to others at the next round."""
+        self._lost_nodes[node] = how
+
+    def registry_changed(self) -> None:
+        """Providers came or went: see who waits for one at the next round."""
+        self._registry_changed = True
+
+    # Rounds
+
+    def attend(self) -> Changes:
+        """One round: what the loss of nodes, the registry and time demand."""
+        changes = self._new_changes()
+        lost, self._lost_nodes = self._lost_nodes, {}
+        for node, how in lost.items():
+            self._decisions.leave_node(node, how, changes)
+        changed, self._registry_changed = self._registry_changed, False
+        now = self._time.now()
+        if changed or now - self._swept_at >= self._timing.sweep_s:
+            self._swept_at = now
+            self._sweep.sweep(now, changes, registry_changed=changed)
+        return changes
+
+    def give_up(self, changes: Changes) -> Changes:
+        """Make the FAILUREs for the senders of what was given up, to be written along with it."""
+        changes.lost = [letter for letter in changes.ended if letter.ended != "settled"]
+        changes.told = [
+            self._tell(letter) for letter in changes.lost if dead_letters.sender_is_told(letter.message)
+        ]
+        return changes
+
+    def written(self, changes: Changes) -> bool:
+        """What was decided is durable: tell it; returns what :meth:`admit` does."""
+        for route in changes.routes.values():
+            route.decision = None
+        for letter in changes.ended:
+            self._around.on_end(letter)
+        return self.admit(changes.told)
+
+    def send(self, changes: Changes) -> None:
+        """Send what found a provider."""
+        nodes: dict[str, None] = {}
+        for route in changes.queued:
+            if route.state is RouteState.QUEUED:
+                self._lanes.queue(route)
+                nodes[route.target[1]] = None
+        for node in nodes:
+            self._lanes.pump(node)
+
+    def pump(self, node: str) -> None:
+        """Send what waits for ``node`` and has room."""
+        self._lanes.pump(node)
+
+    def pump_all(self) -> None:
+        """Send what waits, to all nodes."""
+        for node in self._lanes.nodes():
+            self._lanes.pump(node)
+
+    # Inside
+
+    def _new_changes(self) -> Changes:
+        self._changes += 1
+        return Changes(self._changes)
+
+    def _backoff(self, attempt: int) -> float:
+        pause_s = min(
+            self._settings.retry_max_s, self._settings.retry_initial_s * 2.0 ** min(attempt - 1, 16)
+        )
+        return pause_s * (0.75 + 0.5 * self._around.retry_chance.random())
+
+    def _tell(self, letter: Letter) -> Letter:
+        """The FAILURE for the sender of a message that was given up."""
+        error: CaxtonError
+        if letter.reason == NO_PROVIDER:
+            error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
+        else:
+            error = dead_letters.undelivered(letter.message, letter.reason)
+        message = dead_letters.failure(
+            letter.message,
+            error,
+            node=self._node,
+            identifier=self._around.new_id(),
+            wall_s=self._time.wall(),
+        )
+        return self.prepare(
+            message,
+            message.seal(),
+            traceparent=letter.traceparent,
+            hops=min(letter.hops, HOP_LIMIT),
+            ttl_s=None,
+        )
+
+
+def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:
+    """A route as it was on disk."""
+    route = Route(
+        letter, (stored.agent, stored.node), stored.epoch, stored.routed_s, None,
+        RouteState(stored.state), stored.attempts, 0, 0.0, stored.sent_s, stored.received_s,
+        stored.ended_s, stored.reason,
+    )  # fmt: skip
+    route.answered = answered_by == "@".join(route.target)
+    letter.routes[route.target] = route
+    letter.epoch = max(letter.epoch, route.epoch)
+    return route
