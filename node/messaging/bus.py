@@ -139,6 +139,7 @@ class Bus:
             tracing=tracing,
             settings=settings,
             timing=timing,
+            recorder=recorder,
         )
         self._inbox = Inbox(
             environment=environment,

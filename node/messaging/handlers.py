@@ -27,8 +27,10 @@ from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
 from node.messaging.receiver import Handling
+from node.messaging.recording import record_mailbox
 from node.messaging.sealing import seal
 from node.messaging.settings import HANDLER_ATTEMPTS, Timing
+from node.recording.tape import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Handlers:
         tracing: Starts a span per handler run.
         settings: The section ``messaging``.
         timing: Times beside it.
+        recorder: Writes down what goes into the mailboxes, if they are to be replayed.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Handlers:
         tracing: Tracer,
         settings: MessagingConfig,
         timing: Timing,
+        recorder: Recorder | None = None,
     ) -> None:
         self._environment = environment
         self._clock = environment.clock
@@ -85,6 +89,7 @@ class Handlers:
         self._tracing = tracing
         self._settings = settings
         self._timing = timing
+        self._recorder = recorder
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
         self._agents: dict[str, _Agent] = {}
         self._stopped: dict[str, None] = {}
@@ -109,7 +114,9 @@ class Handlers:
                 "too many agents on this node", why=f"the limit is {AGENT_LIMIT}", fix="Stop some of them."
             )
         self._stopped.pop(agent, None)
-        attached = self._agents[agent] = _Agent(agent, handler, Mailbox(capacity), concurrency)
+        recorder = self._recorder
+        mailbox = Mailbox(capacity) if recorder is None else record_mailbox(recorder, agent, capacity)
+        attached = self._agents[agent] = _Agent(agent, handler, mailbox, concurrency)
         if self._nursery is not None:
             self._nursery.start_soon(self._run_agent, attached)
 

@@ -1,4 +1,4 @@
-"""Records delivery and routing: what goes into the origin's core, what it asks, and what comes out.
+"""Records delivery and routing, and the mailboxes: what goes into a core, what it asks, and what comes out.
 
 Messages are told by their place in the order of acceptance, and rounds of decisions by their number. The
 recording holds the messages themselves: it belongs to whoever may read the node's database.
@@ -18,6 +18,7 @@ from node.message import Message
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.letters import Letter
+from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.ports import Carrier, MembershipView, Time
 from node.messaging.settings import Timing
 from node.recording.chance import state_of
@@ -259,3 +260,45 @@ class TapedLinks:
         """Open a link if there is none."""
         self._tape.emit("want a link", peer)
         self._links.ensure(peer)
+
+
+MAILBOX: Final = "mailbox"
+MAILBOX_VERSION: Final = 1
+
+
+class RecordedMailbox(Mailbox):
+    """A mailbox with room for the tape that its verbs are recorded on."""
+
+
+def record_mailbox(recorder: Recorder, agent: str, capacity: int) -> Mailbox:
+    """Build an agent's mailbox, and record everything that goes into it."""
+    tape = recorder.core(f"{MAILBOX}:{agent}", MAILBOX_VERSION)
+    mailbox = RecordedMailbox(capacity)
+    tape.finish = partial(mailbox_outputs, mailbox)
+    tape.step(BEGIN, lambda: capacity, lambda: None)
+    verbs = {
+        "offer": Verb(lambda entry: [entry_given(entry)]),
+        "refill": Verb(lambda entries, *, exhausted: [list(map(entry_given, entries)), exhausted]),
+        "raise_epoch": Verb(_as_given),
+        "take": Verb(_as_given, taken_shown),
+        "done": Verb(lambda entry: [entry.seq]),
+    }
+    for name, verb in verbs.items():
+        setattr(mailbox, name, partial(_recorded, tape, name, verb, getattr(mailbox, name)))
+    return mailbox
+
+
+def entry_given(entry: Entry) -> list[object]:
+    """Of a message in a mailbox, what the mailbox looks at."""
+    message = entry.message
+    return [entry.seq, message.conversation_id, message.sender, message.priority, entry.epoch]
+
+
+def taken_shown(entry: Entry | None) -> object:
+    """What a mailbox gave, as it is compared."""
+    return None if entry is None else [entry.seq, entry.epoch, entry.rank]
+
+
+def mailbox_outputs(mailbox: Mailbox, outputs: list[Any]) -> None:
+    """How a mailbox stands, as it is compared after each verb."""
+    outputs.append(["stands", len(mailbox), mailbox.running, mailbox.spilled])

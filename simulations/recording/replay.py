@@ -16,6 +16,7 @@ from node.recording.tape import digest_of, raised, returned
 from node.recording.values import UnknownValue, pack, unpack
 from simulations.recording import deliveries, membership
 from simulations.recording.deliveries import DeliveriesReplay
+from simulations.recording.mailboxes import MailboxReplay
 from simulations.recording.membership import MemberReplay
 from simulations.recording.show import output_lines, tree_of
 from simulations.recording.tape import Diverged, ReplayTape
@@ -56,6 +57,7 @@ class Kind:
 KINDS: Final[dict[str, Kind]] = {
     MemberReplay.name: Kind(MemberReplay.version, membership.CLASSES, MemberReplay),
     DeliveriesReplay.name: Kind(DeliveriesReplay.version, deliveries.CLASSES, DeliveriesReplay),
+    MailboxReplay.name: Kind(MailboxReplay.version, {}, MailboxReplay),
 }
 """What can be replayed, by the name before a colon."""
 
