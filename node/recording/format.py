@@ -180,23 +180,18 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.broken = ""
-        try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise RecordingInvalid(f"cannot read {path}", why=error.strerror or str(error)) from None
-        try:
-            self.header = self._header()
-        except BaseException:
-            self._file.close()
-            raise
+        with self._opened() as file:
+            self.header = self._header(file)
+            self._begins = file.tell()
 
     def records(self) -> Iterator[Record]:
         """The records, up to the end or to the first that is damaged (:attr:`broken` says which)."""
-        with self._file:
+        with self._opened() as file:
+            file.seek(self._begins)
             ended = False
             while True:
-                at = self._file.tell()
-                body = self._next(MAX_RECORD_BYTES, at)
+                at = file.tell()
+                body = self._next(file, MAX_RECORD_BYTES, at)
                 if body is None:
                     if not ended:
                         self.broken = (
@@ -212,8 +207,14 @@ class Recording:
                 ended = isinstance(record, End)
                 yield record
 
-    def _header(self) -> Header:
-        start = self._file.read(len(MAGIC) + _FORMAT_BYTES)
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise RecordingInvalid(f"cannot read {self.path}", why=error.strerror or str(error)) from None
+
+    def _header(self, file: BinaryIO) -> Header:
+        start = file.read(len(MAGIC) + _FORMAT_BYTES)
         if not start.startswith(MAGIC):
             raise RecordingInvalid(
                 f"{self.path} is no recording",
@@ -228,7 +229,7 @@ class Recording:
                 fix="Replay it with the version of Caxton that recorded it.",
                 details={"format": version, "readable": FORMAT},
             )
-        body = self._next(_MAX_HEADER_BYTES, len(start))
+        body = self._next(file, _MAX_HEADER_BYTES, len(start))
         fields: Any = None
         if body is not None:
             try:
@@ -243,16 +244,16 @@ class Recording:
             why="the process was killed before it had written one, or the file was damaged",
         )
 
-    def _next(self, most: int, at: int) -> bytes | None:
+    def _next(self, file: BinaryIO, most: int, at: int) -> bytes | None:
         """The body of the next frame; None at the end, and where no whole frame is left."""
-        frame = self._file.read(_FRAME_BYTES)
+        frame = file.read(_FRAME_BYTES)
         if len(frame) < _FRAME_BYTES:
             return None
         length = int.from_bytes(frame[:_NUMBER_BYTES], "big")
         if length > most:
             self.broken = f"the record at byte {at} is damaged: it claims {length} bytes"
             return None
-        body = self._file.read(length)
+        body = file.read(length)
         if len(body) < length:
             return None
         if zlib.crc32(body) != int.from_bytes(frame[_NUMBER_BYTES:], "big"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from types import ModuleType
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ LINE_LIMIT: Final = 400
 LINES_LIMIT: Final = 80
 """Most lines about one step's outputs; of more, those around the first difference are shown."""
 _BYTES_SHOWN: Final = 12
+_ARRAYS: Final = b"\x80"
+"""No array in CBOR begins with less."""
 _PLAIN_HEADER_BYTES: Final = 6
 _STREAM_LENGTH_BYTES: Final = 4
 _SEALED: Final = 2
@@ -73,8 +76,8 @@ def value(tree: Any) -> str:
     """A value in words."""
     match tree:
         case bytes():
-            dots = ".." if len(tree) > _BYTES_SHOWN else ""
-            return f"<{len(tree)} bytes {tree[:_BYTES_SHOWN].hex()}{dots}>"
+            nested = tree_of(tree) if tree[:1] >= _ARRAYS else None
+            return value(nested) if type(nested) is list else f"<{len(tree)} bytes {_hex(tree)}>"
         case {"is": [str(name), [*fields]]}:
             names = FIELDS.get(name, ())
             named = len(names) == len(fields)
@@ -170,7 +173,7 @@ def _decoded(encoded: Sequence[bytes], allowed: frozenset[type[Any]]) -> Iterato
 
 def _field(held: Any) -> str:
     if isinstance(held, bytes):
-        return held[:_BYTES_SHOWN].hex() + (".." if len(held) > _BYTES_SHOWN else "")
+        return _hex(held)
     if dataclasses.is_dataclass(held):
         return "/".join(_field(getattr(held, field.name)) for field in dataclasses.fields(held))
     if isinstance(held, tuple):
@@ -182,6 +185,17 @@ def _indented(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
+def _hex(data: bytes) -> str:
+    """Bytes, or how they begin and a hash, so that two that differ are never shown alike."""
+    if len(data) <= _BYTES_SHOWN:
+        return data.hex()
+    return f"{data[:_BYTES_SHOWN].hex()}..{_hash(data)}"
+
+
 def _short(line: str) -> str:
     shown = line.encode("ascii", "backslashreplace").decode("ascii")
-    return shown if len(shown) <= LINE_LIMIT else shown[: LINE_LIMIT - 2] + ".."
+    return shown if len(shown) <= LINE_LIMIT else f"{shown[: LINE_LIMIT - 10]}..{_hash(shown.encode())}"
+
+
+def _hash(data: bytes) -> str:
+    return blake2b(data, digest_size=4).hexdigest()
