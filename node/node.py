@@ -86,7 +86,9 @@ class RecordTo:
         """
         clock = environment.clock
         header = Header.of_this(node, software_version(), clock.wall())
-        return Recorder(self.path, header, clock.now, limit_bytes=self.limit_bytes)
+        recorder = Recorder(self.path, header, clock.now, limit_bytes=self.limit_bytes)
+        log.info("what the cores are given is recorded in %s, at most %d bytes", self.path, self.limit_bytes)
+        return recorder
 
 
 class Node:

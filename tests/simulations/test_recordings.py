@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from functools import partial
 
 import pytest
 import trio
@@ -30,15 +31,15 @@ ARTIFACTS = {"echo.wat": sample("agents/echo.wat").read_bytes()}
 SEED = 5
 
 
-async def ask(running, number):
-    """Let a client of a node ask whoever echoes."""
+async def ask(running, number, capability="echo"):
+    """Let a client of a node ask whoever offers a capability."""
     identifier = running.environment.new_id()
     message = Message(
         id=identifier,
         reply_with=identifier,
         performative=Performative.REQUEST,
         sender=f"client@{running.name}",
-        capability="echo",
+        capability=capability,
         content={"number": number},
         conversation_id=f"c{number // 4}",
         routing_strategy=RoutingStrategy.LOAD_BALANCED,
@@ -83,6 +84,14 @@ async def life_of_a_cluster(world, directory, recordings):
             "key for pairs": swim._pairwise._private_key.private_bytes_raw(),
             **{f"key of a pair, {other.hex()[:8]}": key for other, key in swim._pairwise._keys.items()},
         }
+        async with trio.open_nursery() as clients:
+            for number in range(20, 23):
+                clients.start_soon(partial(ask, cluster.nodes["b"], number, capability="nothing-yet"))
+            await clock.sleep(0.5)
+            await cluster.crash("b")
+            clients.cancel_scope.cancel()
+        await cluster.start("b", "a", record=recordings and recordings / "b2.rec")
+        await clock.sleep(8.0)
         for name in list(cluster.nodes):
             await cluster.leave(name)
         nursery.cancel_scope.cancel()
@@ -119,6 +128,15 @@ def test_every_core_does_the_same_again(recorded, name):
     assert cores["membership"].inputs > 200
     assert cores["delivery"].inputs > 50
     assert all(core.left == 0 for core in cores.values())
+
+
+def test_a_restarted_node_does_the_same_again_with_what_was_on_its_disk(recorded):
+    path = recorded[0] / "b2.rec"
+    assert replayed(path).same
+    given = {record.verb: len(record.arguments) for record in records_of(path)}
+    assert given["take_up"] > 500, "messages that had not ended"
+    assert given["swim.load"] > 500, "words of members"
+    assert given["maps.load_units"] > 500, "units of maps"
 
 
 def test_the_recordings_meet_what_they_are_there_for(recorded):
