@@ -38,15 +38,17 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: it holds something that is none of them, no dataclass and no enumeration.
     """
-    kind: type[Any] = type(value)
-    if value is None or kind in _PLAIN:
+    kind: Any = type(value)
+    if kind in _PLAIN:
         return value
     if kind is tuple or kind is list:
-        return [plain(item) for item in value]
+        return [item if type(item) in _PLAIN else plain(item) for item in value]
+    names = _fields_of(kind)
+    if names is not None:
+        fields = [getattr(value, name) for name in names]
+        return {_INSTANCE: [kind.__name__, plain(fields)]}
     if isinstance(value, Enum):
         return {_MEMBER: [kind.__name__, plain(value.value)]}
-    if dataclasses.is_dataclass(value):
-        return {_INSTANCE: [kind.__name__, [plain(getattr(value, name)) for name in _fields(kind)]]}  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {_MAPPING: [[plain(key), plain(item)] for key, item in value.items()]}
     if isinstance(value, bytearray | memoryview):
@@ -99,7 +101,7 @@ def revive(tree: Any, classes: Mapping[str, type[Any]]) -> Any:
 
 
 def _build(kind: type[Any], values: list[Any]) -> Any:
-    names = _fields(kind)  # type: ignore[arg-type]
+    names = _fields_of(kind) or ()  # type: ignore[arg-type]
     if len(names) != len(values):
         raise UnknownValue(
             f"{kind.__name__} has {len(names)} fields here, and {len(values)} in the recording"
@@ -111,8 +113,11 @@ def _build(kind: type[Any], values: list[Any]) -> Any:
 
 
 @lru_cache(maxsize=1_024)
-def _fields(kind: Any) -> tuple[str, ...]:
+def _fields_of(kind: Any) -> tuple[str, ...] | None:
+    """The names that a dataclass is built from; None for another class."""
+    if not dataclasses.is_dataclass(kind):
+        return None
     return tuple(field.name for field in dataclasses.fields(kind) if field.init)
 
 
-_PLAIN: Final = frozenset({bool, int, float, str, bytes})
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
