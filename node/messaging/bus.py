@@ -146,7 +146,6 @@ class Bus:
             node=node,
             storage=storage,
             settings=settings,
-            timing=timing,
             waits=self._waits,
             accepts=self._handlers.refusal,
             offer=self._handlers.offer,
@@ -154,6 +153,7 @@ class Bus:
             tell=self._tell,
             owed=self._owed,
             on_reply=self._outbox.answered,
+            recorder=recorder,
         )
         self._handlers.use_inbox(self._inbox)
         if links is not None:

@@ -93,7 +93,8 @@ def _prepared(
     return [sealed, traceparent, hops, ttl_s]
 
 
-def _as_given(*given: object) -> list[object]:
+def as_given(*given: object) -> list[object]:
+    """All arguments of a call."""
     return list(given)
 
 
@@ -106,22 +107,22 @@ def _number(changes: Changes) -> int:
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "take_up": Verb(_as_given),
-    "begin": Verb(_as_given),
+    "take_up": Verb(as_given),
+    "begin": Verb(as_given),
     "prepare": Verb(_prepared, letter_shown),
     "admit": Verb(_numbers),
-    "received": Verb(_as_given),
-    "report": Verb(_as_given, changes_shown),
-    "link_lost": Verb(_as_given),
-    "answered": Verb(_as_given),
-    "node_lost": Verb(_as_given),
-    "registry_changed": Verb(_as_given),
-    "attend": Verb(_as_given, changes_shown),
+    "received": Verb(as_given),
+    "report": Verb(as_given, changes_shown),
+    "link_lost": Verb(as_given),
+    "answered": Verb(as_given),
+    "node_lost": Verb(as_given),
+    "registry_changed": Verb(as_given),
+    "attend": Verb(as_given, changes_shown),
     "give_up": Verb(_number, _given_up),
     "written": Verb(_number),
     "send": Verb(_number),
-    "pump": Verb(_as_given),
-    "pump_all": Verb(_as_given),
+    "pump": Verb(as_given),
+    "pump_all": Verb(as_given),
 }
 """Every method by which the outbox changes the core."""
 
@@ -143,13 +144,14 @@ def record_deliveries(
     use_links = core.use_links
     setattr(core, "use_links", lambda links: use_links(TapedLinks(tape, links)))  # noqa: B010 - replaced
     for name, verb in VERBS.items():
-        setattr(core, name, partial(_recorded, tape, name, verb, getattr(core, name)))
+        setattr(core, name, partial(recorded, tape, name, verb, getattr(core, name)))
     return core
 
 
-def _recorded(
+def recorded(
     tape: CoreTape, name: str, verb: Verb, call: Callable[..., Any], *args: Any, **named: Any
 ) -> Any:
+    """Call a verb of a core, on a tape."""
     return tape.step(name, lambda: verb.given(*args, **named), lambda: call(*args, **named), verb.shown)
 
 
@@ -279,12 +281,12 @@ def record_mailbox(recorder: Recorder, agent: str, capacity: int) -> Mailbox:
     verbs = {
         "offer": Verb(lambda entry: [entry_given(entry)]),
         "refill": Verb(lambda entries, *, exhausted: [list(map(entry_given, entries)), exhausted]),
-        "raise_epoch": Verb(_as_given),
-        "take": Verb(_as_given, taken_shown),
+        "raise_epoch": Verb(as_given),
+        "take": Verb(as_given, taken_shown),
         "done": Verb(lambda entry: [entry.seq]),
     }
     for name, verb in verbs.items():
-        setattr(mailbox, name, partial(_recorded, tape, name, verb, getattr(mailbox, name)))
+        setattr(mailbox, name, partial(recorded, tape, name, verb, getattr(mailbox, name)))
     return mailbox
 
 

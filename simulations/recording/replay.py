@@ -14,7 +14,8 @@ from node.errors import ValidationFailed
 from node.recording.format import MAX_RECORD_BYTES, Core, End, Recording, Step
 from node.recording.tape import digest_of, raised, returned
 from node.recording.values import UnknownValue, pack, unpack
-from simulations.recording import deliveries, membership
+from simulations.recording import arrivals, deliveries, membership
+from simulations.recording.arrivals import ArrivalsReplay
 from simulations.recording.deliveries import DeliveriesReplay
 from simulations.recording.mailboxes import MailboxReplay
 from simulations.recording.membership import MemberReplay
@@ -57,6 +58,7 @@ class Kind:
 KINDS: Final[dict[str, Kind]] = {
     MemberReplay.name: Kind(MemberReplay.version, membership.CLASSES, MemberReplay),
     DeliveriesReplay.name: Kind(DeliveriesReplay.version, deliveries.CLASSES, DeliveriesReplay),
+    ArrivalsReplay.name: Kind(ArrivalsReplay.version, arrivals.CLASSES, ArrivalsReplay),
     MailboxReplay.name: Kind(MailboxReplay.version, {}, MailboxReplay),
 }
 """What can be replayed, by the name before a colon."""

@@ -35,7 +35,7 @@ def test_nodes_record_and_the_command_replays(cluster):
         secret = (node.bundle / "gossip.key").read_text().strip()
         assert secret.encode() not in file.read_bytes()
         said = replay(node, file).stdout.splitlines()
-        assert [line.split()[0] for line in said[1:3]] == ["membership", "delivery"], said
+        assert [line.split()[0] for line in said[1:4]] == ["membership", "delivery", "arrivals"], said
         assert all(line.endswith("the same") for line in said[1:]), said
     assert "the node has ended" in replay(a, files["a"], "--until", 100000).stdout
     assert "step 1 of membership: begin" in replay(b, files["b"], "--show", 1).stdout

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.message import Message, Performative, RoutingStrategy
-from node.messaging import router
+from node.messaging import receiver, router
 from node.messaging.mailboxes import Mailbox
 from node.recording import format as file_format
 from node.recording.format import Core, Header, Recording, Step, header_bytes, record_bytes
@@ -124,7 +124,9 @@ def test_every_core_does_the_same_again(recorded, name):
     assert result.same
     assert (result.end, result.broken) == ("the node has ended", "")
     cores = by_name(result)
-    assert set(cores) == {"membership", "delivery"} | ({"mailbox:echo-agent"} if name != "a" else set())
+    assert set(cores) == {"membership", "delivery", "arrivals"} | (
+        {"mailbox:echo-agent"} if name != "a" else set()
+    )
     assert cores["membership"].inputs > 200
     assert cores["delivery"].inputs > 50
     assert all(core.left == 0 for core in cores.values())
@@ -146,7 +148,7 @@ def test_the_recordings_meet_what_they_are_there_for(recorded):
         "swim.leave", "swim.update_meta", "maps.start", "maps.put", "maps.set_load", "maps.events",
         "traffic.fire", "traffic.ask", "traffic.collect", "traffic.answer", "keys.start",
         "prepare", "admit", "report", "attend", "give_up", "written", "send", "pump", "link_lost",
-        "node_lost", "offer", "take", "done",
+        "node_lost", "offer", "take", "done", "judge", "stored", "ended", "watermark", "origin_lost",
     }  # fmt: skip
 
 
@@ -201,10 +203,15 @@ def the_last_is_first(patch):
     patch.setattr(Mailbox, "take", taken)
 
 
+def what_was_handled_is_told_as_failed(patch):
+    patch.setitem(receiver.OUTCOMES, receiver.ItemState.SETTLED, "failed")
+
+
 BUGS = {
     suspicions_are_shorter: "membership",
     values_are_cut: "membership",
     load_counts_twice: "delivery",
+    what_was_handled_is_told_as_failed: "arrivals",
 }
 
 
@@ -267,7 +274,12 @@ def test_the_command_says_that_all_is_the_same(recorded):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert "the node has ended" in lines[0]
-    assert [line.split()[0] for line in lines[1:]] == ["membership", "delivery", "mailbox:echo-agent"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        "membership",
+        "delivery",
+        "arrivals",
+        "mailbox:echo-agent",
+    ]
     assert all(line.endswith("the same") for line in lines[1:])
 
 

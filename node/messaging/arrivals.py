@@ -1,0 +1,250 @@
+"""The receiver's core: what is taken, what is refused, and what follows once storage has spoken.
+
+It does no I/O. A frame of deliveries is judged (:meth:`Arrivals.judge`); storage then looks each one up and
+says what :mod:`node.messaging.receiver` makes of it; with these answers :meth:`Arrivals.stored` acknowledges,
+offers to mailboxes and hands replies over. :mod:`node.messaging.inbox` runs it over storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from node.config.model import MessagingConfig
+from node.errors import ValidationFailed
+from node.message import Message
+from node.messaging.mailboxes import Entry
+from node.messaging.ports import Time
+from node.messaging.receiver import OUTCOMES, ArrivalAction, ItemState
+from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, TTL_LIMIT_S
+from node.storage import inbox as table
+from node.transport.frames import DeliverItem, DeliveryKey, Outcome
+
+OVERLOADED = "the inbox is full"
+Arrived = tuple[DeliverItem, Message | None]
+"""A delivery, and its message where it is already decoded."""
+Told = Callable[[str, list[DeliveryKey], list[Outcome]], None]
+
+
+@dataclass(slots=True)
+class Arriving:
+    """One decoded delivery on its way into the table; storage answers in the last four fields."""
+
+    item: DeliverItem
+    message: Message
+    row: table.InboxRow
+    kept: bool
+    action: ArrivalAction = ArrivalAction.STORE
+    seq: int = 0
+    state: ItemState = ItemState.HELD
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The deliveries of one frame that are to be stored, and the ends of those that are not."""
+
+    number: int
+    origin: str
+    items: list[Arriving]
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A held message that has ended."""
+
+    origin: str
+    key: DeliveryKey
+    state: ItemState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """What the core asks of the node around it, and whom it tells.
+
+    Args:
+        time: Now, and the time of day.
+        accepts: Says why an agent takes no messages, or the empty string when it does.
+        concerns: Whether somebody waits, or has waited, for this reply.
+        owes: Whether the end of (origin, message id, target) is not to be told yet.
+        answer: Hands a reply to whoever waits for it.
+        offer: Hands a held message to its agent.
+        raise_epoch: Tells the agent's mailbox of a higher epoch.
+        tell: Tells a node (this one included) what was received and how it ended.
+        owe: Has an end told when these replies have arrived.
+        on_reply: Called with what a reply quotes, and its sender, when it is the first to be stored.
+    """
+
+    time: Time
+    accepts: Callable[[str], str]
+    concerns: Callable[[Message], bool]
+    owes: Callable[[str, str, str], bool]
+    answer: Callable[[Message], object]
+    offer: Callable[[str, Entry], None]
+    raise_epoch: Callable[[str, int, int], None]
+    tell: Told
+    owe: Callable[[str, Outcome, Sequence[str]], None]
+    on_reply: Callable[[str, str], None]
+
+
+class Arrivals:
+    """What was received and has not been forgotten, in numbers; see the module's docstring.
+
+    Args:
+        node: This node's name.
+        settings: The section ``messaging``.
+        around: The node around it.
+    """
+
+    def __init__(self, *, node: str, settings: MessagingConfig, around: Receivers) -> None:
+        self._node, self._settings, self._around = node, settings, around
+        self._time = around.time
+        self._held = self._rows = self._batches = 0
+        self._unsure: dict[str, float | None] = {}
+        self._booted_s = around.time.wall()
+        self._counts = dict.fromkeys(
+            ("received", "duplicates", "poison", "refused", "settled", "failed", "late"), 0
+        )
+
+    def begin(self, held: int, rows: int) -> None:
+        """Learn how much is held and stored."""
+        self._held, self._rows = held, rows
+
+    def judge(self, origin: str, arrived: Sequence[Arrived]) -> Batch:
+        """Decode the deliveries of one frame, and refuse what cannot be taken."""
+        self._batches += 1
+        batch = Batch(self._batches, origin, [], [])
+        room = min(self._settings.inbox_capacity - self._held, INBOX_ROW_LIMIT - self._rows)
+        for item, message in arrived:
+            try:
+                decoded = self._decode(origin, item, message)
+            except ValidationFailed as error:
+                self._counts["poison"] += 1
+                batch.outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
+                continue
+            refusal = "" if decoded.kept else self._around.accepts(item.envelope.target)
+            if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
+                refusal = OVERLOADED
+            if refusal:
+                self._counts["refused"] += 1
+                batch.outcomes.append(Outcome(item.key, "refused", refusal))
+                continue
+            room -= not decoded.kept
+            batch.items.append(decoded)
+        return batch
+
+    def stored(self, batch: Batch) -> None:
+        """What follows from the deliveries of a frame now that they are durable."""
+        outcomes = list(batch.outcomes)
+        for decoded in batch.items:
+            self._after(decoded, outcomes)
+        ended = {outcome.key for outcome in outcomes}  # an end says that it was received, too
+        received = [decoded.item.key for decoded in batch.items if decoded.item.key not in ended]
+        self._around.tell(batch.origin, received, outcomes)
+
+    def ended(self, ended: Ended, replies: Sequence[str] = ()) -> None:
+        """A held message has ended, durably; with ``replies`` (ids) its origin is told when those arrive."""
+        self._held -= 1
+        self._counts[ended.state.value] += 1
+        outcome = Outcome(ended.key, OUTCOMES[ended.state], ended.reason)
+        if replies:
+            self._around.owe(ended.origin, outcome, replies)
+        else:
+            self._around.tell(ended.origin, [], [outcome])
+
+    def entry(self, row: table.InboxRow, seq: int, message: Message) -> Entry:
+        """A stored message for a mailbox."""
+        life_s = min(row.expires_s - self._time.wall(), TTL_LIMIT_S)  # the wall clock may have gone back
+        deadline = self._time.now() + life_s
+        return Entry(seq, row.origin, message, row.epoch, row.attempts, row.hops, deadline, row.traceparent)
+
+    def origin_lost(self, node: str) -> None:
+        """What ``node`` has heard from here is uncertain until it is back."""
+        self._unsure.setdefault(node, None)
+
+    def origin_back(self, node: str) -> None:
+        """``node`` is back, and asks about what it has not heard."""
+        if node in self._unsure:
+            self._unsure[node] = self._time.wall()
+
+    def watermark(self, margin_s: float) -> float:
+        """Unix seconds before which every origin is sure to have heard how its messages ended here."""
+        wall = self._time.wall()
+        if wall - self._booted_s < self._settings.default_ttl_s and self._rows < INBOX_ROW_LIMIT // 2:
+            return wall - self._settings.default_ttl_s
+        if any(back is None or wall - back < margin_s for back in self._unsure.values()):
+            return wall - self._settings.default_ttl_s
+        self._unsure.clear()
+        return wall - margin_s
+
+    def forgot(self, rows: int) -> None:
+        """Note that rows were dropped."""
+        self._rows -= rows
+
+    def statistics(self) -> dict[str, int]:
+        """Counts and sizes."""
+        return {
+            "held": self._held,
+            "held_limit": self._settings.inbox_capacity,
+            "rows": self._rows,
+            "rows_limit": INBOX_ROW_LIMIT,
+            **self._counts,
+        }
+
+    def _decode(self, origin: str, item: DeliverItem, known: Message | None) -> Arriving:
+        message = known or Message.unseal(item.sealed)
+        envelope, wall = item.envelope, self._time.wall()
+        if message.id != item.message_id:
+            raise ValidationFailed("the sealed message has another id than its envelope")
+        if message.sender.rpartition("@")[2] != origin:
+            raise ValidationFailed(
+                f"{message.sender} is not of the node it came from", why=f"that is {origin}"
+            )
+        agent, at, node = (message.receiver or "").rpartition("@")
+        if at and (agent, node) != (envelope.target, self._node):
+            raise ValidationFailed(f"it is for {message.receiver}")
+        kept = envelope.target in CLIENTS or (
+            message.in_reply_to is not None and self._around.concerns(message)
+        )
+        row = table.InboxRow(
+            origin=origin,
+            message_id=message.id,
+            target=envelope.target,
+            epoch=envelope.route_epoch,
+            state=(ItemState.SETTLED if kept else ItemState.HELD).value,
+            attempts=0,
+            conversation_id=message.conversation_id,
+            in_reply_to=message.in_reply_to,
+            hops=envelope.hops,
+            received_s=wall,
+            expires_s=wall + min(envelope.remaining_s, TTL_LIMIT_S),
+            traceparent=envelope.traceparent,
+            sealed=item.sealed,
+            ended_s=wall if kept else None,
+        )
+        return Arriving(item, message, row, kept)
+
+    def _after(self, decoded: Arriving, outcomes: list[Outcome]) -> None:
+        """What follows from one delivery."""
+        item, action, state = decoded.item, decoded.action, decoded.state
+        if action is ArrivalAction.STORE:
+            self._counts["received"] += 1
+            self._rows += 1
+            if decoded.message.in_reply_to is not None and state is not ItemState.LATE:
+                self._around.on_reply(decoded.message.in_reply_to, decoded.message.sender)
+        elif action is not ArrivalAction.HOLD_AGAIN:
+            self._counts["duplicates"] += 1
+        if action is ArrivalAction.RAISE_EPOCH:
+            self._around.raise_epoch(item.envelope.target, decoded.seq, item.envelope.route_epoch)
+        if state is not ItemState.HELD:
+            if action is ArrivalAction.STORE:
+                self._counts[state.value] += 1
+                if state is ItemState.SETTLED:
+                    self._around.answer(decoded.message)
+            if not self._around.owes(decoded.row.origin, item.message_id, item.envelope.target):
+                outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
+        elif action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
+            self._held += 1
+            self._around.offer(item.envelope.target, self.entry(decoded.row, decoded.seq, decoded.message))
