@@ -108,9 +108,7 @@ class Core:
         self.has_left = False
         self.keyring: Keyring | None = None
         if gossip_keys:
-            self.keyring = vault.keyring(
-                gossip_keys, label=config.label, entropy=entropy, versions=versions
-            )
+            self.keyring = vault.keyring(gossip_keys, label=config.label, entropy=entropy, versions=versions)
         self._envelope: Envelope = self.keyring or PlainEnvelope(config.label, versions=versions)
         self._verify = verify
         self._identity = identity
