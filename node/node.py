@@ -23,8 +23,7 @@ from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
 from node.messaging.bus import Bus
-from node.recording.format import Header
-from node.recording.tape import DEFAULT_LIMIT_BYTES, Recorder
+from node.recording.tape import Recorder, RecordTo
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
 from node.security.tokens import Tokens
 from node.storage.storage import Storage
@@ -64,31 +63,6 @@ class ReadyInfo:
     links: Address
     data_dir: Path
     token_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordTo:
-    """A recording that was asked for.
-
-    Args:
-        path: The file, which must not exist.
-        limit_bytes: How long it may become.
-    """
-
-    path: Path
-    limit_bytes: int = DEFAULT_LIMIT_BYTES
-
-    def begin(self, node: str, environment: Environment) -> Recorder:
-        """Make the file.
-
-        Raises:
-            RecordingUnwritable: it exists, or cannot be made.
-        """
-        clock = environment.clock
-        header = Header.of_this(node, software_version(), clock.wall())
-        recorder = Recorder(self.path, header, clock.now, limit_bytes=self.limit_bytes)
-        log.info("what the cores are given is recorded in %s, at most %d bytes", self.path, self.limit_bytes)
-        return recorder
 
 
 class Node:
@@ -343,7 +317,9 @@ async def run_node(
             sample_rate=tracing.sample_rate,
             otlp_endpoint=tracing.otlp_endpoint or "",
         ),
-        recorder=None if record is None else record.begin(credentials.name, environment),
+        recorder=None
+        if record is None
+        else record.begin(credentials.name, software_version(), environment.clock),
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -20,11 +20,12 @@ import trio
 from node.config import load_config
 from node.environment import Environment
 from node.errors import CaxtonError, invariant
-from node.node import Node, RecordTo, first_error
+from node.node import Node, first_error
+from node.recording.tape import RecordTo
 from node.security.authority import create_cluster, issue_node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
-from node.telemetry.version import Release
+from node.telemetry.version import Release, software_version
 from simulations.disk import SimulatedDisk
 from simulations.environment import SimulatedClock, simulated_environment
 from simulations.kernel import World
@@ -139,6 +140,9 @@ class SimulatedCluster:
                 **(settings or {}),
             },
         )
+        recorder = None
+        if record is not None:
+            recorder = RecordTo(record).begin(name, software_version(), environment.clock)
         node = Node(
             config,
             environment=environment,
@@ -146,7 +150,7 @@ class SimulatedCluster:
             tokens=Tokens(),
             serve_http=False,
             release=release,
-            recorder=None if record is None else RecordTo(record).begin(name, environment),
+            recorder=recorder,
         )
         disk_ = SimulatedDisk(self._data(name))
         running = SimulatedNode(node, environment, host, disk_, trio.CancelScope(), boot)

@@ -149,7 +149,8 @@ def _run(
     import trio  # noqa: PLC0415
 
     from node.environment import system_environment  # noqa: PLC0415
-    from node.node import RecordTo, run_node  # noqa: PLC0415 - imports every room
+    from node.node import run_node  # noqa: PLC0415 - imports every room
+    from node.recording.tape import RecordTo  # noqa: PLC0415
 
     recording = None if record is None else RecordTo(record, limit_bytes)
 

@@ -15,10 +15,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
+from node.environment import Clock
 from node.recording.format import (
     MAX_RECORD_BYTES,
     Core,
@@ -197,6 +199,35 @@ class Recorder:
             with contextlib.suppress(OSError):  # what is buffered will not get there either
                 file.close()
         log.warning("%s: recording has ended, the disk refuses it: %s", self.path, error.strerror or error)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTo:
+    """A recording that was asked for.
+
+    Args:
+        path: The file, which must not exist.
+        limit_bytes: How long it may become.
+    """
+
+    path: Path
+    limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+    def begin(self, node: str, version: str, clock: Clock) -> Recorder:
+        """Make the file.
+
+        Args:
+            node: Whose cores are recorded.
+            version: Of this software.
+            clock: The node's.
+
+        Raises:
+            RecordingUnwritable: it exists, or cannot be made.
+        """
+        header = Header.of_this(node, version, clock.wall())
+        recorder = Recorder(self.path, header, clock.now, limit_bytes=self.limit_bytes)
+        log.info("what the cores are given is recorded in %s, at most %d bytes", self.path, self.limit_bytes)
+        return recorder
 
 
 class CoreTape:

@@ -35,13 +35,21 @@ class FakeNodeModule(ModuleType):
     def __init__(self) -> None:
         super().__init__("node.node")
         self.configs: list[Any] = []
+        self.record: Any = None
         self.announced: list[str] = []
         self.error: Exception | None = None
         self.host = "127.0.0.1"
 
     async def run_node(
-        self, config: Any, *, environment: Any, on_ready: Callable[[Any], None], shutdown: trio.Event
+        self,
+        config: Any,
+        *,
+        environment: Any,
+        on_ready: Callable[[Any], None],
+        shutdown: trio.Event,
+        record: Any,
     ) -> None:
+        self.record = record
         self.configs.append(config)
         if self.error is not None:
             raise ExceptionGroup("rooms", [self.error])
@@ -78,6 +86,15 @@ def test_a_bare_start_is_ready_announced_and_ends_on_a_signal(
     assert shell.out == f"Node {config.cluster.node_name} is ready; admin API http://127.0.0.1:8080\n"
     assert fake.announced == ["http://127.0.0.1:8080"]
     assert local_nodes() == []
+
+
+def test_a_recording_is_asked_for_with_its_limit(fake: FakeNodeModule, shell: Shell, tmp_path: Path) -> None:
+    assert shell("start") == 0
+    assert fake.record is None
+    assert shell("start", "--record", str(tmp_path / "a.rec")) == 0
+    assert (fake.record.path, fake.record.limit_bytes) == (tmp_path / "a.rec", 256 * 1024**2)
+    assert shell("start", "--record", str(tmp_path / "a.rec"), "--record-limit", "1GB") == 0
+    assert fake.record.limit_bytes == 1024**3
 
 
 def test_options_win_and_readiness_is_told_every_way(
