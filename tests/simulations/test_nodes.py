@@ -15,6 +15,7 @@ from node.messaging.handlers import Handlers
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.storage import inbox as inbox_table
+from node.storage import outbox as outbox_table
 from node.storage import storage as storage_room
 from simulations.compare import compare
 from simulations.nodes import properties
@@ -122,6 +123,11 @@ def a_message_settles_without_its_handler(patch: Patch) -> None:
     patch.setattr(Handlers, "_call", nothing)
 
 
+def every_answer_counts(patch: Patch) -> None:
+    """That another provider has answered before is not noticed."""
+    patch.setattr(outbox_table, "reply_arrived", lambda *_: True)
+
+
 def a_handler_may_raise_for_ever(patch: Patch) -> None:
     """There is no end to the runs of a handler that raises."""
     patch.setattr(handlers, "HANDLER_ATTEMPTS", 50)
@@ -154,6 +160,16 @@ PLANTED = [
         the_outbox_is_never_full,
     ),
     Planted("finally_settled_is_handled", scenario(workload=BACKLOG), a_message_settles_without_its_handler),
+    Planted(
+        "finally_settled_is_handled",
+        scenario(
+            {"partition": {"sides": [["n2"], "rest"], "at_s": 5, "for_s": 6}},
+            agents=[{"agent": "witness", "takes_s": 1, "skip": 1}],
+            workload={"capability": "witness", "per_s": 8, "turns": 1, "reply_within_s": 20},
+            safety_s=13,
+        ),
+        every_answer_counts,
+    ),
     Planted("finally_poison_is_put_aside", scenario(), a_handler_may_raise_for_ever),
     Planted(
         "finally_accepted_is_kept",
@@ -196,7 +212,7 @@ def test_a_planted_bug_fails_exactly_its_property(planted: Planted, monkeypatch:
 def test_every_property_has_a_bug_that_it_catches() -> None:
     whole = outcome(scenario())
     assert {planted.property for planted in PLANTED} == set(whole.checks)
-    assert len(CHECKS) + 1 == len(PLANTED)
+    assert len(CHECKS) + 1 == len({planted.property for planted in PLANTED})
     assert whole.code == OK
 
 
