@@ -8,7 +8,9 @@ from typing import Final
 
 import trio
 
-from node.errors import CaxtonError
+from node.errors import CaxtonError, MessageNotFound
+from node.message import Message, Performative
+from node.messaging.history import MessageHistory
 from node.telemetry.version import Release
 from simulations.cluster import SimulatedCluster, SimulatedNode
 from simulations.faults import Agents, Disk, Fault, Provider, Reset, Restart
@@ -16,8 +18,9 @@ from simulations.injector import Injector
 from simulations.kernel import World
 from simulations.links import Links
 from simulations.nodes.models import UnreliableProvider, Weather
+from simulations.nodes.observed import Request
 from simulations.nodes.scenario import NodeScenario
-from simulations.nodes.witness import Mood, Witness
+from simulations.nodes.witness import Execution, Mood, Witness
 from simulations.scenario import ScenarioError
 from simulations.trace import Trace
 from simulations.truth import Spell
@@ -93,6 +96,63 @@ class NodeActions:
     def machines(self) -> list[str]:
         """All names."""
         return self.scenario.names()
+
+    @property
+    def executions(self) -> Sequence[Execution]:
+        """Every run of the agent that is seen."""
+        return self.witness.executions
+
+    def boot_of(self, name: str) -> int:
+        """How often a node was started before its present life."""
+        return self.cluster.boot_of(name)
+
+    def ended_s(self, name: str, boot: int) -> float | None:
+        """When a life ended; None if it did not."""
+        return next(life for life in self.cluster.lives if (life.name, life.boot) == (name, boot)).fenced_s
+
+    def retention_s(self, name: str) -> float:
+        """How long a node keeps what has ended."""
+        return self.running[name].node.config.messaging.retention_s
+
+    async def accept(self, name: str, request: Request) -> str | None:
+        """Give a request to a node; see :class:`simulations.nodes.observed.Nodes`."""
+        running = self.running[name]
+        identifier = running.environment.new_id()
+        message = Message(
+            id=identifier,
+            performative=Performative.REQUEST,
+            sender=f"client@{name}",
+            capability=request.capability,
+            content=request.content,
+            attachments=request.attachments,
+            conversation_id=request.conversation,
+            routing_strategy=request.strategy,
+            reply_with=identifier,
+            timestamp_s=running.environment.clock.wall(),
+        )
+        await running.node.bus.accept(message, ttl_s=request.ttl_s)
+        # The process may have died meanwhile, and its client has then heard nothing.
+        return None if running.host.fenced else identifier
+
+    async def history(self, name: str, message_id: str) -> MessageHistory | None:
+        """What became of a message, as a running node knows it."""
+        try:
+            return await self.running[name].node.bus.history(message_id)
+        except MessageNotFound:
+            return None
+
+    async def providers(self, name: str) -> set[str]:
+        """The nodes that offer anything, in the eyes of a running node."""
+        offered = self.running[name].node.membership.registry.capabilities()
+        return {provider.node for _, providers in offered for provider in providers}
+
+    async def up(self, name: str) -> set[str]:
+        """The nodes that are up, in the eyes of a running node."""
+        return self.seen_up(name)
+
+    def seen_up(self, name: str) -> set[str]:
+        """The same, without waiting."""
+        return set(self.running[name].node.membership.alive_nodes())
 
     def live(self) -> Sequence[SimulatedNode]:
         """Who runs and has not said goodbye."""

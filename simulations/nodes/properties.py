@@ -6,12 +6,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.errors import CaxtonError, MessageNotFound
+from node.errors import CaxtonError
 from node.messaging.history import MessageHistory
 from node.messaging.receiver import ItemState
 from node.messaging.settings import HANDLER_ATTEMPTS
 from simulations.cluster import SimulatedNode
 from simulations.nodes.actions import NodeActions
+from simulations.nodes.observed import Nodes
 from simulations.nodes.witness import ANSWERED, RAISED, Execution
 from simulations.nodes.workload import Asked, Clients
 from simulations.properties import Violation
@@ -28,7 +29,7 @@ class Ledger:
     """What is known of a run.
 
     Args:
-        actions: The nodes.
+        nodes: Who is judged.
         clients: What they have accepted; None without a workload.
         lost_power: Lives of nodes that ended with the loss of power or of their disk: name and boot.
         happened: How many faults of each kind have happened.
@@ -37,7 +38,7 @@ class Ledger:
         found: What :meth:`histories` has found last.
     """
 
-    actions: NodeActions
+    nodes: Nodes
     clients: Clients | None
     lost_power: set[tuple[str, int]] = field(default_factory=set)
     happened: Mapping[str, int] = field(default_factory=dict)
@@ -51,36 +52,23 @@ class Ledger:
 
     def violated(self, name: str, text: str, at_us: int | None = None) -> None:
         """Report that a property does not hold."""
-        world = self.actions.timeline
+        world = self.nodes.timeline
         world.record("-", f"violated {name}: {text}")
         if len(self.violations) < MAX_VIOLATIONS:
             self.violations.append(Violation(name, world.now_us if at_us is None else at_us, text))
-
-    def statistics(self, life: SimulatedNode) -> Mapping[str, Any]:
-        """What the rooms of a node have counted in one life; nothing if it never came to have them."""
-        try:
-            return life.node.statistics()
-        except (AttributeError, CaxtonError):  # it could not start
-            return {}
 
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
         """What became of each accepted request whose origin runs; None where it knows nothing of it."""
         found: list[tuple[Asked, MessageHistory | None]] = []
         for asked in self.clients.asked if self.clients is not None else ():
-            origin = self.actions.running.get(asked.origin)
-            if origin is None:
-                continue
-            try:
-                found.append((asked, await origin.node.bus.history(asked.id)))
-            except MessageNotFound:
-                found.append((asked, None))
+            if asked.origin in self.nodes.running:
+                found.append((asked, await self.nodes.history(asked.origin, asked.id)))
         self.found = found
         return found
 
     def may_have_forgotten(self, asked: Asked) -> bool:
         """Whether a request is older than what nodes keep, or was not durable when its life ended."""
-        retention_s = self.actions.running[asked.origin].node.config.messaging.retention_s
-        if self.actions.timeline.now() - asked.at_s >= retention_s:
+        if self.nodes.timeline.now() - asked.at_s >= self.nodes.retention_s(asked.origin):
             return True
         return any(name == asked.origin and boot >= asked.boot for name, boot in self.lost_power)
 
@@ -88,14 +76,28 @@ class Ledger:
         """Whether the process may have ended before the run of a handler was on disk."""
         if any(name == execution.node and boot >= execution.boot for name, boot in self.lost_power):
             return True
-        life = next(
-            life for life in self.actions.cluster.lives
-            if (life.name, life.boot) == (execution.node, execution.boot)
-        )  # fmt: skip
-        ended_s = life.fenced_s
+        ended_s = self.nodes.ended_s(execution.node, execution.boot)
         return ended_s is not None and (
             execution.ended_s is None or ended_s - execution.ended_s <= UNSETTLED_S
         )
+
+
+@dataclass(slots=True)
+class SimulatedLedger(Ledger):
+    """What is known of a run of simulated nodes.
+
+    Args:
+        actions: The nodes, whose inside can be seen.
+    """
+
+    actions: NodeActions = field(kw_only=True)
+
+    def statistics(self, life: SimulatedNode) -> Mapping[str, Any]:
+        """What the rooms of a node have counted in one life; nothing if it never came to have them."""
+        try:
+            return life.node.statistics()
+        except (AttributeError, CaxtonError):  # it could not start
+            return {}
 
 
 Check = Callable[[Ledger], Coroutine[Any, Any, None]]
@@ -107,7 +109,7 @@ Check = Callable[[Ledger], Coroutine[Any, Any, None]]
 async def handled_once(ledger: Ledger) -> None:
     """No handler has answered one message twice on one node, unless the process died inside it."""
     name, answered = "always_handled_once", dict[tuple[str, str], Execution]()
-    for execution in ledger.actions.witness.executions:
+    for execution in ledger.nodes.executions:
         key = (execution.node, execution.id)
         earlier = answered.get(key)
         ledger.checked(name)
@@ -125,7 +127,7 @@ async def in_order(ledger: Ledger) -> None:
     name = "always_in_order"
     newest: dict[tuple[str, int, str], Execution] = {}
     seen: set[tuple[str, str]] = set()
-    for execution in ledger.actions.witness.executions:
+    for execution in ledger.nodes.executions:
         if (execution.node, execution.id) in seen:
             continue
         seen.add((execution.node, execution.id))
@@ -142,15 +144,12 @@ async def in_order(ledger: Ledger) -> None:
             newest[key] = execution
 
 
-def queues_are_bounded(ledger: Ledger) -> None:
+def queues_are_bounded(ledger: Ledger, name: str, statistics: Mapping[str, Any]) -> None:
     """What a node's statistics give a limit for does not exceed it; called again and again."""
-    for life in ledger.actions.running.values():
-        for where, value, limit in _limited(ledger.statistics(life), ""):
-            ledger.checked("always_queues_are_bounded")
-            if value > limit:
-                ledger.violated(
-                    "always_queues_are_bounded", f"{life.name}: {where} is {value}, its limit {limit}"
-                )
+    for where, value, limit in _limited(statistics, ""):
+        ledger.checked("always_queues_are_bounded")
+        if value > limit:
+            ledger.violated("always_queues_are_bounded", f"{name}: {where} is {value}, its limit {limit}")
 
 
 def _limited(statistics: Mapping[str, Any], above: str) -> Iterator[tuple[str, float, float]]:
@@ -187,14 +186,14 @@ async def everything_ends(ledger: Ledger) -> None:
         if history.row.state == "open":
             ledger.violated(
                 "finally_everything_ends", f"request {asked.number} of {asked.origin} is open "
-                f"{ledger.actions.timeline.now() - asked.at_s:.0f} s after it was accepted",
+                f"{ledger.nodes.timeline.now() - asked.at_s:.0f} s after it was accepted",
             )  # fmt: skip
 
 
 async def settled_is_handled(ledger: Ledger) -> None:
     """What its origin holds settled was answered by a handler, and one answer counts."""
     name = "finally_settled_is_handled"
-    answered = {run.id for run in ledger.actions.witness.executions if run.outcome == ANSWERED}
+    answered = {run.id for run in ledger.nodes.executions if run.outcome == ANSWERED}
     for asked, history in await ledger.histories():
         if not asked.is_witnessed or history is None or history.row is None:
             continue
@@ -212,7 +211,7 @@ async def poison_is_put_aside(ledger: Ledger) -> None:
     """A message on which the handler raises has failed, after a bounded number of runs in each life."""
     name = "finally_poison_is_put_aside"
     runs: dict[tuple[str, int, str], int] = {}
-    for run in ledger.actions.witness.executions:
+    for run in ledger.nodes.executions:
         key = (run.node, run.boot, run.id)
         runs[key] = runs.get(key, 0) + 1
     for asked, history in await ledger.histories():
@@ -228,31 +227,31 @@ async def poison_is_put_aside(ledger: Ledger) -> None:
 
 async def registries_agree(ledger: Ledger) -> None:
     """All nodes that run see the same providers: those that run."""
-    running, scenario = ledger.actions.running, ledger.actions.scenario
+    running, scenario = ledger.nodes.running, ledger.nodes.scenario
     deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
     expected = sorted(deployed & running.keys())
-    for observer in running.values():
-        offered = observer.node.membership.registry.capabilities()
-        seen = sorted({provider.node for _, providers in offered for provider in providers})
+    for observer in running:
+        seen = sorted(await ledger.nodes.providers(observer))
         ledger.checked("finally_registries_agree")
         if seen != expected:
             ledger.violated(
-                "finally_registries_agree", f"{observer.name} sees providers on {', '.join(seen) or 'none'}, "
+                "finally_registries_agree", f"{observer} sees providers on {', '.join(seen) or 'none'}, "
                 f"not on {', '.join(expected) or 'none'}",
             )  # fmt: skip
 
 
 async def nobody_who_runs_is_held_dead(ledger: Ledger) -> None:
     """Whoever runs is up in everybody's eyes, and whoever does not is not."""
-    running = ledger.actions.running
-    for observer in running.values():
-        for name in ledger.actions.machines:
-            if name == observer.name:
+    running = ledger.nodes.running
+    for observer in running:
+        up = await ledger.nodes.up(observer)
+        for name in ledger.nodes.machines:
+            if name == observer:
                 continue
             ledger.checked("finally_members_are_who_runs")
-            if observer.node.membership.is_alive(name) != (name in running):
+            if (name in up) != (name in running):
                 held = "dead, which runs" if name in running else "up, which does not run"
-                ledger.violated("finally_members_are_who_runs", f"{observer.name} holds {name} {held}")
+                ledger.violated("finally_members_are_who_runs", f"{observer} holds {name} {held}")
 
 
 CHECKS: Final[Sequence[Check]] = (

@@ -23,7 +23,7 @@ from simulations.kernel import World
 from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
 from simulations.nodes.measures import measure
-from simulations.nodes.properties import CHECKS, SAMPLE_S, Ledger, queues_are_bounded
+from simulations.nodes.properties import CHECKS, SAMPLE_S, SimulatedLedger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
 from simulations.nodes.workload import Clients
@@ -62,14 +62,14 @@ class NodeRun:
         plan: Sequence[Fault] | None = None,
         sink: TextIO | None = None,
         identities: object = None,
-        observe: Callable[[Ledger], None] | None = None,
+        observe: Callable[[SimulatedLedger], None] | None = None,
     ) -> None:
         del identities
         self.scenario, self.seed = scenario, seed
         self.plan = scenario.plan(seed) if plan is None else tuple(plan)
         self._sink, self._observe = sink, observe
         self._world: World | None = None
-        self._ledger: Ledger | None = None
+        self._ledger: SimulatedLedger | None = None
         self._measures: dict[str, Any] = {}
         self._cannot_start: CaxtonError | None = None
 
@@ -115,7 +115,7 @@ class NodeRun:
         for near, far in scenario.network.far(scenario.names()):
             cluster.network.links.give(near, far, scenario.network.between.link())
         clients = None if scenario.workload is None else Clients(actions, scenario.workload)
-        ledger = self._ledger = Ledger(actions, clients)
+        ledger = self._ledger = SimulatedLedger(actions, clients, actions=actions)
         if self._observe is not None:
             self._observe(ledger)
         await self._start(actions)
@@ -176,12 +176,13 @@ class NodeRun:
         for swim in awake:
             production.skipped(swim, skipped_s)
 
-    def _sample(self, world: World, ledger: Ledger) -> None:
+    def _sample(self, world: World, ledger: SimulatedLedger) -> None:
         """Measure queues now and from now on."""
-        queues_are_bounded(ledger)
+        for life in ledger.actions.running.values():
+            queues_are_bounded(ledger, life.name, ledger.statistics(life))
         world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
 
-    def _note_losses(self, world: World, ledger: Ledger) -> None:
+    def _note_losses(self, world: World, ledger: SimulatedLedger) -> None:
         """Note which lives end without what is not durable: just before they do."""
         is_durable = self.scenario.is_durable
 

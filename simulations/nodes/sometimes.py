@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from simulations.nodes.properties import Ledger
+    from simulations.nodes.properties import SimulatedLedger
 
 
-def _counted(*path: str) -> Callable[[Ledger], int]:
+def _counted(*path: str) -> Callable[[SimulatedLedger], int]:
     """What a counter in the statistics of the nodes says, all lives together."""
 
-    def count(ledger: Ledger) -> int:
+    def count(ledger: SimulatedLedger) -> int:
         found = 0
         for life in ledger.actions.cluster.lives:
             statistics: Any = ledger.statistics(life)
@@ -25,15 +25,15 @@ def _counted(*path: str) -> Callable[[Ledger], int]:
     return count
 
 
-def _faults(*kinds: str) -> Callable[[Ledger], int]:
+def _faults(*kinds: str) -> Callable[[SimulatedLedger], int]:
     return lambda ledger: sum(ledger.happened.get(kind, 0) for kind in kinds)
 
 
-def _of_disks(what: str) -> Callable[[Ledger], int]:
+def _of_disks(what: str) -> Callable[[SimulatedLedger], int]:
     return lambda ledger: sum(life.disk.counts[what] for life in ledger.actions.cluster.lives)
 
 
-SOMETIMES: Final[Mapping[str, Callable[[Ledger], int]]] = {
+SOMETIMES: Final[Mapping[str, Callable[[SimulatedLedger], int]]] = {
     "sometimes_a_request_was_refused": lambda ledger: (
         sum(ledger.clients.refused.values()) if ledger.clients is not None else 0
     ),
@@ -66,6 +66,6 @@ SOMETIMES: Final[Mapping[str, Callable[[Ledger], int]]] = {
 """By name: how often it has happened."""
 
 
-def met(ledger: Ledger) -> Counter[str]:
+def met(ledger: SimulatedLedger) -> Counter[str]:
     """What has happened in a run, by name."""
     return Counter({name: times for name, count in SOMETIMES.items() if (times := count(ledger))})

@@ -8,8 +8,8 @@ from typing import Any
 import trio
 
 from node.errors import CaxtonError
-from node.message import Message, Performative, RoutingStrategy
-from simulations.nodes.actions import NodeActions
+from node.message import RoutingStrategy
+from simulations.nodes.observed import Nodes, Request
 from simulations.nodes.scenario import Workload
 from simulations.nodes.witness import CAPABILITY
 
@@ -41,7 +41,7 @@ class Clients:
     """Sends the requests of a workload from nodes that run, each drawn at random.
 
     Args:
-        actions: The nodes.
+        nodes: Whom they ask.
         workload: What is sent.
 
     Attributes:
@@ -49,9 +49,9 @@ class Clients:
         refused: How many requests no node took, by the code of the error.
     """
 
-    def __init__(self, actions: NodeActions, workload: Workload) -> None:
-        self._actions, self._workload = actions, workload
-        self._chance = actions.timeline.stream("workload")
+    def __init__(self, nodes: Nodes, workload: Workload) -> None:
+        self._nodes, self._workload = nodes, workload
+        self._chance = nodes.timeline.stream("workload")
         self._attachments = workload.attachments()
         self.asked: list[Asked] = []
         self.refused: dict[str, int] = {}
@@ -59,7 +59,7 @@ class Clients:
 
     async def run(self, until_s: float) -> None:
         """Send until a time of the run, and wait for nobody's reply."""
-        world, workload = self._actions.timeline, self._workload
+        world, workload = self._nodes.timeline, self._workload
         async with trio.open_nursery() as nursery:
             number, began_s = 0, world.now()
             while (at_s := began_s + number / workload.per_s) < until_s:
@@ -73,50 +73,45 @@ class Clients:
 
     async def _wait_until(self, at_s: float) -> None:
         over = trio.Event()
-        self._actions.timeline.at(at_s, over.set)
+        self._nodes.timeline.at(at_s, over.set)
         await over.wait()
 
     async def _ask(self, number: int) -> None:
         """Give one request to a node."""
         workload, conversation = self._workload, number // self._workload.turns
-        running = self._actions.running
+        running = self._nodes.running
         if number % workload.turns == 0 or self._origin not in running:
             if not running:
                 self._count("no_node_runs")
                 return
             self._origin = self._chance.choice(sorted(running))
-        node = running[self._origin]
-        if node.paused:
+        origin = self._origin
+        if running[origin].paused:
             self._count("paused")
             return
-        identifier = node.environment.new_id()
         is_poison = workload.poison > 0 and self._chance.random() < workload.poison
-        message = Message(
-            id=identifier,
-            performative=Performative.REQUEST,
-            sender=f"client@{node.name}",
-            capability=workload.capability,
-            content=self._content(number, is_poison=is_poison),
-            attachments=self._attachments,
-            conversation_id=f"conversation-{conversation}-{node.name}",
-            routing_strategy=RoutingStrategy(workload.strategy),
-            reply_with=identifier,
-            timestamp_s=node.environment.clock.wall(),
+        request = Request(
+            workload.capability,
+            self._content(number, is_poison=is_poison),
+            f"conversation-{conversation}-{origin}",
+            RoutingStrategy(workload.strategy),
+            self._attachments,
+            workload.reply_within_s,
         )
-        boot = self._actions.cluster.boot_of(node.name)
+        boot = self._nodes.boot_of(origin)
         try:
-            await node.node.bus.accept(message, ttl_s=workload.reply_within_s)
+            identifier = await self._nodes.accept(origin, request)
         except CaxtonError as error:
             self._count(error.code)
             return
-        if node.host.fenced:
-            return  # the process died meanwhile, and its client has heard nothing
-        world = self._actions.timeline
+        if identifier is None:
+            return
+        world = self._nodes.timeline
         is_witnessed = workload.capability == CAPABILITY
         self.asked.append(
-            Asked(identifier, number, node.name, boot, world.now(), is_witnessed, is_poison and is_witnessed)
+            Asked(identifier, number, origin, boot, world.now(), is_witnessed, is_poison and is_witnessed)
         )
-        world.record(node.name, f"accepted {number} {identifier[-12:]}")
+        world.record(origin, f"accepted {number} {identifier[-12:]}")
 
     def _content(self, number: int, *, is_poison: bool) -> Any:
         if self._workload.content is not None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import ClassVar, Final
 
 from simulations.cluster import SimulatedNode
-from simulations.nodes.properties import Ledger
+from simulations.nodes.properties import SimulatedLedger
 from simulations.report.story import Chart, Story, Turn
 from simulations.report.verdicts import VERDICTS, tell, tell_table
 from simulations.timeline import EPOCH_S, US_PER_S
@@ -53,13 +53,13 @@ class NodeCollector:
 
     def __init__(self, story: Story) -> None:
         self.story = story
-        self._ledger: Ledger
+        self._ledger: SimulatedLedger
         self._last_us = 0
         self._refused = 0
         self._silent: dict[str, SimulatedNode] = {}
         self._offsets: dict[str, list[tuple[int, float]]] = {}
 
-    def observe(self, ledger: Ledger) -> None:
+    def observe(self, ledger: SimulatedLedger) -> None:
         """Watch a run before anything happens to it."""
         self._ledger = ledger
         ledger.actions.cluster.on_start = self._start
