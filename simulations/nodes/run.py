@@ -22,6 +22,8 @@ from simulations.faults import Churn, Crash, Fault, Jump, Restart, Starve
 from simulations.kernel import World
 from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
+from simulations.nodes.knowledge import POLL_S as LOOK_S
+from simulations.nodes.knowledge import Knowledge, Truth
 from simulations.nodes.measures import measure
 from simulations.nodes.properties import CHECKS, SAMPLE_S, SimulatedLedger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
@@ -71,6 +73,7 @@ class NodeRun:
         self._world: World | None = None
         self._ledger: SimulatedLedger | None = None
         self._measures: dict[str, Any] = {}
+        self._knowledge = Knowledge()
         self._cannot_start: CaxtonError | None = None
 
     def run(self) -> Result:
@@ -124,6 +127,7 @@ class NodeRun:
         injector.plan(self.plan)
         self._note_losses(world, ledger)
         self._sample(world, ledger)
+        self._look(world, actions)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
         for jump in self.plan:
@@ -138,7 +142,8 @@ class NodeRun:
         await _until(world, world.now() + max(bounds.converge_s, patience_s, scenario.settled_s))
         for check in CHECKS:
             await check(ledger)
-        self._measures = await measure(ledger)
+        self._knowledge.finish()
+        self._measures = await measure(ledger) | self._knowledge.measures()
 
     async def _start(self, actions: NodeActions) -> None:
         """Start those who are there from the start, and wait until each sees all providers."""
@@ -181,6 +186,13 @@ class NodeRun:
         for life in ledger.actions.running.values():
             queues_are_bounded(ledger, life.name, ledger.statistics(life))
         world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
+
+    def _look(self, world: World, actions: NodeActions) -> None:
+        """See what everybody holds of everybody now and from now on."""
+        awake = [name for name, node in actions.running.items() if not node.paused]
+        truth = Truth.of(awake, actions.running.keys() - awake, actions.machines, actions.links)
+        self._knowledge.look(truth, {name: actions.seen_up(name) for name in awake}, world.now())
+        world.at(world.now() + LOOK_S, partial(self._look, world, actions))
 
     def _note_losses(self, world: World, ledger: SimulatedLedger) -> None:
         """Note which lives end without what is not durable: just before they do."""
