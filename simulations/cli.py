@@ -26,6 +26,7 @@ from simulations.runner import CRASHED, INTERRUPTED, OK, Result, run
 from simulations.scenario import Scenario, ScenarioError, available, load
 from simulations.shrink import MAX_RUNS, shrink
 from simulations.sweep import stopping, sweep, write_csv
+from simulations.twin.cli import command as twin_command
 
 UNMET: Final = 3
 """Exit code of a sweep in which something never happened that the scenario is there to meet."""
@@ -228,6 +229,7 @@ def check_command(scenario: str, seed: int, changes: tuple[str, ...]) -> None:
 
 
 command.add_command(report_command)
+command.add_command(twin_command)
 
 
 def seed_range(text: str) -> range:

@@ -37,7 +37,9 @@ class Truth:
     cut: Pairs
 
     @classmethod
-    def of(cls, awake: Collection[str], still: Collection[str], machines: Collection[str], links: Links) -> Truth:
+    def of(
+        cls, awake: Collection[str], still: Collection[str], machines: Collection[str], links: Links
+    ) -> Truth:
         """The truth at this moment."""
         cut: Pairs = frozenset()
         if links.statistics()["rules"]:

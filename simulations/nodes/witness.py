@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
+from node.environment import Environment
 from node.message import Performative
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node
-from simulations.cluster import SimulatedNode
 
 AGENT: Final = "witness"
 CAPABILITY: Final = "witness"
@@ -71,6 +71,18 @@ class Mood:
     raises: float = 0.0
 
 
+class Host(Protocol):
+    """Where an agent runs."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
+    @property
+    def environment(self) -> Environment:
+        """Its clock and chance."""
+
+
 @dataclass(slots=True)
 class Witness:
     """The agents of all nodes, and what they have done.
@@ -85,7 +97,7 @@ class Witness:
     executions: list[Execution] = field(default_factory=list)
     moods: dict[str, Mood] = field(default_factory=dict)
 
-    def attach(self, node: Node, running: SimulatedNode, boot: int) -> None:
+    def attach(self, node: Node, running: Host, boot: int) -> None:
         """Run the agent on a node that has just started."""
         chance = running.environment.randomness.stream("witness")
 
@@ -97,22 +109,35 @@ class Witness:
             AGENT, version="1.0.0", capabilities=(CAPABILITY,), priority=50, health=1.0
         )
 
+    def began(self, execution: Execution) -> None:
+        """A run has begun."""
+        self.executions.append(execution)
+
+    def ended(self, execution: Execution) -> None:
+        """A run has ended; what it began with has been told."""
+
+    def mood_of(self, name: str) -> Mood:
+        """How the agent of a node behaves now."""
+        return self.moods.get(name, Mood(self.takes_s))
+
     async def _handle(
-        self, delivery: Delivery, running: SimulatedNode, boot: int, chance: random.Random
+        self, delivery: Delivery, running: Host, boot: int, chance: random.Random
     ) -> Sequence[Draft]:
         message, clock = delivery.message, running.environment.clock
-        mood = self.moods.get(running.name, Mood(self.takes_s))
+        mood = self.mood_of(running.name)
         content = message.content if isinstance(message.content, dict) else {}
         execution = Execution(
             running.name, boot, message.id, delivery.sender_node, message.conversation_id,
             content.get("number", -1), delivery.attempt, clock.now(),
         )  # fmt: skip
-        self.executions.append(execution)
+        self.began(execution)
         if mood.takes_s:
             await clock.sleep(chance.expovariate(1 / mood.takes_s))
         execution.ended_s = clock.now()
         if content.get("poison") or (mood.raises and chance.random() < mood.raises):
             execution.outcome = RAISED
+            self.ended(execution)
             raise PoisonError("this message cannot be handled")
         execution.outcome = ANSWERED
+        self.ended(execution)
         return [Draft(Performative.INFORM, {"number": execution.number})]
