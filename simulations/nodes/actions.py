@@ -55,12 +55,14 @@ class NodeActions:
     Attributes:
         witness: The agent whose every run is seen.
         weathers: What language models suffer from, by node.
+        lost_disks: Lives of nodes that ended with the loss of their disk: name and boot.
     """
 
     cluster: SimulatedCluster
     scenario: NodeScenario
     witness: Witness
     weathers: dict[str, Weather]
+    lost_disks: set[tuple[str, int]]
 
     def __init__(self, cluster: SimulatedCluster, nursery: trio.Nursery, scenario: NodeScenario) -> None:
         self.cluster, self.scenario = cluster, scenario
@@ -68,6 +70,7 @@ class NodeActions:
             next((deployment.takes_s for deployment in scenario.agents if deployment.is_witness), 0.0)
         )
         self.weathers = {}
+        self.lost_disks = set()
         self._upgraded: set[str] = set()
         self._nursery = nursery
         self._busy: set[str] = set()
@@ -197,6 +200,8 @@ class NodeActions:
     async def boot(self, name: str, seeds: Sequence[str] = (), *, disk: bool = True) -> None:
         """Start a node, and give it its agents if it has none of them on its disk."""
         scenario = self.scenario
+        if not disk and name in self.weathers:
+            self.lost_disks.add((name, self.boot_of(name)))
         node = await self.cluster.start(
             name,
             *seeds,

@@ -86,17 +86,25 @@ class Knowledge:
     _kind: str = ""
     _since_s: float = 0.0
 
-    def look(self, truth: Truth, views: Mapping[str, Collection[str]], now_s: float) -> None:
+    def look(
+        self,
+        truth: Truth,
+        views: Mapping[str, Collection[str]],
+        now_s: float,
+        *,
+        seen_s: float | None = None,
+    ) -> None:
         """Compare what everybody holds with the truth.
 
         Args:
             truth: As it was when the views were asked for.
             views: Who is up, in the eyes of each who is awake; those that could not be asked may be missing,
                 and nobody knows then.
-            now_s: Seconds of the run.
+            now_s: When the views had been told, in seconds of the run.
+            seen_s: When the truth was looked at, if asking for views took time.
         """
         if truth != self._truth:
-            self._turn(truth, now_s)
+            self._turn(truth, now_s if seen_s is None else seen_s)
         if not self._kind:
             return
         if all(name in views and self._is_right(name, views[name]) for name in truth.awake):

@@ -59,12 +59,12 @@ class Ledger:
 
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
         """What became of each accepted request whose origin runs; None where it knows nothing of it."""
-        found: list[tuple[Asked, MessageHistory | None]] = []
-        for asked in self.clients.asked if self.clients is not None else ():
-            if asked.origin in self.nodes.running:
-                found.append((asked, await self.nodes.history(asked.origin, asked.id)))
-        self.found = found
-        return found
+        self.found = [
+            (asked, await self.nodes.history(asked.origin, asked.id))
+            for asked in (self.clients.asked if self.clients is not None else ())
+            if asked.origin in self.nodes.running
+        ]
+        return self.found
 
     def may_have_forgotten(self, asked: Asked) -> bool:
         """Whether a request is older than what nodes keep, or was not durable when its life ended."""

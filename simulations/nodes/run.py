@@ -18,7 +18,7 @@ import trio
 from node.errors import CaxtonError
 from simulations import kernel, production
 from simulations.cluster import SimulatedCluster
-from simulations.faults import Churn, Crash, Fault, Jump, Restart, Starve
+from simulations.faults import Churn, Crash, Fault, Jump, Starve
 from simulations.kernel import World
 from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
@@ -118,7 +118,7 @@ class NodeRun:
         for near, far in scenario.network.far(scenario.names()):
             cluster.network.links.give(near, far, scenario.network.between.link())
         clients = None if scenario.workload is None else Clients(actions, scenario.workload)
-        ledger = self._ledger = SimulatedLedger(actions, clients, actions=actions)
+        ledger = self._ledger = SimulatedLedger(actions, clients, actions.lost_disks, actions=actions)
         if self._observe is not None:
             self._observe(ledger)
         await self._start(actions)
@@ -195,7 +195,7 @@ class NodeRun:
         world.at(world.now() + LOOK_S, partial(self._look, world, actions))
 
     def _note_losses(self, world: World, ledger: SimulatedLedger) -> None:
-        """Note which lives end without what is not durable: just before they do."""
+        """Note which lives end without what is not durable, by the loss of power: just before they do."""
         is_durable = self.scenario.is_durable
 
         def note(names: Sequence[str]) -> None:
@@ -203,17 +203,9 @@ class NodeRun:
                 if name in ledger.actions.running:
                     ledger.lost_power.add((name, ledger.actions.cluster.boot_of(name)))
 
-        def note_disk(names: Sequence[str]) -> None:
-            for name in names:
-                if name not in ledger.actions.running and name in ledger.actions.weathers:
-                    ledger.lost_power.add((name, ledger.actions.cluster.boot_of(name)))
-
         for fault in self.plan:
-            us = round(fault.at_s * US_PER_S)
             if isinstance(fault, Crash) and fault.power and not is_durable:
-                world.at_us(us - 1, note, fault.members)
-            elif isinstance(fault, Restart) and not fault.disk:
-                world.at_us(us - 1, note_disk, fault.members)
+                world.at_us(round(fault.at_s * US_PER_S) - 1, note, fault.members)
 
     def _complete(self, result: Result) -> Result:
         ledger, world = self._ledger, self._world

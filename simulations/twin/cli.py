@@ -13,6 +13,7 @@ from simulations.runner import INTERRUPTED, OK
 from simulations.scenario import ScenarioError, load
 
 CANNOT: Final = 4
+"""Exit code: this machine, or any real one, cannot do what the scenario asks for."""
 
 
 @click.command("twin")

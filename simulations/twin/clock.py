@@ -17,24 +17,22 @@ IDLE_S: Final = 1.0
 
 
 class RealTimeline(Timeline):
-    """Happenings at real times; drive it with :meth:`run`.
+    """Happenings at real times; it stands still until :meth:`begin_at`, then :meth:`run` drives it.
 
     Args:
         seed: Chance follows from it; time does not.
-        tell: Is given each line of the trace as it is written: seconds, who, what.
     """
 
-    def __init__(self, seed: int, tell: Callable[[float, str, str], None] | None = None) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.trace = Trace()
-        self._tell = tell
-        self._origin_s = time.monotonic()
+        self._origin_s: float | None = None
         self._planned = trio.Event()
 
     @property
     def now_us(self) -> int:
         """Microseconds since the run began."""
-        return round((time.monotonic() - self._origin_s) * US_PER_S)
+        return 0 if self._origin_s is None else round(self.of_monotonic(time.monotonic()) * US_PER_S)
 
     def begin_at(self, now_s: float) -> None:
         """Let it be so many seconds since the run began; nothing may be planned yet."""
@@ -42,7 +40,7 @@ class RealTimeline(Timeline):
 
     def of_monotonic(self, seconds: float) -> float:
         """A reading of the machine's monotonic clock, in seconds since the run began."""
-        return seconds - self._origin_s
+        return seconds - (self._origin_s or 0.0)
 
     def at(self, time: float, callback: Callable[[], None]) -> None:
         """Call something at a time of the run; a time that has passed means now."""
@@ -59,8 +57,6 @@ class RealTimeline(Timeline):
     def record(self, who: str, what: str) -> None:
         """Add a line to the trace: the first word of ``what`` is its verb."""
         self.trace.add(self.now_us, who, *what.split(" ", 1))
-        if self._tell is not None:
-            self._tell(self.now(), who, what)
 
     async def run(self) -> None:
         """Let happen what is due, for ever."""

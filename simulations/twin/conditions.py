@@ -1,8 +1,9 @@
 """Links of the simulator as rules of the kernel: nftables for what is lost and cut, queueing for the rest.
 
-What a node does not hear is dropped where it arrives, by the sender's address, so that every direction of every
-pair has its own rule; a ruleset replaces the last one in one step. What makes a link slow happens where it is
-sent: a class of HTB for each peer, with netem behind it, or a plain queue where only the capacity is limited.
+What a node does not hear is dropped where it arrives, by the sender's address, so that every direction of
+every pair has its own rule; a ruleset replaces the last one in one step. What makes a link slow happens where
+it is sent: a class of HTB for each peer, with netem behind it, or a plain queue where only the capacity is
+limited.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ def ruleset(name: str, addresses: Mapping[str, str], links: Links) -> str:
         if source == name:
             continue
         link = links.of(source, name)
-        if link.cut:
+        parts = round(link.loss * PARTS)
+        if link.cut or parts >= PARTS:
             lines.append(f"    ip saddr {address} drop")
-        elif link.cut_datagrams:
+            continue
+        if link.cut_datagrams:
             lines.append(f"    ip saddr {address} meta l4proto udp drop")
-        if link.loss and not link.cut:
-            parts = max(1, round(link.loss * PARTS))
-            lines.append(f"    ip saddr {address} numgen random mod {PARTS} < {parts} drop")
+        if link.loss:
+            lines.append(f"    ip saddr {address} numgen random mod {PARTS} < {max(1, parts)} drop")
     return "\n".join([*lines, "  }", "}", ""])
 
 

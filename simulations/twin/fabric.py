@@ -67,7 +67,7 @@ class Fabric:
         self._machine = machine
         self._told: dict[str, tuple[str, str]] = dict.fromkeys(names, ("", ""))
         self._changed = trio.Event()
-        self.links.changed = lambda: self._changed.set()
+        self.links.changed = self._note
         self._switch = Namespace("switch")
         self.nodes: dict[str, Namespace] = {}
         try:
@@ -110,9 +110,14 @@ class Fabric:
         pairs = {frozenset((one, other)) for one in sources for other in targets if one != other}
         async with trio.open_nursery() as nursery:
             for one, other in map(sorted, pairs):
-                command = ["ss", "-K", "-t", "dst", self.addresses[other]]
-                run = self.nodes[one].run
-                nursery.start_soon(trio.to_thread.run_sync, lambda c=command, r=run: r(c, check=False))
+                nursery.start_soon(self._break, one, other)
+
+    async def _break(self, one: str, other: str) -> None:
+        command = ["ss", "-K", "-t", "dst", self.addresses[other]]
+        await trio.to_thread.run_sync(lambda: self.nodes[one].run(command, check=False))
+
+    def _note(self) -> None:
+        self._changed.set()
 
     async def _apply(self, name: str) -> None:
         rules, queues = ruleset(name, self.addresses, self.links), ""

@@ -99,7 +99,7 @@ def look() -> Machine:
     missing = {
         tool: f"{tool} is not installed" for tool in ("ip", "nft", "tc", "ss") if not shutil.which(tool)
     }
-    lacking = {tool: missing[tool] for tool in ("nft", "ss") if tool in missing}
+    lacking: dict[str, str] = {tool: missing[tool] for tool in ("nft", "ss") if tool in missing}
     if "tc" in missing:
         lacking |= dict.fromkeys(("netem", "htb"), missing["tc"])
     is_root = not may_unshare()
@@ -214,8 +214,8 @@ def without(
 ) -> tuple[NodeScenario, tuple[Fault, ...]]:
     """A scenario and a plan that do not ask for some things.
 
-    Faults of a kind that is named are left out, and links keep what else they are. A loss of power stays: what
-    is left out is what it does to disks, and a real machine falls silent all the same.
+    Faults of a kind that is named are left out, and links keep what else they are. A loss of power stays:
+    what is left out is what it does to disks, and a real machine falls silent all the same.
 
     Raises:
         ScenarioError: a name is none of :data:`NEEDS`.

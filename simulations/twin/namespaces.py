@@ -1,8 +1,8 @@
 """Network namespaces without names: the kernel removes them with the last process that is inside.
 
-``ip netns`` gives a namespace a name by mounting it, and a mount outlives whoever made it. Here a namespace is
-an open file: when this process ends, however it ends, the files close; nodes are told by the kernel to end with
-it (:mod:`simulations.twin.process`), and nothing is left to be found and removed.
+``ip netns`` gives a namespace a name by mounting it, and a mount outlives whoever made it. Here a namespace
+is an open file: when this process ends, however it ends, its files close, the kernel ends the nodes that it
+has started (:mod:`simulations.twin.process`), and nothing is left to be found and removed.
 
 A thread enters a namespace with ``setns`` and goes back; what it starts or opens meanwhile stays inside.
 """

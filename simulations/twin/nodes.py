@@ -9,21 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import apsw
 import trio
-import yaml
 
-import simulations
 from node.config import load_config
 from node.environment import system_environment
-from node.errors import CaxtonError, MessageNotFound, NodeUnreachable
+from node.errors import NodeUnreachable
 from node.messaging.history import MessageHistory
 from node.node import DATABASE
 from node.security.authority import NodeSettings, create_cluster, issue_node
@@ -35,6 +31,13 @@ from simulations.trace import Trace
 from simulations.twin.admin import PORT, Admin
 from simulations.twin.clock import RealTimeline
 from simulations.twin.fabric import Fabric, WatchedLinks
+from simulations.twin.member import (
+    TwinNode,
+    change_config,
+    environment_in,
+    executions_in,
+    read_history,
+)
 from simulations.twin.process import write_whole
 
 GOSSIP_PORT: Final = 7946
@@ -45,60 +48,11 @@ GOODBYE_S: Final = 30.0
 """Longest time between SIGTERM and the end of a process, in seconds."""
 ASK_S: Final = 2.0
 """How long a node may take to say what it sees, in seconds."""
-LOG_TAIL_BYTES: Final = 2_000
 _POLL_S: Final = 0.05
 
 
-class TwinFailed(Exception):
-    """A process has not done what it must: start, stay, or end when it is told to; quotes the end of its log."""
-
-
-@dataclass(slots=True)
-class TwinNode:
-    """One node: its files, and its process while it runs.
-
-    Attributes:
-        name: Its name.
-        bundle: Its security material and configuration.
-        directory: Its log, and what its lives leave.
-        admin: Its admin API.
-        process: The present one, or the last.
-        boot: How often it was started before.
-        paused: Whether it stands still until it is told to go on.
-        unplugged: Whether its wire is pulled.
-        is_next: Whether it says that it is the next release.
-        ended_s: When its lives ended, by boot.
-    """
-
-    name: str
-    bundle: Path
-    directory: Path
-    admin: Admin
-    process: subprocess.Popen[bytes] | None = None
-    boot: int = -1
-    paused: bool = False
-    unplugged: bool = False
-    is_next: bool = False
-    ended_s: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def data(self) -> Path:
-        """What it keeps."""
-        return self.bundle / "data"
-
-    @property
-    def log(self) -> Path:
-        """What its processes have said."""
-        return self.directory / "node.log"
-
-    def failed(self, what: str) -> TwinFailed:
-        """The error that says so."""
-        text = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace") if self.log.exists() else ""
-        return TwinFailed(f"{self.name} {what}; the end of its log:\n{text}")
-
-
 class TwinNodes:
-    """The nodes of a twin; see :class:`simulations.nodes.observed.Nodes` and ``simulations.injector.Cluster``.
+    """The nodes of a twin, as :class:`simulations.nodes.observed.Nodes` and the injector's cluster.
 
     Args:
         scenario: What they run.
@@ -220,7 +174,7 @@ class TwinNodes:
 
     async def history(self, name: str, message_id: str) -> MessageHistory | None:
         """What became of a message, as the file of a running node has it on disk."""
-        return await trio.to_thread.run_sync(self._read_history, self._all[name].data / DATABASE, message_id)
+        return await trio.to_thread.run_sync(read_history, self._all[name].data / DATABASE, message_id)
 
     async def providers(self, name: str) -> set[str]:
         """The nodes that offer anything, in the eyes of a running node."""
@@ -243,7 +197,7 @@ class TwinNodes:
         found: list[Execution] = []
         for node in self._all.values():
             for boot in range(node.boot + 1):
-                file = self._executions_file(node, boot)
+                file = node.executions(boot)
                 if file.exists():
                     found += executions_in(
                         file.read_text(encoding="utf-8"), node.name, boot, self._timeline.of_monotonic
@@ -284,7 +238,7 @@ class TwinNodes:
 
     def set_mood(self, name: str, mood: Mood) -> None:
         """Let the agent of a node behave otherwise from its next message on."""
-        write_whole(self._mood_file(self._all[name]), json.dumps(asdict(mood)))
+        write_whole(self._all[name].mood, json.dumps(asdict(mood)))
 
     def move(self, name: str) -> None:
         """Refuse: nodes keep their addresses, and their scenarios cannot ask for another."""
@@ -342,22 +296,22 @@ class TwinNodes:
             node = TwinNode(name, bundle.config.parent, self._directory / "run" / name, admin)
             node.directory.mkdir(parents=True, mode=0o700)
             change_config(bundle.config, self._scenario.settings)
-            write_whole(self._mood_file(node), json.dumps(asdict(self.mood)))
+            write_whole(node.mood, json.dumps(asdict(self.mood)))
             self._retention_s[name] = load_config(bundle.config, environ={}).messaging.retention_s
             found[name] = node
         return found
 
     def _set_seeds(self, node: TwinNode, seeds: Sequence[str]) -> None:
         addresses = [f"{self._fabric.addresses[seed]}:{GOSSIP_PORT}" for seed in seeds]
-        change_config(node.bundle / "node.yaml", {"cluster.seeds": addresses})
+        change_config(node.config, {"cluster.seeds": addresses})
 
     def _spawn(self, node: TwinNode) -> None:
         """Start the process; from the main thread, with whose end the kernel would end the child."""
         arguments = ["--parent", str(os.getpid()), "--name", node.name, "--boot", str(node.boot)]
-        arguments += ["--config", str(node.bundle / "node.yaml"), "--ready-file", str(self._ready_file(node))]
-        arguments += ["--mood", str(self._mood_file(node))]
+        arguments += ["--config", str(node.config), "--ready-file", str(node.ready(node.boot))]
+        arguments += ["--mood", str(node.mood)]
         if any(d.is_witness and node.name in d.on(self._scenario.names()) for d in self._scenario.agents):
-            arguments += ["--executions", str(self._executions_file(node, node.boot))]
+            arguments += ["--executions", str(node.executions(node.boot))]
         if node.is_next:
             arguments += ["--next-release"]
         with node.log.open("ab") as log, self._fabric.nodes[node.name].entered():
@@ -366,12 +320,12 @@ class TwinNodes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(node.directory),
+                env=environment_in(node.directory),
                 start_new_session=True,
             )
 
     async def _ready(self, node: TwinNode) -> None:
-        file = self._ready_file(node)
+        file = node.ready(node.boot)
         with trio.move_on_after(READY_S):
             while not file.exists():
                 await trio.sleep(_POLL_S)
@@ -402,7 +356,7 @@ class TwinNodes:
             return
         if node.name in self._busy:  # told to end, or about to fail its start
             node.ended_s[boot] = self._timeline.now()
-            if self._ready_file(node, boot).exists():
+            if node.ready(boot).exists():
                 return
         raise node.failed(f"ended by itself with status {process.returncode}")
 
@@ -439,72 +393,3 @@ class TwinNodes:
             await action()
         finally:
             self._busy.discard(name)
-
-    def _read_history(self, file: Path, message_id: str) -> MessageHistory | None:
-        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            connection.set_busy_timeout(5_000)
-            return MessageHistory.load(connection, message_id)
-        except MessageNotFound:
-            return None
-        finally:
-            connection.close()
-
-    def _ready_file(self, node: TwinNode, boot: int | None = None) -> Path:
-        return node.directory / f"ready.{node.boot if boot is None else boot}.json"
-
-    def _executions_file(self, node: TwinNode, boot: int) -> Path:
-        return node.directory / f"executions.{boot}"
-
-    def _mood_file(self, node: TwinNode) -> Path:
-        return node.directory / "mood.json"
-
-
-def executions_in(text: str, node: str, boot: int, at_s: Callable[[float], float]) -> list[Execution]:
-    """The runs of an agent that one life has written down; what a killed process has written half is left out.
-
-    Args:
-        text: The file.
-        node: Whose.
-        boot: Which life.
-        at_s: From the machine's monotonic seconds to those of the run.
-    """
-    found: dict[int, Execution] = {}
-    for line in text.splitlines():
-        try:
-            kind, number, seconds, *rest = json.loads(line)
-        except ValueError:
-            continue
-        if kind == "began":
-            id_, origin, conversation, asked, attempt = rest
-            found[number] = Execution(node, boot, id_, origin, conversation, asked, attempt, at_s(seconds))
-        else:
-            found[number].ended_s, found[number].outcome = at_s(seconds), rest[0]
-    return list(found.values())
-
-
-def change_config(path: Path, changes: Mapping[str, Any]) -> None:
-    """Change a node's file of configuration.
-
-    Args:
-        path: The file.
-        changes: Dotted keys and their values.
-    """
-    data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    for key, value in changes.items():
-        *above, last = key.split(".")
-        section = data
-        for part in above:
-            section = section.setdefault(part, {})
-        section[last] = value
-    write_whole(path, yaml.safe_dump(data))
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    """The environment of a node: the user's, without Caxton's settings, with a state directory of its own."""
-    found = {key: value for key, value in os.environ.items() if not key.startswith("CAXTON_")}
-    found["XDG_STATE_HOME"] = str(directory / "state")
-    root = Path(simulations.__file__).resolve().parent.parent
-    if str(root) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), found.get("PYTHONPATH"))))
-    return found

@@ -28,7 +28,8 @@ from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, Res
 from simulations.twin.clock import RealTimeline
 from simulations.twin.fabric import Fabric
 from simulations.twin.machine import Machine, duration_s
-from simulations.twin.nodes import TwinFailed, TwinNodes
+from simulations.twin.member import TwinFailed
+from simulations.twin.nodes import TwinNodes
 
 MEET_S: Final = 60.0
 """All nodes see each other and all providers within this, in seconds, or nothing is measured."""
@@ -83,9 +84,6 @@ class TwinInjector(Injector):
         self._nodes.set_mood(name, self._nodes.mood)
         self._note("agents", f"{name} ends")
 
-    def _note(self, what: str, rest: str) -> None:
-        self._nodes.timeline.record("-", f"fault {what} {rest}".rstrip())
-
 
 class TwinRun:
     """One run of real nodes.
@@ -95,7 +93,7 @@ class TwinRun:
         seed: The plan of faults and what clients ask follow from it; what happens does not.
         plan: The faults.
         machine: What can be done here.
-        tell: Is given each line of the trace as it is written: seconds, who, what.
+        tell: Is given each line of the trace, with the arguments of :meth:`simulations.trace.Trace.add`.
     """
 
     def __init__(
@@ -105,12 +103,13 @@ class TwinRun:
         *,
         plan: Sequence[Fault],
         machine: Machine,
-        tell: Callable[[float, str, str], None] | None = None,
+        tell: Callable[[int, str, str, str], None] | None = None,
     ) -> None:
         self.scenario, self.seed, self.plan = scenario, seed, tuple(plan)
-        self._machine, self._tell = machine, tell
+        self._machine = machine
         self._ledger: Ledger | None = None
-        self._timeline = RealTimeline(seed, tell)
+        self._timeline = RealTimeline(seed)
+        self._timeline.trace.listener = tell
         self._knowledge = Knowledge()
         self._measures: dict[str, Any] = {}
 
@@ -203,10 +202,10 @@ class TwinRun:
         while True:
             awake = [name for name, node in nodes.running.items() if not node.paused]
             truth = Truth.of(awake, nodes.running.keys() - awake, nodes.machines, nodes.links)
-            since_s = timeline.now()
+            seen_s = timeline.now()
             views: dict[str, set[str]] = {}
             await _ask(nodes, nodes.up, views)
-            self._knowledge.look(truth, views, since_s)
+            self._knowledge.look(truth, views, timeline.now(), seen_s=seen_s)
             number = max(number + 1, int((timeline.now() - began_s) / POLL_S))
             await _until(timeline, began_s + number * POLL_S)
 

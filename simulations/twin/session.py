@@ -15,12 +15,11 @@ from simulations.nodes.run import NodeRun
 from simulations.nodes.scenario import NodeScenario
 from simulations.runner import INTERRUPTED, OK, Result
 from simulations.scenario import Scenario, ScenarioError
+from simulations.timeline import US_PER_S
 from simulations.twin.conditions import longest_delay_s
-from simulations.twin.machine import BY_TOOL, Machine, duration_s, needs, without
+from simulations.twin.machine import Machine, duration_s, needs, without
 from simulations.twin.run import TwinRun
 
-CANNOT: Final = 4
-"""Exit code: the machine, or no real machine, can do what the scenario asks for."""
 SYSTEMS: Final = ("simulated", "real")
 _ENDINGS: Final = (signal.SIGTERM, signal.SIGHUP)
 _FIRST: Final = ("accepted", "refused_", "ended_", "answered_", "answer_", "known_", "unknown_")
@@ -112,9 +111,9 @@ def run_both(
     if results["simulated"].code == INTERRUPTED:
         return results
 
-    def line(seconds: float, who: str, what: str) -> None:
-        if not what.startswith("accepted"):
-            tell(f"  {seconds:7.2f} s  {who:<4} {what}")
+    def line(us: int, who: str, what: str, rest: str) -> None:
+        if what != "accepted":
+            tell(f"  {us / US_PER_S:7.2f} s  {who:<4} {what} {rest}".rstrip())
 
     with _ended_as_by_ctrl_c():
         results["real"] = TwinRun(scenario, seed, plan=plan, machine=machine, tell=line).run()
@@ -210,8 +209,3 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-__all__ = [
-    "BY_TOOL", "CANNOT", "Impossible", "aligned", "prepare", "rows_of", "run_both", "table", "write_rows",
-]  # fmt: skip
