@@ -1,7 +1,7 @@
 """Whole nodes, simulated beside real: the same seeds of some scenarios in both, and what was measured.
 
-``python -m benchmarks.simulation.twin`` needs what ``caxton simulate twin --check`` says yes to. Real runs take
-as long as their scenarios say.
+``python -m benchmarks.simulation.twin`` needs what ``caxton simulate twin --check`` says yes to. Real runs
+take as long as their scenarios say.
 """
 
 from __future__ import annotations
