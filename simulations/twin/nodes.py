@@ -314,15 +314,19 @@ class TwinNodes:
             arguments += ["--executions", str(node.executions(node.boot))]
         if node.is_next:
             arguments += ["--next-release"]
-        with node.log.open("ab") as log, self._fabric.nodes[node.name].entered():
-            node.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-P", "-m", "simulations.twin.process", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment_in(node.directory),
-                start_new_session=True,
-            )
+        command = [sys.executable, "-P", "-m", "simulations.twin.process", *arguments]
+        try:
+            with node.log.open("ab") as log, self._fabric.nodes[node.name].entered():
+                node.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment_in(node.directory),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise node.failed(f"cannot be started ({error})") from error
 
     async def _ready(self, node: TwinNode) -> None:
         file = node.ready(node.boot)
@@ -368,6 +372,8 @@ class TwinNodes:
         self._signal(node.name, signal.SIGKILL)
         node.ended_s[node.boot] = self._timeline.now()
         node.paused = False
+        while node.process is not None and node.process.poll() is None:
+            await trio.sleep(_POLL_S)  # its directory is locked until it has gone
 
     async def _leave(self, node: TwinNode) -> None:
         self._timeline.record(node.name, "leaves")

@@ -118,7 +118,6 @@ def test_real_nodes_keep_what_simulated_ones_keep_over_a_partition(scenario, tmp
         simulated, real = csv.DictReader(file)
     assert (simulated["system"], real["system"]) == ("simulated", "real")
     assert simulated["accepted"] == real["accepted"] == real["ended_settled"] == "45"
-    assert real.get("known_cut_s") or real.get("unknown_cut")
     assert "fault partition begins" in found.stderr
 
 
