@@ -37,6 +37,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "unknown_healed": "healings over before all knew",
     "unknown_ended": "ends over before all knew",
     "unknown_started": "starts over before all knew",
+    "unknown_resumed": "pauses over, and others again, before all knew",
 }
 Row = dict[str, Any]
 Tell = Callable[[str], None]
