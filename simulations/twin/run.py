@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ MEET_S: Final = 60.0
 SLACK_S: Final = 60.0
 """What a run may take beyond its scenario, its start and its judgement, in seconds."""
 PREFIX: Final = "caxton-twin-"
+_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OURS: Final = re.compile(rf"{PREFIX}(\d+)-")
 
 
@@ -112,6 +114,7 @@ class TwinRun:
         self._timeline.trace.listener = tell
         self._knowledge = Knowledge()
         self._measures: dict[str, Any] = {}
+        self._interrupted = False
 
     def run(self) -> Result:
         """Run to the end, or to Ctrl-C; all processes and files are gone then."""
@@ -119,8 +122,6 @@ class TwinRun:
         try:
             with _directory() as directory:
                 trio.run(self._main, directory)
-        except* KeyboardInterrupt:
-            result.code = INTERRUPTED
         except* (TwinFailed, CaxtonError) as group:
             result.code, result.crash = CRASHED, "\n".join(_texts(group))
         return self._complete(result)
@@ -129,6 +130,7 @@ class TwinRun:
         fabric = Fabric(self.scenario.names(), self._machine)
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self._end_on_signal, nursery.cancel_scope)
                 nodes = TwinNodes(self.scenario, directory, fabric, self._timeline, nursery)
                 try:
                     with trio.move_on_after(duration_s(self.scenario) + MEET_S + SLACK_S) as scope:
@@ -140,6 +142,16 @@ class TwinRun:
                 nursery.cancel_scope.cancel()
         finally:
             fabric.close()
+
+    async def _end_on_signal(
+        self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Let Ctrl-C, SIGTERM and SIGHUP end the run where that is safe, so that all processes are ended."""
+        with trio.open_signal_receiver(*_ENDINGS) as signals:
+            task_status.started()
+            async for _ in signals:
+                self._interrupted = True
+                scope.cancel()
 
     async def _phases(self, nodes: TwinNodes, nursery: trio.Nursery) -> None:
         scenario, links, timeline = self.scenario, nodes.links, self._timeline
@@ -221,6 +233,8 @@ class TwinRun:
         if ledger is not None:
             result.violations, result.checks = ledger.violations, ledger.checks
         result.measures = self._measures
+        if self._interrupted:
+            result.code = INTERRUPTED
         if result.code == OK and result.violations:
             unsafe = any(found.property.startswith("always_") for found in result.violations)
             result.code = NOT_SAFE if unsafe else NOT_LIVE

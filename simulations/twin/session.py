@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +19,6 @@ from simulations.twin.machine import Machine, duration_s, needs, without
 from simulations.twin.run import TwinRun
 
 SYSTEMS: Final = ("simulated", "real")
-_ENDINGS: Final = (signal.SIGTERM, signal.SIGHUP)
 _FIRST: Final = ("accepted", "refused_", "ended_", "answered_", "answer_", "known_", "unknown_")
 """The order of measures, by what their names begin with."""
 _WORDS: Final[Mapping[str, str]] = {
@@ -116,8 +113,7 @@ def run_both(
         if what != "accepted":
             tell(f"  {us / US_PER_S:7.2f} s  {who:<4} {what} {rest}".rstrip())
 
-    with _ended_as_by_ctrl_c():
-        results["real"] = TwinRun(scenario, seed, plan=plan, machine=machine, tell=line).run()
+    results["real"] = TwinRun(scenario, seed, plan=plan, machine=machine, tell=line).run()
     return results
 
 
@@ -199,14 +195,3 @@ def _verdict(rows: Sequence[Row]) -> str:
     if any(row["code"] != OK and not row["failed"] for row in rows):
         bad.append("did not end as it must")
     return ", ".join(bad) or ("all held" if rows else "-")
-
-
-@contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that all processes are ended too."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDINGS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
