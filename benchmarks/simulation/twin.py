@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks.report import machine, show, write
@@ -20,12 +21,12 @@ from simulations.twin.session import Row, measures_of, prepare, rows_of, run_bot
 SCENARIOS: Final = ("split_brain", "one_way_cut", "flapping_link", "rolling_restart")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", default=SCENARIOS)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=3, help="seeds in a row")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     facts = machine() | {
         "options": " ".join([*options.scenarios, f"--seed {options.seed} --runs {options.runs}"])
     }
@@ -37,7 +38,7 @@ def main() -> None:
                 scenario, seed, plan, found, lambda line: print(line, file=sys.stderr, flush=True)
             )
             if any(result.code == INTERRUPTED for result in results.values()):
-                sys.exit(INTERRUPTED)
+                return INTERRUPTED
             load_after = round(os.getloadavg()[0], 2)
             rows += [{**row, "load_after": load_after} for row in rows_of(name, results)]
     measures = [key for key in measures_of(rows) if key != "load_after"]
@@ -51,7 +52,8 @@ def main() -> None:
         ]
         lines += [(name, *line) for line in table(of_scenario)[1:]]
     show(("scenario", "measure", "simulated", "real"), lines)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
