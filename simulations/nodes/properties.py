@@ -35,7 +35,7 @@ class Ledger:
         happened: How many faults of each kind have happened.
         violations: Where violations go.
         checks: How often each property was put to the test.
-        found: What :meth:`histories` has found last.
+        found: What :meth:`histories` has found.
     """
 
     nodes: Nodes
@@ -58,12 +58,16 @@ class Ledger:
             self.violations.append(Violation(name, world.now_us if at_us is None else at_us, text))
 
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
-        """What became of each accepted request whose origin runs; None where it knows nothing of it."""
-        self.found = [
-            (asked, await self.nodes.history(asked.origin, asked.id))
-            for asked in (self.clients.asked if self.clients is not None else ())
-            if asked.origin in self.nodes.running
-        ]
+        """What became of each accepted request whose origin runs; None where it knows nothing of it.
+
+        Nodes are asked once, when the run has ended; the answers serve all properties.
+        """
+        if not self.found:
+            self.found = [
+                (asked, await self.nodes.history(asked.origin, asked.id))
+                for asked in (self.clients.asked if self.clients is not None else ())
+                if asked.origin in self.nodes.running
+            ]
         return self.found
 
     def may_have_forgotten(self, asked: Asked) -> bool:
