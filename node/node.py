@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -32,6 +32,9 @@ from node.telemetry.version import Release, software_version
 from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +205,8 @@ class Node:
 
     async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
         cluster = self.config.cluster
+        # Before membership, which would take half a second of building for a stall, and distrust itself.
+        application = self._create_application() if self._serve_http else None
         async with trio.open_nursery() as nursery:
             await nursery.start(self.credentials.run)
             await nursery.start(self.storage.run)
@@ -212,7 +217,7 @@ class Node:
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
-            api = await nursery.start(self._serve) if self._serve_http else None
+            api = None if application is None else await nursery.start(self._serve, application)
             self._ready = True
             log.info("node %s is ready", self.name)
             task_status.started(ReadyInfo(self.name, api, gossip, links, self.config.storage.data_dir))
@@ -236,9 +241,8 @@ class Node:
             self.membership.registry.set_load(self.bus.load(), clock.now())
             await clock.sleep(LOAD_INTERVAL_S)
 
-    async def _serve(self, *, task_status: trio.TaskStatus[Address]) -> None:
+    def _create_application(self) -> FastAPI:
         from node.http.app import create_app  # noqa: PLC0415 - 220 ms of import that a simulation is spared
-        from node.http.server import serve  # noqa: PLC0415
         from node.http.services import NodeServices  # noqa: PLC0415
 
         services = NodeServices(
@@ -257,8 +261,13 @@ class Node:
             statistics=self.statistics,
             ready=lambda: self._ready,
         )
+        return create_app(services)
+
+    async def _serve(self, application: FastAPI, *, task_status: trio.TaskStatus[Address]) -> None:
+        from node.http.server import serve  # noqa: PLC0415 - as above
+
         await serve(
-            create_app(services),
+            application,
             environment=self.environment,
             host=self.config.server.host,
             port=self.config.server.port,

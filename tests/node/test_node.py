@@ -6,10 +6,11 @@ import json
 import pytest
 import trio
 
+from node.cluster.membership import Membership
 from node.config import load_config
 from node.errors import AddressInUse, CaxtonError, ConfigInvalid, SecurityMaterialInvalid
 from node.message import Message, Performative, RoutingStrategy
-from node.node import run_node
+from node.node import Node, run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
 from simulations.cluster import SimulatedCluster
@@ -279,3 +280,30 @@ def test_a_port_that_may_not_be_bound_is_named_with_its_key(tmp_path, monkeypatc
     error = refusal(tmp_path, {})
     assert isinstance(error, ConfigInvalid)
     assert (error.why, error.details) == ("Permission denied", {"key": "cluster.bind_port"})
+
+
+def test_the_admin_api_is_built_before_membership_could_take_that_for_a_stall(tmp_path, monkeypatch):
+    happened = []
+    run_membership = Membership.run
+
+    async def membership(self, *, task_status):
+        happened.append("membership")
+        await run_membership(self, task_status=task_status)
+
+    async def serve(self, application, *, task_status):
+        happened.append(application)
+        task_status.started(("10.0.0.9", 1))
+
+    monkeypatch.setattr(Membership, "run", membership)
+    monkeypatch.setattr(Node, "_create_application", lambda self: happened.append("built") or "application")
+    monkeypatch.setattr(Node, "_serve", serve)
+    init = Node.__init__
+    monkeypatch.setattr(
+        Node, "__init__", lambda self, *args, **options: init(self, *args, **{**options, "serve_http": True})
+    )
+
+    async def scenario(cluster):
+        await cluster.start("alpha")
+
+    simulate(scenario, tmp_path)
+    assert happened == ["built", "membership", "application"]
