@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
+import math
 import re
-from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-import cbor2
+import msgspec
+from msgspec import Meta
 
 from node.errors import ValidationFailed, nearest
 
@@ -29,10 +31,21 @@ ATTACHMENT_LIMIT: Final = 16
 """Most attachments of one message."""
 TEXT_LIMIT: Final = 512
 """Longest identifier or label in a message, in characters."""
+COUNTER_LIMIT: Final = 2**31 - 1
+"""Largest counter in an envelope."""
+REMAINING_LIMIT_S: Final = 1e9
+"""Longest remaining time in an envelope."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
+Note = Annotated[str, Meta(max_length=TEXT_LIMIT)]
+"""Text that may be empty."""
+Counter = Annotated[int, Meta(ge=0, le=COUNTER_LIMIT)]
+UnixSeconds = Annotated[float, Meta(ge=0.0, lt=1e11)]
+Priority = Annotated[int, Meta(ge=0, le=9)]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
 _CAPABILITY = re.compile(r"^[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?\d+(\.\d+){0,2})?$")
-_SEAL_VERSION: Final = 1
+_SEAL_VERSION: Final = 2
 
 
 class Performative(StrEnum):
@@ -114,8 +127,7 @@ _STRATEGY_ALIASES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A file that travels inside a message.
 
     Args:
@@ -124,13 +136,20 @@ class Attachment:
         data: The bytes.
     """
 
-    name: str
-    media_type: str
+    name: Text
+    media_type: Text
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    forbid_unknown_fields=True,
+    tag=_SEAL_VERSION,
+    gc=False,  # a JSON value has no cycles
+):
     """One FIPA-ACL message; exactly one of ``receiver`` and ``capability`` is set.
 
     Args:
@@ -153,23 +172,23 @@ class Message:
         attachments: Files that travel with it.
     """
 
-    id: str
+    id: Text
     performative: Performative
-    sender: str
-    receiver: str | None = None
-    capability: str | None = None
+    sender: Text
+    receiver: Text | None = None
+    capability: Text | None = None
     content: Any = None
-    conversation_id: str
-    reply_with: str
-    in_reply_to: str | None = None
-    reply_by_s: float | None = None
-    protocol: str | None = None
-    language: str = "json"
-    ontology: str = "caxton-v1"
+    conversation_id: Text
+    reply_with: Text
+    in_reply_to: Text | None = None
+    reply_by_s: UnixSeconds | None = None
+    protocol: Text | None = None
+    language: Text = "json"
+    ontology: Text = "caxton-v1"
     routing_strategy: RoutingStrategy = RoutingStrategy.BEST_MATCH
-    priority: int = 5
-    timestamp_s: float = 0.0
-    attachments: tuple[Attachment, ...] = field(default=())
+    priority: Priority = 5
+    timestamp_s: UnixSeconds = 0.0
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=ATTACHMENT_LIMIT)] = ()
 
     @property
     def expects_reply(self) -> bool:
@@ -177,16 +196,15 @@ class Message:
         return self.performative in EXPECTS_REPLY
 
     def seal(self) -> bytes:
-        """The one encoding that is stored, sent and proven: a CBOR array, fields in declared order."""
-        values: list[Any] = [_SEAL_VERSION]
-        for name in _FIELD_NAMES:
-            value = getattr(self, name)
-            if name == "attachments":
-                value = [[a.name, a.media_type, a.data] for a in value]
-            elif isinstance(value, StrEnum):
-                value = value.value
-            values.append(value)
-        return cbor2.dumps(values)
+        """The one encoding that is stored, sent and proven: a MessagePack array, fields in declared order.
+
+        Raises:
+            ValidationFailed: the content has no such encoding.
+        """
+        try:
+            return _ENCODER.encode(self)
+        except (TypeError, OverflowError, UnicodeEncodeError, RecursionError) as error:
+            raise _invalid("content", f"it cannot be encoded: {error}") from None
 
     @classmethod
     def unseal(cls, sealed: bytes) -> Message:
@@ -195,23 +213,8 @@ class Message:
         Raises:
             ValidationFailed: the bytes are not a sealed message, or break a rule of its fields.
         """
-        try:
-            values = cbor2.loads(sealed)
-        except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
-            raise _not_a_message(f"not CBOR ({type(error).__name__})") from None
-        if not isinstance(values, list) or len(values) != len(_FIELD_NAMES) + 1:
-            raise _not_a_message("not an array of the right length")
-        if values[0] != _SEAL_VERSION or isinstance(values[0], bool):
-            raise _not_a_message(f"version {values[0]!r} is not {_SEAL_VERSION}")
-        data = dict(zip(_FIELD_NAMES, values[1:], strict=True))
-        try:
-            data["attachments"] = tuple(_attachment_from_wire(a) for a in data["attachments"])
-            data["performative"] = Performative(data["performative"])
-            data["routing_strategy"] = RoutingStrategy(data["routing_strategy"])
-            message = cls(**data)
-            check(message)
-        except (TypeError, ValueError) as error:
-            raise _not_a_message(str(error)) from None
+        message = _decoded(sealed)
+        _check_rules(message)
         return message
 
     def as_json(self) -> dict[str, Any]:
@@ -241,8 +244,7 @@ class Message:
         return {key: value for key, value in found.items() if value not in (None, [])}
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """What changes on the way and therefore travels outside the seal.
 
     Args:
@@ -254,15 +256,22 @@ class Envelope:
         traceparent: W3C Trace Context, or the empty string.
     """
 
-    target: str
-    attempt: int = 1
-    route_epoch: int = 0
-    hops: int = 0
-    remaining_s: float = 3600.0
-    traceparent: str = ""
+    target: Text
+    attempt: Counter = 1
+    route_epoch: Counter = 0
+    hops: Counter = 0
+    remaining_s: Annotated[float, Meta(ge=0.0, le=REMAINING_LIMIT_S)] = 3600.0
+    traceparent: Note = ""
 
 
-_FIELD_NAMES: Final = tuple(f.name for f in fields(Message))
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Message)
+_LABELS: Final = (
+    *("id", "conversation_id", "reply_with", "in_reply_to"),
+    *("protocol", "language", "ontology"),
+)
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_PLACE: Final = re.compile(r"`\$\[(\d+)\]")
 
 
 def body_hash(sealed: bytes) -> bytes:
@@ -295,51 +304,73 @@ def parse_time(text: str) -> float:
     return moment.timestamp()
 
 
-def check(message: Message) -> None:
+def check(message: Message) -> bytes:
     """Check the rules every message keeps, whoever made it.
+
+    Returns:
+        Its sealed form: what travels is what was checked.
 
     Raises:
         ValidationFailed: names the field that breaks its rule.
     """
-    if (message.receiver is None) == (message.capability is None):
+    sealed = message.seal()
+    _decoded(sealed)
+    _check_rules(message)
+    return sealed
+
+
+def _decoded(sealed: bytes) -> Message:
+    """The message in ``sealed``: every field of its type and within its bounds."""
+    try:
+        return _DECODER.decode(sealed)
+    except msgspec.ValidationError as error:
+        found = _PLACE.search(str(error))
+        number = int(found[1]) - 1 if found else -1
+        if number < 0:
+            raise _not_a_message(str(error)) from None
+        raise _invalid(Message.__struct_fields__[number], str(error)) from None
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise _not_a_message(str(error)) from None
+
+
+def _check_rules(message: Message) -> None:
+    """The rules that types do not tell."""
+    receiver, capability = message.receiver, message.capability
+    if (receiver is None) == (capability is None):
         raise _invalid("receiver", "exactly one of receiver and capability must be given")
-    _check_labels(message)
-    _check_numbers(message)
-    if len(message.attachments) > ATTACHMENT_LIMIT:
-        raise _invalid("attachments", f"more than {ATTACHMENT_LIMIT}")
-    names = [a.name for a in message.attachments]
-    if len(set(names)) != len(names):
-        raise _invalid("attachments", "two have the same name")
-    for attachment in message.attachments:
-        _check_attachment(attachment)
+    identifiers = message.id + message.conversation_id + message.reply_with + (message.in_reply_to or "")
+    if not (identifiers.isprintable() and _are_labels(message.protocol, message.language, message.ontology)):
+        for name in _LABELS:
+            if not (getattr(message, name) or "").isprintable():
+                raise _invalid(name, "it must be printable")
+    if not _is_address(message.sender):
+        raise _invalid("sender", f"{message.sender!r} is not an agent address (name or name@node)")
+    if receiver is not None and not _is_address(receiver):
+        raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
+    if capability is not None:
+        check_capability(capability)
+    if message.attachments:
+        names = {attachment.name for attachment in message.attachments}
+        if len(names) != len(message.attachments):
+            raise _invalid("attachments", "two have the same name")
+        for attachment in message.attachments:
+            _check_attachment(attachment)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
 
 
-def _check_labels(message: Message) -> None:
-    for name in ("id", "sender", "conversation_id", "reply_with"):
-        _check_text(name, getattr(message, name))
-    for name in ("in_reply_to", "protocol", "language", "ontology", "receiver"):
-        if getattr(message, name) is not None:
-            _check_text(name, getattr(message, name))
-    for name in ("sender", "receiver"):
-        address = getattr(message, name)
-        if address is not None and not _NAME.match(address):
-            raise _invalid(name, f"{address!r} is not an agent address (name or name@node)")
-    if message.capability is not None:
-        check_capability(message.capability)
+@functools.lru_cache(maxsize=1024)
+def _are_labels(*texts: str | None) -> bool:
+    return all(text is None or text.isprintable() for text in texts)
 
 
-def _check_numbers(message: Message) -> None:
-    if not isinstance(message.priority, int) or isinstance(message.priority, bool):
-        raise _invalid("priority", "must be a whole number")
-    if not 0 <= message.priority <= 9:
-        raise _invalid("priority", "must be from 0 to 9")
-    for name in ("timestamp_s", "reply_by_s"):
-        moment = getattr(message, name)
-        if moment is None and name == "reply_by_s":
-            continue
-        if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < 1e11:
-            raise _invalid(name, "must be Unix seconds")
+@functools.lru_cache(maxsize=4096)
+def _is_address(text: str) -> bool:
+    return _NAME.match(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_capability(text: str) -> bool:
+    return _CAPABILITY.match(text) is not None
 
 
 def check_capability(text: object) -> str:
@@ -348,7 +379,7 @@ def check_capability(text: object) -> str:
     Raises:
         ValidationFailed: it is not.
     """
-    if not isinstance(text, str) or len(text) > TEXT_LIMIT or not _CAPABILITY.match(text):
+    if not isinstance(text, str) or len(text) > TEXT_LIMIT or not _is_capability(text):
         raise _invalid(
             "capability", f"{str(text)[:80]!r} is not kebab-case (data-analysis, data-analysis:v2)"
         )
@@ -375,11 +406,6 @@ def attachment_from_json(data: Any) -> Attachment:
     return attachment
 
 
-def _attachment_from_wire(data: Any) -> Attachment:
-    name, media_type, raw = data
-    return Attachment(name, media_type, raw)
-
-
 def _check_attachment(attachment: Attachment) -> None:
     _check_text("attachments", attachment.name)
     _check_text("attachments", attachment.media_type)
@@ -395,21 +421,24 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _check_json(value: object, depth: int) -> None:
+    kind = type(value)
+    if kind in _SCALARS:
+        return
     if depth < 0:
         raise _invalid("content", f"nested deeper than {CONTENT_DEPTH_LIMIT}")
     if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise _invalid("content", "object keys must be text")
+        if not all(isinstance(key, str) for key in value):
+            raise _invalid("content", "object keys must be text")
+        for item in value.values():
             _check_json(item, depth - 1)
     elif isinstance(value, list):
         for item in value:
             _check_json(item, depth - 1)
     elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - the NaN test
+        if not math.isfinite(value):
             raise _invalid("content", "numbers must be finite")
-    elif value is not None and not isinstance(value, str | int | bool):
-        raise _invalid("content", f"a {type(value).__name__} is not a JSON value")
+    elif not isinstance(value, str | int):
+        raise _invalid("content", f"a {kind.__name__} is not a JSON value")
 
 
 def _invalid(name: str, why: str) -> ValidationFailed:

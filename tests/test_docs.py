@@ -32,7 +32,7 @@ from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, models
 from node.llm.scripted import ScriptedProvider
-from node.message import _FIELD_NAMES
+from node.message import Message
 from node.messaging.origin import TABLE
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
@@ -234,15 +234,15 @@ def test_messages_units_and_frames_have_the_codes_of_the_code() -> None:
         for row in rows("protocol.md", "Number", "Frame")
     ]
     assert links == [
-        (number_, kind.__name__, ", ".join(f.name for f in fields(kind)))
-        for kind, number_ in frames._NUMBERS.items()
+        (kind.__struct_config__.tag, kind.__name__, ", ".join(kind.__struct_fields__))
+        for kind in frames.FRAME_NAMES
     ]
 
 
 def test_the_seal_has_the_fields_in_their_order() -> None:
     sealed = DOCS.joinpath("protocol.md").read_text().partition("### Seal")[2].partition("### ")[0]
     named = re.findall(r"`(\w+)`", sealed.partition("order:")[2])
-    assert tuple(named) == _FIELD_NAMES
+    assert tuple(named) == Message.__struct_fields__
 
 
 def test_the_lives_of_a_message_are_the_tables_of_the_code() -> None:

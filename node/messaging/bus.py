@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import apsw
 import trio
+from msgspec.structs import replace
 
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig

@@ -13,8 +13,7 @@ def seal(message: Message, max_bytes: int) -> bytes:
         ValidationFailed: a field breaks its rule.
         MessageTooLarge: the encoding has more than ``max_bytes``.
     """
-    check(message)
-    sealed = message.seal()
+    sealed = check(message)
     if len(sealed) > max_bytes:
         raise MessageTooLarge(
             f"the message has {len(sealed)} bytes",

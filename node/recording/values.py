@@ -1,7 +1,7 @@
 """Values of a recording as plain CBOR, and back: what goes into a core, and what comes out of it.
 
-Sequences come back as tuples. Dataclasses, enumerations and mappings are wrapped in a map with one key,
-so that nothing plain is taken for one of them; only classes that the reader names are built again.
+Sequences come back as tuples. Dataclasses, structs, enumerations and mappings are wrapped in a map with one
+key, so that nothing plain is taken for one of them; only classes that the reader names are built again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import cbor2
+import msgspec
 
 from swim import strict_cbor
 
@@ -36,7 +37,7 @@ def plain(value: Any) -> Any:
     """A value as lists, texts, numbers, bytes and maps.
 
     Raises:
-        TypeError: it holds something that is none of them, no dataclass and no enumeration.
+        TypeError: it holds something that is none of them, no dataclass, struct or enumeration.
     """
     kind: Any = type(value)
     if kind in _PLAIN:
@@ -90,7 +91,7 @@ def revive(tree: Any, classes: Mapping[str, type[Any]]) -> Any:
                 return {revive(key, classes): revive(item, classes) for key, item in pairs}
             except TypeError:
                 raise UnknownValue("a mapping has a key that cannot be one") from None
-        case {"is": [str(name), [*values]]} if dataclasses.is_dataclass(classes.get(name)):
+        case {"is": [str(name), [*values]]} if _is_built(classes.get(name)):
             return _build(classes[name], [revive(value, classes) for value in values])
         case {"of": [str(name), value]} if name in classes and issubclass(classes[name], Enum):
             try:
@@ -100,8 +101,12 @@ def revive(tree: Any, classes: Mapping[str, type[Any]]) -> Any:
     raise UnknownValue(f"this version cannot build {str(tree)[:80]}")
 
 
-def _build(kind: type[Any], values: list[Any]) -> Any:
-    names = _fields_of(kind) or ()  # type: ignore[arg-type]
+def _is_built(kind: Any) -> bool:
+    return _fields_of(kind) is not None
+
+
+def _build(kind: Any, values: list[Any]) -> Any:
+    names = _fields_of(kind) or ()
     if len(names) != len(values):
         raise UnknownValue(
             f"{kind.__name__} has {len(names)} fields here, and {len(values)} in the recording"
@@ -114,7 +119,9 @@ def _build(kind: type[Any], values: list[Any]) -> Any:
 
 @lru_cache(maxsize=1_024)
 def _fields_of(kind: Any) -> tuple[str, ...] | None:
-    """The names that a dataclass is built from; None for another class."""
+    """The names that a dataclass or a struct is built from; None for another class."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind.__struct_fields__
     if not dataclasses.is_dataclass(kind):
         return None
     return tuple(field.name for field in dataclasses.fields(kind) if field.init)

@@ -1,8 +1,8 @@
 """The frames of a peer link: what two nodes say to each other, as frozen types, and their one encoding.
 
-On the wire each frame is four bytes of length (big-endian) and that many bytes of canonical CBOR: an array
-that begins with the number of the frame's type. A link goes one way: the **dialler** has messages for the
-**acceptor**, which answers on the same link.
+On the wire each frame is four bytes of length (big-endian) and that many bytes of MessagePack: an array that
+begins with the number of the frame's type. Types and bounds of the fields are checked while they are decoded.
+A link goes one way: the **dialler** has messages for the **acceptor**, which answers on the same link.
 
     dialler                                acceptor
     Hello        -------------------------> who I am, and which storage and boot I have
@@ -20,18 +20,18 @@ that begins with the number of the frame's type. A link goes one way: the **dial
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
 
 from node.errors import PeerRejected
-from node.message import TEXT_LIMIT, Envelope
-from swim import strict_cbor
+from node.message import COUNTER_LIMIT, TEXT_LIMIT, Counter, Envelope, Note, Text
 from swim.identity import MAX_CREDENTIAL_BYTES, SIGNATURE_BYTES, is_name
 
-T = TypeVar("T")
-
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 HEADER_BYTES: Final = 4
 MAX_SEALED_BYTES: Final = 4 * 1024 * 1024
 """Largest sealed message that a link carries."""
@@ -41,17 +41,13 @@ MAX_ITEMS: Final = 256
 """Most messages in one Deliver."""
 MAX_KEYS: Final = 512
 """Most keys in one Resume, ResumeStates, Received or Settled."""
-MAX_COUNTER: Final = 2**31 - 1
-MAX_REMAINING_S: Final = 1e9
+MAX_COUNTER: Final = COUNTER_LIMIT
 
 OutcomeState = Literal["settled", "failed", "refused"]
 HeldState = Literal["settled", "failed", "refused", "held", "unknown"]
-_OUTCOMES: Final = ("settled", "failed", "refused")
-_STATES: Final = (*_OUTCOMES, "held", "unknown")
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryKey:
+class DeliveryKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """One delivery of one message.
 
     Args:
@@ -60,13 +56,12 @@ class DeliveryKey:
         epoch: The route epoch: grows each time the message is given another provider.
     """
 
-    message_id: str
-    target: str
-    epoch: int
+    message_id: Text
+    target: Text
+    epoch: Counter
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverItem:
+class DeliverItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """One message on its way.
 
     Args:
@@ -76,8 +71,8 @@ class DeliverItem:
     """
 
     envelope: Envelope
-    message_id: str
-    sealed: bytes
+    message_id: Text
+    sealed: Annotated[bytes, Meta(min_length=1, max_length=MAX_SEALED_BYTES)]
 
     @property
     def key(self) -> DeliveryKey:
@@ -85,8 +80,7 @@ class DeliverItem:
         return DeliveryKey(self.message_id, self.envelope.target, self.envelope.route_epoch)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """How a delivery ended at the acceptor.
 
     Args:
@@ -97,20 +91,21 @@ class Outcome:
 
     key: DeliveryKey
     state: OutcomeState
-    reason: str = ""
+    reason: Note = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyState:
+class KeyState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """What the acceptor knows of a delivery when a link opens; see :class:`Outcome` for the ended ones."""
 
     key: DeliveryKey
     state: HeldState
-    reason: str = ""
+    reason: Note = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+Keys = Annotated[tuple[DeliveryKey, ...], Meta(min_length=1, max_length=MAX_KEYS)]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
     """The dialler's first frame.
 
     Args:
@@ -120,77 +115,68 @@ class Hello:
         boot: Identifies this run of its process.
     """
 
-    version: int
-    node: str
-    storage_id: str
-    boot: str
+    version: Counter
+    node: Text
+    storage_id: Text
+    boot: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
     """The acceptor's answer to Hello; fields as there."""
 
-    version: int
-    node: str
-    storage_id: str
+    version: Counter
+    node: Text
+    storage_id: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
     """Deliveries that the dialler holds unsettled towards the acceptor."""
 
-    keys: tuple[DeliveryKey, ...]
+    keys: Keys
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeStates:
+class ResumeStates(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
     """What the acceptor knows of each key of one Resume."""
 
-    states: tuple[KeyState, ...]
+    states: Annotated[tuple[KeyState, ...], Meta(min_length=1, max_length=MAX_KEYS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=5):
     """Messages, and the origin's one signature over all of them (``node.transport.proof``)."""
 
-    items: tuple[DeliverItem, ...]
-    credential: bytes
-    signature: bytes
+    items: Annotated[tuple[DeliverItem, ...], Meta(min_length=1, max_length=MAX_ITEMS)]
+    credential: Annotated[bytes, Meta(min_length=1, max_length=MAX_CREDENTIAL_BYTES)]
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6):
     """Deliveries that the acceptor has stored durably."""
 
-    keys: tuple[DeliveryKey, ...]
+    keys: Keys
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=7):
     """Deliveries that have ended at the acceptor."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: Annotated[tuple[Outcome, ...], Meta(min_length=1, max_length=MAX_KEYS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
     """Asks for a Pong, and shows that the sender lives."""
 
-    number: int
+    number: Counter
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
     """Answers the Ping of that number."""
 
-    number: int
+    number: Counter
 
 
-@dataclass(frozen=True, slots=True)
-class Goodbye:
+class Goodbye(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
     """The last frame: why the sender closes the link."""
 
-    reason: str
+    reason: Note
 
 
 Frame = Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
@@ -211,7 +197,10 @@ FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
 )
 """Frame type -> its name in the table of permissions (``node.security.permissions.FRAMES``)."""
 
-_NUMBERS: Final = {kind: number for number, kind in enumerate(FRAME_NAMES, start=1)}
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[Frame]] = msgspec.msgpack.Decoder(Frame)
+_GREETINGS: Final = (Hello.__struct_config__.tag, Welcome.__struct_config__.tag)
+_Told = TypeVar("_Told", Outcome, KeyState)
 
 
 def rejected(reason: str, what: str) -> PeerRejected:
@@ -220,8 +209,9 @@ def rejected(reason: str, what: str) -> PeerRejected:
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame with its length before it, ready to be sent."""
-    body = strict_cbor.encode([_NUMBERS[type(frame)], *_ENCODERS[type(frame)](frame)])
+    """The frame with its length before it, ready to be sent; reasons are cut to what a frame carries."""
+    shorten = _SHORTENED.get(type(frame))
+    body = _ENCODER.encode(frame if shorten is None else shorten(frame))
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
@@ -232,160 +222,49 @@ def decode(body: bytes) -> Frame:
         PeerRejected: the bytes are no frame of this version.
     """
     try:
-        values = strict_cbor.decode(body, max_bytes=MAX_FRAME_BYTES)
-    except ValueError as error:
+        frame = _DECODER.decode(body)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        _check_version(body)
         raise rejected("frame", f"not a frame: {error}") from None
-    if type(values) is not list or not values or type(values[0]) is not int:
-        raise rejected("frame", "not a frame: no array that begins with a type")
-    entry = _DECODERS.get(values[0])
-    if entry is None:
-        raise rejected("frame", f"unknown frame type {values[0]}")
-    length, build = entry
-    if values[0] in (_NUMBERS[Hello], _NUMBERS[Welcome]):
-        _check_version(values)
-    if len(values) - 1 != length:
-        raise rejected("frame", f"frame type {values[0]} has {len(values) - 1} fields, not {length}")
-    try:
-        return build(values[1:])
-    except ValueError as error:
-        raise rejected("frame", f"frame type {values[0]}: {error}") from None
+    if isinstance(frame, Hello | Welcome):
+        if frame.version != PROTOCOL_VERSION:
+            raise _another_version(frame.version)
+        if not is_name(frame.node):
+            raise rejected("frame", "not a frame: expected a node's name")
+    return frame
 
 
-def envelopes_wire(items: Sequence[DeliverItem]) -> list[list[Any]]:
-    """What travels with the sealed messages, in plain values: the part of a Deliver that changes."""
-    return [_envelope_out(item) for item in items]
+def envelopes_wire(items: Sequence[DeliverItem]) -> bytes:
+    """The encoding of what travels with the sealed messages: the part of a Deliver that changes."""
+    return _ENCODER.encode([(item.envelope, item.message_id) for item in items])
 
 
-def _check_version(values: list[Any]) -> None:
+def _check_version(body: bytes) -> None:
     """Another version may have other fields, so this comes before everything else."""
-    if len(values) > 1 and type(values[1]) is int and values[1] != PROTOCOL_VERSION:
-        raise rejected(
-            "version", f"the peer speaks version {values[1]} of the link protocol, not {PROTOCOL_VERSION}"
-        )
+    try:
+        values: Any = msgspec.msgpack.decode(body)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return
+    if type(values) is list and len(values) > 1 and type(values[0]) is int and values[0] in _GREETINGS:
+        version = values[1]
+        if type(version) is int and version != PROTOCOL_VERSION:
+            raise _another_version(version)
 
 
-def _envelope_out(item: DeliverItem) -> list[Any]:
-    e = item.envelope
-    return [
-        item.message_id, e.target, e.attempt, e.route_epoch, e.hops,
-        max(0.0, min(float(e.remaining_s), MAX_REMAINING_S)), e.traceparent,
-    ]  # fmt: skip
-
-
-def _key_out(key: DeliveryKey) -> list[Any]:
-    return [key.message_id, key.target, key.epoch]
-
-
-def _state_out(state: Outcome | KeyState) -> list[Any]:
-    return [*_key_out(state.key), state.state, state.reason[:TEXT_LIMIT]]
-
-
-_ENCODERS: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
-    Hello: lambda f: [f.version, f.node, f.storage_id, f.boot],
-    Welcome: lambda f: [f.version, f.node, f.storage_id],
-    Resume: lambda f: [[_key_out(key) for key in f.keys]],
-    ResumeStates: lambda f: [[_state_out(state) for state in f.states]],
-    Deliver: lambda f: [[[_envelope_out(i), i.sealed] for i in f.items], f.credential, f.signature],
-    Received: lambda f: [[_key_out(key) for key in f.keys]],
-    Settled: lambda f: [[_state_out(outcome) for outcome in f.outcomes]],
-    Ping: lambda f: [f.number],
-    Pong: lambda f: [f.number],
-    Goodbye: lambda f: [f.reason[:TEXT_LIMIT]],
-}
-
-
-def _text(value: object, *, empty: bool = False) -> str:
-    if type(value) is not str or len(value) > TEXT_LIMIT or not (value or empty):
-        raise ValueError(f"expected text of at most {TEXT_LIMIT} characters")
-    return value
-
-
-def _node(value: object) -> str:
-    if not is_name(value):
-        raise ValueError("expected a node's name")
-    return str(value)
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_COUNTER:
-        raise ValueError("expected a small whole number")
-    return value
-
-
-def _bytes(value: object, low: int, high: int) -> bytes:
-    if type(value) is not bytes or not low <= len(value) <= high:
-        raise ValueError(f"expected {low} to {high} bytes")
-    return value
-
-
-def _many(value: object, most: int, build: Callable[[Any], T]) -> tuple[T, ...]:
-    if type(value) is not list or not 1 <= len(value) <= most:
-        raise ValueError(f"expected 1 to {most} entries")
-    return tuple(build(entry) for entry in value)
-
-
-def _fields(value: object, length: int) -> list[Any]:
-    if type(value) is not list or len(value) != length:
-        raise ValueError(f"expected an entry of {length} fields")
-    return value
-
-
-def _key(value: object) -> DeliveryKey:
-    message_id, target, epoch = _fields(value, 3)
-    return DeliveryKey(_text(message_id), _text(target), _count(epoch))
-
-
-def _choice(value: object, choices: Sequence[str]) -> Any:
-    if value not in choices:
-        raise ValueError("expected one of " + ", ".join(choices))
-    return value
-
-
-def _outcome(value: object) -> Outcome:
-    *key, state, reason = _fields(value, 5)
-    return Outcome(_key(key), _choice(state, _OUTCOMES), _text(reason, empty=True))
-
-
-def _key_state(value: object) -> KeyState:
-    *key, state, reason = _fields(value, 5)
-    return KeyState(_key(key), _choice(state, _STATES), _text(reason, empty=True))
-
-
-def _item(value: object) -> DeliverItem:
-    envelope, sealed = _fields(value, 2)
-    message_id, target, attempt, epoch, hops, remaining_s, traceparent = _fields(envelope, 7)
-    if type(remaining_s) is not float or not 0 <= remaining_s <= MAX_REMAINING_S:
-        raise ValueError("expected the remaining seconds")
-    return DeliverItem(
-        Envelope(
-            target=_text(target),
-            attempt=_count(attempt),
-            route_epoch=_count(epoch),
-            hops=_count(hops),
-            remaining_s=remaining_s,
-            traceparent=_text(traceparent, empty=True),
-        ),
-        _text(message_id),
-        _bytes(sealed, 1, MAX_SEALED_BYTES),
+def _another_version(version: int) -> PeerRejected:
+    return rejected(
+        "version", f"the peer speaks version {version} of the link protocol, not {PROTOCOL_VERSION}"
     )
 
 
-_DECODERS: Final[Mapping[int, tuple[int, Callable[[list[Any]], Frame]]]] = {
-    _NUMBERS[Hello]: (4, lambda v: Hello(_count(v[0]), _node(v[1]), _text(v[2]), _text(v[3]))),
-    _NUMBERS[Welcome]: (3, lambda v: Welcome(_count(v[0]), _node(v[1]), _text(v[2]))),
-    _NUMBERS[Resume]: (1, lambda v: Resume(_many(v[0], MAX_KEYS, _key))),
-    _NUMBERS[ResumeStates]: (1, lambda v: ResumeStates(_many(v[0], MAX_KEYS, _key_state))),
-    _NUMBERS[Deliver]: (
-        3,
-        lambda v: Deliver(
-            _many(v[0], MAX_ITEMS, _item),
-            _bytes(v[1], 1, MAX_CREDENTIAL_BYTES),
-            _bytes(v[2], SIGNATURE_BYTES, SIGNATURE_BYTES),
-        ),
-    ),
-    _NUMBERS[Received]: (1, lambda v: Received(_many(v[0], MAX_KEYS, _key))),
-    _NUMBERS[Settled]: (1, lambda v: Settled(_many(v[0], MAX_KEYS, _outcome))),
-    _NUMBERS[Ping]: (1, lambda v: Ping(_count(v[0]))),
-    _NUMBERS[Pong]: (1, lambda v: Pong(_count(v[0]))),
-    _NUMBERS[Goodbye]: (1, lambda v: Goodbye(_text(v[0], empty=True))),
+def _short(told: tuple[_Told, ...]) -> tuple[_Told, ...]:
+    if all(len(each.reason) <= TEXT_LIMIT for each in told):
+        return told
+    return tuple(replace(each, reason=each.reason[:TEXT_LIMIT]) for each in told)
+
+
+_SHORTENED: Final[Mapping[type, Callable[[Any], Frame]]] = {
+    Settled: lambda frame: Settled(_short(frame.outcomes)),
+    ResumeStates: lambda frame: ResumeStates(_short(frame.states)),
+    Goodbye: lambda frame: Goodbye(frame.reason[:TEXT_LIMIT]),
 }

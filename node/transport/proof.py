@@ -87,7 +87,7 @@ def verify_deliver(
 
 
 def _envelopes_hash(items: Sequence[DeliverItem]) -> bytes:
-    return hashlib.blake2b(strict_cbor.encode(envelopes_wire(items)), digest_size=32).digest()
+    return hashlib.blake2b(envelopes_wire(items), digest_size=32).digest()
 
 
 def _statement(receiver: str, hashes: tuple[bytes, ...], envelopes: bytes) -> bytes:
