@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node.config.model import MessagingConfig
 from node.errors import ValidationFailed
@@ -28,15 +29,18 @@ Told = Callable[[str, list[DeliveryKey], list[Outcome]], None]
 
 @dataclass(slots=True)
 class Arriving:
-    """One decoded delivery on its way into the table; storage answers in the last four fields."""
+    """One decoded delivery on its way into the table; storage answers in the last four fields.
+
+    They are made for a delivery that is new: storage sets what is otherwise.
+    """
 
     item: DeliverItem
     message: Message
     row: table.InboxRow
     kept: bool
+    state: ItemState
     action: ArrivalAction = ArrivalAction.STORE
     seq: int = 0
-    state: ItemState = ItemState.HELD
     reason: str = ""
 
 
@@ -50,8 +54,7 @@ class Batch:
     outcomes: list[Outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A held message that has ended."""
 
     origin: str
@@ -144,15 +147,19 @@ class Arrivals:
         received = [decoded.item.key for decoded in batch.items if decoded.item.key not in ended]
         self._around.tell(batch.origin, received, outcomes)
 
-    def ended(self, ended: Ended, replies: Sequence[str] = ()) -> None:
-        """A held message has ended, durably; with ``replies`` (ids) its origin is told when those arrive."""
-        self._held -= 1
-        self._counts[ended.state.value] += 1
-        outcome = Outcome(ended.key, OUTCOMES[ended.state], ended.reason)
-        if replies:
-            self._around.owe(ended.origin, outcome, replies)
-        else:
-            self._around.tell(ended.origin, [], [outcome])
+    def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
+        """Held messages have ended, durably; with replies (ids) an origin is told when those arrive."""
+        told: dict[str, list[Outcome]] = {}
+        self._held -= len(several)
+        for ended, replies in several:
+            self._counts[ended.state.value] += 1
+            outcome = Outcome(ended.key, OUTCOMES[ended.state], ended.reason)
+            if replies:
+                self._around.owe(ended.origin, outcome, replies)
+            else:
+                told.setdefault(ended.origin, []).append(outcome)
+        for origin, outcomes in told.items():
+            self._around.tell(origin, [], outcomes)
 
     def entry(self, row: table.InboxRow, seq: int, message: Message) -> Entry:
         """A stored message for a mailbox."""
@@ -208,23 +215,14 @@ class Arrivals:
         kept = envelope.target in CLIENTS or (
             message.in_reply_to is not None and self._around.concerns(message)
         )
+        state = ItemState.SETTLED if kept else ItemState.HELD
         row = table.InboxRow(
-            origin=origin,
-            message_id=message.id,
-            target=envelope.target,
-            epoch=envelope.route_epoch,
-            state=(ItemState.SETTLED if kept else ItemState.HELD).value,
-            attempts=0,
-            conversation_id=message.conversation_id,
-            in_reply_to=message.in_reply_to,
-            hops=envelope.hops,
-            received_s=wall,
-            expires_s=wall + min(envelope.remaining_s, TTL_LIMIT_S),
-            traceparent=envelope.traceparent,
-            sealed=item.sealed,
-            ended_s=wall if kept else None,
-        )
-        return Arriving(item, message, row, kept)
+            origin, message.id, envelope.target, envelope.route_epoch, state.value, 0,
+            message.conversation_id, message.in_reply_to, envelope.hops, wall,
+            wall + min(envelope.remaining_s, TTL_LIMIT_S), envelope.traceparent, item.sealed,
+            wall if kept else None,
+        )  # fmt: skip
+        return Arriving(item, message, row, kept, state)
 
     def _after(self, decoded: Arriving, outcomes: list[Outcome]) -> None:
         """What follows from one delivery."""

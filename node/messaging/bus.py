@@ -12,18 +12,17 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import apsw
 import trio
-from msgspec.structs import replace
 
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import NoReply, ResourceLimitExceeded, StorageFailed, ValidationFailed
+from node.errors import CaxtonError, NoReply, ResourceLimitExceeded, StorageFailed
 from node.message import Message
+from node.messaging.acceptance import BATCH_LIMIT, Acceptance, Receipt
 from node.messaging.conversations import Wait, Waits
 from node.messaging.dead_letters import DeadLetter
 from node.messaging.delivery import Handler
@@ -35,8 +34,7 @@ from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
-from node.messaging.sealing import seal
-from node.messaging.settings import HOP_LIMIT, KEEP_ROWS, WATERMARK_S, Timing
+from node.messaging.settings import KEEP_ROWS, WATERMARK_S, Timing
 from node.recording.tape import Recorder
 from node.storage import dead_letters as dead_letter_table
 from node.storage import outbox as outbox_table
@@ -52,27 +50,6 @@ DEAD_LETTERS_SHOWN: Final = 1_000
 """Most dead letters shown at once."""
 RETRY_S: Final = 0.5
 """Pause before a local delivery that the disk refused is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is known of a message when it has been accepted.
-
-    Args:
-        message_id: The message.
-        conversation_id: Its conversation.
-        routed_to: The agents it was given to (``agent@node``); none yet while it waits for a provider.
-        routing_strategy: How they were chosen.
-        status: ``routed``, ``waiting``, or how it ended at once.
-        timestamp_s: Unix seconds at which it was accepted.
-    """
-
-    message_id: str
-    conversation_id: str
-    routed_to: tuple[str, ...]
-    routing_strategy: str
-    status: str
-    timestamp_s: float
 
 
 class Bus:
@@ -133,9 +110,17 @@ class Bus:
             on_end=self._on_end,
             recorder=recorder,
         )
+        self._acceptance = Acceptance(
+            node=node,
+            storage=storage,
+            outbox=self._outbox,
+            tracing=tracing,
+            max_bytes=settings.max_message_bytes,
+        )
         self._handlers = Handlers(
             environment=environment,
             node=node,
+            storage=storage,
             outbox=self._outbox,
             tracing=tracing,
             settings=settings,
@@ -195,46 +180,35 @@ class Bus:
             ResourceLimitExceeded: the outbox is full, or the chain of messages too long.
             StorageFailed: the disk refused; it was not accepted.
         """
-        with self._tracing.span("message.accept", parent=traceparent, kind="producer") as span:
-            if "@" not in message.sender:
-                message = replace(message, sender=f"{message.sender}@{self._node}")
-            elif message.sender.rpartition("@")[2] != self._node:
-                raise ValidationFailed(
-                    f"the sender {message.sender!r} is not of this node",
-                    why=f"a message enters the cluster at its sender's node, and this is {self._node}",
-                    fix="Send it there, or leave the sender out.",
-                    details={"field": "sender"},
-                )
-            if hops > HOP_LIMIT:
-                raise ResourceLimitExceeded(
-                    "the chain of messages is too long",
-                    why=f"agents asked each other more than {HOP_LIMIT} times",
-                    fix="Look for agents that ask each other in a circle.",
-                    details={"hops": hops, "limit": HOP_LIMIT},
-                )
-            sealed = seal(message, self._settings.max_message_bytes)
-            self._outbox.check_room(len(sealed))
-            letter = self._outbox.prepare(
-                message, sealed, traceparent=span.traceparent or traceparent, hops=hops, ttl_s=ttl_s
-            )
-            routed = tuple("@".join(route.target) for route in letter.routes.values())
-            try:
-                await self._storage.write(lambda connection: self._outbox.insert(connection, letter))
-            except apsw.ConstraintError:
-                raise ValidationFailed(
-                    f"a message {message.id!r} was accepted before",
-                    fix="Give every message an id of its own.",
-                    details={"field": "message_id"},
-                ) from None
-            self._outbox.admit([letter])
-        return Receipt(
-            message.id,
-            message.conversation_id,
-            routed,
-            message.routing_strategy.value,
-            "routed" if routed else "waiting",
-            letter.accepted_s,
+        accepted = await self._acceptance.accept_many(
+            [message], traceparent=traceparent, hops=hops, ttl_s=ttl_s
         )
+        if isinstance(accepted[0], CaxtonError):
+            raise accepted[0]
+        return accepted[0]
+
+    async def accept_many(
+        self, messages: Sequence[Message], *, traceparent: str = "", hops: int = 0, ttl_s: float | None = None
+    ) -> list[Receipt | CaxtonError]:
+        """Take messages in one write; they are durable when this returns.
+
+        Args:
+            messages: At most :data:`node.messaging.acceptance.BATCH_LIMIT`; each is judged by itself.
+            traceparent: As for :meth:`accept`, as are the others.
+            hops: Messages that led to them.
+            ttl_s: Their life in seconds.
+
+        Returns:
+            For each the receipt, or the error that :meth:`accept` would have raised.
+
+        Raises:
+            StorageFailed: the disk refused; none was accepted.
+        """
+        if len(messages) > BATCH_LIMIT:
+            raise ResourceLimitExceeded(
+                "too many messages at once", why=f"the limit is {BATCH_LIMIT}", fix="Send them in parts."
+            )
+        return await self._acceptance.accept_many(messages, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
 
     async def request(
         self,
@@ -419,8 +393,7 @@ class Bus:
         hops: int,
         ttl_s: float | None,
     ) -> list[Message]:
-        if "@" not in message.sender:
-            message = replace(message, sender=f"{message.sender}@{self._node}")
+        message = self._acceptance.sender(message)
         wait = self._waits.open(message, wanted)
         try:
             with self._clock.move_on_after(timeout_s):

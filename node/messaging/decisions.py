@@ -108,7 +108,8 @@ class Decisions:
         for target in decision.targets:
             route = letter.routes.get(target)
             if route is None:
-                route = letter.routes[target] = Route(letter, target, letter.epoch, wall, encoded)
+                route = Route(letter, target, letter.epoch, wall, encoded)
+                letter.give(route)
             else:
                 route.assign(letter.epoch, wall, encoded)
             if changes is not None:

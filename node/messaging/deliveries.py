@@ -28,9 +28,6 @@ from node.messaging.sweep import NO_PROVIDER, Sweep
 from node.storage import outbox as table
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
-StoredMessage = tuple[table.OutboxRow, Sequence[table.RouteRow]]
-"""A message as it was on disk, with its routes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -149,10 +146,10 @@ class Deliveries:
 
     # Acceptance
 
-    def take_up(self, stored: Iterable[StoredMessage]) -> None:
+    def take_up(self, stored: Iterable[table.StoredMessage]) -> None:
         """Take up messages that had not ended when the node stopped."""
         now, wall = self._time.now(), self._time.wall()
-        for row, routes in stored:
+        for row, own, further in stored:
             letter = Letter(
                 row.seq,
                 Message.unseal(row.sealed),
@@ -164,8 +161,9 @@ class Deliveries:
                 now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
                 answers=row.answers,
             )
-            for stored_route in routes:
+            for stored_route in further if own is None else (own, *further):
                 route = _restored(letter, stored_route, row.answered_by)
+                route.own = stored_route is own
                 if route.active:
                     route.state = RouteState.QUEUED
                     self._lanes.queue(route)
@@ -377,6 +375,6 @@ def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -
         stored.ended_s, stored.reason,
     )  # fmt: skip
     route.answered = answered_by == "@".join(route.target)
-    letter.routes[route.target] = route
+    letter.give(route)
     letter.epoch = max(letter.epoch, route.epoch)
     return route

@@ -1,8 +1,9 @@
 """The agents of this node: a mailbox and workers for each, and what becomes of what their handlers answer.
 
-A worker takes a message, runs the handler, and writes its answers together with the settled mark. A handler
-that raises a CaxtonError has answered: with FAILURE. One that raises anything else is tried again, in place,
-so that order holds; after :data:`HANDLER_ATTEMPTS` runs the message has failed.
+A worker takes a message, runs the handler, and hands its answers to :mod:`node.messaging.settlement`, which
+writes them together with the settled mark. A handler that raises a CaxtonError has answered: with FAILURE.
+One that raises anything else is tried again, in place, so that order holds; after :data:`HANDLER_ATTEMPTS`
+runs the message has failed.
 """
 
 from __future__ import annotations
@@ -12,30 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import apsw
 import trio
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, invariant
-from node.message import Message, Performative
+from node.message import Performative
 from node.messaging.decisions import NO_SUCH_AGENT
-from node.messaging.delivery import DRAFT_LIMIT, Delivery, Draft, Handler, compose, failure_content
+from node.messaging.delivery import Delivery, Draft, Handler, failure_content
 from node.messaging.inbox import STOPPED, Inbox
-from node.messaging.letters import OPEN, Letter
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
 from node.messaging.receiver import Handling
 from node.messaging.recording import record_mailbox
-from node.messaging.sealing import seal
 from node.messaging.settings import HANDLER_ATTEMPTS, Timing
+from node.messaging.settlement import Handled, Settlement
 from node.recording.tape import Recorder
+from node.storage.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 AGENT_LIMIT: Final = 10_000
 """Most agents attached, and most stopped ones remembered."""
+STREAK: Final = 64
+"""Messages that one worker handles before it lets other tasks run."""
 PAUSE_S: Final = 0.1
 """Pause of a worker before a handler that raised is run again, and while the outbox is overfull."""
 
@@ -55,7 +57,7 @@ class _Agent:
 
     @property
     def busy(self) -> bool:
-        return len(self.mailbox) > 0 or self.mailbox.running > 0
+        return len(self.mailbox) > 0 or self.mailbox.running > 0 or self.mailbox.handled > 0
 
 
 class Handlers:
@@ -64,6 +66,7 @@ class Handlers:
     Args:
         environment: Clock and ids.
         node: This node's name.
+        storage: The node's database.
         outbox: Takes what they answer.
         tracing: Starts a span per handler run.
         settings: The section ``messaging``.
@@ -76,6 +79,7 @@ class Handlers:
         *,
         environment: Environment,
         node: str,
+        storage: Storage,
         outbox: Outbox,
         tracing: Tracer,
         settings: MessagingConfig,
@@ -85,21 +89,32 @@ class Handlers:
         self._environment = environment
         self._clock = environment.clock
         self._node = node
+        self._storage = storage
         self._outbox = outbox
         self._tracing = tracing
         self._settings = settings
         self._timing = timing
         self._recorder = recorder
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
+        self._settlement: Settlement
         self._agents: dict[str, _Agent] = {}
         self._stopped: dict[str, None] = {}
         self._nursery: trio.Nursery | None = None
         self._unclaimed_until = environment.clock.now() + timing.agent_wait_s
-        self._counts = dict.fromkeys(("handled", "raised", "answers"), 0)
+        self._raised = 0
 
     def use_inbox(self, inbox: Inbox) -> None:
         """Give the inbox, which needs these handlers in turn."""
         self._inbox = inbox
+        self._settlement = Settlement(
+            environment=self._environment,
+            node=self._node,
+            storage=self._storage,
+            inbox=inbox,
+            outbox=self._outbox,
+            max_bytes=self._settings.max_message_bytes,
+            on_settled=self._settled,
+        )
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
@@ -133,6 +148,9 @@ class Handlers:
                     await found.idle.wait()
             found.scope.cancel(reason="the agent is detached")
             await found.gone.wait()
+            while found.mailbox.handled:  # what was handled is written: nobody else may be given it
+                found.idle = trio.Event()
+                await found.idle.wait()
         if self._agents.get(agent) is found:
             del self._agents[agent]
         self._stopped[agent] = None
@@ -177,6 +195,7 @@ class Handlers:
         self._unclaimed_until = self._clock.now() + self._timing.agent_wait_s
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            await nursery.start(self._settlement.run)
             try:
                 for agent in self._agents.values():
                     nursery.start_soon(self._run_agent, agent)
@@ -194,7 +213,8 @@ class Handlers:
             "agents_limit": AGENT_LIMIT,
             "mailboxes": sum(len(agent.mailbox) for agent in self._agents.values()),
             "running": sum(agent.mailbox.running for agent in self._agents.values()),
-            **self._counts,
+            "raised": self._raised,
+            **self._settlement.statistics(),
         }
 
     # Workers
@@ -209,15 +229,41 @@ class Handlers:
             agent.gone.set()
 
     async def _work(self, agent: _Agent) -> None:
+        mailbox, settlement = agent.mailbox, self._settlement
+        streak = 0
         while True:
             entry = await self._next(agent)
+            handled: Handled | None = None
             try:
-                await self._handle(agent, entry)
+                handled = await self._handle(agent, entry)
             finally:
-                agent.mailbox.done(entry)
-                agent.arrivals.unpark()
-                if not agent.busy:
-                    agent.idle.set()
+                mailbox.done(entry)
+                if handled is None:
+                    mailbox.forget(entry)
+                    self._see_whether_idle(agent)
+                elif agent.arrivals:
+                    agent.arrivals.unpark()  # its lane is open again
+            settlement.add(handled)
+            streak += 1
+            if settlement.full:
+                await settlement.room()
+            elif streak >= STREAK:
+                streak = 0
+                await trio.lowlevel.checkpoint()
+
+    def _settled(self, batch: Sequence[Handled]) -> None:
+        """What was handled is durable: it needs its place no more."""
+        for handled in batch:
+            agent = self._agents.get(handled.agent)
+            if agent is not None:
+                agent.mailbox.forget(handled.entry)
+                self._see_whether_idle(agent)
+
+    def _see_whether_idle(self, agent: _Agent) -> None:
+        if agent.arrivals and agent.mailbox.spilled:
+            agent.arrivals.unpark()  # there is room to look for more
+        if not agent.busy or (agent.gone.is_set() and not agent.mailbox.handled):
+            agent.idle.set()
 
     async def _next(self, agent: _Agent) -> Entry:
         while True:
@@ -244,26 +290,21 @@ class Handlers:
         mailbox.refill(found, exhausted=exhausted)
         agent.arrivals.unpark_all()
 
-    async def _handle(self, agent: _Agent, entry: Entry) -> None:
+    async def _handle(self, agent: _Agent, entry: Entry) -> Handled:
         while self._outbox.overfull:
             await self._clock.sleep(PAUSE_S)
-        inbox = self._inbox
         while True:
             if self._clock.now() >= entry.deadline:
-                await inbox.finish(
-                    agent.name, entry, Handling.EXPIRED, "its time was up before it was handled"
-                )
-                return
+                return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
             with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
-                drafts = await self._call(agent, entry, span.traceparent or entry.traceparent)
-                if drafts is not None:
-                    await self._settle(agent, entry, drafts, span.traceparent or entry.traceparent)
-                    return
+                trace = span.traceparent or entry.traceparent
+                drafts = await self._call(agent, entry, trace)
+            if drafts is not None:
+                return Handled(agent.name, entry, Handling.SUCCEEDED, "", drafts, trace)
             if entry.attempts + 1 >= HANDLER_ATTEMPTS:
                 reason = f"its handler raised {HANDLER_ATTEMPTS} times"
-                await inbox.finish(agent.name, entry, Handling.EXHAUSTED, reason)
-                return
-            await inbox.count_attempt(entry)
+                return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
+            await self._inbox.count_attempt(entry)
             await self._clock.sleep(PAUSE_S)
 
     async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | None:
@@ -277,77 +318,6 @@ class Handlers:
         except CaxtonError as error:
             return [Draft(Performative.FAILURE, failure_content(error))]
         except Exception:  # an agent's bug is the agent's failure, never the node's end
-            self._counts["raised"] += 1
+            self._raised += 1
             _log.exception("the handler of %s raised on message %s", agent.name, entry.message.id)
             return None
-
-    async def _settle(self, agent: _Agent, entry: Entry, drafts: Sequence[Draft], traceparent: str) -> None:
-        letters = self._letters(agent, entry, drafts, traceparent)
-        replies = self._replies(entry, letters)
-        for letter in replies:
-            letter.answers = entry.seq
-
-        def insert(connection: apsw.Connection) -> None:
-            for letter in letters:
-                self._outbox.insert(connection, letter)
-
-        if await self._inbox.finish(
-            agent.name,
-            entry,
-            Handling.SUCCEEDED,
-            together_with=insert if letters else None,
-            replies=[letter.message.id for letter in replies],
-        ):
-            self._counts["handled"] += 1
-            self._counts["answers"] += len(letters)
-            self._outbox.admit(letters)
-
-    def _replies(self, entry: Entry, letters: Sequence[Letter]) -> list[Letter]:
-        """The answers that go back to the node the message came from, if it is another one."""
-        if entry.origin == self._node:
-            return []
-        back = f"@{entry.origin}"
-        return [
-            letter
-            for letter in letters
-            if letter.ended == OPEN and (letter.message.receiver or "").endswith(back)
-        ]
-
-    def _letters(
-        self, agent: _Agent, entry: Entry, drafts: Sequence[Draft], traceparent: str
-    ) -> list[Letter]:
-        """The answers as messages; what cannot be sent becomes a FAILURE that says why."""
-        letters = []
-        for draft in drafts[:DRAFT_LIMIT]:
-            message, sealed = self._seal(agent, entry, draft)
-            letters.append(
-                self._outbox.prepare(
-                    message, sealed, traceparent=traceparent, hops=entry.hops + 1, ttl_s=None
-                )
-            )
-        if len(drafts) > DRAFT_LIMIT:
-            _log.warning("%s answered with %d messages; %d are sent", agent.name, len(drafts), DRAFT_LIMIT)
-        return letters
-
-    def _seal(self, agent: _Agent, entry: Entry, draft: Draft) -> tuple[Message, bytes]:
-        try:
-            message = self._compose(agent, entry, draft)
-            return message, seal(message, self._settings.max_message_bytes)
-        except CaxtonError as error:
-            content = {"code": error.code, "reason": str(error)[:1_000], "fix": error.fix}
-        except (TypeError, ValueError, AttributeError) as error:  # a draft of the wrong types
-            content = {
-                "code": CaxtonError.code,
-                "reason": f"the agent's answer is no message: {error}"[:1_000],
-            }
-        message = self._compose(agent, entry, Draft(Performative.FAILURE, content))
-        return message, message.seal()
-
-    def _compose(self, agent: _Agent, entry: Entry, draft: Draft) -> Message:
-        return compose(
-            draft,
-            entry.message,
-            sender=f"{agent.name}@{self._node}",
-            identifier=self._environment.new_id(),
-            wall_s=self._clock.wall(),
-        )

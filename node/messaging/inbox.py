@@ -9,7 +9,7 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import apsw
@@ -160,37 +160,19 @@ class Inbox:
             self._storage, self._clock, lambda connection: table.count_attempt(connection, entry.seq)
         )
 
-    async def finish(
-        self,
-        target: str,
-        entry: Entry,
-        handling: Handling,
-        reason: str = "",
-        together_with: Callable[[apsw.Connection], None] | None = None,
-        *,
-        replies: Sequence[str] = (),
-    ) -> bool:
-        """Write down how a held message ended, and what it caused, in one transaction; then report it.
-
-        With ``replies`` (message ids) to its origin, that is told when these have arrived there.
+    def finish(
+        self, connection: apsw.Connection, ends: Sequence[tuple[str, float, str, int]]
+    ) -> Sequence[int]:
+        """Write down how held messages ended: (state, Unix seconds, reason, seq); part of the caller's job.
 
         Returns:
-            False when it had ended before: nothing was written.
+            The seqs of those that had not ended before.
         """
-        state, wall = end(ItemState.HELD, handling), self._clock.wall()
+        return table.finish_many(connection, ends)
 
-        def job(connection: apsw.Connection) -> bool:
-            if not table.finish(connection, entry.seq, state.value, wall, reason):
-                return False
-            if together_with is not None:
-                together_with(connection)
-            return True
-
-        done = await durably(self._storage, self._clock, job)
-        if done:
-            key = DeliveryKey(entry.message.id, target, entry.epoch)
-            self._core.ended(Ended(entry.origin, key, state, reason), list(replies))
-        return done
+    def ended(self, ended: Sequence[tuple[Ended, Sequence[str]]]) -> None:
+        """What ended is durable: report it. With replies (message ids), that is told when they arrive."""
+        self._core.ended(ended)
 
     async def refuse_held(self, target: str, reason: str) -> None:
         """Give back every held message of an agent that is gone."""
@@ -198,9 +180,8 @@ class Inbox:
             rows, exhausted = await self._storage.read(lambda c: _first_held(c, target))
             job = functools.partial(_refuse, rows=rows, wall=self._clock.wall(), reason=reason)
             refused = await durably(self._storage, self._clock, job) if rows else []
-            for row in refused:
-                key = DeliveryKey(row.message_id, target, row.epoch)
-                self._core.ended(Ended(row.origin, key, ItemState.REFUSED, reason))
+            keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
+            self._core.ended([(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys])
             if exhausted:
                 return
 
@@ -242,48 +223,40 @@ class Inbox:
         return {**self._core.statistics(), "owed": len(self._owed)}
 
 
-def _store(connection: apsw.Connection, items: Iterable[Arriving], origin: str, proof: bytes | None) -> None:
-    """Look each delivery up, and store what is new; the decision is left in the items."""
-    proof_id: int | None = None
-    for decoded in items:
-        row = decoded.row
-        known = table.find_key(connection, origin, row.message_id, row.target)
-        if known is None:
-            decoded.action = ArrivalAction.STORE
-        else:
-            decoded.action = arrive(ItemState(known.state), known.epoch, row.epoch)
-            decoded.seq, decoded.state, decoded.reason = known.seq, ItemState(known.state), known.reason
-        if decoded.action is ArrivalAction.STORE:
-            if proof is not None and proof_id is None:
-                proof_id = table.add_proof(connection, origin, proof)
-            _store_new(connection, decoded, proof_id)
-        elif decoded.action is ArrivalAction.HOLD_AGAIN:
-            table.hold_again(connection, decoded.seq, row.epoch, row.expires_s)
-            decoded.state, decoded.reason = ItemState.HELD, ""
-        elif decoded.action is ArrivalAction.RAISE_EPOCH:
-            table.raise_epoch(connection, decoded.seq, row.epoch)
+def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
+    """Store what is new of the deliveries of a frame; what is known already is left in the items."""
+    proof_id = None if proof is None else table.add_proof(connection, origin, proof)
+    if all(item.row.in_reply_to is None for item in items):
+        seqs = table.insert_many(connection, [item.row for item in items], proof_id)
+        if seqs is not None:
+            for item, seq in zip(items, seqs, strict=True):
+                item.seq = seq
+            return
+    stored = [_store_one(connection, item, origin, proof_id) for item in items]
+    if proof_id is not None and not any(stored):
+        table.drop_proof(connection, proof_id)
 
 
-def _store_new(connection: apsw.Connection, decoded: Arriving, proof_id: int | None) -> None:
-    row, message = decoded.row, decoded.message
-    decoded.state, decoded.reason = ItemState(row.state), ""
-    ended_s = row.ended_s
-    if row.in_reply_to is not None and not outbox_table.reply_arrived(
-        connection, row.in_reply_to, message.sender, row.received_s
-    ):
-        decoded.state, decoded.reason, ended_s = (
-            ItemState.LATE,
-            "another provider answered first",
-            row.received_s,
-        )
-    decoded.seq = table.insert(
-        connection,
-        table.InboxRow(
-            row.origin, row.message_id, row.target, row.epoch, decoded.state.value, 0, row.conversation_id,
-            row.in_reply_to, row.hops, row.received_s, row.expires_s, row.traceparent, row.sealed, ended_s,
-            decoded.reason, proof_id,
-        ),
-    )  # fmt: skip
+def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_id: int | None) -> bool:
+    """Look one delivery up, and store it if it is new; returns whether it was."""
+    row = item.row
+    known = table.find_key(connection, origin, row.message_id, row.target)
+    if known is None:
+        if row.in_reply_to is not None and not outbox_table.reply_arrived(
+            connection, row.in_reply_to, item.message.sender, row.received_s
+        ):
+            item.state, item.reason = ItemState.LATE, "another provider answered first"
+            row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)
+        item.seq = table.insert(connection, row, proof_id)
+        return True
+    item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
+    item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
+    if item.action is ArrivalAction.HOLD_AGAIN:
+        table.hold_again(connection, item.seq, row.epoch, row.expires_s)
+        item.state, item.reason = ItemState.HELD, ""
+    elif item.action is ArrivalAction.RAISE_EPOCH:
+        table.raise_epoch(connection, item.seq, row.epoch)
+    return False
 
 
 def _first_held(connection: apsw.Connection, target: str) -> tuple[list[table.InboxRow], bool]:
@@ -299,7 +272,8 @@ def _refuse(
     connection: apsw.Connection, *, rows: list[table.InboxRow], wall: float, reason: str
 ) -> list[table.InboxRow]:
     state = end(ItemState.HELD, Handling.NO_AGENT)
-    return [row for row in rows if table.finish(connection, row.seq, state.value, wall, reason)]
+    done = set(table.finish_many(connection, [(state.value, wall, reason, row.seq) for row in rows]))
+    return [row for row in rows if row.seq in done]
 
 
 def _proof_values(proof: FrameProof) -> list[object]:

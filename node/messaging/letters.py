@@ -56,6 +56,8 @@ class Route:
     counted: bool = False
     waits: bool = False
     answered: bool = False
+    own: bool = False
+    """Whether it is stored in the row of its message."""
 
     @property
     def active(self) -> bool:
@@ -128,28 +130,30 @@ class Letter:
     ended: str = OPEN
     reason: str = ""
     answers: int | None = None
+    broadcast: bool = field(init=False)
+    """Whether every provider gets it."""
+    address: Target | None = field(init=False)
+    """The one agent instance it is for, when its sender named one."""
+    wanted: str = field(init=False)
+    """What it is for: a capability or a receiver."""
+    order: tuple[str, str] = field(init=False)
+    """What first in, first out holds within."""
 
-    @property
-    def broadcast(self) -> bool:
-        """Whether every provider gets it."""
-        strategy = self.message.routing_strategy
-        return self.message.capability is not None and strategy is RoutingStrategy.BROADCAST
+    def __post_init__(self) -> None:
+        message = self.message
+        if message.capability is not None:
+            self.wanted, self.address = message.capability, None
+            self.broadcast = message.routing_strategy is RoutingStrategy.BROADCAST
+        else:
+            self.wanted, self.broadcast = message.receiver or "", False
+            agent, at, node = self.wanted.rpartition("@")
+            self.address = (agent, node) if at else None
+        self.order = message.conversation_id, message.sender
 
-    @property
-    def address(self) -> Target | None:
-        """The one agent instance it is for, when its sender named one."""
-        agent, at, node = (self.message.receiver or "").rpartition("@")
-        return (agent, node) if at else None
-
-    @property
-    def wanted(self) -> str:
-        """What it is for: a capability or a receiver."""
-        return self.message.capability or self.message.receiver or ""
-
-    @property
-    def order(self) -> tuple[str, str]:
-        """What first in, first out holds within."""
-        return self.message.conversation_id, self.message.sender
+    def give(self, route: Route) -> None:
+        """Add a route; the first one of a message that goes to one provider stands in its row."""
+        route.own = not self.routes and not self.broadcast
+        self.routes[route.target] = route
 
     def active_routes(self) -> Iterator[Route]:
         """The routes whose provider is expected to do something."""
@@ -159,21 +163,26 @@ class Letter:
         """The message as it is stored when it is accepted."""
         message = self.message
         return table.OutboxRow(
-            seq=self.seq,
-            message_id=message.id,
-            conversation_id=message.conversation_id,
-            reply_with=None if message.reply_with == message.id else message.reply_with,
-            state=self.ended,
-            broadcast=self.broadcast,
-            accepted_s=self.accepted_s,
-            expires_s=self.expires_s,
-            hops=self.hops,
-            traceparent=self.traceparent,
-            sealed=self.sealed,
-            ended_s=ended_s,
-            reason=self.reason,
-            answers=self.answers,
+            self.seq,
+            message.id,
+            message.conversation_id,
+            None if message.reply_with == message.id else message.reply_with,
+            self.ended,
+            self.broadcast,
+            self.accepted_s,
+            self.expires_s,
+            self.hops,
+            self.traceparent,
+            self.sealed,
+            ended_s,
+            None,
+            self.reason,
+            self.answers,
         )
+
+    def own_route(self) -> Route | None:
+        """The route that is stored in its row."""
+        return next((route for route in self.routes.values() if route.own), None)
 
 
 _SEQ: Final = attrgetter("letter.seq")

@@ -69,14 +69,20 @@ class Mailbox:
     _ready: list[tuple[int, int]] = field(default_factory=list)
     _arrivals: int = 0
     _running: int = 0
+    _handled: int = 0
 
     def __len__(self) -> int:
-        return len(self._known) - self._running
+        return len(self._known) - self._running - self._handled
 
     @property
     def running(self) -> int:
         """Messages being handled."""
         return self._running
+
+    @property
+    def handled(self) -> int:
+        """Messages that were handled and are not forgotten yet."""
+        return self._handled
 
     @property
     def room(self) -> int:
@@ -119,15 +125,21 @@ class Mailbox:
         return self._known[seq]
 
     def done(self, entry: Entry) -> None:
-        """A message has been handled: forget it and open its lane."""
-        lane = self._lanes[entry.lane]
+        """A message has been handled: open its lane, and know it until :meth:`forget`."""
+        place = entry.lane
+        lane = self._lanes[place]
         lane.popleft()
-        del self._known[entry.seq]
         self._running -= 1
+        self._handled += 1
         if lane:
             self._open(lane[0])
         else:
-            del self._lanes[entry.lane]
+            del self._lanes[place]
+
+    def forget(self, entry: Entry) -> None:
+        """What became of a message that was handled is durable, or nothing did."""
+        del self._known[entry.seq]
+        self._handled -= 1
 
     def _push(self, entry: Entry) -> None:
         self._arrivals += 1

@@ -22,7 +22,7 @@ from node.errors import ResourceLimitExceeded
 from node.message import Message
 from node.messaging import dead_letters
 from node.messaging.decisions import Changes
-from node.messaging.deliveries import Deliveries, StoredMessage, Surroundings
+from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.durably import durably
 from node.messaging.history import MessageHistory
 from node.messaging.lanes import LocalDelivery
@@ -104,14 +104,18 @@ class Outbox:
 
     # Acceptance
 
-    def check_room(self, size: int) -> None:
-        """Refuse a client's message when the outbox is full.
+    def check_room(self, messages: int, size: int) -> None:
+        """Refuse messages of clients when the outbox is full.
+
+        Args:
+            messages: How many are to be accepted.
+            size: Their bytes.
 
         Raises:
             ResourceLimitExceeded: it is.
         """
         capacity, held = self._settings.outbox_capacity, self._core.open_bytes
-        if self._core.open_count < capacity and held + size <= OUTBOX_BYTES_LIMIT:
+        if self._core.open_count + messages <= capacity and held + size <= OUTBOX_BYTES_LIMIT:
             return
         raise ResourceLimitExceeded(
             "the outbox is full",
@@ -134,13 +138,29 @@ class Outbox:
         """Number and route a message; nothing is durable and nothing happens until :meth:`admit`."""
         return self._core.prepare(message, sealed, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
 
-    def insert(self, connection: apsw.Connection, letter: Letter) -> None:
-        """Write a prepared message; part of the caller's job."""
-        ended = letter.ended != OPEN
-        table.insert(connection, letter.row(letter.accepted_s if ended else None))
+    def insert(self, connection: apsw.Connection, letters: Sequence[Letter]) -> frozenset[int]:
+        """Write prepared messages; part of the caller's job.
+
+        Returns:
+            The seqs of those whose id was known already: they are not written.
+        """
+        rows = []
+        for letter in letters:
+            own = letter.own_route()
+            ended_s = letter.accepted_s if letter.ended != OPEN else None
+            rows.append((letter.row(ended_s), None if own is None else own.row()))
+        known = table.insert(connection, rows)
+        for letter in letters:
+            if letter.seq not in known and (letter.broadcast or letter.ended != OPEN):
+                self._insert_beside(connection, letter)
+        return known
+
+    def _insert_beside(self, connection: apsw.Connection, letter: Letter) -> None:
+        """What most messages do not have: routes of a broadcast, and an end before the beginning."""
         for route in letter.routes.values():
-            table.save_route(connection, route.row())
-        if ended:
+            if not route.own:
+                table.save_route(connection, route.row())
+        if letter.ended != OPEN:
             history = MessageHistory.of_letter(letter).as_json()
             row = dead_letters.DeadLetter(
                 letter.message.id, letter.accepted_s, letter.reason, history
@@ -251,31 +271,41 @@ class Outbox:
 
     def _job(self, changes: Changes) -> Callable[[apsw.Connection], None]:
         wall = self._clock.wall()
-        rows = [route.row() for route in changes.routes.values()]
-        ends = [(letter.seq, letter.ended, letter.reason) for letter in changes.ended]
+        routes = dict(changes.routes)
+        ends, ends_with_routes = [], []
+        for letter in changes.ended:
+            end = (letter.seq, letter.ended, wall, letter.reason)
+            own = letter.own_route()
+            if own is not None and own.decision is None and routes.pop(id(own), None) is not None:
+                ends_with_routes.append(
+                    (*end, own.state.value, own.attempts, own.sent_s, own.received_s, own.ended_s, own.reason)
+                )
+            else:
+                ends.append(end)
+        further = [(route.own, route.row()) for route in routes.values()]
         dead = [(letter.message.id, letter.reason) for letter in changes.lost]
         told = list(changes.told)
 
         def job(connection: apsw.Connection) -> None:
-            for row in rows:
-                table.save_route(connection, row)
+            for own, row in further:
+                (table.save_own_route if own else table.save_route)(connection, row)
             for seq, event in changes.events:
                 table.add_event(connection, seq, event)
-            for seq, state, reason in ends:
-                table.finish(connection, seq, state, wall, reason)
+            table.finish(connection, ends)
+            table.finish_with_route(connection, ends_with_routes)
             for message_id, reason in dead:
                 history = MessageHistory.load(connection, message_id).as_json()
                 letter_row = dead_letters.DeadLetter(message_id, wall, reason, history)
                 dead_letter_table.add(connection, letter_row.as_row())
-            for letter in told:
-                self.insert(connection, letter)
+            if told:
+                self.insert(connection, told)
 
         return job
 
 
-def _batches(stored: Sequence[StoredMessage]) -> Iterator[list[StoredMessage]]:
+def _batches(stored: Sequence[table.StoredMessage]) -> Iterator[list[table.StoredMessage]]:
     """What is on disk, a bounded number of bytes at a time."""
-    batch: list[StoredMessage] = []
+    batch: list[table.StoredMessage] = []
     size = 0
     for each in stored:
         if batch and size + len(each[0].sealed) > LOAD_BYTES:

@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -265,7 +265,7 @@ class TapedLinks:
 
 
 MAILBOX: Final = "mailbox"
-MAILBOX_VERSION: Final = 1
+MAILBOX_VERSION: Final = 2
 
 
 class RecordedMailbox(Mailbox):
@@ -284,6 +284,7 @@ def record_mailbox(recorder: Recorder, agent: str, capacity: int) -> Mailbox:
         "raise_epoch": Verb(as_given),
         "take": Verb(as_given, taken_shown),
         "done": Verb(lambda entry: [entry.seq]),
+        "forget": Verb(lambda entry: [entry.seq]),
     }
     for name, verb in verbs.items():
         setattr(mailbox, name, partial(recorded, tape, name, verb, getattr(mailbox, name)))
@@ -303,4 +304,4 @@ def taken_shown(entry: Entry | None) -> object:
 
 def mailbox_outputs(mailbox: Mailbox, outputs: list[Any]) -> None:
     """How a mailbox stands, as it is compared after each verb."""
-    outputs.append(["stands", len(mailbox), mailbox.running, mailbox.spilled])
+    outputs.append(["stands", len(mailbox), mailbox.running, mailbox.handled, mailbox.spilled])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from node.recording.tape import Recorder, Tape
 from node.transport.frames import DeliveryKey, Outcome
 
 CORE: Final = "arrivals"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 
@@ -36,7 +36,7 @@ class Beginning:
 
 def batch_shown(batch: Batch) -> list[object]:
     """A judged frame as it is compared: what is to be stored, and what is refused."""
-    items = [[replace(item.row, sealed=b""), item.kept] for item in batch.items]
+    items = [[item.row._replace(sealed=b""), item.kept] for item in batch.items]
     return [batch.number, items, batch.outcomes]
 
 
@@ -53,7 +53,7 @@ VERBS: Final[dict[str, Verb]] = {
     "begin": Verb(as_given),
     "judge": Verb(_arrived, batch_shown),
     "stored": Verb(answers_of),
-    "ended": Verb(lambda ended, replies=(): [ended, list(replies)]),
+    "ended": Verb(as_given),
     "origin_lost": Verb(as_given),
     "origin_back": Verb(as_given),
     "watermark": Verb(as_given),

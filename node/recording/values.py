@@ -1,7 +1,8 @@
 """Values of a recording as plain CBOR, and back: what goes into a core, and what comes out of it.
 
-Sequences come back as tuples. Dataclasses, structs, enumerations and mappings are wrapped in a map with one
-key, so that nothing plain is taken for one of them; only classes that the reader names are built again.
+Sequences come back as tuples. Dataclasses, structs, named tuples, enumerations and mappings are wrapped in a
+map with one key, so that nothing plain is taken for one of them; only classes that the reader names are built
+again.
 """
 
 from __future__ import annotations
@@ -119,9 +120,11 @@ def _build(kind: Any, values: list[Any]) -> Any:
 
 @lru_cache(maxsize=1_024)
 def _fields_of(kind: Any) -> tuple[str, ...] | None:
-    """The names that a dataclass or a struct is built from; None for another class."""
+    """The names that a dataclass, a struct or a named tuple is built from; None for another class."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return kind.__struct_fields__
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return getattr(kind, "_fields", None)
     if not dataclasses.is_dataclass(kind):
         return None
     return tuple(field.name for field in dataclasses.fields(kind) if field.init)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -17,10 +16,15 @@ _COLUMNS: Final = (
     "origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to, hops, received_s, "
     "expires_s, traceparent, sealed, ended_s, reason, proof_id, seq"
 )
+PROOF: Final = 15
+"""Where in a row its proof is; what comes after it is the table's to give."""
+_INSERT: Final = (
+    f"INSERT INTO inbox ({_COLUMNS.removesuffix(', seq')}) VALUES ({', '.join('?' * (PROOF + 1))})"  # noqa: S608
+)
+_INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id, target, origin) DO NOTHING RETURNING seq"
 
 
-@dataclass(frozen=True, slots=True)
-class InboxRow:
+class InboxRow(NamedTuple):
     """One received message for one target.
 
     Args:
@@ -62,8 +66,7 @@ class InboxRow:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRow:
+class KnownRow(NamedTuple):
     """What is known about a deduplication key."""
 
     seq: int
@@ -82,32 +85,29 @@ def find_key(connection: apsw.Connection, origin: str, message_id: str, target: 
     return KnownRow(*found[0]) if found else None
 
 
-def insert(connection: apsw.Connection, row: InboxRow) -> int:
-    """Store a received message; returns its seq."""
-    connection.execute(
-        "INSERT INTO inbox (origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to,"
-        " hops, received_s, expires_s, traceparent, sealed, ended_s, reason, proof_id)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            row.origin,
-            row.message_id,
-            row.target,
-            row.epoch,
-            row.state,
-            row.attempts,
-            row.conversation_id,
-            row.in_reply_to,
-            row.hops,
-            row.received_s,
-            row.expires_s,
-            row.traceparent,
-            row.sealed,
-            row.ended_s,
-            row.reason,
-            row.proof_id,
-        ),
-    )
+def insert(connection: apsw.Connection, row: InboxRow, proof_id: int | None) -> int:
+    """Store a received message; returns its seq; raises ``apsw.ConstraintError`` when its key is known."""
+    connection.execute(_INSERT, (*row[:PROOF], proof_id))
     return connection.last_insert_rowid()
+
+
+def insert_many(
+    connection: apsw.Connection, received: Sequence[InboxRow], proof_id: int | None
+) -> Sequence[int] | None:
+    """Store received messages; returns their seqs, or None, and has stored nothing, where one is known."""
+    connection.execute("SAVEPOINT many")
+    values = [(*row[:PROOF], proof_id) for row in received]
+    stored = [seq for (seq,) in connection.executemany(_INSERT_NEW, values)]
+    complete = len(stored) == len(received)
+    if not complete:
+        connection.execute("ROLLBACK TO many")
+    connection.execute("RELEASE many")
+    return stored if complete else None
+
+
+def drop_proof(connection: apsw.Connection, proof_id: int) -> None:
+    """Forget a signature that no stored message needs."""
+    connection.execute("DELETE FROM proofs WHERE proof_id = ?", (proof_id,))
 
 
 def add_proof(connection: apsw.Connection, origin: str, proof: bytes) -> int:
@@ -130,13 +130,16 @@ def raise_epoch(connection: apsw.Connection, seq: int, epoch: int) -> None:
     connection.execute("UPDATE inbox SET epoch = ? WHERE seq = ? AND epoch < ?", (epoch, seq, epoch))
 
 
-def finish(connection: apsw.Connection, seq: int, state: str, at_s: float, reason: str) -> bool:
-    """Write down how a held message ended; False when it had ended before."""
-    connection.execute(
-        "UPDATE inbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL",
-        (state, at_s, reason, seq),
+def finish_many(connection: apsw.Connection, ends: Iterable[tuple[str, float, str, int]]) -> Sequence[int]:
+    """Write down how held messages ended: (state, Unix seconds, reason, seq) of each.
+
+    Returns:
+        The seqs of those that had not ended before.
+    """
+    sql = (
+        "UPDATE inbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL RETURNING seq"
     )
-    return connection.changes() > 0
+    return [seq for (seq,) in connection.executemany(sql, ends)]
 
 
 def count_attempt(connection: apsw.Connection, seq: int) -> None:

@@ -122,7 +122,24 @@ _ANSWERS: Final = """
 ALTER TABLE outbox ADD COLUMN answers INTEGER;
 """
 
-STEPS: Final = (_FIRST, _ANSWERS)
+_OWN_ROUTE: Final = """
+-- The first route of a message stands in its own row: nearly every message has no other.
+ALTER TABLE outbox ADD COLUMN route_agent TEXT;
+ALTER TABLE outbox ADD COLUMN route_node TEXT;
+ALTER TABLE outbox ADD COLUMN route_epoch INTEGER;
+ALTER TABLE outbox ADD COLUMN route_state TEXT;
+ALTER TABLE outbox ADD COLUMN route_attempts INTEGER;
+ALTER TABLE outbox ADD COLUMN route_routed_s REAL;
+ALTER TABLE outbox ADD COLUMN route_sent_s REAL;
+ALTER TABLE outbox ADD COLUMN route_received_s REAL;
+ALTER TABLE outbox ADD COLUMN route_ended_s REAL;
+ALTER TABLE outbox ADD COLUMN route_reason TEXT;
+ALTER TABLE outbox ADD COLUMN route_decision BLOB;
+-- What is open is looked for once, at a start; an index of it would be written twice for every message.
+DROP INDEX outbox_open;
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE)
 """Every step there has ever been, oldest first."""
 
 

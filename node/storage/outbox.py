@@ -1,9 +1,15 @@
-"""Messages this node accepted, the providers each was given to, and what happened to them."""
+"""Messages this node accepted, the providers each was given to, and what happened to them.
+
+Nearly every message has one provider and one end, so its first route stands in the row of the message: one
+insert when it is accepted, one update when it has ended. Further routes (of a broadcast, or after a move) are
+in a table of their own; :func:`routes` reads both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -21,10 +27,18 @@ _COLUMNS: Final = (
 _ROUTE_COLUMNS: Final = (
     "seq, agent, node, epoch, state, attempts, routed_s, sent_s, received_s, ended_s, reason, decision"
 )
+_OWN_ROUTE_COLUMNS: Final = (
+    "route_agent, route_node, route_epoch, route_state, route_attempts, route_routed_s, route_sent_s, "
+    "route_received_s, route_ended_s, route_reason, route_decision"
+)
+_NO_ROUTE: Final = (None,) * 11
+_INSERT: Final = (
+    f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 26)})"  # noqa: S608
+    " ON CONFLICT (message_id) DO NOTHING RETURNING seq"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """One accepted message.
 
     Args:
@@ -62,8 +76,7 @@ class OutboxRow:
     answers: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRow:
+class RouteRow(NamedTuple):
     """One provider a message was given to; times in Unix seconds, ``decision`` is CBOR."""
 
     seq: int
@@ -89,60 +102,60 @@ class EventRow:
     detail: str
 
 
-def insert(connection: apsw.Connection, row: OutboxRow) -> None:
-    """Store an accepted message; raises ``apsw.ConstraintError`` when its id is known."""
+def insert(
+    connection: apsw.Connection, accepted: Sequence[tuple[OutboxRow, RouteRow | None]]
+) -> frozenset[int]:
+    """Store accepted messages, each with its own route where it has one.
+
+    Returns:
+        The seqs of those whose id was known already: they are not stored.
+    """
+    values = [row + (_NO_ROUTE if route is None else route[1:]) for row, route in accepted]
+    stored = connection.executemany(_INSERT, values).fetchall()
+    if len(stored) == len(accepted):
+        return frozenset()
+    return frozenset(row.seq for row, _ in accepted).difference(seq for (seq,) in stored)
+
+
+def save_own_route(connection: apsw.Connection, row: RouteRow) -> None:
+    """Store what became of the route that stands in the row of its message; a stored decision stays."""
     connection.execute(
-        "INSERT INTO outbox (seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s,"
-        " expires_s, hops, traceparent, sealed, ended_s, reason, answers)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            row.seq,
-            row.message_id,
-            row.conversation_id,
-            row.reply_with,
-            row.state,
-            row.broadcast,
-            row.accepted_s,
-            row.expires_s,
-            row.hops,
-            row.traceparent,
-            row.sealed,
-            row.ended_s,
-            row.reason,
-            row.answers,
-        ),
+        "UPDATE outbox SET route_agent=?2, route_node=?3, route_epoch=?4, route_state=?5, route_attempts=?6,"
+        " route_routed_s=?7, route_sent_s=?8, route_received_s=?9, route_ended_s=?10, route_reason=?11,"
+        " route_decision=coalesce(?12, route_decision) WHERE seq=?1",
+        row,
     )
 
 
 def save_route(connection: apsw.Connection, row: RouteRow) -> None:
-    """Store a route, or what became of it; a stored decision stays."""
+    """Store a further route, or what became of it; a stored decision stays."""
     connection.execute(
         "INSERT INTO routes VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (seq, agent, node) DO UPDATE SET"
         " epoch=excluded.epoch, state=excluded.state, attempts=excluded.attempts, routed_s=excluded.routed_s,"
         " sent_s=excluded.sent_s, received_s=excluded.received_s, ended_s=excluded.ended_s,"
         " reason=excluded.reason, decision=coalesce(excluded.decision, decision)",
-        (
-            row.seq,
-            row.agent,
-            row.node,
-            row.epoch,
-            row.state,
-            row.attempts,
-            row.routed_s,
-            row.sent_s,
-            row.received_s,
-            row.ended_s,
-            row.reason,
-            row.decision,
-        ),
+        row,
     )
 
 
-def finish(connection: apsw.Connection, seq: int, state: str, at_s: float, reason: str) -> None:
-    """Write down how a message ended."""
-    connection.execute(
-        "UPDATE outbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL",
-        (state, at_s, reason, seq),
+def finish(connection: apsw.Connection, ends: Iterable[tuple[int, str, float, str]]) -> None:
+    """Write down how messages ended: (seq, state, Unix seconds, reason) of each."""
+    connection.executemany(
+        "UPDATE outbox SET state=?2, ended_s=?3, reason=?4 WHERE seq=?1 AND ended_s IS NULL", ends
+    )
+
+
+def finish_with_route(connection: apsw.Connection, ends: Iterable[tuple[Any, ...]]) -> None:
+    """Write down how messages with one route ended, and their routes with them.
+
+    Each is (seq, state, Unix seconds, reason) of the message, and (state, attempts, sent, received, ended,
+    reason) of its own route.
+    """
+    connection.executemany(
+        "UPDATE outbox SET state=?2, ended_s=?3, reason=?4, route_state=?5, route_attempts=?6,"
+        " route_sent_s=?7, route_received_s=?8, route_ended_s=?9, route_reason=?10"
+        " WHERE seq=?1 AND ended_s IS NULL",
+        ends,
     )
 
 
@@ -180,23 +193,39 @@ def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s
     return False
 
 
-def load_open(connection: apsw.Connection, limit: int) -> list[tuple[OutboxRow, list[RouteRow]]]:
+StoredMessage = tuple[OutboxRow, RouteRow | None, list[RouteRow]]
+"""A message as it was on disk, with its own route and further ones."""
+
+
+def load_open(connection: apsw.Connection, limit: int) -> list[StoredMessage]:
     """The messages that have not ended, oldest first, with their routes."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM outbox WHERE ended_s IS NULL ORDER BY seq LIMIT ?",  # noqa: S608
+        f"SELECT {_COLUMNS}, {_OWN_ROUTE_COLUMNS} FROM outbox WHERE ended_s IS NULL"  # noqa: S608
+        " ORDER BY seq LIMIT ?",
         (limit,),
     )
-    return [(_outbox_row(row), routes(connection, row[0])) for row in found]
+    return [
+        (_outbox_row(row[:15]), _own_route(row[0], row[15:]), _further(connection, row[0])) for row in found
+    ]
 
 
 def routes(connection: apsw.Connection, seq: int) -> list[RouteRow]:
     """The routes of a message, in the order they were taken."""
-    found = rows(
-        connection,
-        f"SELECT {_ROUTE_COLUMNS} FROM routes WHERE seq = ? ORDER BY epoch, node, agent",  # noqa: S608
-        (seq,),
-    )
+    own = rows(connection, f"SELECT {_OWN_ROUTE_COLUMNS} FROM outbox WHERE seq = ?", (seq,))  # noqa: S608
+    found = _further(connection, seq)
+    for values in own:
+        route = _own_route(seq, values)
+        found += [] if route is None else [route]
+    return sorted(found, key=lambda route: (route.epoch, route.node, route.agent))
+
+
+def _own_route(seq: int, values: tuple[Any, ...]) -> RouteRow | None:
+    return None if values[0] is None else RouteRow(seq, *values)
+
+
+def _further(connection: apsw.Connection, seq: int) -> list[RouteRow]:
+    found = rows(connection, f"SELECT {_ROUTE_COLUMNS} FROM routes WHERE seq = ?", (seq,))  # noqa: S608
     return [RouteRow(*row) for row in found]
 
 
@@ -234,7 +263,10 @@ def last_seq(connection: apsw.Connection) -> int:
 
 
 def forget(connection: apsw.Connection, *, ended_before_s: float, keep: int) -> int:
-    """Drop ended messages that are too old, or beyond the newest ``keep``; returns how many went."""
+    """Drop ended messages that are too old, or beyond the newest ``keep``; returns how many went.
+
+    One call looks at the oldest :data:`RETENTION_BATCH` messages.
+    """
     connection.execute(
         "DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, ended_s FROM outbox ORDER BY seq"
         " LIMIT ?) WHERE ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?))",
@@ -244,6 +276,4 @@ def forget(connection: apsw.Connection, *, ended_before_s: float, keep: int) -> 
 
 
 def _outbox_row(row: Any) -> OutboxRow:
-    values = list(row)
-    values[5] = bool(values[5])
-    return OutboxRow(*values)
+    return OutboxRow(*row)._replace(broadcast=bool(row[5]))

@@ -48,7 +48,9 @@ class MailboxReplay:
             case "take", ():
                 return taken_shown(mailbox.take())
             case "done", (int() as seq,) if seq in self._entries:
-                return mailbox.done(self._entries.pop(seq))
+                return mailbox.done(self._entries[seq])
+            case "forget", (int() as seq,) if seq in self._entries:
+                return mailbox.forget(self._entries.pop(seq))
         raise UnknownValue(f"this version cannot do {verb!r} with what the recording has for it")
 
     def finish(self, outputs: list[Any]) -> None:

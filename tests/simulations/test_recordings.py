@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from node.message import Message, Performative, RoutingStrategy
 from node.messaging import receiver, router
 from node.messaging.mailboxes import Mailbox
+from node.messaging.recording import MAILBOX_VERSION
 from node.recording import format as file_format
 from node.recording.format import Core, Header, Recording, Step, header_bytes, record_bytes
 from node.recording.tape import digest_of
@@ -239,12 +240,12 @@ def test_a_mailbox_that_turned_round_is_found(recorded, monkeypatch, tmp_path):
     entries = [[number, f"c{number}", "client@a", 5, 0] for number in range(3)]
     steps = [("build", 9), ("refill", [entries, True]), ("take", []), ("take", [])]
     outputs = [
-        [["stands", 0, 0, True]],
-        [["stands", 3, 0, False]],
-        [["returned", [0, 0, 1 - 5 * 64]], ["stands", 2, 1, False]],
-        [["returned", [1, 0, 2 - 5 * 64]], ["stands", 1, 2, False]],
+        [["stands", 0, 0, 0, True]],
+        [["stands", 3, 0, 0, False]],
+        [["returned", [0, 0, 1 - 5 * 64]], ["stands", 2, 1, 0, False]],
+        [["returned", [1, 0, 2 - 5 * 64]], ["stands", 1, 2, 0, False]],
     ]
-    write(path, [("mailbox:m", 1, steps, outputs)])
+    write(path, [("mailbox:m", MAILBOX_VERSION, steps, outputs)])
     assert replayed(path).same
     the_last_is_first(monkeypatch)
     assert by_name(replayed(path))["mailbox:m"].difference.number == 3
@@ -323,7 +324,7 @@ def test_a_core_of_another_version_is_not_misread(tmp_path):
     write(path, [("mailbox:m", 9, [("build", 9)], [[]]), ("oracle", 1, [("ask", 1)], [[]])])
     done = cli(path)
     assert done.exit_code == 2
-    assert "it is of version 9, and this version of Caxton knows 1" in done.output
+    assert "it is of version 9, and this version of Caxton knows 2" in done.output
     assert "does not know it" in done.output
 
 

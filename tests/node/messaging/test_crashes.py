@@ -10,7 +10,10 @@ from node.messaging.settings import Timing
 from node.transport.frames import DeliverItem, DeliveryKey, Outcome
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
-ACCEPT, STORE, FINISH, END = "Bus.accept", "Inbox.receive", "Inbox.finish", "Outbox._job"
+ACCEPT, STORE, FINISH, END = (
+    *("Acceptance.accept_many", "Inbox.receive"),
+    *("Settlement._settle", "Outbox._job"),
+)
 
 
 def quiet(c):

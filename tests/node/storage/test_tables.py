@@ -20,19 +20,31 @@ def outbox_row(seq=1, **changes):
         seq, f"m{seq}", "c", None, "open", broadcast=False, accepted_s=seq, expires_s=99, hops=0,
         traceparent="", sealed=b"sealed",
     )  # fmt: skip
-    return dataclasses.replace(row, **changes)
+    return row._replace(**changes)
 
 
 def route_row(seq=1, **changes):
     row = outbox.RouteRow(seq, "a", "n", 0, "queued", 0, 1.0, None, None, None, "", b"why")
-    return dataclasses.replace(row, **changes)
+    return row._replace(**changes)
 
 
 def inbox_row(number=1, **changes):
     row = inbox.InboxRow(
         "n1", f"m{number}", "a", 0, "held", 0, "c", None, 0, float(number), 99.0, "", b"sealed"
     )
-    return dataclasses.replace(row, **changes)
+    return row._replace(**changes)
+
+
+def accept(connection, row, route=None):
+    return outbox.insert(connection, [(row, route)])
+
+
+def ends(connection, seq, state, at_s=5.0, reason=""):
+    outbox.finish(connection, [(seq, state, at_s, reason)])
+
+
+def handled(connection, seq, state, at_s, reason=""):
+    return inbox.finish_many(connection, [(state, at_s, reason, seq)])
 
 
 def test_migrating_twice_takes_no_step(connection):
@@ -51,35 +63,69 @@ def test_a_step_that_fails_leaves_the_schema_where_it_was(connection, monkeypatc
 
 def test_open_messages_come_back_with_their_routes_in_order(connection):
     for seq in (2, 1, 3):
-        outbox.insert(connection, outbox_row(seq))
+        accept(connection, outbox_row(seq))
     outbox.save_route(connection, route_row(1, epoch=1, node="z"))
     outbox.save_route(connection, route_row(1, state="moved"))
-    outbox.finish(connection, 2, "settled", 5.0, "")
+    ends(connection, 2, "settled")
     found = outbox.load_open(connection, 10)
-    assert [row.seq for row, _ in found] == [1, 3]
-    assert [(route.node, route.epoch) for route in found[0][1]] == [("n", 0), ("z", 1)]
+    assert [row.seq for row, _, _ in found] == [1, 3]
+    assert found[0][1] is None
+    assert {(route.node, route.epoch) for route in found[0][2]} == {("n", 0), ("z", 1)}
+    assert [route.node for route in outbox.routes(connection, 1)] == ["n", "z"]
     assert outbox.find(connection, "m2").state == "settled"
 
 
 def test_a_route_keeps_its_decision_when_its_state_changes(connection):
-    outbox.insert(connection, outbox_row())
+    accept(connection, outbox_row())
     outbox.save_route(connection, route_row())
     outbox.save_route(connection, route_row(state="settled", ended_s=2.0, decision=None))
     [route] = outbox.routes(connection, 1)
     assert (route.state, route.decision) == ("settled", b"why")
 
 
+def test_the_own_route_of_a_message_stands_in_its_row(connection):
+    accept(connection, outbox_row(1), route_row(1))
+    accept(connection, outbox_row(2))
+    outbox.save_own_route(connection, route_row(2, node="later"))
+    outbox.save_own_route(connection, route_row(1, state="moved", decision=None))
+    outbox.save_route(connection, route_row(1, epoch=1, node="z"))
+    assert connection.execute("SELECT count(*) FROM routes").fetchall() == [(1,)]
+    first, second = outbox.load_open(connection, 10)
+    assert first[1:] == (route_row(1, state="moved"), [route_row(1, epoch=1, node="z")])
+    assert second[1:] == (route_row(2, node="later"), [])
+    outbox.finish_with_route(connection, [(2, "failed", 5.0, "why", "failed", 3, 2.0, None, 4.0, "it broke")])
+    assert outbox.find(connection, "m2").reason == "why"
+    assert outbox.routes(connection, 2) == [
+        route_row(2, node="later", state="failed", attempts=3, sent_s=2.0, ended_s=4.0, reason="it broke")
+    ]
+
+
+def test_a_message_that_was_accepted_before_is_told_and_the_others_are_stored(connection):
+    accept(connection, outbox_row(1))
+    found = outbox.insert(connection, [(outbox_row(2), None), (outbox_row(3, message_id="m1"), None)])
+    assert found == {3}
+    assert outbox.find(connection, "m2").seq == 2
+    assert outbox.find(connection, "m1").seq == 1
+
+
+def test_received_messages_are_stored_together_or_not_at_all(connection):
+    assert inbox.insert_many(connection, [inbox_row(1), inbox_row(2)], None) == [1, 2]
+    assert inbox.insert_many(connection, [inbox_row(3), inbox_row(2)], None) is None
+    assert inbox.find_key(connection, "n1", "m3", "a") is None
+    assert inbox.count(connection) == 2
+
+
 def test_the_first_end_of_a_message_wins(connection):
-    outbox.insert(connection, outbox_row())
-    outbox.finish(connection, 1, "expired", 5.0, "time")
-    outbox.finish(connection, 1, "settled", 6.0, "")
+    accept(connection, outbox_row())
+    ends(connection, 1, "expired", 5.0, "time")
+    ends(connection, 1, "settled", 6.0)
     assert (outbox.find(connection, "m1").state, outbox.find(connection, "m1").ended_s) == ("expired", 5.0)
 
 
 def test_the_first_who_replies_is_the_one_who_answers(connection):
-    outbox.insert(connection, outbox_row(1))
-    outbox.insert(connection, outbox_row(2, reply_with="label"))
-    outbox.insert(connection, outbox_row(3, broadcast=True))
+    accept(connection, outbox_row(1))
+    accept(connection, outbox_row(2, reply_with="label"))
+    accept(connection, outbox_row(3, broadcast=True))
     assert outbox.reply_arrived(connection, "m1", "a@x", 1.0)
     assert outbox.reply_arrived(connection, "m1", "a@x", 1.0)
     assert not outbox.reply_arrived(connection, "m1", "b@y", 2.0)
@@ -92,7 +138,7 @@ def test_the_first_who_replies_is_the_one_who_answers(connection):
 
 
 def test_events_are_bounded(connection):
-    outbox.insert(connection, outbox_row())
+    accept(connection, outbox_row())
     for number in range(outbox.EVENT_LIMIT + 10):
         outbox.add_event(connection, 1, outbox.EventRow(number, "again", ""))
     outbox.add_event(connection, 77, outbox.EventRow(1, "nobody", ""))
@@ -102,11 +148,11 @@ def test_events_are_bounded(connection):
 
 def test_outbox_retention_spares_open_messages_and_the_newest(connection):
     for seq in range(1, 11):
-        outbox.insert(connection, outbox_row(seq))
+        accept(connection, outbox_row(seq))
         outbox.save_route(connection, route_row(seq))
         outbox.add_event(connection, seq, outbox.EventRow(1, "x", ""))
         if seq != 3:
-            outbox.finish(connection, seq, "settled", float(seq), "")
+            ends(connection, seq, "settled", float(seq))
     assert outbox.forget(connection, ended_before_s=0.0, keep=5) == 4
     assert outbox.forget(connection, ended_before_s=8.0, keep=5) == 2
     left = [row[0] for row in connection.execute("SELECT seq FROM outbox ORDER BY seq")]
@@ -116,22 +162,22 @@ def test_outbox_retention_spares_open_messages_and_the_newest(connection):
 
 
 def test_a_received_message_is_known_by_origin_id_and_target(connection):
-    seq = inbox.insert(connection, inbox_row())
+    seq = inbox.insert(connection, inbox_row(), None)
     assert inbox.find_key(connection, "n1", "m1", "a") == inbox.KnownRow(seq, 0, "held", "")
     assert inbox.find_key(connection, "n2", "m1", "a") is None
     assert inbox.find_key(connection, "n1", "m1", "b") is None
     with pytest.raises(apsw.ConstraintError):
-        inbox.insert(connection, inbox_row())
-    inbox.insert(connection, inbox_row(origin="n2"))
+        inbox.insert(connection, inbox_row(), None)
+    inbox.insert(connection, inbox_row(origin="n2"), None)
 
 
 def test_a_held_message_ends_once(connection):
-    seq = inbox.insert(connection, inbox_row())
+    seq = inbox.insert(connection, inbox_row(), None)
     inbox.count_attempt(connection, seq)
     assert inbox.held_counts(connection) == {"a": 1}
     assert [row.attempts for row in inbox.held(connection, "a")] == [1]
-    assert inbox.finish(connection, seq, "refused", 2.0, "no such agent")
-    assert not inbox.finish(connection, seq, "settled", 3.0, "")
+    assert handled(connection, seq, "refused", 2.0, "no such agent")
+    assert not handled(connection, seq, "settled", 3.0)
     assert inbox.held_counts(connection) == {}
     inbox.hold_again(connection, seq, 2, 120.0)
     [row] = inbox.held(connection, "a")
@@ -143,9 +189,9 @@ def test_a_held_message_ends_once(connection):
 def test_inbox_retention_never_drops_what_a_duplicate_can_follow(connection):
     for number in range(1, 11):
         proof = inbox.add_proof(connection, "n1", b"proof")
-        seq = inbox.insert(connection, inbox_row(number, proof_id=proof))
+        seq = inbox.insert(connection, inbox_row(number), proof)
         if number != 2:
-            inbox.finish(connection, seq, "settled", float(number), "")
+            handled(connection, seq, "settled", float(number))
     assert inbox.forget(connection, ended_before_s=0.0, settled_before_s=4.0, keep=5) == 2
     assert inbox.forget(connection, ended_before_s=5.0, settled_before_s=4.0, keep=100) == 1
     left = [row[0] for row in connection.execute("SELECT message_id FROM inbox ORDER BY seq")]
@@ -156,18 +202,18 @@ def test_inbox_retention_never_drops_what_a_duplicate_can_follow(connection):
 
 def test_proofs_of_later_messages_outlive_older_local_ones(connection):
     for number in range(5):
-        inbox.insert(connection, inbox_row(number))
+        inbox.insert(connection, inbox_row(number), None)
     proof = inbox.add_proof(connection, "n1", b"proof")
-    inbox.insert(connection, inbox_row(9, proof_id=proof))
+    inbox.insert(connection, inbox_row(9), proof)
     inbox.forget(connection, ended_before_s=0.0, settled_before_s=0.0, keep=5)
     assert connection.execute("SELECT count(*) FROM proofs").fetchall() == [(1,)]
 
 
 def test_replies_and_conversations_are_found(connection):
-    outbox.insert(connection, outbox_row(1))
-    outbox.insert(connection, outbox_row(2, conversation_id="other"))
-    inbox.insert(connection, inbox_row(5, in_reply_to="m1"))
-    inbox.insert(connection, inbox_row(6, in_reply_to="m2"))
+    accept(connection, outbox_row(1))
+    accept(connection, outbox_row(2, conversation_id="other"))
+    inbox.insert(connection, inbox_row(5, in_reply_to="m1"), None)
+    inbox.insert(connection, inbox_row(6, in_reply_to="m2"), None)
     assert [row.message_id for row in inbox.replies(connection, "m1", 10)] == ["m5"]
     assert [row.message_id for row in inbox.conversation(connection, "c", 1)] == ["m6"]
     assert [row.seq for row in outbox.conversation(connection, "c", 10)] == [1]
@@ -211,12 +257,13 @@ def test_a_settled_message_with_open_answers_is_owed(connection):
         inbox.insert(
             connection,
             inbox.InboxRow("a", f"m{number}", "w", 7, state, 0, "t", None, 0, 0.0, 9.0, "", b"x", ended_s),
+            None,
         )
     for seq, (answers, ended_s) in enumerate(((1, None), (1, 5.0), (1, None), (2, None), (None, None)), 1):
         row = outbox.OutboxRow(
             seq, f"r{seq}", "t", None, "open", False, 0.0, 9.0, 0, "", b"x", answers=answers
         )
-        outbox.insert(connection, row)
+        accept(connection, row)
         if ended_s is not None:
-            outbox.finish(connection, seq, "settled", ended_s, "")
+            ends(connection, seq, "settled", ended_s)
     assert inbox.owed(connection, 10) == [("a", "m1", "w", 7, ["r1", "r3"])]

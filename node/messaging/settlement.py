@@ -1,0 +1,207 @@
+"""The end of what handlers did: answers and settled marks, many in one write.
+
+A worker hands over what its handler answered and goes on with the next message. One task makes messages of
+the answers, writes them together with the settled marks of what they answer, and only then sends and tells.
+Until then a message stands in its mailbox as handled, so that it is not read from disk again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+import trio
+
+from node.environment import Environment
+from node.errors import CaxtonError
+from node.message import Message, Performative
+from node.messaging.arrivals import Ended
+from node.messaging.delivery import DRAFT_LIMIT, Draft, compose
+from node.messaging.durably import durably
+from node.messaging.inbox import Inbox
+from node.messaging.letters import OPEN, Letter
+from node.messaging.mailboxes import Entry
+from node.messaging.outbox import Outbox
+from node.messaging.receiver import Handling, ItemState, end
+from node.messaging.sealing import seal
+from node.storage.storage import Storage
+from node.transport.frames import DeliveryKey
+
+_log = logging.getLogger(__name__)
+
+BATCH: Final = 1_000
+"""Most messages settled in one write."""
+BACKLOG_LIMIT: Final = 4_000
+"""Handled messages that wait to be settled; workers pause beyond it."""
+
+
+@dataclass(slots=True)
+class Handled:
+    """One message that its handler is done with.
+
+    Args:
+        agent: Whose handler.
+        entry: The message.
+        handling: How it went.
+        reason: Why it failed.
+        drafts: What it answered.
+        traceparent: W3C Trace Context of the handler's run.
+    """
+
+    agent: str
+    entry: Entry
+    handling: Handling
+    reason: str = ""
+    drafts: Sequence[Draft] = ()
+    traceparent: str = ""
+
+
+class Settlement:
+    """See the module's docstring.
+
+    Args:
+        environment: Clock and ids.
+        node: This node's name.
+        storage: The node's database.
+        inbox: Where the settled marks go.
+        outbox: Where the answers go.
+        max_bytes: Largest sealed message.
+        on_settled: Told what is durable, or was settled before.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        node: str,
+        storage: Storage,
+        inbox: Inbox,
+        outbox: Outbox,
+        max_bytes: int,
+        on_settled: Callable[[Sequence[Handled]], None],
+    ) -> None:
+        self._environment, self._clock = environment, environment.clock
+        self._node, self._storage = node, storage
+        self._inbox, self._outbox = inbox, outbox
+        self._max_bytes, self._on_settled = max_bytes, on_settled
+        self._backlog: list[Handled] = []
+        self._arrived = trio.Event()
+        self._room = trio.Event()
+        self._counts = dict.fromkeys(("handled", "answers"), 0)
+
+    def add(self, handled: Handled) -> None:
+        """Take a message that was handled."""
+        self._backlog.append(handled)
+        self._arrived.set()
+
+    @property
+    def full(self) -> bool:
+        """Whether workers have to wait for :meth:`room`."""
+        return len(self._backlog) >= BACKLOG_LIMIT
+
+    async def room(self) -> None:
+        """Wait until fewer messages wait to be settled."""
+        while self.full:
+            await self._room.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Settle what was handled until cancelled."""
+        task_status.started()
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            while self._backlog:
+                batch, self._backlog = self._backlog[:BATCH], self._backlog[BATCH:]
+                if not self.full:
+                    self._room.set()
+                    self._room = trio.Event()
+                await self._settle(batch)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts and sizes."""
+        return {"settling": len(self._backlog), "settling_limit": BACKLOG_LIMIT, **self._counts}
+
+    async def _settle(self, batch: Sequence[Handled]) -> None:
+        wall = self._clock.wall()
+        answers: dict[int, list[Letter]] = {}
+        ends = []
+        for handled in batch:
+            entry, state = handled.entry, end(ItemState.HELD, handled.handling)
+            ends.append((state.value, wall, handled.reason, entry.seq))
+            if handled.drafts:
+                answers[entry.seq] = self._letters(handled)
+
+        def job(connection: apsw.Connection) -> set[int]:
+            done = set(self._inbox.finish(connection, ends))
+            letters = [letter for seq, several in answers.items() if seq in done for letter in several]
+            if letters:
+                self._outbox.insert(connection, letters)
+            return done
+
+        done = await durably(self._storage, self._clock, job)
+        ended: list[tuple[Ended, Sequence[str]]] = []
+        letters: list[Letter] = []
+        for handled in batch:
+            entry = handled.entry
+            if entry.seq not in done:
+                continue  # it had ended before: nothing of it was written
+            caused = answers.get(entry.seq, [])
+            letters += caused
+            key = DeliveryKey(entry.message.id, handled.agent, entry.epoch)
+            state = end(ItemState.HELD, handled.handling)
+            replies = [letter.message.id for letter in caused if letter.answers is not None]
+            ended.append((Ended(entry.origin, key, state, handled.reason), replies))
+            self._counts["handled"] += handled.handling is Handling.SUCCEEDED
+        self._inbox.ended(ended)
+        if letters:
+            self._counts["answers"] += len(letters)
+            self._outbox.admit(letters)
+        self._on_settled(batch)
+
+    def _letters(self, handled: Handled) -> list[Letter]:
+        """The answers as messages; what cannot be sent becomes a FAILURE that says why."""
+        entry, drafts = handled.entry, handled.drafts
+        letters = []
+        for draft in drafts[:DRAFT_LIMIT]:
+            message, sealed = self._seal(handled, draft)
+            letter = self._outbox.prepare(
+                message, sealed, traceparent=handled.traceparent, hops=entry.hops + 1, ttl_s=None
+            )
+            if self._goes_back(letter, entry):
+                letter.answers = entry.seq
+            letters.append(letter)
+        if len(drafts) > DRAFT_LIMIT:
+            _log.warning("%s answered with %d messages; %d are sent", handled.agent, len(drafts), DRAFT_LIMIT)
+        return letters
+
+    def _goes_back(self, letter: Letter, entry: Entry) -> bool:
+        """Whether an answer goes to the node its message came from, which is another one."""
+        if entry.origin == self._node or letter.ended != OPEN:
+            return False
+        return (letter.message.receiver or "").endswith(f"@{entry.origin}")
+
+    def _seal(self, handled: Handled, draft: Draft) -> tuple[Message, bytes]:
+        try:
+            message = self._compose(handled, draft)
+            return message, seal(message, self._max_bytes)
+        except CaxtonError as error:
+            content = {"code": error.code, "reason": str(error)[:1_000], "fix": error.fix}
+        except (TypeError, ValueError, AttributeError) as error:  # a draft of the wrong types
+            content = {
+                "code": CaxtonError.code,
+                "reason": f"the agent's answer is no message: {error}"[:1_000],
+            }
+        message = self._compose(handled, Draft(Performative.FAILURE, content))
+        return message, message.seal()
+
+    def _compose(self, handled: Handled, draft: Draft) -> Message:
+        return compose(
+            draft,
+            handled.entry.message,
+            sender=f"{handled.agent}@{self._node}",
+            identifier=self._environment.new_id(),
+            wall_s=self._clock.wall(),
+        )
