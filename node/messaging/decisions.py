@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import MessagingConfig
+from node.messaging.calendar import Calendar
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
@@ -70,16 +71,25 @@ class Decisions:
         timing: Times beside it.
         lanes: Where routes stand in line.
         placement: Chooses providers.
+        calendar: When to look at which message.
     """
 
     def __init__(
-        self, *, time: Time, settings: MessagingConfig, timing: Timing, lanes: Lanes, placement: Placement
+        self,
+        *,
+        time: Time,
+        settings: MessagingConfig,
+        timing: Timing,
+        lanes: Lanes,
+        placement: Placement,
+        calendar: Calendar,
     ) -> None:
         self._time = time
         self._settings = settings
         self._timing = timing
         self.lanes = lanes
         self.placement = placement
+        self.calendar = calendar
         self.open: dict[str, Letter] = {}
         """Open messages by id; bounded by the outbox's capacity."""
         self.bytes = 0
@@ -98,6 +108,7 @@ class Decisions:
                 letter.waiting_since = self._time.now()
                 if changes is not None:
                     self.placement.waits(letter)
+                    self.calendar.by(letter, self._time.now())
                 self.note(letter, "waiting", decision.reason, changes)
             return
         letter.waiting_since = None
@@ -266,9 +277,13 @@ class Decisions:
         self.bytes += len(letter.sealed)
         if letter.waiting_since is not None:
             self.placement.waits(letter)
+            self.calendar.at(letter, letter.waiting_since)
+        else:
+            self.calendar.at(letter, letter.deadline)
 
     def _release(self, letter: Letter) -> None:
         del self.open[letter.message.id]
+        self.calendar.remove(letter)
         self.placement.waits_no_more(letter)
         same_order = self._by_order[letter.order]
         del same_order[letter.seq]

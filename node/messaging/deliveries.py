@@ -17,6 +17,7 @@ from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging import dead_letters
+from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.lanes import Lanes, LocalDelivery
 from node.messaging.letters import OPEN, Letter, Route
@@ -69,9 +70,11 @@ class Deliveries:
     def __init__(self, *, node: str, settings: MessagingConfig, timing: Timing, around: Surroundings) -> None:
         self._node, self._settings, self._timing, self._around = node, settings, timing, around
         self._time = around.time
+        calendar = Calendar(timing.sweep_s)
         self._lanes = Lanes(
             node=node,
             time=around.time,
+            calendar=calendar,
             window=settings.peer_window,
             due_after=lambda attempt: settings.delivery_timeout_s + self._backoff(attempt),
             deliver_locally=around.deliver_locally,
@@ -80,6 +83,7 @@ class Deliveries:
             time=around.time,
             settings=settings,
             timing=timing,
+            calendar=calendar,
             lanes=self._lanes,
             placement=Placement(
                 time=around.time,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from node.message import Envelope, Message
+from node.messaging.calendar import Calendar
 from node.messaging.letters import Lane, Route
-from node.messaging.origin import RouteEvent, step
+from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.ports import Carrier, Time
 from node.messaging.router import Target
 from node.transport.frames import DeliverItem
@@ -24,6 +25,7 @@ class Lanes:
     Args:
         node: This node's name.
         time: For remaining times.
+        calendar: When an acknowledgement is overdue.
         window: Most unsettled messages of one lane on the way.
         due_after: Seconds until an acknowledgement of the given attempt is overdue.
         deliver_locally: Takes what is for this node's own agents.
@@ -34,13 +36,14 @@ class Lanes:
         *,
         node: str,
         time: Time,
+        calendar: Calendar,
         window: int,
         due_after: Callable[[int], float],
         deliver_locally: LocalDelivery,
     ) -> None:
         self.links: Carrier | None = None
         self._node = node
-        self._time = time
+        self._time, self._calendar = time, calendar
         self._window = window
         self._due_after = due_after
         self._deliver_locally = deliver_locally
@@ -61,6 +64,16 @@ class Lanes:
     def release(self, route: Route) -> None:
         """A route needs its place in the window no more."""
         self._lane(route.target).count(route, unsettled=False)
+
+    def queued(self) -> list[Route]:
+        """The routes that stand in line."""
+        return [
+            route
+            for lanes in self._by_node.values()
+            for lane in lanes.values()
+            for route in lane.line
+            if route.state is RouteState.QUEUED
+        ]
 
     def nodes(self) -> list[str]:
         """The nodes somebody stands in line for."""
@@ -129,5 +142,6 @@ class Lanes:
         route.attempts += 1
         route.sent_s = self._time.wall()
         route.due = now + self._due_after(route.attempts)
+        self._calendar.by(letter, route.due)
         self.transmitted += 1
         return True

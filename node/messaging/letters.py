@@ -130,6 +130,8 @@ class Letter:
     ended: str = OPEN
     reason: str = ""
     answers: int | None = None
+    slot: int | None = None
+    """Its place in the calendar; set by it."""
     broadcast: bool = field(init=False)
     """Whether every provider gets it."""
     address: Target | None = field(init=False)

@@ -108,6 +108,11 @@ class Placement:
         if waiting is not None and waiting.pop(letter.seq, None) is not None and not waiting:
             del self._waiting[letter.order]
 
+    def waiting(self) -> list[Letter]:
+        """The messages without a provider, in order of acceptance."""
+        found = [letter for waiting in self._waiting.values() for letter in waiting.values()]
+        return sorted(found, key=lambda letter: letter.seq)
+
     def statistics(self) -> dict[str, int]:
         """Sizes and bounds."""
         return {

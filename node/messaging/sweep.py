@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final
 
 from node.messaging.decisions import Changes, Decisions
@@ -37,24 +38,39 @@ class Sweep:
         self._awaited, self._awaited_until = dict.fromkeys(nodes), until
 
     def sweep(self, now: float, changes: Changes, *, registry_changed: bool) -> None:
-        """See to each open message that something is due for."""
+        """See to the open messages that something is due for."""
         if self._awaited and now >= self._awaited_until:
             awaited, self._awaited = self._awaited, {}
             for node in awaited:
                 if not self._decisions.placement.reaches(node):
                     self._decisions.leave_node(node, "has not been seen since the start", changes)
-        for letter in list(self._decisions.open.values()):
-            if letter.ended != OPEN:
-                continue
-            if now >= letter.deadline:
-                self._decisions.end(letter, "expired", "its time was up", changes)
-            elif letter.waiting_since is not None:
-                self._wait_on(letter, now, changes, registry_changed=registry_changed)
-            else:
-                for route in [r for r in letter.active_routes() if self._is_due(r, now)]:
-                    self._overdue(route, changes)
-                if registry_changed and letter.address is None and not letter.broadcast:
-                    self._follow_registry(letter, changes)
+        if registry_changed:
+            self._follow_registry(now, changes)
+        calendar = self._decisions.calendar
+        for letter in calendar.due(now):
+            self._look(letter, now, changes, registry_changed=False)
+            if letter.ended == OPEN:
+                calendar.by(letter, self._next_look(letter, now))
+
+    def _look(self, letter: Letter, now: float, changes: Changes, *, registry_changed: bool) -> None:
+        if letter.ended != OPEN:
+            return
+        if now >= letter.deadline:
+            self._decisions.end(letter, "expired", "its time was up", changes)
+        elif letter.waiting_since is not None:
+            self._wait_on(letter, now, changes, registry_changed=registry_changed)
+        else:
+            for route in [r for r in letter.active_routes() if self._is_due(r, now)]:
+                self._overdue(route, changes)
+
+    def _next_look(self, letter: Letter, now: float) -> float:
+        """When something may be due for an open message."""
+        if letter.waiting_since is not None:
+            patience_ends = letter.waiting_since + self._timing.no_provider_grace_s
+            soon = letter.retry_at if patience_ends <= now else min(letter.retry_at, patience_ends)
+            return min(letter.deadline, max(soon, now + self._timing.sweep_s))
+        dues = [r.due for r in letter.active_routes() if r.state in (RouteState.SENT, RouteState.RECEIVED)]
+        return min((letter.deadline, *dues))
 
     def _wait_on(self, letter: Letter, now: float, changes: Changes, *, registry_changed: bool) -> None:
         """Look for a provider again, or give up when nobody in the cluster offers what is wanted."""
@@ -87,10 +103,24 @@ class Sweep:
             letter.excluded[route.target] = self._time.now() + self._timing.refusal_pause_s
             self._decisions.move(route, "never acknowledged", changes)
 
-    def _follow_registry(self, letter: Letter, changes: Changes) -> None:
-        """A provider that withdrew before the message was sent to it is not waited for."""
-        for route in [r for r in letter.active_routes() if r.state is RouteState.QUEUED]:
-            if not self._decisions.placement.reaches(route.target[1]):
+    def _follow_registry(self, now: float, changes: Changes) -> None:
+        """Look for who waits; a provider that withdrew before it was sent a message is not waited for."""
+        placement = self._decisions.placement
+        for letter in placement.waiting():
+            self._look(letter, now, changes, registry_changed=True)
+        offered: dict[tuple[str, tuple[str, str]], bool] = {}
+        for route in sorted(self._decisions.lanes.queued(), key=_SEQ):
+            letter = route.letter
+            if letter.address is not None or letter.broadcast or route.state is not RouteState.QUEUED:
+                continue
+            if not placement.reaches(route.target[1]):
                 continue  # it did not withdraw: it is dead, or not seen yet, which is another matter
-            if all((p.agent, p.node) != route.target for p in self._decisions.placement.providers(letter)):
+            asked = (letter.wanted, route.target)
+            if asked not in offered:
+                providers = placement.providers(letter)
+                offered[asked] = any((p.agent, p.node) == route.target for p in providers)
+            if not offered[asked]:
                 self._decisions.move(route, "it withdrew", changes)
+
+
+_SEQ: Final = attrgetter("letter.seq")

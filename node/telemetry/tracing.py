@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from node.environment import Clock, Workers
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as SdkSpan
-    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace import SpanKind, Tracer
 
 AttributeValue = str | int | float | bool
 
@@ -66,6 +66,12 @@ class Span:
 
     def __init__(self, traceparent: str = "") -> None:
         self.traceparent = traceparent
+
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Record nothing."""
 
     @property
     def trace_id(self) -> str:
@@ -190,7 +196,6 @@ class Tracing:
         """Whether spans can be recorded."""
         return self._tracer is not None
 
-    @contextmanager
     def span(
         self,
         name: str,
@@ -198,7 +203,7 @@ class Tracing:
         parent: str = "",
         kind: str = "internal",
         attributes: Mapping[str, AttributeValue] | None = None,
-    ) -> Iterator[Span]:
+    ) -> AbstractContextManager[Span]:
         """Trace the work of a ``with`` block.
 
         Args:
@@ -207,18 +212,27 @@ class Tracing:
             kind: ``internal``, ``server``, ``client``, ``producer`` or ``consumer``.
             attributes: Facts known at the start.
 
-        Yields:
-            The span. When tracing is off it records nothing and carries the parent's context on; when the
-            trace is not sampled, its ``traceparent`` says so, and no descendant is recorded either.
+        Returns:
+            What gives the block its span. When tracing is off it records nothing and carries the parent's
+            context on; when the trace is not sampled, its ``traceparent`` says so, and no descendant is
+            recorded either.
         """
         if self._tracer is None or self._clock is None:
-            yield Span(parent) if parent else _QUIET
-            return
-        recorded = self._tracer.start_span(
-            name,
-            context=_context_of(parent),
-            kind=_kind_of(kind),
-            start_time=_nanoseconds(self._clock),
+            return Span(parent) if parent else _QUIET
+        return self._recorded(self._tracer, self._clock, name, parent, kind, attributes)
+
+    @contextmanager
+    def _recorded(  # noqa: PLR0917 - the arguments of span
+        self,
+        tracer: Tracer,
+        clock: Clock,
+        name: str,
+        parent: str,
+        kind: str,
+        attributes: Mapping[str, AttributeValue] | None,
+    ) -> Iterator[Span]:
+        recorded = tracer.start_span(
+            name, context=_context_of(parent), kind=_kind_of(kind), start_time=_nanoseconds(clock)
         )
         if not recorded.is_recording():
             self._unsampled += 1
@@ -238,7 +252,7 @@ class Tracing:
             span.set("caxton.cancelled", True)
             raise
         finally:
-            recorded.end(end_time=_nanoseconds(self._clock))
+            recorded.end(end_time=_nanoseconds(clock))
 
     async def aclose(self, workers: Workers) -> None:
         """Hand what is left to the exporters and end them, off the event loop and within a bound."""

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+RECEIVED_PAUSE_S: Final = 0.005
+"""How long a Received waits for the Settled of the same delivery, which says both."""
 MAX_ANSWERS: Final = 4
 """Resume answers waiting to be sent; a dialler waits for each before it asks again."""
 
@@ -73,7 +75,8 @@ class InboundLink:
         self._limits, self._counters = limits, counters
         welcome = Welcome(PROTOCOL_VERSION, credentials.name, handler.storage_id)
         self._answers: deque[bytes] = deque([encode(welcome)])
-        self._received: deque[DeliveryKey] = deque()
+        self._received: dict[DeliveryKey, None] = {}
+        self._received_since = 0.0
         self._outcomes: deque[Outcome] = deque()
         self._session = Session(
             peer,
@@ -83,6 +86,7 @@ class InboundLink:
             counters=counters,
             take=self._take,
             handle=self._on_frame,
+            due=self._due,
         )
 
     async def run(self) -> str:
@@ -95,12 +99,16 @@ class InboundLink:
 
     def acknowledge(self, keys: Sequence[DeliveryKey]) -> None:
         """Queue that these have been received."""
-        self._received.extend(keys)
+        if not self._received:
+            self._received_since = self._clock.now()
+        self._received.update(dict.fromkeys(keys))
         self._bound_and_wake()
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Queue how these have ended."""
         self._outcomes.extend(outcomes)
+        for outcome in outcomes if self._received else ():
+            self._received.pop(outcome.key, None)
         self._bound_and_wake()
 
     def _bound_and_wake(self) -> None:
@@ -114,11 +122,18 @@ class InboundLink:
     def _take(self) -> bytes | None:
         if self._answers:
             return self._answers.popleft()
-        if self._received:
-            return encode(Received(_pop(self._received)))
         if self._outcomes:
             return encode(Settled(_pop(self._outcomes)))
+        due = self._due()
+        if due is not None and (len(self._received) >= MAX_KEYS or due <= self._clock.now()):
+            keys = tuple(islice(self._received, MAX_KEYS))
+            for key in keys:
+                del self._received[key]
+            return encode(Received(keys))
         return None
+
+    def _due(self) -> float | None:
+        return self._received_since + RECEIVED_PAUSE_S if self._received else None
 
     async def _on_frame(self, frame: Frame) -> None:
         if isinstance(frame, Deliver):

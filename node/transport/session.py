@@ -138,7 +138,8 @@ class Session:
         clock: For the pulse.
         limits: Its period.
         counters: Refusals are counted here.
-        take: The owner's next frame, encoded, or None if it has nothing to say.
+        take: The owner's next frame, encoded, or None if it has nothing to say now.
+        due: When the owner will have something to say, if it knows, on the monotonic clock.
         handle: What the owner does with a frame that is not about the session itself.
     """
 
@@ -152,12 +153,13 @@ class Session:
         counters: LinkCounters,
         take: Callable[[], bytes | None],
         handle: Callable[[Frame], Awaitable[None]],
+        due: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.peer = peer
         self.channel = channel
         self.rtt_s: float | None = None
         self._clock, self._limits, self._counters = clock, limits, counters
-        self._take, self._handle = take, handle
+        self._take, self._handle, self._due = take, handle, due
         self._wake = trio.Event()
         self._pong: int | None = None
         self._pinged: tuple[int, float] = (0, 0.0)
@@ -241,19 +243,25 @@ class Session:
             await self.dispatch(await self.channel.receive())
 
     async def _write(self) -> None:
+        ping_at = self._clock.now() + self._limits.ping_s
         while True:
             data = self._next()
             if data is not None:
                 await self.channel.send(data)
+                ping_at = self._clock.now() + self._limits.ping_s
                 continue
-            with self._clock.move_on_after(self._limits.ping_s) as scope:
+            due = self._due()
+            until = ping_at if due is None else min(due, ping_at)
+            with self._clock.move_on_after(max(0.0, until - self._clock.now())):
                 await self._wake.wait()
                 await trio.lowlevel.checkpoint()  # what else is ready now shares the frame
             self._wake = trio.Event()
-            if scope.cancelled_caught:
+            now = self._clock.now()
+            if now >= ping_at:
                 number = self._pinged[0] % MAX_COUNTER + 1
-                self._pinged = (number, self._clock.now())
+                self._pinged = (number, now)
                 await self.channel.send(encode(Ping(number)))
+                ping_at = now + self._limits.ping_s
 
     def _next(self) -> bytes | None:
         if self._pong is not None:
