@@ -111,7 +111,7 @@ def the_newest_goes_first(patch: Patch) -> None:
 
 def the_outbox_is_never_full(patch: Patch) -> None:
     """Whatever clients send is taken."""
-    patch.setattr(Outbox, "check_room", lambda self, size: None)
+    patch.setattr(Outbox, "check_room", lambda self, messages, size: None)
 
 
 def a_message_settles_without_its_handler(patch: Patch) -> None:
