@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.report import machine, write
-from node.cluster.provider import Provider
+from node.cluster.provider import ClusterView, Provider
 from node.config.model import MessagingConfig
 from node.message import Message, Performative, RoutingStrategy
 from node.messaging.deliveries import Deliveries, Surroundings
@@ -67,6 +67,10 @@ class Bench:
     def is_alive(self, node: str) -> bool:
         """Everybody is there."""
         return True
+
+    def view(self) -> ClusterView:
+        """The cluster is whole."""
+        return ClusterView(1, 1, "majority", 0.0)
 
     def now(self) -> float:
         """Monotonic seconds."""

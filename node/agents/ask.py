@@ -22,7 +22,13 @@ class Requester(Protocol):
     """What asking needs of the bus."""
 
     async def request(
-        self, message: Message, *, timeout_s: float, traceparent: str = "", hops: int = 0
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        traceparent: str = "",
+        hops: int = 0,
+        cause: str | None = None,
     ) -> Message:
         """Send and wait for the reply."""
         ...
@@ -104,7 +110,9 @@ class Asker:
             timestamp_s=self._environment.clock.wall(),
             attachments=files,
         )
-        reply = await self._bus.request(question, timeout_s=timeout_s, traceparent=traceparent, hops=hops + 1)
+        reply = await self._bus.request(
+            question, timeout_s=timeout_s, traceparent=traceparent, hops=hops + 1, cause=about.id
+        )
         if reply.performative is not Performative.INFORM:
             raise ToolFailed(
                 f"{reply.sender} answered {reply.performative.value}", why=str(reply.content)[:500]

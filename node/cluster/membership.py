@@ -15,6 +15,7 @@ from node.cluster import reachability
 from node.cluster.journal import Journal
 from node.cluster.keyring import GossipKeys
 from node.cluster.memory import ClusterMemory, Remembrance
+from node.cluster.provider import ClusterView
 from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
 from node.cluster.user_traffic import UserTraffic
@@ -118,7 +119,7 @@ class Membership:
         self.listeners: list[MembershipListener] = []
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)
-        self._started_at = environment.clock.now()
+        self._started_at = self._registry_changed_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
         self._remembered: dict[str, None] = {}
         self._joined = trio.Event()
@@ -154,6 +155,11 @@ class Membership:
             return None
         port = decode_meta(member.meta)[0]
         return (member.address[0], port) if port else None
+
+    def view(self) -> ClusterView:
+        """The cluster as it looks from here, for the record."""
+        found, age_s = self.partition(), self._environment.clock.now() - self._registry_changed_at
+        return ClusterView(found.up, found.remembered, str(found.side), age_s)
 
     def members(self) -> list[MemberView]:
         """Every member known, this node included, sorted by name."""
@@ -356,6 +362,7 @@ class Membership:
             if isinstance(change, DuplicateIdentity) and not change.stays:
                 self._end("both publish under one name, and the other one has the higher boot id")
         if self.registry.apply(changes):
+            self._registry_changed_at = self._environment.clock.now()
             for listener in self.listeners:
                 listener.registry_changed()
         self._wake()

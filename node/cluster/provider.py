@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -28,6 +30,22 @@ class Provider:
     priority: int = 50
     health: float = 1.0
     load: float = 0.0
+
+
+class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a node sees its cluster, as it is kept with what it decides.
+
+    Args:
+        up: Members that are up, this node included.
+        remembered: Members that have not said goodbye.
+        side: Of a partition: majority, minority or isolated.
+        registry_age_s: Seconds since the registry has changed here for the last time.
+    """
+
+    up: int
+    remembered: int
+    side: str
+    registry_age_s: float
 
 
 class CapabilityView(Protocol):

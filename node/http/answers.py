@@ -285,22 +285,6 @@ class ConversationBody(BaseModel):
     messages: list[MessageView]
 
 
-class DeadLetterView(BaseModel):
-    """One message that could not be delivered."""
-
-    message_id: str
-    at: Time
-    reason: str
-    history: dict[str, Any]
-
-
-class DeadLettersBody(BaseModel):
-    """What could not be delivered, newest first."""
-
-    dead_letters: list[DeadLetterView]
-    limit: int
-
-
 class AgentBody(BaseModel):
     """One agent of this node; ``error`` only when its status is ``error``."""
 

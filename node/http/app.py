@@ -14,13 +14,16 @@ from node.errors import CaxtonError, ValidationFailed
 from node.http.agents import agent_routes
 from node.http.answers import ErrorBody
 from node.http.cluster import cluster_routes
+from node.http.dead_letters import dead_letter_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
 from node.http.gate import Gate
+from node.http.investigation import investigation_routes
 from node.http.keys import key_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
+from node.http.tail import tail_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
 from node.security.permissions import ROUTES, Permission
@@ -65,7 +68,8 @@ def create_app(services: NodeServices) -> FastAPI:
     )
     traffic = Traffic()
     routers = [cluster_routes(services, traffic), key_routes(services), user_traffic_routes(services)]
-    routers.append(message_routes(services, traffic))
+    routers += [tail_routes(services), message_routes(services, traffic)]
+    routers += [investigation_routes(services), dead_letter_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

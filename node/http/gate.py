@@ -169,6 +169,7 @@ class Gate:
                 _require_local(scope, headers)
             if needed is not None:
                 caller.require(needed)
+            scope.setdefault("state", {})["caller"] = caller  # a route may need more for some of its answers
         if template is None:
             raise RouteNotFound(
                 "there is no such route",

@@ -1,4 +1,4 @@
-"""Routes of messages: send, send and wait, look up, conversations, dead letters."""
+"""Routes of messages: send, send and wait, look up, conversations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from node.errors import AgentNotFound, CaxtonError, Forbidden, NoReply, ResourceLimitExceeded
-from node.http.answers import ConversationBody, DeadLettersBody, ErrorBody, HistoryBody, ReceiptBody
-from node.http.models import DeadLetterQuery, MessageBody, MessageQuery
+from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
+from node.http.models import MessageBody, MessageQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
@@ -72,12 +72,6 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         if isinstance(found, list):
             found = {"conversation_id": conversation_id, "messages": found}
         return JSONResponse(found)
-
-    @router.get("/dead-letters", response_model=DeadLettersBody)
-    async def dead_letters(query: Annotated[DeadLetterQuery, Query()]) -> Response:
-        """What could not be delivered, with its history, newest first."""
-        found = _shown(await bus.dead_letters(query.limit))
-        return JSONResponse({"dead_letters": found, "limit": query.limit})
 
     return router
 

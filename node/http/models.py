@@ -25,7 +25,10 @@ from node.message import (
     check,
     parse_time,
 )
+from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
+from node.messaging.tail import Filter
+from node.storage.dead_letters import Choice
 
 WAIT_LIMIT_S: Final = 300.0
 """Longest time a request may wait for a reply, in seconds."""
@@ -278,12 +281,7 @@ class LogQuery(_Strict):
         Raises:
             ValidationFailed: it is neither a time nor a duration.
         """
-        if self.since is None:
-            return None
-        found = _DURATION.match(self.since)
-        if found is None:
-            return parse_time(self.since)
-        return max(0.0, now_s - int(found[1]) * _SECONDS[found[2]])
+        return None if self.since is None else _moment(self.since, now_s)
 
 
 class MessageQuery(_Strict):
@@ -292,7 +290,102 @@ class MessageQuery(_Strict):
     wait: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
 
 
+def _moment(text: str, now_s: float) -> float:
+    """A time, or a duration before now, as Unix seconds.
+
+    Raises:
+        ValidationFailed: it is neither.
+    """
+    found = _DURATION.match(text)
+    return parse_time(text) if found is None else max(0.0, now_s - int(found[1]) * _SECONDS[found[2]])
+
+
+Place = Annotated[int | None, Field(ge=0, le=2**53)]
+
+
 class DeadLetterQuery(_Strict):
-    """How many dead letters to show."""
+    """Which dead letters to show."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Annotated[Place, Field(description="The next of the page before.")] = None
+    capability: Annotated[Label | None, Field(description="Those that asked for exactly this.")] = None
+    reason: Annotated[Label | None, Field(description="Those whose reason has this in it.")] = None
+    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
+    retried: Annotated[bool | None, Field(description="Those sent again, or those that were not.")] = None
+
+    def choice(self, now_s: float) -> Choice:
+        """The choice that storage understands.
+
+        Raises:
+            ValidationFailed: ``since`` is neither a time nor a duration.
+        """
+        since_s = None if self.since is None else _moment(self.since, now_s)
+        return Choice(self.before, None, self.capability, self.reason, since_s, self.retried)
+
+
+class LettersBody(_StrictBody):
+    """Which dead letters are meant; an empty object means all of them."""
+
+    before: Annotated[Place, Field(description="Those with a lower seq.")] = None
+    after: Annotated[Place, Field(description="Those with a higher seq.")] = None
+    capability: Label | None = None
+    reason: Annotated[Label | None, Field(description="Has this in it.")] = None
+    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
+    retried: bool | None = None
+
+    def choice(self, now_s: float) -> Choice:
+        """The choice that storage understands.
+
+        Raises:
+            ValidationFailed: ``since`` is neither a time nor a duration.
+        """
+        since_s = None if self.since is None else _moment(self.since, now_s)
+        return Choice(self.before, self.after, self.capability, self.reason, since_s, self.retried)
+
+
+class RetryBody(_StrictBody):
+    """What is different when the message of a dead letter is sent again."""
+
+    receiver: Annotated[Label | None, Field(description="Another receiver: name or name@node.")] = None
+    capability: Annotated[Label | None, Field(description="Another capability.")] = None
+    ttl_s: Annotated[
+        float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
+    ] = None
+    force: Annotated[bool, Field(description="Send it although it was sent again before.")] = False
+
+
+class BulkRetryBody(RetryBody):
+    """Which dead letters to send again."""
+
+    where: LettersBody
+    limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
+
+
+class BulkDropBody(_StrictBody):
+    """Which dead letters to forget."""
+
+    where: LettersBody
+    limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
+
+
+class TailQuery(_Strict):
+    """Which messages to watch."""
+
+    capability: Label | None = None
+    agent: Annotated[Label | None, Field(description="From or to it: name or name@node.")] = None
+    conversation: Label | None = None
+    performative: Annotated[Label | None, Field(examples=["request"])] = None
+    content: Annotated[bool, Field(description="Show the content; needs ReadMessages.")] = False
+    seconds: Annotated[
+        float | None,
+        Field(gt=0, le=86_400, allow_inf_nan=False, description="When to end; never by itself."),
+    ] = None
+
+    def filter(self) -> Filter:
+        """What the tail is asked for.
+
+        Raises:
+            ValidationFailed: there is no such performative.
+        """
+        performative = None if self.performative is None else Performative.parse(self.performative).value
+        return Filter(self.capability, self.agent, self.conversation, performative, self.content)

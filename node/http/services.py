@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from node.cluster.provider import Provider
 from node.environment import Environment
 from node.message import Message
+from node.messaging.investigation import Investigation
+from node.messaging.letterbox import DeadLetters
+from node.messaging.tail import Tail
 from node.security.permissions import Permission
 from node.telemetry.tracing import Tracing
 from swim.keyring_messages import Verb
@@ -91,8 +94,19 @@ class MessageBus(Protocol):
         """The messages of a conversation."""
         ...
 
-    async def dead_letters(self, limit: int) -> Any:
-        """What could not be delivered, newest first."""
+    @property
+    def letters(self) -> DeadLetters:
+        """What could not be delivered."""
+        ...
+
+    @property
+    def tail(self) -> Tail:
+        """The messages as they pass."""
+        ...
+
+    @property
+    def investigation(self) -> Investigation:
+        """Where messages went, and why."""
         ...
 
     def unsettled_by_node(self) -> Mapping[str, int]:

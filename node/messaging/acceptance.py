@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import apsw
 from msgspec.structs import replace
 
 from node.errors import CaxtonError, ResourceLimitExceeded, ValidationFailed
 from node.message import Message
+from node.messaging.letterbox import Insertion
 from node.messaging.letters import Letter
 from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
+from node.messaging.receipt import Receipt
 from node.messaging.sealing import seal
 from node.messaging.settings import HOP_LIMIT
 from node.storage.storage import Storage
 
 BATCH_LIMIT: Final = 1_000
 """Most messages accepted in one write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is known of a message when it has been accepted.
-
-    Args:
-        message_id: The message.
-        conversation_id: Its conversation.
-        routed_to: The agents it was given to (``agent@node``); none yet while it waits for a provider.
-        routing_strategy: How they were chosen.
-        status: ``routed``, ``waiting``, or how it ended at once.
-        timestamp_s: Unix seconds at which it was accepted.
-    """
-
-    message_id: str
-    conversation_id: str
-    routed_to: tuple[str, ...]
-    routing_strategy: str
-    status: str
-    timestamp_s: float
 
 
 class Acceptance:
@@ -78,9 +59,24 @@ class Acceptance:
         )
 
     async def accept_many(
-        self, messages: Sequence[Message], *, traceparent: str, hops: int, ttl_s: float | None
+        self,
+        messages: Sequence[Message],
+        *,
+        traceparent: str,
+        hops: int,
+        ttl_s: float | None,
+        cause: str | None = None,
+        together_with: Insertion | None = None,
     ) -> list[Receipt | CaxtonError]:
         """Take messages in one write; each is accepted or refused by itself, in order.
+
+        Args:
+            messages: In the order in which they are accepted.
+            traceparent: W3C Trace Context of what caused them.
+            hops: Messages that led to them.
+            ttl_s: Their life in seconds.
+            cause: The id of the message that caused them.
+            together_with: Written for each that is new; what it raises undoes the whole write.
 
         Raises:
             StorageFailed: the disk refused; none was accepted.
@@ -98,16 +94,27 @@ class Acceptance:
                 except CaxtonError as error:
                     prepared.append(error)
                     continue
+                letter.cause = cause
                 size += len(letter.sealed)
                 prepared.append(letter)
                 letters.append(letter)
             known: frozenset[int] = frozenset()
             if letters:
-                known = await self._storage.write(lambda connection: self._outbox.insert(connection, letters))
+                known = await self._storage.write(lambda c: self._insert(c, letters, together_with))
             fresh = [letter for letter in letters if letter.seq not in known] if known else letters
             receipts = [each if isinstance(each, CaxtonError) else _outcome(each, known) for each in prepared]
             self._outbox.admit(fresh)
         return receipts
+
+    def _insert(
+        self, connection: apsw.Connection, letters: Sequence[Letter], together_with: Insertion | None
+    ) -> frozenset[int]:
+        known = self._outbox.insert(connection, letters)
+        if together_with is not None:
+            for letter in letters:
+                if letter.seq not in known:
+                    together_with(connection, letter)
+        return known
 
     def _checked(self, message: Message, hops: int) -> tuple[Message, bytes]:
         message = self.sender(message)

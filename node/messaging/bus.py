@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import apsw
 import trio
 
 from node.cluster.provider import CapabilityView
@@ -22,22 +21,24 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, NoReply, ResourceLimitExceeded, StorageFailed
 from node.message import Message
-from node.messaging.acceptance import BATCH_LIMIT, Acceptance, Receipt
+from node.messaging.acceptance import BATCH_LIMIT, Acceptance
 from node.messaging.conversations import Wait, Waits
-from node.messaging.dead_letters import DeadLetter
 from node.messaging.delivery import Handler
 from node.messaging.handlers import Handlers
 from node.messaging.history import Conversation, MessageHistory
 from node.messaging.inbox import Inbox
+from node.messaging.investigation import Investigation
+from node.messaging.letterbox import DeadLetters, Insertion
 from node.messaging.letters import Letter
 from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
-from node.messaging.settings import KEEP_ROWS, WATERMARK_S, Timing
+from node.messaging.receipt import Receipt
+from node.messaging.retention import forget_old_rows
+from node.messaging.settings import Timing
+from node.messaging.tail import Tail
 from node.recording.tape import Recorder
-from node.storage import dead_letters as dead_letter_table
-from node.storage import outbox as outbox_table
 from node.storage.storage import Storage
 from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
 from node.transport.proof import FrameProof
@@ -46,8 +47,6 @@ _log = logging.getLogger(__name__)
 
 LOCAL_BATCH: Final = 256
 """Most local deliveries in one write."""
-DEAD_LETTERS_SHOWN: Final = 1_000
-"""Most dead letters shown at once."""
 RETRY_S: Final = 0.5
 """Pause before a local delivery that the disk refused is tried again."""
 
@@ -97,6 +96,8 @@ class Bus:
         self._ended_here: list[Outcome] = []
         self._ended_here_arrived = trio.Event()
         self._owed = Owed(lambda origin, outcomes: self._tell(origin, [], list(outcomes)))
+        self.tail = Tail(node, environment.clock)
+        self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
         self._outbox = Outbox(
             environment=environment,
             node=node,
@@ -108,6 +109,8 @@ class Bus:
             deliver_locally=self._deliver_locally,
             on_arrival=self._owed.arrived,
             on_end=self._on_end,
+            on_dead=self.letters.note,
+            tail=self.tail,
             recorder=recorder,
         )
         self._acceptance = Acceptance(
@@ -125,6 +128,7 @@ class Bus:
             tracing=tracing,
             settings=settings,
             timing=timing,
+            tail=self.tail,
             recorder=recorder,
         )
         self._inbox = Inbox(
@@ -139,20 +143,30 @@ class Bus:
             tell=self._tell,
             owed=self._owed,
             on_reply=self._outbox.answered,
+            tail=self.tail,
             recorder=recorder,
         )
         self._handlers.use_inbox(self._inbox)
+        self.investigation = Investigation(
+            node=node,
+            clock=environment.clock,
+            storage=storage,
+            membership=membership,
+            running_since=self._handlers.running_since,
+        )
         if links is not None:
             self.use_links(links)
 
     def use_links(self, links: LinkSender) -> None:
         """Give the links, which need this bus in turn."""
         self._outbox.use_links(links)
+        self.investigation.links = links
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was left at the last stop, then work until cancelled."""
         await self._inbox.load()
         await self._outbox.load()
+        await self.letters.load()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
@@ -164,7 +178,14 @@ class Bus:
     # For clients and agents
 
     async def accept(
-        self, message: Message, *, traceparent: str = "", hops: int = 0, ttl_s: float | None = None
+        self,
+        message: Message,
+        *,
+        traceparent: str = "",
+        hops: int = 0,
+        ttl_s: float | None = None,
+        cause: str | None = None,
+        together_with: Insertion | None = None,
     ) -> Receipt:
         """Take a message; it is durable when this returns.
 
@@ -173,6 +194,8 @@ class Bus:
             traceparent: W3C Trace Context of what caused it.
             hops: Messages that led to it.
             ttl_s: Its life in seconds; the section's default otherwise, never beyond ``reply_by``.
+            cause: The id of the message that it was caused by.
+            together_with: Written in the same transaction; what it raises undoes the acceptance.
 
         Raises:
             ValidationFailed: a field breaks its rule, or the id is known already.
@@ -181,7 +204,12 @@ class Bus:
             StorageFailed: the disk refused; it was not accepted.
         """
         accepted = await self._acceptance.accept_many(
-            [message], traceparent=traceparent, hops=hops, ttl_s=ttl_s
+            [message],
+            traceparent=traceparent,
+            hops=hops,
+            ttl_s=ttl_s,
+            cause=cause,
+            together_with=together_with,
         )
         if isinstance(accepted[0], CaxtonError):
             raise accepted[0]
@@ -218,13 +246,16 @@ class Bus:
         traceparent: str = "",
         hops: int = 0,
         ttl_s: float | None = None,
+        cause: str | None = None,
     ) -> Message:
         """Accept a message and wait for the first reply, which may be a FAILURE.
 
         Raises:
             NoReply: none came within ``timeout_s``; the message goes on.
         """
-        replies = await self._ask(message, timeout_s, 1, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+        replies = await self._ask(
+            message, timeout_s, 1, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
+        )
         if not replies:
             raise NoReply(
                 f"no reply within {timeout_s:g} s",
@@ -263,12 +294,6 @@ class Bus:
         """The messages of a conversation that this node has seen."""
         return await self._storage.read(lambda connection: Conversation.load(connection, conversation_id))
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """What could not be delivered, newest first."""
-        shown = max(0, min(limit, DEAD_LETTERS_SHOWN))
-        rows = await self._storage.read(lambda connection: dead_letter_table.newest(connection, shown))
-        return [DeadLetter.of_row(row) for row in rows]
-
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
 
@@ -299,6 +324,9 @@ class Bus:
             "inbox": self._inbox.statistics(),
             "handlers": self._handlers.statistics(),
             "waits": self._waits.statistics(),
+            "dead_letters": self.letters.statistics(),
+            "tail": self.tail.statistics(),
+            "investigation": self.investigation.statistics(),
             "local": len(self._local),
         }
 
@@ -358,6 +386,11 @@ class Bus:
         """These have ended at the peer."""
         await self._outbox.report(peer, outcomes)
 
+    async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
+        """Answer the question of a peer about a message; every node of the cluster may ask."""
+        del peer
+        return await self.investigation.answer(question, about)
+
     def on_writable(self, peer: str) -> None:
         """The link to ``peer`` takes messages again."""
         self._outbox.pump(peer)
@@ -392,12 +425,15 @@ class Bus:
         traceparent: str,
         hops: int,
         ttl_s: float | None,
+        cause: str | None = None,
     ) -> list[Message]:
         message = self._acceptance.sender(message)
         wait = self._waits.open(message, wanted)
         try:
             with self._clock.move_on_after(timeout_s):
-                receipt = await self.accept(message, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+                receipt = await self.accept(
+                    message, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
+                )
                 if wanted is None:
                     wait.expect(len(receipt.routed_to))
                 await wait.satisfied.wait()
@@ -456,19 +492,7 @@ class Bus:
             await self._outbox.report(self._node, outcomes)
 
     async def _forget(self) -> None:
-        """Drop old rows, a bounded number at a time."""
-        settings = self._settings
         while True:
             await self._clock.sleep(self._timing.retention_every_s)
             wall = self._clock.wall()
-            watermark_s = self._inbox.watermark(WATERMARK_S)
-
-            def job(connection: apsw.Connection, wall: float = wall, watermark_s: float = watermark_s) -> int:
-                outbox_table.forget(connection, ended_before_s=wall - settings.retention_s, keep=KEEP_ROWS)
-                dead_letter_table.forget(connection, wall - settings.dead_letter_retention_s)
-                return self._inbox.forget(connection, wall=wall, watermark_s=watermark_s, keep=KEEP_ROWS)
-
-            try:
-                self._inbox.forgot(await self._storage.write(job))
-            except StorageFailed as error:
-                _log.warning("old rows stay for now: %s", error)
+            await forget_old_rows(self._storage, self._settings, wall, self._inbox, self.letters)

@@ -11,6 +11,7 @@ import cbor2
 from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed
 from node.message import Message, Performative, iso8601
 from node.messaging.delivery import failure_content
+from node.messaging.letters import Letter
 from node.storage.dead_letters import DeadLetterRow
 
 HISTORY_LIMIT_BYTES: Final = 65_536
@@ -26,19 +27,44 @@ class DeadLetter:
         at_s: Unix seconds at which it was given up.
         reason: Why.
         history: The message and its whole history, JSON values.
+        capability: What it asked for, or None when it was for an agent.
+        hops: Messages that led to it.
+        sealed: The message as its sender sealed it; None of a letter that an older version gave up.
+        retried_as: The id of the message that repeats it, or None.
+        retried_s: Unix seconds at which that was accepted.
+        bytes: What the letter weighs.
+        seq: Its place among the letters; a page goes on below the last one's.
     """
 
     message_id: str
     at_s: float
     reason: str
     history: dict[str, Any]
+    capability: str | None = None
+    hops: int = 0
+    sealed: bytes | None = None
+    retried_as: str | None = None
+    retried_s: float | None = None
+    bytes: int = 0
+    seq: int = 0
+
+    @classmethod
+    def of_letter(cls, letter: Letter, at_s: float, history: dict[str, Any]) -> DeadLetter:
+        """That of a message which was given up just now."""
+        message = letter.message
+        return cls(message.id, at_s, letter.reason, history, message.capability, letter.hops, letter.sealed)
 
     def as_json(self) -> dict[str, Any]:
         """The dead letter as the public API shows it."""
         return {
             "message_id": self.message_id,
+            "seq": self.seq,
             "at": iso8601(self.at_s),
             "reason": self.reason,
+            "capability": self.capability,
+            "bytes": self.bytes,
+            "retried_as": self.retried_as,
+            "retried_at": None if self.retried_s is None else iso8601(self.retried_s),
             "history": self.history,
         }
 
@@ -50,12 +76,26 @@ class DeadLetter:
                 "content": f"left out: more than {HISTORY_LIMIT_BYTES} bytes"
             }
             encoded = cbor2.dumps(self.history | {"message": message})
-        return DeadLetterRow(self.message_id, self.at_s, self.reason, encoded)
+        return DeadLetterRow(
+            self.message_id, self.at_s, self.reason, encoded, self.capability, self.hops, self.sealed
+        )
 
     @classmethod
     def of_row(cls, row: DeadLetterRow) -> DeadLetter:
         """The dead letter that was stored."""
-        return cls(row.message_id, row.at_s, row.reason, cbor2.loads(row.history))
+        return cls(
+            row.message_id,
+            row.at_s,
+            row.reason,
+            cbor2.loads(row.history),
+            row.capability,
+            row.hops,
+            row.sealed,
+            row.retried_as,
+            row.retried_s,
+            row.bytes,
+            row.seq,
+        )
 
 
 def sender_is_told(message: Message) -> bool:

@@ -20,6 +20,7 @@ from node.messaging.placement import Placement
 from node.messaging.ports import Time
 from node.messaging.settings import ROUTE_LIMIT, Timing
 from node.storage import outbox as table
+from node.storage.decisions import DecisionRow
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
 RECENT_LIMIT: Final = 10_000
@@ -49,6 +50,7 @@ class Changes:
     number: int = 0
     routes: dict[int, Route] = field(default_factory=dict)
     events: list[tuple[int, table.EventRow]] = field(default_factory=list)
+    decisions: list[DecisionRow] = field(default_factory=list)
     ended: list[Letter] = field(default_factory=list)
     queued: list[Route] = field(default_factory=list)
     lost: list[Letter] = field(default_factory=list)
@@ -59,7 +61,7 @@ class Changes:
         self.routes[id(route)] = route
 
     def __bool__(self) -> bool:
-        return bool(self.routes or self.events or self.ended)
+        return bool(self.routes or self.events or self.decisions or self.ended)
 
 
 class Decisions:
@@ -106,9 +108,11 @@ class Decisions:
         if not decision.targets:
             if letter.waiting_since is None:
                 letter.waiting_since = self._time.now()
+                letter.wait = decision.encode()
                 if changes is not None:
                     self.placement.waits(letter)
                     self.calendar.by(letter, self._time.now())
+                    self._keep(letter, letter.epoch + 1, letter.wait, changes)
                 self.note(letter, "waiting", decision.reason, changes)
             return
         letter.waiting_since = None
@@ -116,6 +120,9 @@ class Decisions:
         letter.epoch += 1
         letter.placements += 1
         encoded, wall = decision.encode(), self._time.wall()
+        letter.wait = None
+        if changes is not None:
+            self._keep(letter, letter.epoch, encoded, changes)
         for target in decision.targets:
             route = letter.routes.get(target)
             if route is None:
@@ -126,6 +133,10 @@ class Decisions:
             if changes is not None:
                 changes.save(route)
                 changes.queued.append(route)
+
+    def _keep(self, letter: Letter, epoch: int, encoded: bytes, changes: Changes) -> None:
+        """Keep a decision beside those of the routes, which hold one for each provider."""
+        changes.decisions.append(DecisionRow(letter.seq, epoch, self._time.wall(), encoded))
 
     def move(self, route: Route, how: str, changes: Changes) -> None:
         """Give a route's message to another provider, and all that follow it in its conversation."""

@@ -362,13 +362,15 @@ class Deliveries:
             identifier=self._around.new_id(),
             wall_s=self._time.wall(),
         )
-        return self.prepare(
+        told = self.prepare(
             message,
             message.seal(),
             traceparent=letter.traceparent,
             hops=min(letter.hops, HOP_LIMIT),
             ttl_s=None,
         )
+        told.cause = letter.message.id
+        return told
 
 
 def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:

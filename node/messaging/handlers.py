@@ -29,6 +29,7 @@ from node.messaging.receiver import Handling
 from node.messaging.recording import record_mailbox
 from node.messaging.settings import HANDLER_ATTEMPTS, Timing
 from node.messaging.settlement import Handled, Settlement
+from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
 
@@ -38,6 +39,8 @@ AGENT_LIMIT: Final = 10_000
 """Most agents attached, and most stopped ones remembered."""
 STREAK: Final = 64
 """Messages that one worker handles before it lets other tasks run."""
+RAISED_TEXT_LIMIT: Final = 300
+"""Most characters of what a handler raised that are told to the origin."""
 PAUSE_S: Final = 0.1
 """Pause of a worker before a handler that raised is run again, and while the outbox is overfull."""
 
@@ -71,6 +74,7 @@ class Handlers:
         tracing: Starts a span per handler run.
         settings: The section ``messaging``.
         timing: Times beside it.
+        tail: Told what happens to messages, while somebody listens.
         recorder: Writes down what goes into the mailboxes, if they are to be replayed.
     """
 
@@ -84,6 +88,7 @@ class Handlers:
         tracing: Tracer,
         settings: MessagingConfig,
         timing: Timing,
+        tail: Tail,
         recorder: Recorder | None = None,
     ) -> None:
         self._environment = environment
@@ -94,11 +99,13 @@ class Handlers:
         self._tracing = tracing
         self._settings = settings
         self._timing = timing
+        self._tail = tail
         self._recorder = recorder
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
         self._settlement: Settlement
         self._agents: dict[str, _Agent] = {}
         self._stopped: dict[str, None] = {}
+        self._running: dict[tuple[str, str], float] = {}  # as many as agents have workers
         self._nursery: trio.Nursery | None = None
         self._unclaimed_until = environment.clock.now() + timing.agent_wait_s
         self._raised = 0
@@ -114,6 +121,7 @@ class Handlers:
             outbox=self._outbox,
             max_bytes=self._settings.max_message_bytes,
             on_settled=self._settled,
+            tail=self._tail,
         )
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
@@ -179,6 +187,10 @@ class Handlers:
         found = self._agents.get(agent)
         if found is not None:
             found.mailbox.raise_epoch(seq, epoch)
+
+    def running_since(self, agent: str, message_id: str) -> float | None:
+        """Unix seconds at which the handler run began in which a message is now; None when it is in none."""
+        return self._running.get((agent, message_id))
 
     def load(self) -> float:
         """How busy the agents are, 0.0 to 1.0: half workers, half mailboxes."""
@@ -298,18 +310,20 @@ class Handlers:
                 return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
             with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
                 trace = span.traceparent or entry.traceparent
-                drafts = await self._call(agent, entry, trace)
-            if drafts is not None:
-                return Handled(agent.name, entry, Handling.SUCCEEDED, "", drafts, trace)
+                answered = await self._call(agent, entry, trace)
+            if not isinstance(answered, str):
+                return Handled(agent.name, entry, Handling.SUCCEEDED, "", answered, trace)
             if entry.attempts + 1 >= HANDLER_ATTEMPTS:
-                reason = f"its handler raised {HANDLER_ATTEMPTS} times"
+                reason = f"its handler raised {HANDLER_ATTEMPTS} times, at last {answered}"
                 return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
             await self._inbox.count_attempt(entry)
             await self._clock.sleep(PAUSE_S)
 
-    async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | None:
-        """What the handler answers, or None when it raised."""
+    async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | str:
+        """What the handler answers, or what it raised, as text of bounded length."""
         deadline = entry.deadline
+        entry.started_s = self._clock.wall()
+        self._running[agent.name, entry.message.id] = entry.started_s
         delivery = Delivery(
             entry.message, entry.origin, traceparent, entry.attempts + 1, entry.hops, deadline
         )
@@ -317,7 +331,9 @@ class Handlers:
             return list(await agent.handler(delivery))
         except CaxtonError as error:
             return [Draft(Performative.FAILURE, failure_content(error))]
-        except Exception:  # an agent's bug is the agent's failure, never the node's end
+        except Exception as error:  # an agent's bug is the agent's failure, never the node's end
             self._raised += 1
             _log.exception("the handler of %s raised on message %s", agent.name, entry.message.id)
-            return None
+            return f"{type(error).__name__}: {error}".rstrip(": ")[:RAISED_TEXT_LIMIT]
+        finally:
+            self._running.pop((agent.name, entry.message.id), None)

@@ -9,13 +9,14 @@ import apsw
 
 from node.errors import MessageNotFound
 from node.message import Message, iso8601
-from node.messaging.letters import Letter
+from node.messaging.explanation import decision
 from node.messaging.receiver import ItemState, reported
-from node.messaging.router import decision_as_json
 from node.storage import inbox, outbox
 
 COPIES_LIMIT: Final = 64
 """Most received copies and replies shown with a message."""
+RETRY_OF: Final = "retry_of"
+"""The event by which a message tells which dead letter it repeats."""
 CONVERSATION_LIMIT: Final = 500
 """Most messages shown of a conversation."""
 
@@ -68,11 +69,6 @@ class MessageHistory:
             inbox.replies(connection, message.reply_with, COPIES_LIMIT),
         )
 
-    @classmethod
-    def of_letter(cls, letter: Letter) -> MessageHistory:
-        """That of a message which ended as soon as it was accepted."""
-        return cls(letter.message, letter.row(letter.accepted_s))
-
     def as_json(self) -> dict[str, Any]:
         """The history as the public API shows it."""
         found: dict[str, Any] = {
@@ -96,6 +92,8 @@ class MessageHistory:
             found["outcome"] = None if self.row.ended_s is None else self.row.state
             found["reason"] = self.row.reason
             found["expires_at"] = iso8601(self.row.expires_s)
+            found["cause"] = self.row.cause
+            found["retry_of"] = next((e.detail for e in self.events if e.event == RETRY_OF), None)
         return found
 
     def _status(self) -> str:
@@ -187,7 +185,7 @@ def _route_as_json(route: outbox.RouteRow) -> dict[str, Any]:
         "reason": route.reason,
     }
     if route.decision is not None:
-        found["decision"] = decision_as_json(route.decision)
+        found["decision"] = decision(route.decision).as_json()
     return found
 
 

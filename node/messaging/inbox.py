@@ -26,6 +26,7 @@ from node.messaging.mailboxes import Entry
 from node.messaging.owed import Owed
 from node.messaging.receiver import ArrivalAction, Handling, ItemState, arrive, end, reported
 from node.messaging.recording_inbox import record_arrivals
+from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage import inbox as table
 from node.storage import outbox as outbox_table
@@ -55,6 +56,7 @@ class Inbox:
         tell: Tells a node (this one included) what was received and how it ended.
         owed: Ends that are told only when the replies have arrived.
         on_reply: Called with what a reply quotes, and its sender, when it is the first to be stored.
+        tail: Told what happens to messages, while somebody listens.
         recorder: Writes down what goes into the core, if it is to be replayed.
     """
 
@@ -72,12 +74,14 @@ class Inbox:
         tell: Told,
         owed: Owed,
         on_reply: Callable[[str, str], None],
+        tail: Tail,
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
         self._storage = storage
         self._settings = settings
         self._owed = owed
+        self._tail = tail
         around = Receivers(
             time=environment.clock,
             accepts=accepts,
@@ -115,6 +119,10 @@ class Inbox:
         encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
         if batch.items:
             await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
+        if self._tail.listeners:
+            for each in batch.items:
+                if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
+                    self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
         self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
@@ -157,13 +165,13 @@ class Inbox:
         """A handler run raised."""
         entry.attempts += 1
         await durably(
-            self._storage, self._clock, lambda connection: table.count_attempt(connection, entry.seq)
+            self._storage,
+            self._clock,
+            lambda connection: table.count_attempt(connection, entry.seq, entry.started_s),
         )
 
-    def finish(
-        self, connection: apsw.Connection, ends: Sequence[tuple[str, float, str, int]]
-    ) -> Sequence[int]:
-        """Write down how held messages ended: (state, Unix seconds, reason, seq); part of the caller's job.
+    def finish(self, connection: apsw.Connection, ends: Sequence[table.End]) -> Sequence[int]:
+        """Write down how held messages ended; part of the caller's job.
 
         Returns:
             The seqs of those that had not ended before.
@@ -180,6 +188,9 @@ class Inbox:
             rows, exhausted = await self._storage.read(lambda c: _first_held(c, target))
             job = functools.partial(_refuse, rows=rows, wall=self._clock.wall(), reason=reason)
             refused = await durably(self._storage, self._clock, job) if rows else []
+            if self._tail.listeners:
+                for row in refused:
+                    self._tail.handled(Message.unseal(row.sealed), target, ItemState.REFUSED, reason)
             keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
             self._core.ended([(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys])
             if exhausted:
@@ -272,7 +283,7 @@ def _refuse(
     connection: apsw.Connection, *, rows: list[table.InboxRow], wall: float, reason: str
 ) -> list[table.InboxRow]:
     state = end(ItemState.HELD, Handling.NO_AGENT)
-    done = set(table.finish_many(connection, [(state.value, wall, reason, row.seq) for row in rows]))
+    done = set(table.finish_many(connection, [(state.value, wall, reason, None, 0, row.seq) for row in rows]))
     return [row for row in rows if row.seq in done]
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from node.message import Envelope, Message
 from node.messaging.calendar import Calendar
+from node.messaging.explanation import Target
 from node.messaging.letters import Lane, Route
 from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.ports import Carrier, Time
-from node.messaging.router import Target
 from node.transport.frames import DeliverItem
 
 LocalDelivery = Callable[[DeliverItem, Message], None]

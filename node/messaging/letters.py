@@ -10,8 +10,8 @@ from operator import attrgetter
 from typing import Final
 
 from node.message import Message, RoutingStrategy
+from node.messaging.explanation import Target
 from node.messaging.origin import ACTIVE, RouteEvent, RouteState, step
-from node.messaging.router import Target
 from node.storage import outbox as table
 
 OPEN: Final = "open"
@@ -111,6 +111,8 @@ class Letter:
         ended: How it ended, or ``open``.
         reason: Why it ended as it did.
         answers: The inbox row that it goes back for, or None.
+        cause: The message whose handling caused it, or that it repeats, or None.
+        wait: The encoded decision that found nobody, until it is stored.
     """
 
     seq: int
@@ -140,6 +142,8 @@ class Letter:
     """What it is for: a capability or a receiver."""
     order: tuple[str, str] = field(init=False)
     """What first in, first out holds within."""
+    cause: str | None = None
+    wait: bytes | None = None
 
     def __post_init__(self) -> None:
         message = self.message
@@ -180,6 +184,7 @@ class Letter:
             None,
             self.reason,
             self.answers,
+            self.cause,
         )
 
     def own_route(self) -> Route | None:

@@ -35,6 +35,7 @@ class Entry:
         deadline: Moment after which nobody wants it.
         traceparent: W3C Trace Context.
         rank: Place between lanes; set by the mailbox.
+        started_s: Unix seconds at which its last handler run began, or None.
     """
 
     seq: int
@@ -46,6 +47,7 @@ class Entry:
     deadline: float
     traceparent: str
     rank: int = 0
+    started_s: float | None = None
 
     @property
     def lane(self) -> tuple[str, str]:

@@ -20,19 +20,22 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import ResourceLimitExceeded
 from node.message import Message
-from node.messaging import dead_letters
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.durably import durably
-from node.messaging.history import MessageHistory
 from node.messaging.lanes import LocalDelivery
+from node.messaging.letterbox import bury
 from node.messaging.letters import OPEN, Letter
 from node.messaging.ports import LinkSender, MembershipView
 from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
+from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage import dead_letters as dead_letter_table
+from node.storage import decisions as decision_table
 from node.storage import outbox as table
+from node.storage.dead_letters import Totals
+from node.storage.decisions import DecisionRow
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
@@ -56,6 +59,8 @@ class Outbox:
         deliver_locally: Takes what is for this node's own agents.
         on_arrival: Called with the id of each message that a peer has on disk.
         on_end: Called for each message that ended, after that is durable.
+        on_dead: Told how many dead letters there are when some were added.
+        tail: Told what happens to messages, while somebody listens.
         recorder: Writes down what goes into the core, if it is to be replayed.
     """
 
@@ -72,12 +77,16 @@ class Outbox:
         deliver_locally: LocalDelivery,
         on_arrival: Callable[[str], None],
         on_end: Callable[[Letter], None],
+        on_dead: Callable[[Totals], None],
+        tail: Tail,
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
         self._storage = storage
         self._settings = settings
         self._timing = timing
+        self._on_dead = on_dead
+        self._tail = tail
         self.links: LinkSender | None = None
         around = Surroundings(
             time=environment.clock,
@@ -151,27 +160,32 @@ class Outbox:
             rows.append((letter.row(ended_s), None if own is None else own.row()))
         known = table.insert(connection, rows)
         for letter in letters:
-            if letter.seq not in known and (letter.broadcast or letter.ended != OPEN):
+            if letter.seq not in known and (letter.own_route() is None or letter.ended != OPEN):
                 self._insert_beside(connection, letter)
         return known
 
     def _insert_beside(self, connection: apsw.Connection, letter: Letter) -> None:
-        """What most messages do not have: routes of a broadcast, and an end before the beginning."""
+        """What most messages do not have: routes of a broadcast, a wait, and an end before the beginning."""
         for route in letter.routes.values():
             if not route.own:
                 table.save_route(connection, route.row())
+        if letter.wait is not None:
+            decision_table.save(
+                connection, DecisionRow(letter.seq, letter.epoch + 1, letter.accepted_s, letter.wait)
+            )
         if letter.ended != OPEN:
-            history = MessageHistory.of_letter(letter).as_json()
-            row = dead_letters.DeadLetter(
-                letter.message.id, letter.accepted_s, letter.reason, history
-            ).as_row()
-            dead_letter_table.add(connection, row)
+            bury(connection, letter, letter.accepted_s)
+            dead_letter_table.trim(connection)
 
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
+        letters = list(letters)
+        if self._tail.listeners:
+            self._tail.admitted(letters)
+            self._tail.ended(letters)
         if not self._core.open_count:
             self._attention.set()  # time matters again
-        if self._core.admit(list(letters)):
+        if self._core.admit(letters):
             self._attention.set()
 
     # What peers say
@@ -259,17 +273,24 @@ class Outbox:
         if changes:
             self._core.give_up(changes)
             try:
-                await durably(self._storage, self._clock, self._job(changes))
+                totals = await durably(self._storage, self._clock, self._job(changes))
             except trio.Cancelled:  # nothing was written: a write that has begun is not cancelled
                 self._unwritten.append(changes)
                 self._attention.set()
                 raise
+            if totals is not None:
+                self._on_dead(totals)
+            if self._tail.listeners:
+                for route in changes.queued:
+                    self._tail.routed(route)
+                self._tail.ended(changes.ended)
+                self._tail.admitted(changes.told)
             was_empty = not self._core.open_count
             if self._core.written(changes) or was_empty:
                 self._attention.set()
         self._core.send(changes)
 
-    def _job(self, changes: Changes) -> Callable[[apsw.Connection], None]:
+    def _job(self, changes: Changes) -> Callable[[apsw.Connection], Totals | None]:
         wall = self._clock.wall()
         routes = dict(changes.routes)
         ends, ends_with_routes = [], []
@@ -283,22 +304,22 @@ class Outbox:
             else:
                 ends.append(end)
         further = [(route.own, route.row()) for route in routes.values()]
-        dead = [(letter.message.id, letter.reason) for letter in changes.lost]
-        told = list(changes.told)
+        dead, told, decided = list(changes.lost), list(changes.told), list(changes.decisions)
 
-        def job(connection: apsw.Connection) -> None:
+        def job(connection: apsw.Connection) -> Totals | None:
+            for decision in decided:
+                decision_table.save(connection, decision)
             for own, row in further:
                 (table.save_own_route if own else table.save_route)(connection, row)
             for seq, event in changes.events:
                 table.add_event(connection, seq, event)
             table.finish(connection, ends)
             table.finish_with_route(connection, ends_with_routes)
-            for message_id, reason in dead:
-                history = MessageHistory.load(connection, message_id).as_json()
-                letter_row = dead_letters.DeadLetter(message_id, wall, reason, history)
-                dead_letter_table.add(connection, letter_row.as_row())
+            for letter in dead:
+                bury(connection, letter, wall)
             if told:
                 self.insert(connection, told)
+            return dead_letter_table.trim(connection) if dead else None
 
         return job
 

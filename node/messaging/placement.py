@@ -7,13 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from node.cluster.provider import CapabilityView, Provider
+from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import Decision, Target, addressed, choose
+from node.messaging.router import addressed, choose
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
+
+VIEW_S: Final = 0.25
+"""How old the view of the cluster may be that is kept with a decision, in seconds."""
 
 
 class Placement:
@@ -46,28 +50,38 @@ class Placement:
         self._in_flight = in_flight
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
+        self._view: ClusterView | None = None
+        self._viewed_at = 0.0
 
     def decide(self, letter: Letter) -> Decision:
         """Who gets a message; nobody while an earlier one of its conversation waits for the same."""
+        view = self._look()
         if letter.address is not None:
             if letter.excluded.get(letter.address, 0.0) > self._time.now():
-                return Decision((), "addressed", "the addressed agent refused it for now")
-            return addressed(*letter.address)
+                return Decision((), "addressed", "the addressed agent refused it for now", view=view)
+            return addressed(*letter.address, view=view)
+        how = letter.message.routing_strategy
         for earlier in self._waiting.get(letter.order, {}).values():
             if earlier.seq < letter.seq and earlier.wanted == letter.wanted:
-                return Decision((), letter.message.routing_strategy.value, "an earlier message waits too")
+                return Decision((), how.value, "an earlier message waits too", view=view)
         now = self._time.now()
-        usable = [
-            p
-            for p in self.providers(letter)
-            if p.health > 0.0 and letter.excluded.get((p.agent, p.node), 0.0) <= now
-        ]
+        usable: list[Provider] = []
+        excluded: list[tuple[str, str, str]] = []
+        for p in self.providers(letter):
+            left_out_s = letter.excluded.get((p.agent, p.node), 0.0) - now
+            if p.health > 0.0 and left_out_s <= 0.0:
+                usable.append(p)
+            elif len(excluded) < EXPLAINED_LIMIT:
+                why = f"left out for {left_out_s:.1f} s" if left_out_s > 0.0 else "its health is 0"
+                excluded.append((p.agent, p.node, why))
         decision = choose(
-            letter.message.routing_strategy,
+            how,
             usable,
             in_flight=self._in_flight,
             chance=self._chance,
             sticky=self._sticky.get((letter.message.conversation_id, letter.wanted)),
+            excluded=tuple(excluded),
+            view=view,
         )
         if decision.targets and not letter.broadcast:
             self._remember((letter.message.conversation_id, letter.wanted), decision.targets[0])
@@ -120,6 +134,13 @@ class Placement:
             "sticky": len(self._sticky),
             "sticky_limit": STICKY_LIMIT,
         }
+
+    def _look(self) -> ClusterView:
+        """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""
+        now = self._time.now()
+        if self._view is None or now - self._viewed_at >= VIEW_S:
+            self._view, self._viewed_at = self._membership.view(), now
+        return self._view
 
     def _remember(self, key: tuple[str, str], target: Target) -> None:
         self._sticky[key] = target

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from node.transport.frames import DeliverItem, DeliveryKey, Outcome
+from node.cluster.provider import ClusterView
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 
 
 class MembershipView(Protocol):
@@ -14,6 +15,10 @@ class MembershipView(Protocol):
 
     def is_alive(self, node: str) -> bool:
         """Whether membership shows ``node`` alive."""
+        ...
+
+    def view(self) -> ClusterView:
+        """The cluster as it looks from here, to be kept with what is decided."""
         ...
 
 
@@ -50,6 +55,10 @@ class LinkSender(Carrier, Protocol):
 
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         """Tell ``peer`` how these ended."""
+        ...
+
+    async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
+        """Ask ``peer`` something beside the messages; None when no answer came."""
         ...
 
     def drop(self, peer: str) -> None:

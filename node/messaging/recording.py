@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
-from node.cluster.provider import CapabilityView, Provider
+from node.cluster.provider import CapabilityView, ClusterView, Provider
 from node.config.model import MessagingConfig
 from node.message import Message
 from node.messaging.decisions import Changes
@@ -243,6 +243,10 @@ class TapedMembership:
     def is_alive(self, node: str) -> bool:
         """Whether a node is alive."""
         return self._tape.draw("is alive", node.encode(), partial(self._membership.is_alive, node))
+
+    def view(self) -> ClusterView:
+        """The cluster as it looks."""
+        return self._tape.draw("view", b"", self._membership.view)
 
 
 class TapedLinks:

@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
 
-import cbor2
-
-from node.cluster.provider import Provider
+from node.cluster.provider import ClusterView, Provider
 from node.message import RoutingStrategy
-
-EXPLAINED_LIMIT: Final = 10
-"""Candidates kept with a decision."""
+from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 
 
-Target = tuple[str, str]
-"""Agent and node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was chosen and why.
-
-    Args:
-        targets: The chosen providers; empty when there is none.
-        strategy: How they were chosen: a strategy, ``sticky`` or ``addressed``.
-        reason: One sentence for ``caxton explain``.
-        candidates: (agent, node, score), best first, at most :data:`EXPLAINED_LIMIT`.
-    """
-
-    targets: tuple[Target, ...]
-    strategy: str
-    reason: str
-    candidates: tuple[tuple[str, str, float], ...] = ()
-
-    def encode(self) -> bytes:
-        """The decision as it is stored with the message."""
-        return cbor2.dumps([self.strategy, self.reason, [list(c) for c in self.candidates]])
-
-
-def decision_as_json(encoded: bytes) -> dict[str, Any]:
-    """A stored decision for the public API."""
-    strategy, reason, candidates = cbor2.loads(encoded)
-    return {
-        "strategy": strategy,
-        "reason": reason,
-        "candidates": [{"agent": a, "node": n, "score": round(s, 4)} for a, n, s in candidates],
-    }
-
-
-def addressed(agent: str, node: str) -> Decision:
+def addressed(agent: str, node: str, *, view: ClusterView | None = None) -> Decision:
     """The decision that the sender has taken."""
-    return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}")
+    return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}", view=view)
 
 
 def score(provider: Provider) -> float:
@@ -68,6 +27,8 @@ def choose(
     in_flight: Callable[[Target], int],
     chance: random.Random,
     sticky: Target | None = None,
+    excluded: tuple[tuple[str, str, str], ...] = (),
+    view: ClusterView | None = None,
 ) -> Decision:
     """Choose among providers that may be used.
 
@@ -77,22 +38,33 @@ def choose(
         in_flight: Messages of this node that a provider has not settled yet; fresher than gossiped load.
         chance: Draws the two that ``load_balanced`` compares.
         sticky: The provider that has had this conversation so far.
+        excluded: Providers that may not be used, and why; kept with the decision.
+        view: The cluster as it looks; kept with the decision.
     """
+    how = strategy.value
     if not candidates:
-        return Decision((), strategy.value, "nobody offers it")
-    ranked = sorted(candidates, key=lambda p: (-score(p), in_flight((p.agent, p.node)), p.node, p.agent))
-    explained = tuple((p.agent, p.node, score(p)) for p in ranked[:EXPLAINED_LIMIT])
+        reason = "nobody who offers it may be used" if excluded else "nobody offers it"
+        return Decision((), how, reason, sticky=sticky, excluded=excluded, view=view)
+    weighed = [(-score(p), in_flight((p.agent, p.node)), p.node, p.agent, p) for p in candidates]
+    weighed.sort(key=lambda entry: entry[:4])
+    explained = tuple(
+        Candidate(p.agent, p.node, -negative, p.priority, p.health, p.load, waiting)
+        for negative, waiting, _, _, p in weighed[:EXPLAINED_LIMIT]
+    )
+    targets: tuple[Target, ...]
     if strategy is RoutingStrategy.BROADCAST:
         targets = tuple(sorted(((p.agent, p.node) for p in candidates), key=lambda t: (t[1], t[0])))
-        return Decision(targets, strategy.value, f"all {len(targets)} providers", explained)
-    if sticky is not None and any((p.agent, p.node) == sticky for p in candidates):
-        return Decision((sticky,), "sticky", "the provider of this conversation so far", explained)
-    if strategy is RoutingStrategy.LOAD_BALANCED:
+        reason = f"all {len(targets)} providers"
+    elif sticky is not None and any((p.agent, p.node) == sticky for p in candidates):
+        targets, how, reason = (sticky,), "sticky", "the provider of this conversation so far"
+    elif strategy is RoutingStrategy.LOAD_BALANCED:
         chosen, reason = _less_loaded(candidates, in_flight, chance)
+        targets = ((chosen.agent, chosen.node),)
     else:
-        chosen = ranked[0]
-        reason = f"highest of {len(ranked)} by priority x health x (1 - load)"
-    return Decision(((chosen.agent, chosen.node),), strategy.value, reason, explained)
+        best = weighed[0][4]
+        targets = ((best.agent, best.node),)
+        reason = f"highest of {len(weighed)} by priority x health x (1 - load)"
+    return Decision(targets, how, reason, explained, sticky, len(weighed), excluded, view)
 
 
 def _less_loaded(

@@ -27,6 +27,7 @@ from node.messaging.mailboxes import Entry
 from node.messaging.outbox import Outbox
 from node.messaging.receiver import Handling, ItemState, end
 from node.messaging.sealing import seal
+from node.messaging.tail import Tail
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey
 
@@ -70,6 +71,7 @@ class Settlement:
         outbox: Where the answers go.
         max_bytes: Largest sealed message.
         on_settled: Told what is durable, or was settled before.
+        tail: Told what happens to messages, while somebody listens.
     """
 
     def __init__(
@@ -82,11 +84,13 @@ class Settlement:
         outbox: Outbox,
         max_bytes: int,
         on_settled: Callable[[Sequence[Handled]], None],
+        tail: Tail,
     ) -> None:
         self._environment, self._clock = environment, environment.clock
         self._node, self._storage = node, storage
         self._inbox, self._outbox = inbox, outbox
         self._max_bytes, self._on_settled = max_bytes, on_settled
+        self._tail = tail
         self._backlog: list[Handled] = []
         self._arrived = trio.Event()
         self._room = trio.Event()
@@ -130,7 +134,8 @@ class Settlement:
         ends = []
         for handled in batch:
             entry, state = handled.entry, end(ItemState.HELD, handled.handling)
-            ends.append((state.value, wall, handled.reason, entry.seq))
+            uncounted = int(handled.handling is Handling.EXHAUSTED)
+            ends.append((state.value, wall, handled.reason, entry.started_s, uncounted, entry.seq))
             if handled.drafts:
                 answers[entry.seq] = self._letters(handled)
 
@@ -155,6 +160,8 @@ class Settlement:
             replies = [letter.message.id for letter in caused if letter.answers is not None]
             ended.append((Ended(entry.origin, key, state, handled.reason), replies))
             self._counts["handled"] += handled.handling is Handling.SUCCEEDED
+            if self._tail.listeners:
+                self._tail.handled(entry.message, handled.agent, state, handled.reason)
         self._inbox.ended(ended)
         if letters:
             self._counts["answers"] += len(letters)
@@ -170,6 +177,7 @@ class Settlement:
             letter = self._outbox.prepare(
                 message, sealed, traceparent=handled.traceparent, hops=entry.hops + 1, ttl_s=None
             )
+            letter.cause = entry.message.id
             if self._goes_back(letter, entry):
                 letter.answers = entry.seq
             letters.append(letter)

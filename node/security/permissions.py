@@ -77,9 +77,18 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
+        ("GET", "/messages/tail"): _P.TRACE_MESSAGES,  # the content needs ReadMessages, too
         ("GET", "/messages/{message_id}"): _P.READ_MESSAGES,
+        ("GET", "/messages/{message_id}/trace"): _P.TRACE_MESSAGES,
+        ("GET", "/messages/{message_id}/explain"): _P.TRACE_MESSAGES,
         ("GET", "/conversations/{conversation_id}"): _P.READ_MESSAGES,
         ("GET", "/dead-letters"): _P.READ_MESSAGES,
+        ("GET", "/dead-letters/{message_id}"): _P.READ_MESSAGES,
+        ("POST", "/dead-letters/retry"): _P.SEND_MESSAGE,
+        ("POST", "/dead-letters/{message_id}/retry"): _P.SEND_MESSAGE,
+        # What is dropped was accepted once and is gone for good; nothing is lost by leaving it to age out.
+        ("POST", "/dead-letters/drop"): _P.MANAGE_CLUSTER,
+        ("DELETE", "/dead-letters/{message_id}"): _P.MANAGE_CLUSTER,
     }
     | {
         (method, prefix + path): permission
@@ -101,6 +110,8 @@ FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
         "ping": _P.PEER,
         "pong": _P.PEER,
         "goodbye": _P.PEER,
+        "ask": _P.PEER,
+        "answer": _P.PEER,
     }
 )
 """Frame type of a peer link -> what the sender needs."""

@@ -14,12 +14,12 @@ RETENTION_BATCH: Final = 1_000
 
 _COLUMNS: Final = (
     "origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to, hops, received_s, "
-    "expires_s, traceparent, sealed, ended_s, reason, proof_id, seq"
+    "expires_s, traceparent, sealed, ended_s, reason, proof_id, seq, started_s"
 )
 PROOF: Final = 15
 """Where in a row its proof is; what comes after it is the table's to give."""
 _INSERT: Final = (
-    f"INSERT INTO inbox ({_COLUMNS.removesuffix(', seq')}) VALUES ({', '.join('?' * (PROOF + 1))})"  # noqa: S608
+    f"INSERT INTO inbox ({_COLUMNS.removesuffix(', seq, started_s')}) VALUES ({', '.join('?' * (PROOF + 1))})"  # noqa: S608
 )
 _INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id, target, origin) DO NOTHING RETURNING seq"
 
@@ -45,6 +45,7 @@ class InboxRow(NamedTuple):
         reason: Why it ended as it did.
         proof_id: The frame's signature, or None for messages of this node.
         seq: Order of receipt; given by the table.
+        started_s: Unix seconds at which the last handler run that has ended began, or None.
     """
 
     origin: str
@@ -64,6 +65,12 @@ class InboxRow(NamedTuple):
     reason: str = ""
     proof_id: int | None = None
     seq: int = 0
+    started_s: float | None = None
+
+
+End = tuple[str, float, str, float | None, int, int]
+"""How a held message ended: state, Unix seconds, reason, when its last handler run began, how many runs have
+failed that were not counted before, and its seq."""
 
 
 class KnownRow(NamedTuple):
@@ -130,21 +137,25 @@ def raise_epoch(connection: apsw.Connection, seq: int, epoch: int) -> None:
     connection.execute("UPDATE inbox SET epoch = ? WHERE seq = ? AND epoch < ?", (epoch, seq, epoch))
 
 
-def finish_many(connection: apsw.Connection, ends: Iterable[tuple[str, float, str, int]]) -> Sequence[int]:
-    """Write down how held messages ended: (state, Unix seconds, reason, seq) of each.
+def finish_many(connection: apsw.Connection, ends: Iterable[End]) -> Sequence[int]:
+    """Write down how held messages ended, and their last handler runs.
 
     Returns:
         The seqs of those that had not ended before.
     """
     sql = (
-        "UPDATE inbox SET state = ?, ended_s = ?, reason = ? WHERE seq = ? AND ended_s IS NULL RETURNING seq"
+        "UPDATE inbox SET state = ?, ended_s = ?, reason = ?, started_s = coalesce(?, started_s),"
+        " attempts = attempts + ? WHERE seq = ? AND ended_s IS NULL RETURNING seq"
     )
     return [seq for (seq,) in connection.executemany(sql, ends)]
 
 
-def count_attempt(connection: apsw.Connection, seq: int) -> None:
+def count_attempt(connection: apsw.Connection, seq: int, started_s: float | None = None) -> None:
     """A handler run failed."""
-    connection.execute("UPDATE inbox SET attempts = attempts + 1 WHERE seq = ?", (seq,))
+    connection.execute(
+        "UPDATE inbox SET attempts = attempts + 1, started_s = coalesce(?, started_s) WHERE seq = ?",
+        (started_s, seq),
+    )
 
 
 def held(

@@ -139,7 +139,36 @@ ALTER TABLE outbox ADD COLUMN route_decision BLOB;
 DROP INDEX outbox_open;
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE)
+_FOR_OPERATORS: Final = """
+-- What a retry of a dead letter needs, and what became of it. Letters of before are not found by capability.
+ALTER TABLE dead_letters ADD COLUMN capability TEXT;
+ALTER TABLE dead_letters ADD COLUMN hops INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN retried_as TEXT;
+ALTER TABLE dead_letters ADD COLUMN retried_s REAL;
+ALTER TABLE dead_letters ADD COLUMN sealed BLOB;
+UPDATE dead_letters SET sealed =
+    (SELECT sealed FROM outbox WHERE outbox.message_id = dead_letters.message_id);
+UPDATE dead_letters SET bytes = length(history) + coalesce(length(sealed), 0);
+CREATE INDEX dead_letters_message ON dead_letters (message_id);
+CREATE INDEX dead_letters_bytes ON dead_letters (bytes);
+
+-- The message whose handling caused one of the outbox, and when the last handler run of a received one began.
+ALTER TABLE outbox ADD COLUMN cause TEXT;
+CREATE INDEX outbox_cause ON outbox (cause) WHERE cause IS NOT NULL;
+ALTER TABLE inbox ADD COLUMN started_s REAL;
+
+-- Decisions about messages that moved or waited: a route's row has only the latest that chose its provider.
+CREATE TABLE decisions (
+    seq INTEGER NOT NULL REFERENCES outbox (seq) ON DELETE CASCADE,
+    epoch INTEGER NOT NULL,
+    at_s REAL NOT NULL,
+    decision BLOB NOT NULL,
+    PRIMARY KEY (seq, epoch)
+) WITHOUT ROWID;
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS)
 """Every step there has ever been, oldest first."""
 
 

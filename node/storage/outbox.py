@@ -22,7 +22,7 @@ RETENTION_BATCH: Final = 1_000
 
 _COLUMNS: Final = (
     "seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s, expires_s, hops, "
-    "traceparent, sealed, ended_s, answered_by, reason, answers"
+    "traceparent, sealed, ended_s, answered_by, reason, answers, cause"
 )
 _ROUTE_COLUMNS: Final = (
     "seq, agent, node, epoch, state, attempts, routed_s, sent_s, received_s, ended_s, reason, decision"
@@ -33,7 +33,7 @@ _OWN_ROUTE_COLUMNS: Final = (
 )
 _NO_ROUTE: Final = (None,) * 11
 _INSERT: Final = (
-    f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 26)})"  # noqa: S608
+    f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 27)})"  # noqa: S608
     " ON CONFLICT (message_id) DO NOTHING RETURNING seq"
 )
 
@@ -57,6 +57,7 @@ class OutboxRow(NamedTuple):
         answered_by: Who replied first, or None.
         reason: Why it ended as it did.
         answers: The inbox row (its seq) that it goes back for, or None.
+        cause: The id of the message whose handling caused it, or that it repeats; or None.
     """
 
     seq: int
@@ -74,6 +75,7 @@ class OutboxRow(NamedTuple):
     answered_by: str | None = None
     reason: str = ""
     answers: int | None = None
+    cause: str | None = None
 
 
 class RouteRow(NamedTuple):
@@ -206,7 +208,7 @@ def load_open(connection: apsw.Connection, limit: int) -> list[StoredMessage]:
         (limit,),
     )
     return [
-        (_outbox_row(row[:15]), _own_route(row[0], row[15:]), _further(connection, row[0])) for row in found
+        (_outbox_row(row[:16]), _own_route(row[0], row[16:]), _further(connection, row[0])) for row in found
     ]
 
 
@@ -255,6 +257,16 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
         (conversation_id, limit),
     )
     return [_outbox_row(row) for row in reversed(found)]
+
+
+def caused(connection: apsw.Connection, message_id: str, limit: int) -> list[OutboxRow]:
+    """The first ``limit`` messages that were accepted here because of another one."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE cause = ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (message_id, limit),
+    )
+    return [_outbox_row(row) for row in found]
 
 
 def last_seq(connection: apsw.Connection) -> int:

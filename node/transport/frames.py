@@ -12,6 +12,8 @@ A link goes one way: the **dialler** has messages for the **acceptor**, which an
     Deliver      -------------------------> messages, one signature over all
                  <------------------------- Received: stored, you may free the bytes
                  <------------------------- Settled: done, you may forget
+    Ask          -------------------------> a question about one thing, for an operator
+                 <------------------------- Answer
     Ping, Pong, Goodbye                     both ways
 
 :func:`decode` is total: whatever a peer sends, it returns a frame or raises PeerRejected.
@@ -41,10 +43,13 @@ MAX_ITEMS: Final = 256
 """Most messages in one Deliver."""
 MAX_KEYS: Final = 512
 """Most keys in one Resume, ResumeStates, Received or Settled."""
+MAX_ANSWER_BYTES: Final = 65_536
+"""Largest body of an Answer."""
 MAX_COUNTER: Final = COUNTER_LIMIT
 
 OutcomeState = Literal["settled", "failed", "refused"]
 HeldState = Literal["settled", "failed", "refused", "held", "unknown"]
+AnswerState = Literal["known", "unknown", "refused"]
 
 
 class DeliveryKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -179,7 +184,38 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     reason: Note
 
 
-Frame = Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
+class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=11):
+    """A question of the dialler, beside the messages.
+
+    Args:
+        number: Tells the answer to it from others.
+        question: What is asked, a word: ``trace``.
+        about: Of what, for example a message id.
+    """
+
+    number: Counter
+    question: Text
+    about: Text
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=12):
+    """The acceptor's answer to an Ask.
+
+    Args:
+        number: Of the Ask.
+        state: ``unknown`` means that there is nothing to tell, ``refused`` that too much is asked.
+        body: What there is to tell, in the form that the question has.
+    """
+
+    number: Counter
+    state: AnswerState
+    body: Annotated[bytes, Meta(max_length=MAX_ANSWER_BYTES)] = b""
+
+
+Frame = (
+    Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
+    | Ask | Answer
+)  # fmt: skip
 
 FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
     {
@@ -193,6 +229,8 @@ FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
         Ping: "ping",
         Pong: "pong",
         Goodbye: "goodbye",
+        Ask: "ask",
+        Answer: "answer",
     }
 )
 """Frame type -> its name in the table of permissions (``node.security.permissions.FRAMES``)."""

@@ -51,6 +51,10 @@ class LinkHandler(Protocol):
         """These have ended at the acceptor."""
         ...
 
+    async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
+        """Answer a peer's question in at most ``MAX_ANSWER_BYTES``; None when there is nothing to tell."""
+        ...
+
     def on_writable(self, peer: str) -> None:
         """The window that was full when ``deliver`` refused has room again."""
         ...

@@ -17,6 +17,8 @@ from node.security.identity import NodeCredentials
 from node.transport.frames import (
     MAX_KEYS,
     PROTOCOL_VERSION,
+    Answer,
+    Ask,
     Deliver,
     DeliveryKey,
     Frame,
@@ -31,6 +33,7 @@ from node.transport.frames import (
 )
 from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
 from node.transport.proof import verify_deliver
+from node.transport.questions import OPEN_LIMIT, Allowance
 from node.transport.session import FrameChannel, Session
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class InboundLink:
         self._received: dict[DeliveryKey, None] = {}
         self._received_since = 0.0
         self._outcomes: deque[Outcome] = deque()
+        self._told: deque[Answer] = deque()
+        self._allowance = Allowance(clock.now())
         self._session = Session(
             peer,
             channel,
@@ -130,6 +135,8 @@ class InboundLink:
             for key in keys:
                 del self._received[key]
             return encode(Received(keys))
+        if self._told:
+            return encode(self._told.popleft())
         return None
 
     def _due(self) -> float | None:
@@ -152,8 +159,21 @@ class InboundLink:
             states = await self._handler.on_resume(self.peer, self._peer_storage_id, frame.keys)
             self._answers.append(encode(ResumeStates(tuple(states))))
             self._session.wake()
+        elif isinstance(frame, Ask):
+            await self._on_ask(frame)
         else:
             raise rejected("frame", f"{self.peer} has sent a {type(frame).__name__} out of turn")
+
+    async def _on_ask(self, ask: Ask) -> None:
+        if len(self._told) >= OPEN_LIMIT:
+            raise rejected("limit", f"{self.peer} asks without reading the answers")
+        if self._allowance.spend(self._clock.now()):
+            body = await self._handler.on_ask(self.peer, ask.question, ask.about)
+            answer = Answer(ask.number, "unknown") if body is None else Answer(ask.number, "known", body)
+        else:
+            answer = Answer(ask.number, "refused")
+        self._told.append(answer)
+        self._session.wake()
 
 
 def _pop(queue: deque[T]) -> tuple[T, ...]:

@@ -21,6 +21,7 @@ from node.errors import AddressInUse, ConfigInvalid, MessageTooLarge, PeerReject
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
     MAX_SEALED_BYTES,
+    Answer,
     DeliverItem,
     DeliveryKey,
     Goodbye,
@@ -140,6 +141,31 @@ class Links:
         link = self._inbound.get(peer)
         if link is not None:
             link.settle(outcomes)
+
+    async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
+        """Ask ``peer`` something beside the messages; opens a link if there is none.
+
+        Args:
+            peer: The node.
+            question: A word that its room above understands.
+            about: What is asked about.
+            timeout_s: Longest wait, in seconds.
+
+        Returns:
+            Its answer, or None when none came in time or too many questions to it are open.
+        """
+        await trio.lowlevel.checkpoint()
+        link = self._ensure(peer)
+        asked = None if link is None else link.ask(question, about)
+        if asked is None:
+            self._counters.reject("limit")
+            return None
+        try:
+            with self._environment.clock.move_on_after(timeout_s):
+                await asked.done.wait()
+        finally:
+            asked.abandon()
+        return asked.answer
 
     def is_open(self, peer: str) -> bool:
         """Whether the link to ``peer`` takes deliveries."""

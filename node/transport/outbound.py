@@ -22,6 +22,7 @@ from node.transport.frames import (
     MAX_ITEMS,
     MAX_KEYS,
     PROTOCOL_VERSION,
+    Answer,
     Deliver,
     DeliverItem,
     DeliveryKey,
@@ -38,6 +39,7 @@ from node.transport.frames import (
 )
 from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
 from node.transport.proof import sign_deliver
+from node.transport.questions import Question, Questions
 from node.transport.session import FrameChannel, LinkEnded, Session
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class OutboundLink:
         self._answered = trio.Event()
         self._redial = trio.Event()
         self._last_failure = ""
+        self._questions = Questions()
         self.protocol = ""
         """What protects the latest connection (``TLSv1.3``), empty before the first."""
 
@@ -127,6 +130,14 @@ class OutboundLink:
         self._last_use = self._environment.clock.now()
         self._session.wake()
         return True
+
+    def ask(self, question: str, about: str) -> Question | None:
+        """Put a question in line for when the link is open; None when too many are open."""
+        asked = self._questions.ask(question, about)
+        if asked is not None and self._session is not None:
+            self._last_use = self._environment.clock.now()
+            self._session.wake()
+        return asked
 
     def want(self) -> None:
         """There is demand: should the link be about to end for idleness, it is dialled again."""
@@ -241,6 +252,7 @@ class OutboundLink:
         self._counters.opened += 1
         self._last_use = self._environment.clock.now()
         self._tell(up=True, reason="")
+        session.wake()  # for questions that were put before
         await self._handler.on_resumed(self.peer, storage_id, states)
         self._offer_room()
         await self._until_idle()
@@ -280,7 +292,7 @@ class OutboundLink:
                 break
             items.append(self._queue.popleft())
         if not items:
-            return None
+            return self._questions.next() if self._open else None
         self._counters.items_sent += len(items)
         frame: Deliver = sign_deliver(self._credentials.identity, self.peer, items)
         return encode(frame)
@@ -295,6 +307,9 @@ class OutboundLink:
         elif isinstance(frame, ResumeStates) and self._asking:
             self._asking, self._answer = False, frame.states
             self._answered.set()
+        elif isinstance(frame, Answer):
+            if not self._questions.answered(frame):
+                raise rejected("frame", f"{self.peer} has answered what it was not asked")
         else:
             raise rejected("frame", f"{self.peer} has sent a {type(frame).__name__} out of turn")
 
@@ -318,6 +333,7 @@ class OutboundLink:
         self._open = self._refused = self._asking = False
         self._session = self._question = None
         self._answer = ()
+        self._questions.lose()
         self._queue.clear()
         self._window.clear()
         self._window_used = 0

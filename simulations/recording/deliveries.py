@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from node.cluster.provider import Provider
+from node.cluster.provider import ClusterView, Provider
 from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
@@ -23,7 +23,17 @@ from simulations.recording.tape import ReplayTape
 
 CLASSES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
-    for kind in (Beginning, DeliveryKey, KeyState, OutboxRow, Outcome, Provider, RouteRow, Timing)
+    for kind in (
+        Beginning,
+        ClusterView,
+        DeliveryKey,
+        KeyState,
+        OutboxRow,
+        Outcome,
+        Provider,
+        RouteRow,
+        Timing,
+    )
 }
 """What arguments and answers may be built of."""
 
@@ -139,6 +149,10 @@ class Unasked:
         raise CaxtonError("the record answers this")
 
     instances = related = providers
+
+    def view(self) -> ClusterView:
+        """Not asked."""
+        raise CaxtonError("the record answers this")
 
     def expects(self, wanted: str) -> bool:
         """Not asked."""

@@ -65,7 +65,13 @@ class FakeBus:
         self.drains.append((agent, drain_s))
 
     async def request(
-        self, message: Message, *, timeout_s: float, traceparent: str = "", hops: int = 0
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        traceparent: str = "",
+        hops: int = 0,
+        cause: str | None = None,
     ) -> Message:
         await trio.lowlevel.checkpoint()
         assert timeout_s > 0

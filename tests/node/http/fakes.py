@@ -15,11 +15,22 @@ from node.cluster.keyring import GossipKeyNotFound
 from node.cluster.provider import Provider
 from node.cluster.why import MemberNotFound
 from node.environment import Environment, SystemClock, SystemNetwork, ThreadWorkers
-from node.errors import AgentAlreadyExists, AgentInvalid, AgentNotFound, MessageNotFound, NoReply
+from node.errors import (
+    AgentAlreadyExists,
+    AgentInvalid,
+    AgentNotFound,
+    MessageNotFound,
+    NoReply,
+    StorageFailed,
+)
 from node.http.app import create_app
 from node.http.services import NodeServices
 from node.message import Message, Performative
+from node.messaging.dead_letters import DeadLetter
+from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection, Refusal, Retried
+from node.messaging.tail import Tail
 from node.security.tokens import Tokens
+from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
 from swim.keyring_messages import Verb
 from swim.partition import Partition, Side
@@ -65,11 +76,75 @@ class Receipt:
     timestamp_s: float = START
 
 
+class FakeLetters:
+    """Three letters, numbered like their messages."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.sender = "client@alpha"
+
+    def _letter(self, number: int) -> DeadLetter:
+        return DeadLetter(f"m{number}", START, "no provider", {}, "echo", seq=number)
+
+    async def page(self, limit: int, choice: Choice) -> list[DeadLetter]:
+        self.calls.append(("page", limit, choice))
+        return [self._letter(n) for n in (3, 2, 1) if n < (choice.before or 9)][:limit]
+
+    async def get(self, message_id: str) -> DeadLetter:
+        if message_id not in ("m1", "m2", "m3"):
+            raise DeadLetterNotFound(f"no dead letter {message_id[:80]!r}")
+        return self._letter(int(message_id[1:]))
+
+    async def message(self, message_id: str) -> Message:
+        await self.get(message_id)
+        return Message(
+            id=message_id,
+            performative=Performative.REQUEST,
+            sender=self.sender,
+            capability="echo",
+            conversation_id="c",
+            reply_with="r",
+        )
+
+    async def retry(self, message_id: str, change: Redirection, *, force: bool) -> Receipt:
+        await self.get(message_id)
+        if message_id == "m1" and not force:
+            raise DeadLetterRetried("sent before", details={"retried_as": "m0"})
+        self.calls.append(("retry", message_id, change))
+        return Receipt(f"new-{message_id}", "c")
+
+    async def retry_all(self, choice: Choice, limit: int, change: Redirection, *, force: bool) -> Retried:
+        self.calls.append(("retry_all", choice, limit, change, force))
+        refusal = Refusal("m2", DeadLetterNotFound("gone"))
+        return Retried((("m1", "new"),), (refusal,), 1, 2, True, StorageFailed("the disk is full"))
+
+    async def drop(self, message_id: str) -> None:
+        await self.get(message_id)
+        self.calls.append(("drop", message_id))
+
+    async def drop_all(self, choice: Choice, limit: int) -> tuple[int, bool]:
+        self.calls.append(("drop_all", choice, limit))
+        return 3, False
+
+    def statistics(self) -> dict[str, int]:
+        return {"count": 3, "bytes": 99}
+
+
+class FakeInvestigation:
+    async def trace(self, message_id: str) -> Shown:
+        return Shown({"message_id": message_id, "complete": True})
+
+    async def explain(self, message_id: str) -> Shown:
+        raise MessageNotFound("received here, not accepted", fix="Ask beta.")
+
+
 class FakeBus:
     def __init__(self) -> None:
         self.accepted: list[tuple[Message, str, float | None]] = []
         self.error: Exception | None = None
         self.delay_s = 0.0
+        self.letters, self.investigation = FakeLetters(), FakeInvestigation()
+        self.tail = Tail(NODE, TrioClock())
 
     def _reply(self, message: Message, sender: str) -> Message:
         return Message(
@@ -120,9 +195,6 @@ class FakeBus:
 
     async def conversation(self, conversation_id: str) -> list[Message]:
         return [m for m, _, _ in self.accepted if m.conversation_id == conversation_id]
-
-    async def dead_letters(self, limit: int) -> list[Shown]:
-        return [Shown({"message_id": str(n)}) for n in range(3)][:limit]
 
     def unsettled_by_node(self) -> Mapping[str, int]:
         return {"beta": 2}

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from node.cluster.provider import Provider
+from node.cluster.provider import ClusterView, Provider
 from node.config.model import MessagingConfig
 from node.environment import Environment, SystemClock, SystemNetwork
 from node.errors import StorageFailed
@@ -20,7 +20,7 @@ from node.messaging.delivery import Delivery, Draft
 from node.messaging.settings import Timing
 from node.storage import Storage
 from node.telemetry.tracing import Tracing
-from node.transport.frames import DeliverItem, DeliveryKey, Outcome
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 from node.transport.proof import FrameProof
 
 LATENCY_S = 0.002
@@ -91,6 +91,9 @@ class World:
     def is_alive(self, node: str) -> bool:
         return node in self.alive
 
+    def view(self) -> ClusterView:
+        return ClusterView(len(self.alive), len(self.alive) + len(self.lost), "majority", 1.5)
+
     def providers(self, capability: str) -> Sequence[Provider]:
         base = capability.partition(":")[0]
         return [
@@ -148,6 +151,15 @@ class MemoryLinks:
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         if not self.lose_outcomes:
             self._back(peer, "settled", list(outcomes))
+
+    async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
+        await pause(LATENCY_S)
+        other = self.cluster.reach(self.name, peer)
+        if other is None:
+            await pause(timeout_s)
+            return None
+        body = await other.bus.on_ask(self.name, question, about)
+        return Answer(1, "unknown") if body is None else Answer(1, "known", body)
 
     def ensure(self, peer: str) -> None:
         node = self.cluster.nodes.get(self.name)

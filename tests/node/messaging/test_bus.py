@@ -198,7 +198,7 @@ async def test_nobody_offers_it_ends_in_a_failure_that_names_what_is_there(tmp_p
         )
         related = {entry["capability"]: entry["agents"] for entry in reply.content["details"]["related"]}
         assert related == {"data-analysis": 1, "data-cleaning": 1}
-        [letter] = await c["a"].bus.dead_letters(10)
+        [letter] = await c["a"].bus.letters.page(10)
         shown = letter.as_json()
         assert (shown["message_id"], shown["reason"]) == (message.id, "no provider")
         assert [state["state"] for state in shown["history"]["states"]] == ["accepted", "failed"]
@@ -213,7 +213,7 @@ async def test_a_message_waits_for_a_provider_that_comes_in_time(tmp_path, autoj
         c["b"].attach("worker", echo("late", log), "work")
         await eventually(settled(c))
         assert log == [0, 1, 2]
-        assert await c["a"].bus.dead_letters(10) == []
+        assert await c["a"].bus.letters.page(10) == []
 
 
 async def test_an_unknown_agent_of_a_living_node_is_refused_at_once(tmp_path, autojump_clock):
@@ -244,7 +244,7 @@ async def test_a_handler_that_raises_a_caxton_error_has_answered(tmp_path, autoj
         }  # fmt: skip
         assert runs == [1]
         await eventually(settled(c))
-        assert await c["a"].bus.dead_letters(10) == []
+        assert await c["a"].bus.letters.page(10) == []
 
 
 async def test_a_handler_that_raises_is_tried_three_times_then_the_message_fails(tmp_path, autojump_clock):
@@ -263,7 +263,7 @@ async def test_a_handler_that_raises_is_tried_three_times_then_the_message_fails
         assert "raised 3 times" in reply.content["why"]
         assert (await ask(c["a"], content="shaky")).content == "done"
         assert runs == [("bad", 1), ("bad", 2), ("bad", 3), ("shaky", 1), ("shaky", 2)]
-        assert len(await c["a"].bus.dead_letters(10)) == 1
+        assert len(await c["a"].bus.letters.page(10)) == 1
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ async def test_a_full_inbox_refuses_and_the_origin_tries_again(tmp_path, autojum
         await eventually(settled(c), 600)
         assert sorted(set(log)) == list(range(15))
         assert c["b"].bus.statistics()["inbox"]["refused"] > 0
-        assert await c["a"].bus.dead_letters(10) == []
+        assert await c["a"].bus.letters.page(10) == []
 
 
 async def test_a_full_outbox_refuses_clients(tmp_path, autojump_clock):
@@ -450,7 +450,7 @@ async def test_an_agent_that_loops_is_stopped_by_the_hop_limit(tmp_path, autojum
         await c["a"].bus.accept(c["a"].message(capability="work"))
         await pause(10)
         assert hops == list(range(HOP_LIMIT + 1))
-        [letter] = await c["a"].bus.dead_letters(10)
+        [letter] = await c["a"].bus.letters.page(10)
         assert "in one chain" in letter.reason
         with pytest.raises(ResourceLimitExceeded):
             await c["a"].bus.accept(c["a"].message(capability="work"), hops=HOP_LIMIT + 1)
@@ -546,11 +546,11 @@ async def test_old_messages_are_forgotten(tmp_path, autojump_clock, monkeypatch)
         message = c["a"].message(capability="work")
         await c["a"].bus.request(message, timeout_s=5)
         await ask(c["a"], capability="nothing")
-        assert len(await c["a"].bus.dead_letters(5)) == 1
+        assert len(await c["a"].bus.letters.page(5)) == 1
         await pause(300)
         with pytest.raises(MessageNotFound):
             await c["a"].bus.history(message.id)
-        assert await c["a"].bus.dead_letters(5) == []
+        assert await c["a"].bus.letters.page(5) == []
         assert c["b"].bus.statistics()["inbox"]["rows"] == 0
 
 
@@ -585,4 +585,4 @@ async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, aut
         message = c["a"].message(capability="work", content="far")
         reply = await c["a"].bus.request(message, timeout_s=30, hops=HOP_LIMIT)
         assert reply.performative is Performative.INFORM
-        assert await c["b"].bus.dead_letters(10) == []
+        assert await c["b"].bus.letters.page(10) == []

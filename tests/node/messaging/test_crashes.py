@@ -221,7 +221,7 @@ async def test_a_lost_providers_work_goes_to_another_in_order_under_a_new_epoch(
             c["a"].bus.node_left("b")
         await eventually(quiet(c))
         assert log == list(range(30))
-        assert await c["a"].bus.dead_letters(5) == []
+        assert await c["a"].bus.letters.page(5) == []
         shown = (await c["a"].bus.history(messages[3].id)).as_json()
         assert [(r["to"], r["epoch"], r["state"]) for r in shown["routes"]] == [
             ("worker@b", 0, "moved"),
@@ -454,7 +454,7 @@ async def test_an_end_that_is_heard_on_a_link_that_is_being_closed_is_written_al
         await pause(1)
         outcome, replies = await replies_of(c["a"], message)
         assert (outcome, replies) == ("failed", [("system@a", "settled")])
-        assert [letter.message_id for letter in await c["a"].bus.dead_letters(10)] == [message.id]
+        assert [letter.message_id for letter in await c["a"].bus.letters.page(10)] == [message.id]
 
 
 @pytest.mark.parametrize("away_s", [5, 60])

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from node.cluster.provider import Provider
 from node.message import RoutingStrategy
-from node.messaging.router import addressed, choose, decision_as_json, score
+from node.messaging.explanation import decision
+from node.messaging.router import addressed, choose, score
 
 PROVIDERS = st.lists(
     st.builds(
@@ -104,7 +105,7 @@ def test_nobody_is_chosen_from_nobody():
 
 def test_a_decision_is_explained_with_the_ten_best():
     many = [provider(f"p{number:02}", priority=number) for number in range(20)]
-    shown = decision_as_json(decide(RoutingStrategy.BEST_MATCH, many).encode())
+    shown = decision(decide(RoutingStrategy.BEST_MATCH, many).encode()).as_json()
     assert shown["strategy"] == "best_match"
     assert [c["agent"] for c in shown["candidates"]] == [f"p{number:02}" for number in range(19, 9, -1)]
-    assert decision_as_json(addressed("a", "n").encode())["reason"] == "the sender addressed a@n"
+    assert decision(addressed("a", "n").encode()).reason == "the sender addressed a@n"

@@ -3,7 +3,7 @@ import dataclasses
 import apsw
 import pytest
 
-from node.storage import agents, dead_letters, inbox, migrations, outbox, snapshots
+from node.storage import agents, dead_letters, decisions, inbox, migrations, outbox, snapshots
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def ends(connection, seq, state, at_s=5.0, reason=""):
 
 
 def handled(connection, seq, state, at_s, reason=""):
-    return inbox.finish_many(connection, [(state, at_s, reason, seq)])
+    return inbox.finish_many(connection, [(state, at_s, reason, None, 0, seq)])
 
 
 def test_migrating_twice_takes_no_step(connection):
@@ -222,9 +222,111 @@ def test_replies_and_conversations_are_found(connection):
 
 def test_dead_letters_keep_the_newest(connection):
     for number in range(8):
-        dead_letters.add(connection, dead_letters.DeadLetterRow(f"m{number}", number, "why", b"{}"), limit=5)
+        dead_letters.add(connection, dead_letters.DeadLetterRow(f"m{number}", number, "why", b"{}"))
+    assert dead_letters.trim(connection, limit=5) == dead_letters.Totals(5, 10)
     assert len(dead_letters.newest(connection, 100)) == 5
     assert [row.message_id for row in dead_letters.newest(connection, 2)] == ["m7", "m6"]
+
+
+def letter(number, **changes):
+    row = dead_letters.DeadLetterRow(f"m{number}", float(number), "why", b"{}", "work", 3, b"x" * number)
+    return dataclasses.replace(row, **changes)
+
+
+def test_dead_letters_are_bounded_by_their_bytes_and_the_newest_stays(connection):
+    for number in range(1, 6):
+        dead_letters.add(connection, letter(number))
+    assert dead_letters.totals(connection) == dead_letters.Totals(5, 5 * 2 + 15)
+    assert dead_letters.trim(connection, limit_bytes=13) == dead_letters.Totals(2, 13)
+    assert [row.message_id for row in dead_letters.newest(connection, 9)] == ["m5", "m4"]
+    assert dead_letters.trim(connection, limit_bytes=1).count == 1
+
+
+def test_dead_letters_are_chosen_paged_and_marked_once(connection):
+    for number in range(1, 5):
+        capability = "work" if number % 2 else None
+        dead_letters.add(connection, letter(number, capability=capability, reason=f"it is {number}"))
+    choice = dead_letters.Choice
+
+    def ids(chosen):
+        return [row.message_id for row in dead_letters.newest(connection, 9, chosen)]
+
+    assert ids(choice(capability="work")) == ["m3", "m1"]
+    assert ids(choice(reason="is 2")) == ["m2"]
+    assert ids(choice(reason="%")) == []
+    assert ids(choice(since_s=3.0)) == ["m4", "m3"]
+    assert ids(choice(before=3, after=1)) == ["m2"]
+    assert dead_letters.oldest(connection, 2, choice()) == [(1, "m1"), (2, "m2")]
+    assert dead_letters.newest(connection, 1)[0].sealed is None
+    found = dead_letters.find(connection, "m3")
+    assert (found.sealed, found.hops, found.bytes) == (b"xxx", 3, 5)
+    assert dead_letters.find(connection, "m9") is None
+    assert dead_letters.mark_retried(connection, "m3", "n1", 7.0, again=False)
+    assert not dead_letters.mark_retried(connection, "m3", "n2", 8.0, again=False)
+    assert dead_letters.mark_retried(connection, "m3", "n2", 8.0, again=True)
+    assert not dead_letters.mark_retried(connection, "m9", "n3", 8.0, again=True)
+    assert ids(choice(retried=True)) == ["m3"]
+    assert dead_letters.drop_all(connection, 1, choice(retried=False)) == 1
+    assert ids(choice()) == ["m4", "m3", "m2"]
+    assert dead_letters.drop(connection, "m4")
+    assert not dead_letters.drop(connection, "m4")
+
+
+def test_dead_letters_of_an_older_schema_keep_what_is_left_of_their_messages():
+    connection = apsw.Connection(":memory:")
+    for step in migrations.STEPS[:3]:
+        connection.execute(step)
+    connection.execute("PRAGMA user_version = 3")
+    values = [(f"m{n}", "c", "failed", 0, 0.0, 0.0, 0, "", b"sealed") for n in (1, 2)]
+    connection.executemany(
+        "INSERT INTO outbox (message_id, conversation_id, state, broadcast, accepted_s, expires_s, hops,"
+        " traceparent, sealed) VALUES (?,?,?,?,?,?,?,?,?)",
+        values,
+    )
+    connection.execute("DELETE FROM outbox WHERE message_id = 'm2'")
+    for number in (1, 2):
+        connection.execute(
+            "INSERT INTO dead_letters (message_id, at_s, reason, history) VALUES (?, 1.0, 'why', x'a0')",
+            (f"m{number}",),
+        )
+    assert migrations.migrate(connection) == len(migrations.STEPS) - 3
+    assert dead_letters.find(connection, "m1").sealed == b"sealed"
+    assert dead_letters.find(connection, "m2").sealed is None
+    assert dead_letters.totals(connection) == dead_letters.Totals(2, 1 + 6 + 1)
+
+
+def test_decisions_keep_the_first_of_the_own_route_and_leave_with_their_message(connection):
+    outbox.insert(connection, [(outbox_row(1), route_row(1))])
+    decisions.save(connection, decisions.DecisionRow(1, 1, 5.0, b"waits"))
+    decisions.save(connection, decisions.DecisionRow(1, 1, 6.0, b"chosen"))
+    decisions.save(connection, decisions.DecisionRow(1, decisions.DECISION_LIMIT + 1, 7.0, b"too many"))
+    decisions.save(connection, decisions.DecisionRow(9, 1, 7.0, b"of nothing"))
+    found = [(row.epoch, row.decision) for row in decisions.of_message(connection, 1)]
+    assert found == [(0, b"why"), (1, b"chosen")]
+    assert decisions.of_message(connection, 9) == []
+    connection.execute("DELETE FROM outbox")
+    assert decisions.of_message(connection, 1) == []
+
+
+def test_what_a_message_caused_is_found_in_order(connection):
+    rows_ = [(outbox_row(n, cause="m1" if n in (2, 4) else None), None) for n in range(1, 5)]
+    outbox.insert(connection, rows_)
+    assert [row.message_id for row in outbox.caused(connection, "m1", 9)] == ["m2", "m4"]
+    assert [row.message_id for row in outbox.caused(connection, "m1", 1)] == ["m2"]
+    assert outbox.caused(connection, "m2", 9) == []
+
+
+def test_the_last_handler_run_and_all_failed_ones_are_written_with_the_end(connection):
+    seq = inbox.insert(connection, inbox_row(1), None)
+    inbox.count_attempt(connection, seq, 3.0)
+    inbox.finish_many(connection, [("failed", 9.0, "why", 5.0, 1, seq)])
+    [found] = inbox.find(connection, "m1", 9)
+    assert (found.started_s, found.attempts, found.ended_s) == (5.0, 2, 9.0)
+    other = inbox.insert(connection, inbox_row(2), None)
+    inbox.count_attempt(connection, other, 3.0)
+    inbox.finish_many(connection, [("refused", 9.0, "why", None, 0, other)])
+    [found] = inbox.find(connection, "m2", 9)
+    assert (found.started_s, found.attempts) == (3.0, 1)
 
 
 def test_agents_are_saved_replaced_and_deleted(connection):

@@ -131,6 +131,8 @@ class Room:
         self.reasons: list[str] = []
         self.writable = 0
         self.auto_receive = self.auto_settle = True
+        self.asked: list[tuple[str, str, str]] = []
+        self.on_question: Callable[[], Awaitable[None]] | None = None
         self.on_arrival: Callable[[], Awaitable[None]] | None = None
         self.links: Links
 
@@ -176,6 +178,12 @@ class Room:
         self.settled += outcomes
         for outcome in outcomes:
             self.outbox.pop(outcome.key, None)
+
+    async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
+        self.asked.append((peer, question, about))
+        if self.on_question is not None:
+            await self.on_question()
+        return None if question == "nothing" else f"{peer} {about}".encode()
 
     def on_writable(self, peer: str) -> None:
         self.writable += 1

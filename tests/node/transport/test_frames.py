@@ -19,6 +19,8 @@ from node.transport.frames import (
     HEADER_BYTES,
     MAX_KEYS,
     PROTOCOL_VERSION,
+    Answer,
+    Ask,
     Deliver,
     DeliverItem,
     DeliveryKey,
@@ -68,6 +70,8 @@ frames = st.one_of(
     st.builds(Ping, counts),
     st.builds(Pong, counts),
     st.builds(Goodbye, st.text(max_size=99)),
+    st.builds(Ask, counts, texts, texts),
+    st.builds(Answer, counts, st.sampled_from(["known", "unknown", "refused"]), st.binary(max_size=99)),
 )
 
 

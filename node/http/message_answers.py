@@ -1,0 +1,170 @@
+"""What the admin API tells operators about messages: dead letters, traces, decisions, and what passes by.
+
+These models describe, as those of ``node.http.answers``, which they stand beside.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from node.http.answers import Address, PartitionState, Time
+
+
+class DeadLetterView(BaseModel):
+    """One message that could not be delivered."""
+
+    message_id: str
+    seq: Annotated[int, Field(description="Its place among the letters of this node.")]
+    at: Time
+    reason: str
+    capability: str | None
+    bytes: int
+    retried_as: Annotated[str | None, Field(description="The message by which it was sent again.")]
+    retried_at: Time | None
+    history: dict[str, Any]
+
+
+class DeadLettersBody(BaseModel):
+    """A page of what could not be delivered, newest first."""
+
+    dead_letters: list[DeadLetterView]
+    limit: int
+    next: Annotated[int | None, Field(description="The before of the next page.")]
+    count: Annotated[int, Field(description="How many letters this node has.")]
+    bytes: Annotated[int, Field(description="What they weigh.")]
+
+
+class RetryReceiptBody(BaseModel):
+    """The new message by which a dead letter was sent again."""
+
+    message_id: str
+    retry_of: str
+    conversation_id: str
+    routed_to: list[Address]
+    routing_strategy: str
+    status: str
+    timestamp: Time
+
+
+class RetriedBody(BaseModel):
+    """What became of many dead letters."""
+
+    retried: int
+    messages: Annotated[list[dict[str, str]], Field(description="retry_of and message_id of each.")]
+    refused: Annotated[int, Field(description="How many could not be sent again; they stay as they are.")]
+    refusals: Annotated[list[dict[str, str]], Field(description="The first 100 of them.")]
+    last: Annotated[int | None, Field(description="The seq of the last letter that was tried.")]
+    more: Annotated[bool, Field(description="Whether others of the choice were not tried.")]
+    stopped_by: dict[str, str] | None
+
+
+class DroppedBody(BaseModel):
+    """How many dead letters were forgotten."""
+
+    dropped: int
+    more: Annotated[bool, Field(description="Whether there are others of the choice.")]
+
+
+class StepView(BaseModel):
+    """One step of a message."""
+
+    node: Annotated[str, Field(description="Whose clock and whose word this is.")]
+    at: Time
+    ms: Annotated[float, Field(description="Since this node first had the message, by its own clock.")]
+    event: Annotated[str, Field(examples=["accepted", "routed", "sent", "received", "started", "handled"])]
+    detail: str
+
+
+class TracedView(BaseModel):
+    """One message of a trace, without its content, and what it caused."""
+
+    message_id: str
+    performative: str
+    sender: Address
+    to: str | None
+    capability: str | None
+    conversation_id: str
+    in_reply_to: str | None
+    cause: Annotated[str | None, Field(description="The message whose handling caused it.")]
+    origin: str
+    status: str
+    reason: str
+    ms: Annotated[float | None, Field(description="From its acceptance to its end, by its origin's clock.")]
+    steps: list[StepView]
+    away: Annotated[list[str], Field(description="Nodes concerned that have not said what they know.")]
+    caused: list[TracedView]
+
+
+class TraceBody(BaseModel):
+    """The way of a message across the cluster, and of all that it caused."""
+
+    node: str
+    message_id: str
+    complete: Annotated[bool, Field(description="Whether nothing is missing.")]
+    away: list[str]
+    questions: Annotated[int, Field(description="How many were asked of other nodes.")]
+    trace: TracedView
+
+
+class CandidateView(BaseModel):
+    """One provider that might have been chosen."""
+
+    agent: str
+    node: str
+    score: Annotated[float, Field(description="priority x health x (1 - load)")]
+    priority: int
+    health: float
+    load: float
+    in_flight: Annotated[int, Field(description="Messages of this node that it had not settled.")]
+
+
+class ClusterSeenView(BaseModel):
+    """The cluster as the node saw it when it decided."""
+
+    up: int
+    remembered: int
+    side: PartitionState
+    registry_age_s: Annotated[float, Field(description="Since the registry had last changed there.")]
+
+
+class DecisionView(BaseModel):
+    """One decision about a message."""
+
+    epoch: Annotated[int, Field(description="Grows with every re-routing.")]
+    at: Time
+    targets: Annotated[list[Address], Field(description="Empty when nobody could be chosen.")]
+    strategy: str
+    reason: str
+    considered: int
+    candidates: Annotated[list[CandidateView], Field(description="The best ten.")]
+    sticky: Annotated[Address | None, Field(description="Who had the conversation before.")]
+    excluded: Annotated[list[dict[str, str]], Field(description="Who could not be chosen, and why.")]
+    view: ClusterSeenView | None
+
+
+class ExplanationBody(BaseModel):
+    """Why a message went where it went."""
+
+    node: str
+    message_id: str
+    wanted: str | None
+    status: str
+    reason: str
+    decisions: list[DecisionView]
+
+
+class TailEventView(BaseModel):
+    """One line of the tail."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event: Annotated[
+        str,
+        Field(
+            examples=["accepted", "routed", "received", "handled", "refused", "settled", "failed", "dead"],
+            description="Also listening, idle, and missed with its count.",
+        ),
+    ]
+    at: Time
