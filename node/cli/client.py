@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -126,17 +126,58 @@ class Client:
             NodeUnreachable: nobody answers, or somebody else does.
             Refused: the node says no.
         """
-        parameters = {key: str(value) for key, value in (query or {}).items() if value is not None}
         try:
             answer = self._http.request(
-                method, path, json=body, params=parameters, timeout=TIMEOUT_S + wait_s
+                method, path, json=body, params=_parameters(query or {}), timeout=TIMEOUT_S + wait_s
             )
         except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        return self._read(answer)
+
+    def lines(self, path: str, *, silence_s: float, **query: object) -> Iterator[dict[str, Any]]:
+        """The JSON objects that a route answers with line by line, as they come, until the node ends it.
+
+        Args:
+            path: Below ``/api/v1``.
+            silence_s: Longest time between two of them, in seconds.
+            query: Parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: nobody answers (any more), or somebody else does.
+            Refused: the node says no.
+        """
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
+        try:
+            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._read(answer)
+                for line in answer.iter_lines():
+                    yield self._event(line)
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+
+    def _event(self, line: str) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
             raise NodeUnreachable(
-                f"the node at {self.target.api} does not answer",
-                why=str(error) or type(error).__name__,
-                fix="Check that it runs (`caxton start`) and that the address is right (--api URL).",
-            ) from error
+                f"what answers at {self.target.api} is not a Caxton node",
+                why="a line of its answer is no JSON object",
+                fix="Check the address (--api URL).",
+            )
+        return found
+
+    def _silent(self, error: httpx.HTTPError) -> NodeUnreachable:
+        return NodeUnreachable(
+            f"the node at {self.target.api} does not answer",
+            why=str(error) or type(error).__name__,
+            fix="Check that it runs (`caxton start`) and that the address is right (--api URL).",
+        )
+
+    def _read(self, answer: httpx.Response) -> Any:
         if answer.status_code == 204:
             return None
         try:
@@ -152,6 +193,15 @@ class Client:
         if answer.is_error:
             raise Refused(found, answer.status_code)
         return found
+
+
+def _parameters(query: Mapping[str, object]) -> dict[str, str]:
+    """The query as it is sent; what is None is left out."""
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in query.items()
+        if value is not None
+    }
 
 
 def segment(text: str) -> str:

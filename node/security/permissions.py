@@ -123,6 +123,10 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "demo": _P.PUBLIC,
         "deploy": _P.DEPLOY_AGENT,
         "send": _P.SEND_MESSAGE,
+        "dead-letters": _P.READ_MESSAGES,  # retry needs SendMessage, drop ManageCluster
+        "trace": _P.TRACE_MESSAGES,
+        "explain": _P.TRACE_MESSAGES,
+        "tail": _P.TRACE_MESSAGES,
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
         "keys": _P.MANAGE_CLUSTER,

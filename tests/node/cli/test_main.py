@@ -39,9 +39,9 @@ def test_the_help_imports_nothing_but_click_and_the_table() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())  # long lines are wrapped
     for verb, (_, short_help) in VERBS.items():
-        assert verb in done.stdout
-        assert short_help in done.stdout
+        assert f"{verb} {short_help}" in shown
 
 
 def test_the_module_is_the_command_where_no_script_is_on_the_path() -> None:
