@@ -30,7 +30,7 @@ from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
-from node.http import answers, models
+from node.http import answers, message_answers, models
 from node.llm.scripted import ScriptedProvider
 from node.message import Message
 from node.messaging.origin import TABLE
@@ -475,7 +475,7 @@ def test_the_examples_of_the_api_are_valid() -> None:
         "ErrorBody",
     }
     for name, text in found:
-        model = getattr(models, name, None) or getattr(answers, name)
+        model = next(getattr(m, name) for m in (models, answers, message_answers) if hasattr(m, name))
         body = model.model_validate(json.loads(text))
         if isinstance(body, models.DeployBody):
             assert parse_definition(body.file()).id == "greeter"
