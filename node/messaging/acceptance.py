@@ -85,12 +85,14 @@ class Acceptance:
             trace = span.traceparent or traceparent
             prepared: list[Letter | CaxtonError] = []
             letters: list[Letter] = []
-            size = 0
+            size, moment = 0, self._outbox.moment()
             for message in messages:
                 try:
                     message, sealed = self._checked(message, hops)  # noqa: PLW2901 - with its full address
                     self._outbox.check_room(len(letters) + 1, size + len(sealed))
-                    letter = self._outbox.prepare(message, sealed, traceparent=trace, hops=hops, ttl_s=ttl_s)
+                    letter = self._outbox.prepare(
+                        message, sealed, at=moment, traceparent=trace, hops=hops, ttl_s=ttl_s
+                    )
                 except CaxtonError as error:
                     prepared.append(error)
                     continue

@@ -119,7 +119,8 @@ class Decisions:
         self.placement.waits_no_more(letter)
         letter.epoch += 1
         letter.placements += 1
-        encoded, wall = decision.encode(), self._time.wall()
+        encoded = decision.encode()
+        wall = letter.accepted_s if changes is None else self._time.wall()
         letter.wait = None
         if changes is not None:
             self._keep(letter, letter.epoch, encoded, changes)

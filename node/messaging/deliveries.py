@@ -167,7 +167,8 @@ class Deliveries:
             )
             for stored_route in further if own is None else (own, *further):
                 route = _restored(letter, stored_route, row.answered_by)
-                route.own = stored_route is own
+                if stored_route is not own and route.own:
+                    letter.own, route.own = None, False
                 if route.active:
                     route.state = RouteState.QUEUED
                     self._lanes.queue(route)
@@ -186,10 +187,26 @@ class Deliveries:
         self._sweep.expect(awaited, now + self._timing.agent_wait_s)
 
     def prepare(
-        self, message: Message, sealed: bytes, *, traceparent: str, hops: int, ttl_s: float | None
+        self,
+        message: Message,
+        sealed: bytes,
+        *,
+        at: tuple[float, float],
+        traceparent: str,
+        hops: int,
+        ttl_s: float | None,
     ) -> Letter:
-        """Number and route a message; nothing is durable and nothing happens until :meth:`admit`."""
-        now, wall = self._time.now(), self._time.wall()
+        """Number and route a message; nothing is durable and nothing happens until :meth:`admit`.
+
+        Args:
+            message: The message.
+            sealed: Its one encoding.
+            at: The present, in monotonic and in Unix seconds; messages accepted together share it.
+            traceparent: W3C Trace Context.
+            hops: Messages that led to it.
+            ttl_s: Its life in seconds, or None for the default.
+        """
+        now, wall = at
         life_s = self._settings.default_ttl_s if ttl_s is None else ttl_s
         if message.reply_by_s is not None:
             life_s = min(life_s, message.reply_by_s - wall)
@@ -217,10 +234,11 @@ class Deliveries:
                 self._decisions.counts["failed"] += 1
                 continue
             self._decisions.hold(letter)
-            for route in letter.active_routes():
+            movable = letter.address is None
+            for route in letter.routes.values():
                 route.decision = None
                 self._lanes.queue(route)
-                nodes[route.target[1]] = nodes.get(route.target[1], False) or letter.address is None
+                nodes[route.target[1]] = nodes.get(route.target[1], False) or movable
         found = False
         for node, movable in nodes.items():
             self._lanes.pump(node)
@@ -242,7 +260,7 @@ class Deliveries:
                 continue
             if route.state is not RouteState.RECEIVED:
                 route.received_s = wall
-            route.state, _ = step(route.state, RouteEvent.RECEIVED)
+                route.state, _ = step(route.state, RouteEvent.RECEIVED)
             route.timeouts = 0
             route.due = now + self._timing.probe_s
             self._around.on_arrival(key.message_id)
@@ -365,6 +383,7 @@ class Deliveries:
         told = self.prepare(
             message,
             message.seal(),
+            at=(self._time.now(), self._time.wall()),
             traceparent=letter.traceparent,
             hops=min(letter.hops, HOP_LIMIT),
             ttl_s=None,

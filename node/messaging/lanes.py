@@ -57,13 +57,14 @@ class Lanes:
 
     def queue(self, route: Route) -> None:
         """Put a route in line; :meth:`pump` sends it."""
-        lane = self._lane(route.target)
-        lane.count(route, unsettled=False)
+        self.release(route)
+        lane = route.lane = self._lane(route.target)
         lane.join(route)
 
     def release(self, route: Route) -> None:
         """A route needs its place in the window no more."""
-        self._lane(route.target).count(route, unsettled=False)
+        if route.counted and route.lane is not None:
+            route.lane.count(route, unsettled=False)
 
     def queued(self) -> list[Route]:
         """The routes that stand in line."""
@@ -85,13 +86,14 @@ class Lanes:
         if lanes is None:
             return
         moving = list(lanes.values())
+        now, wall = self._time.now(), self._time.wall()
         while moving:
             still = []
             for lane in moving:
                 route = lane.head()
                 if route is None or lane.unsettled >= self._window:
                     continue
-                if not self._transmit(route):
+                if not self._transmit(route, now, wall):
                     return
                 lane.leave()
                 lane.count(route, unsettled=True)
@@ -119,16 +121,12 @@ class Lanes:
             lane = lanes[target[0]] = Lane(target)
         return lane
 
-    def _transmit(self, route: Route) -> bool:
-        letter, now = route.letter, self._time.now()
+    def _transmit(self, route: Route, now: float, wall: float) -> bool:
+        letter = route.letter
         agent, node = route.target
+        remaining_s = max(0.0, letter.deadline - now)
         envelope = Envelope(
-            target=agent,
-            attempt=route.attempts + 1,
-            route_epoch=route.epoch,
-            hops=letter.hops,
-            remaining_s=max(0.0, letter.deadline - now),
-            traceparent=letter.traceparent,
+            agent, route.attempts + 1, route.epoch, letter.hops, remaining_s, letter.traceparent
         )
         item = DeliverItem(envelope, letter.message.id, letter.sealed)
         if node == self._node:
@@ -140,7 +138,7 @@ class Lanes:
             return False
         route.state, _ = step(route.state, RouteEvent.TRANSMITTED)
         route.attempts += 1
-        route.sent_s = self._time.wall()
+        route.sent_s = wall
         route.due = now + self._due_after(route.attempts)
         self._calendar.by(letter, route.due)
         self.transmitted += 1

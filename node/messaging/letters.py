@@ -58,6 +58,8 @@ class Route:
     answered: bool = False
     own: bool = False
     """Whether it is stored in the row of its message."""
+    lane: Lane | None = None
+    """Where it stands in line, or takes a place in the window; set when it is queued."""
 
     @property
     def active(self) -> bool:
@@ -78,7 +80,7 @@ class Route:
             self.target[0],
             self.target[1],
             self.epoch,
-            self.state.value,
+            self.state._value_,
             self.attempts,
             self.routed_s,
             self.sent_s,
@@ -134,6 +136,8 @@ class Letter:
     answers: int | None = None
     slot: int | None = None
     """Its place in the calendar; set by it."""
+    own: Route | None = None
+    """The route that is stored in its row; set by :meth:`give`."""
     broadcast: bool = field(init=False)
     """Whether every provider gets it."""
     address: Target | None = field(init=False)
@@ -158,12 +162,13 @@ class Letter:
 
     def give(self, route: Route) -> None:
         """Add a route; the first one of a message that goes to one provider stands in its row."""
-        route.own = not self.routes and not self.broadcast
+        if not self.routes and not self.broadcast:
+            self.own, route.own = route, True
         self.routes[route.target] = route
 
     def active_routes(self) -> Iterator[Route]:
         """The routes whose provider is expected to do something."""
-        return (route for route in self.routes.values() if route.active)
+        return (route for route in self.routes.values() if route.state in ACTIVE)
 
     def row(self, ended_s: float | None = None) -> table.OutboxRow:
         """The message as it is stored when it is accepted."""
@@ -186,10 +191,6 @@ class Letter:
             self.answers,
             self.cause,
         )
-
-    def own_route(self) -> Route | None:
-        """The route that is stored in its row."""
-        return next((route for route in self.routes.values() if route.own), None)
 
 
 _SEQ: Final = attrgetter("letter.seq")

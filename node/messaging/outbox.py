@@ -141,11 +141,22 @@ class Outbox:
             or self._core.open_bytes > 2 * OUTBOX_BYTES_LIMIT
         )
 
+    def moment(self) -> tuple[float, float]:
+        """The present for :meth:`prepare`, in monotonic and in Unix seconds."""
+        return self._clock.now(), self._clock.wall()
+
     def prepare(
-        self, message: Message, sealed: bytes, *, traceparent: str, hops: int, ttl_s: float | None
+        self,
+        message: Message,
+        sealed: bytes,
+        *,
+        at: tuple[float, float],
+        traceparent: str,
+        hops: int,
+        ttl_s: float | None,
     ) -> Letter:
         """Number and route a message; nothing is durable and nothing happens until :meth:`admit`."""
-        return self._core.prepare(message, sealed, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+        return self._core.prepare(message, sealed, at=at, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
 
     def insert(self, connection: apsw.Connection, letters: Sequence[Letter]) -> frozenset[int]:
         """Write prepared messages; part of the caller's job.
@@ -155,12 +166,12 @@ class Outbox:
         """
         rows = []
         for letter in letters:
-            own = letter.own_route()
+            own = letter.own
             ended_s = letter.accepted_s if letter.ended != OPEN else None
             rows.append((letter.row(ended_s), None if own is None else own.row()))
         known = table.insert(connection, rows)
         for letter in letters:
-            if letter.seq not in known and (letter.own_route() is None or letter.ended != OPEN):
+            if letter.seq not in known and (letter.own is None or letter.ended != OPEN):
                 self._insert_beside(connection, letter)
         return known
 
@@ -296,10 +307,18 @@ class Outbox:
         ends, ends_with_routes = [], []
         for letter in changes.ended:
             end = (letter.seq, letter.ended, wall, letter.reason)
-            own = letter.own_route()
+            own = letter.own
             if own is not None and own.decision is None and routes.pop(id(own), None) is not None:
                 ends_with_routes.append(
-                    (*end, own.state.value, own.attempts, own.sent_s, own.received_s, own.ended_s, own.reason)
+                    (
+                        *end,
+                        own.state._value_,
+                        own.attempts,
+                        own.sent_s,
+                        own.received_s,
+                        own.ended_s,
+                        own.reason,
+                    )
                 )
             else:
                 ends.append(end)

@@ -87,10 +87,16 @@ def _given_up(changes: Changes) -> list[object]:
 
 
 def _prepared(
-    message: Message, sealed: bytes, *, traceparent: str, hops: int, ttl_s: float | None
+    message: Message,
+    sealed: bytes,
+    *,
+    at: tuple[float, float],
+    traceparent: str,
+    hops: int,
+    ttl_s: float | None,
 ) -> list[object]:
     del message  # it is what was sealed
-    return [sealed, traceparent, hops, ttl_s]
+    return [sealed, at, traceparent, hops, ttl_s]
 
 
 def as_given(*given: object) -> list[object]:

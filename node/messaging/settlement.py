@@ -129,7 +129,8 @@ class Settlement:
         return {"settling": len(self._backlog), "settling_limit": BACKLOG_LIMIT, **self._counts}
 
     async def _settle(self, batch: Sequence[Handled]) -> None:
-        wall = self._clock.wall()
+        moment = self._outbox.moment()
+        wall = moment[1]
         answers: dict[int, list[Letter]] = {}
         ends = []
         for handled in batch:
@@ -137,7 +138,7 @@ class Settlement:
             uncounted = int(handled.handling is Handling.EXHAUSTED)
             ends.append((state.value, wall, handled.reason, entry.started_s, uncounted, entry.seq))
             if handled.drafts:
-                answers[entry.seq] = self._letters(handled)
+                answers[entry.seq] = self._letters(handled, moment)
 
         def job(connection: apsw.Connection) -> set[int]:
             done = set(self._inbox.finish(connection, ends))
@@ -168,14 +169,19 @@ class Settlement:
             self._outbox.admit(letters)
         self._on_settled(batch)
 
-    def _letters(self, handled: Handled) -> list[Letter]:
+    def _letters(self, handled: Handled, moment: tuple[float, float]) -> list[Letter]:
         """The answers as messages; what cannot be sent becomes a FAILURE that says why."""
         entry, drafts = handled.entry, handled.drafts
         letters = []
         for draft in drafts[:DRAFT_LIMIT]:
-            message, sealed = self._seal(handled, draft)
+            message, sealed = self._seal(handled, draft, moment[1])
             letter = self._outbox.prepare(
-                message, sealed, traceparent=handled.traceparent, hops=entry.hops + 1, ttl_s=None
+                message,
+                sealed,
+                at=moment,
+                traceparent=handled.traceparent,
+                hops=entry.hops + 1,
+                ttl_s=None,
             )
             letter.cause = entry.message.id
             if self._goes_back(letter, entry):
@@ -191,9 +197,9 @@ class Settlement:
             return False
         return (letter.message.receiver or "").endswith(f"@{entry.origin}")
 
-    def _seal(self, handled: Handled, draft: Draft) -> tuple[Message, bytes]:
+    def _seal(self, handled: Handled, draft: Draft, wall_s: float) -> tuple[Message, bytes]:
         try:
-            message = self._compose(handled, draft)
+            message = self._compose(handled, draft, wall_s)
             return message, seal(message, self._max_bytes)
         except CaxtonError as error:
             content = {"code": error.code, "reason": str(error)[:1_000], "fix": error.fix}
@@ -202,14 +208,14 @@ class Settlement:
                 "code": CaxtonError.code,
                 "reason": f"the agent's answer is no message: {error}"[:1_000],
             }
-        message = self._compose(handled, Draft(Performative.FAILURE, content))
+        message = self._compose(handled, Draft(Performative.FAILURE, content), wall_s)
         return message, message.seal()
 
-    def _compose(self, handled: Handled, draft: Draft) -> Message:
+    def _compose(self, handled: Handled, draft: Draft, wall_s: float) -> Message:
         return compose(
             draft,
             handled.entry.message,
             sender=f"{handled.agent}@{self._node}",
             identifier=self._environment.new_id(),
-            wall_s=self._clock.wall(),
+            wall_s=wall_s,
         )

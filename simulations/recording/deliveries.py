@@ -72,9 +72,9 @@ class DeliveriesReplay:
 
     def _call(self, core: Deliveries, verb: str, arguments: Any) -> Any:
         match verb, arguments:
-            case "prepare", (bytes() as sealed, traceparent, hops, ttl_s):
+            case "prepare", (bytes() as sealed, (float(), float()) as at, traceparent, hops, ttl_s):
                 letter = core.prepare(
-                    Message.unseal(sealed), sealed, traceparent=traceparent, hops=hops, ttl_s=ttl_s
+                    Message.unseal(sealed), sealed, at=at, traceparent=traceparent, hops=hops, ttl_s=ttl_s
                 )
                 self._letters[letter.seq] = letter
                 return letter
