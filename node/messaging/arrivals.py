@@ -120,9 +120,10 @@ class Arrivals:
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
         room = min(self._settings.inbox_capacity - self._held, INBOX_ROW_LIMIT - self._rows)
+        wall = self._time.wall()
         for item, message in arrived:
             try:
-                decoded = self._decode(origin, item, message)
+                decoded = self._decode(origin, item, message, wall)
             except ValidationFailed as error:
                 self._counts["poison"] += 1
                 batch.outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
@@ -141,10 +142,11 @@ class Arrivals:
     def stored(self, batch: Batch) -> None:
         """What follows from the deliveries of a frame now that they are durable."""
         outcomes = list(batch.outcomes)
+        now, wall = self._time.now(), self._time.wall()
         for decoded in batch.items:
-            self._after(decoded, outcomes)
+            self._after(decoded, outcomes, now, wall)
         ended = {outcome.key for outcome in outcomes}  # an end says that it was received, too
-        received = [decoded.item.key for decoded in batch.items if decoded.item.key not in ended]
+        received = [key for decoded in batch.items if (key := decoded.item.key) not in ended]
         self._around.tell(batch.origin, received, outcomes)
 
     def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
@@ -163,9 +165,7 @@ class Arrivals:
 
     def entry(self, row: table.InboxRow, seq: int, message: Message) -> Entry:
         """A stored message for a mailbox."""
-        life_s = min(row.expires_s - self._time.wall(), TTL_LIMIT_S)  # the wall clock may have gone back
-        deadline = self._time.now() + life_s
-        return Entry(seq, row.origin, message, row.epoch, row.attempts, row.hops, deadline, row.traceparent)
+        return _entry(row, seq, message, self._time.now(), self._time.wall())
 
     def origin_lost(self, node: str) -> None:
         """What ``node`` has heard from here is uncertain until it is back."""
@@ -200,31 +200,32 @@ class Arrivals:
             **self._counts,
         }
 
-    def _decode(self, origin: str, item: DeliverItem, known: Message | None) -> Arriving:
+    def _decode(self, origin: str, item: DeliverItem, known: Message | None, wall: float) -> Arriving:
         message = known or Message.unseal(item.sealed)
-        envelope, wall = item.envelope, self._time.wall()
+        envelope = item.envelope
         if message.id != item.message_id:
             raise ValidationFailed("the sealed message has another id than its envelope")
         if message.sender.rpartition("@")[2] != origin:
             raise ValidationFailed(
                 f"{message.sender} is not of the node it came from", why=f"that is {origin}"
             )
-        agent, at, node = (message.receiver or "").rpartition("@")
-        if at and (agent, node) != (envelope.target, self._node):
-            raise ValidationFailed(f"it is for {message.receiver}")
+        if message.receiver is not None:
+            agent, at, node = message.receiver.rpartition("@")
+            if at and (agent, node) != (envelope.target, self._node):
+                raise ValidationFailed(f"it is for {message.receiver}")
         kept = envelope.target in CLIENTS or (
             message.in_reply_to is not None and self._around.concerns(message)
         )
         state = ItemState.SETTLED if kept else ItemState.HELD
         row = table.InboxRow(
-            origin, message.id, envelope.target, envelope.route_epoch, state.value, 0,
+            origin, message.id, envelope.target, envelope.route_epoch, state._value_, 0,
             message.conversation_id, message.in_reply_to, envelope.hops, wall,
             wall + min(envelope.remaining_s, TTL_LIMIT_S), envelope.traceparent, item.sealed,
             wall if kept else None,
         )  # fmt: skip
         return Arriving(item, message, row, kept, state)
 
-    def _after(self, decoded: Arriving, outcomes: list[Outcome]) -> None:
+    def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
         """What follows from one delivery."""
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.STORE:
@@ -245,4 +246,10 @@ class Arrivals:
                 outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
         elif action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
             self._held += 1
-            self._around.offer(item.envelope.target, self.entry(decoded.row, decoded.seq, decoded.message))
+            entry = _entry(decoded.row, decoded.seq, decoded.message, now, wall)
+            self._around.offer(item.envelope.target, entry)
+
+
+def _entry(row: table.InboxRow, seq: int, message: Message, now: float, wall: float) -> Entry:
+    deadline = now + min(row.expires_s - wall, TTL_LIMIT_S)  # the wall clock may have gone back
+    return Entry(seq, row.origin, message, row.epoch, row.attempts, row.hops, deadline, row.traceparent)

@@ -252,7 +252,8 @@ class Decisions:
             if route.active:
                 self.step(route, RouteEvent.GIVE_UP)
                 changes.save(route)
-            self.lanes.release(route)
+            if route.counted:
+                self.lanes.release(route)
         self._release(letter)
         changes.ended.append(letter)
 
@@ -303,7 +304,7 @@ class Decisions:
             del self._by_order[letter.order]
         self.bytes -= len(letter.sealed)
         settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
-        by = "@".join(settled[0]) if len(settled) == 1 else ""
+        by = f"{settled[0][0]}@{settled[0][1]}" if len(settled) == 1 else ""
         self._recent[letter.message.id] = (letter.seq, by)
         if len(self._recent) > RECENT_LIMIT:
             self._recent.popitem(last=False)

@@ -180,7 +180,8 @@ class Handlers:
         found = self._agents.get(agent)
         if found is not None:
             found.mailbox.offer(entry)
-            found.arrivals.unpark()
+            if found.arrivals:
+                found.arrivals.unpark()
 
     def raise_epoch(self, agent: str, seq: int, epoch: int) -> None:
         """A held message was delivered again under a higher epoch."""
@@ -249,12 +250,10 @@ class Handlers:
             try:
                 handled = await self._handle(agent, entry)
             finally:
-                mailbox.done(entry)
+                mailbox.done(entry)  # opens its lane: what follows in it is taken below, by this worker
                 if handled is None:
                     mailbox.forget(entry)
                     self._see_whether_idle(agent)
-                elif agent.arrivals:
-                    agent.arrivals.unpark()  # its lane is open again
             settlement.add(handled)
             streak += 1
             if settlement.full:
@@ -265,11 +264,14 @@ class Handlers:
 
     def _settled(self, batch: Sequence[Handled]) -> None:
         """What was handled is durable: it needs its place no more."""
+        settled: dict[str, _Agent] = {}
         for handled in batch:
-            agent = self._agents.get(handled.agent)
+            agent = settled.get(handled.agent) or self._agents.get(handled.agent)
             if agent is not None:
+                settled[handled.agent] = agent
                 agent.mailbox.forget(handled.entry)
-                self._see_whether_idle(agent)
+        for agent in settled.values():
+            self._see_whether_idle(agent)
 
     def _see_whether_idle(self, agent: _Agent) -> None:
         if agent.arrivals and agent.mailbox.spilled:
