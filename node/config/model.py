@@ -221,7 +221,7 @@ class MessagingConfig(Section):
     retry_max_s: Seconds = Field(default=30.0, alias="retry_max")
     retention_s: Seconds = Field(default=86_400.0, alias="retention")
     dead_letter_retention_s: Seconds = Field(default=7 * 86_400.0, alias="dead_letter_retention")
-    peer_window: Count = 256
+    peer_window: Count = 1024
     link_window_bytes: Bytes = Field(default=8 * 1024**2, alias="link_window")
 
     @model_validator(mode="after")
