@@ -95,6 +95,7 @@ class Bus:
         self._local_arrived = trio.Event()
         self._ended_here: list[Outcome] = []
         self._ended_here_arrived = trio.Event()
+        self._told_here_s = 0.0
         self._owed = Owed(lambda origin, outcomes: self._tell(origin, [], list(outcomes)))
         self.tail = Tail(node, environment.clock)
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
@@ -489,10 +490,12 @@ class Bus:
             await self._ended_here_arrived.wait()
             self._ended_here_arrived = trio.Event()
             outcomes, self._ended_here = self._ended_here, []
+            taken_s = self._clock.wall()
             await self._outbox.report(self._node, outcomes)
+            self._told_here_s = taken_s
 
     async def _forget(self) -> None:
         while True:
             await self._clock.sleep(self._timing.retention_every_s)
-            wall = self._clock.wall()
-            await forget_old_rows(self._storage, self._settings, wall, self._inbox, self.letters)
+            wall, told = self._clock.wall(), {**self._outbox.confirmed(), self._node: self._told_here_s}
+            await forget_old_rows(self._storage, self._settings, wall, self._inbox, self.letters, told)

@@ -9,7 +9,7 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import apsw
@@ -26,10 +26,12 @@ from node.messaging.mailboxes import Entry
 from node.messaging.owed import Owed
 from node.messaging.receiver import ArrivalAction, Handling, ItemState, arrive, end, reported
 from node.messaging.recording_inbox import record_arrivals
+from node.messaging.settings import CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage import inbox as table
 from node.storage import outbox as outbox_table
+from node.storage.query import Forgotten
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 from node.transport.proof import FrameProof
@@ -212,18 +214,36 @@ class Inbox:
         """``node`` is back, and asks about what it has not heard."""
         self._core.origin_back(node)
 
-    def forget(self, connection: apsw.Connection, *, wall: float, watermark_s: float, keep: int) -> int:
+    def forgotten_by_origin(self, confirmed_s: Mapping[str, float]) -> Callable[[str, str, str, float], bool]:
+        """Tells whether the origin of (origin, message id, target) that ended then has forgotten the message.
+
+        Args:
+            confirmed_s: Origin -> Unix seconds; ends that it was told before are on its disk.
+        """
+        watermark_s, holds = self._core.watermark(WATERMARK_S), self._owed.holds
+
+        def is_forgotten(origin: str, message_id: str, target: str, ended_s: float) -> bool:
+            told = ended_s < watermark_s or ended_s < confirmed_s.get(origin, 0.0) - CONFIRMED_MARGIN_S
+            return told and not holds(origin, message_id, target)
+
+        return is_forgotten
+
+    def forget(
+        self,
+        connection: apsw.Connection,
+        after: int,
+        *,
+        wall: float,
+        is_forgotten: Callable[[str, str, str, float], bool],
+    ) -> Forgotten:
         """Drop rows that no duplicate can follow; part of the caller's job."""
         return table.forget(
             connection,
+            after,
             ended_before_s=wall - self._settings.retention_s,
-            settled_before_s=watermark_s,
-            keep=keep,
+            keep=KEEP_ROWS,
+            is_forgotten=is_forgotten,
         )
-
-    def watermark(self, margin_s: float) -> float:
-        """Unix seconds before which every origin is sure to have heard how its messages ended here."""
-        return self._core.watermark(margin_s)
 
     def forgot(self, rows: int) -> None:
         """Note that rows were dropped."""

@@ -9,7 +9,7 @@ providers that appear (:mod:`node.messaging.sweep`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import apsw
@@ -235,6 +235,10 @@ class Outbox:
         """Providers came or went: see who waits for one."""
         self._core.registry_changed()
         self._attention.set()
+
+    def confirmed(self) -> Mapping[str, float]:
+        """Peer -> Unix seconds before which it has stored all that it was told."""
+        return {} if self.links is None else self.links.confirmed()
 
     def pump(self, node: str) -> None:
         """Send what waits for ``node`` and has room."""

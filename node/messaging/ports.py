@@ -65,6 +65,10 @@ class LinkSender(Carrier, Protocol):
         """Close the links with ``peer``."""
         ...
 
+    def confirmed(self) -> Mapping[str, float]:
+        """Peer -> Unix seconds before which it has taken, and stored, all that it was told."""
+        ...
+
 
 class TraceSpan(Protocol):
     """A span."""

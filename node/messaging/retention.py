@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import apsw
 
@@ -10,19 +11,25 @@ from node.config.model import MessagingConfig
 from node.errors import StorageFailed
 from node.messaging.inbox import Inbox
 from node.messaging.letterbox import DeadLetters
-from node.messaging.settings import KEEP_ROWS, WATERMARK_S
+from node.messaging.settings import KEEP_ROWS
 from node.storage import dead_letters as dead_letter_table
 from node.storage import outbox as outbox_table
 from node.storage.dead_letters import Totals
+from node.storage.query import Forgotten
 from node.storage.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 
-async def forget_old_rows(
-    storage: Storage, settings: MessagingConfig, wall: float, inbox: Inbox, letters: DeadLetters
+async def forget_old_rows(  # noqa: PLR0917 - one caller
+    storage: Storage,
+    settings: MessagingConfig,
+    wall: float,
+    inbox: Inbox,
+    letters: DeadLetters,
+    confirmed_s: Mapping[str, float],
 ) -> None:
-    """One round; what a disk refuses is left for the next.
+    """One round, in steps that let other writes pass; what a disk refuses is left for the next round.
 
     Args:
         storage: The node's database.
@@ -30,19 +37,29 @@ async def forget_old_rows(
         wall: Unix seconds now.
         inbox: Knows which received messages no duplicate can follow.
         letters: Is told how many dead letters are left.
+        confirmed_s: Origin -> Unix seconds; ends that it was told before are on its disk.
     """
-    watermark_s = inbox.watermark(WATERMARK_S)
+    is_forgotten = inbox.forgotten_by_origin(confirmed_s)
+    ended_before_s = wall - settings.retention_s
 
-    def job(connection: apsw.Connection) -> tuple[int, Totals]:
-        outbox_table.forget(connection, ended_before_s=wall - settings.retention_s, keep=KEEP_ROWS)
+    def dead(connection: apsw.Connection) -> Totals:
         dead_letter_table.forget(connection, wall - settings.dead_letter_retention_s)
-        gone = inbox.forget(connection, wall=wall, watermark_s=watermark_s, keep=KEEP_ROWS)
-        return gone, dead_letter_table.totals(connection)
+        return dead_letter_table.totals(connection)
+
+    def sent(connection: apsw.Connection) -> Forgotten:
+        return outbox_table.forget(connection, step.reached, ended_before_s=ended_before_s, keep=KEEP_ROWS)
+
+    def received(connection: apsw.Connection) -> Forgotten:
+        return inbox.forget(connection, step.reached, wall=wall, is_forgotten=is_forgotten)
 
     try:
-        gone, totals = await storage.write(job)
+        letters.note(await storage.write(dead))
+        step = Forgotten(0, 0, finished=False)
+        while not step.finished:
+            step = await storage.write(sent)
+        step = Forgotten(0, 0, finished=False)
+        while not step.finished:
+            step = await storage.write(received)
+            inbox.forgot(step.gone)
     except StorageFailed as error:
         _log.warning("old rows stay for now: %s", error)
-    else:
-        inbox.forgot(gone)
-        letters.note(totals)

@@ -23,6 +23,8 @@ TTL_LIMIT_S: Final = 86_400.0
 """Longest life of a message."""
 WATERMARK_S: Final = 120.0
 """An outcome this old was received by its origin, provided that the link stayed up."""
+CONFIRMED_MARGIN_S: Final = 5.0
+"""How much longer an outcome is remembered whose receipt is proven: a copy may still be on another link."""
 
 
 @dataclass(frozen=True, slots=True)

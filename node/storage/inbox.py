@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from node.storage.query import each, number, rows
+from node.storage.query import Forgotten, each, number, rows
 
 RETENTION_BATCH: Final = 1_000
-"""Oldest rows looked at by one round of retention."""
+"""Rows looked at by one step of retention."""
 
 _COLUMNS: Final = (
     "origin, message_id, target, epoch, state, attempts, conversation_id, in_reply_to, hops, received_s, "
@@ -231,26 +231,46 @@ def count(connection: apsw.Connection) -> int:
     return number(connection, "SELECT count(*) FROM inbox")
 
 
-def forget(connection: apsw.Connection, *, ended_before_s: float, settled_before_s: float, keep: int) -> int:
-    """Drop ended rows that no duplicate can follow any more; returns how many went.
+def forget(
+    connection: apsw.Connection,
+    after: int,
+    *,
+    ended_before_s: float,
+    keep: int,
+    is_forgotten: Callable[[str, str, str, float], bool],
+) -> Forgotten:
+    """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
 
     Args:
         connection: A writing connection.
+        after: The seq to go on after.
         ended_before_s: Rows that ended before go whatever their number.
-        settled_before_s: Rows beyond the newest ``keep`` go when they ended before this: the watermark below
-            which their origin has forgotten them.
-        keep: Newest rows to keep.
+        keep: Newest rows to keep otherwise.
+        is_forgotten: Whether the origin of (origin, message id, target) that ended at that time has forgotten
+            the message.
     """
-    newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
-    connection.execute(
-        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM (SELECT seq, ended_s FROM inbox ORDER BY seq"
-        " LIMIT ?) WHERE ended_s IS NOT NULL AND (ended_s < ? OR (seq <= ? AND ended_s < ?)))",
-        (RETENTION_BATCH, ended_before_s, newest - keep, settled_before_s),
+    beyond = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox") - keep
+    found = rows(
+        connection,
+        "SELECT seq, origin, message_id, target, ended_s, received_s FROM inbox"
+        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, RETENTION_BATCH),
     )
-    gone = connection.changes()
+    old = [
+        (seq,)
+        for seq, origin, message_id, target, ended_s, _ in found
+        if ended_s is not None
+        and (
+            ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
+        )
+    ]
+    connection.executemany("DELETE FROM inbox WHERE seq = ?", old)
     connection.execute(
         "DELETE FROM proofs WHERE proof_id IN (SELECT proof_id FROM proofs ORDER BY proof_id LIMIT ?)"
         " AND proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL)",
         (RETENTION_BATCH,),
     )
-    return gone
+    if len(found) < RETENTION_BATCH:
+        return Forgotten(len(old), after, finished=True)
+    last, received_s = found[-1][0], found[-1][5]
+    return Forgotten(len(old), last, finished=last > beyond and received_s >= ended_before_s)

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from node.storage.query import number, rows
+from node.storage.query import Forgotten, number, rows
 
 EVENT_LIMIT: Final = 64
 """Most events kept for one message; a message that moves for ever must not fill the disk."""
 RETENTION_BATCH: Final = 1_000
-"""Oldest rows looked at by one round of retention."""
+"""Rows looked at by one step of retention."""
 
 _COLUMNS: Final = (
     "seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s, expires_s, hops, "
@@ -274,17 +274,24 @@ def last_seq(connection: apsw.Connection) -> int:
     return number(connection, "SELECT coalesce(max(seq), 0) FROM outbox")
 
 
-def forget(connection: apsw.Connection, *, ended_before_s: float, keep: int) -> int:
-    """Drop ended messages that are too old, or beyond the newest ``keep``; returns how many went.
+def forget(connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int) -> Forgotten:
+    """Drop ended messages that are too old, or beyond the newest ``keep``, of the next rows after ``after``.
 
-    One call looks at the oldest :data:`RETENTION_BATCH` messages.
+    One step looks at :data:`RETENTION_BATCH` messages.
     """
-    connection.execute(
-        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, ended_s FROM outbox ORDER BY seq"
-        " LIMIT ?) WHERE ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?))",
-        (RETENTION_BATCH, ended_before_s, last_seq(connection) - keep),
+    beyond = last_seq(connection) - keep
+    found = rows(
+        connection,
+        "SELECT seq, accepted_s FROM outbox WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET ?",
+        (after, RETENTION_BATCH - 1),
     )
-    return connection.changes()
+    reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
+    connection.execute(
+        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)",
+        (after, reached, ended_before_s, beyond),
+    )
+    finished = not found or (reached > beyond and accepted_s >= ended_before_s)
+    return Forgotten(connection.changes(), reached, finished)
 
 
 def _outbox_row(row: Any) -> OutboxRow:

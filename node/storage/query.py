@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -21,3 +21,17 @@ def each(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) 
 def number(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) -> int:
     """The one whole number that a query answers."""
     return int(rows(connection, sql, bindings)[0][0])
+
+
+class Forgotten(NamedTuple):
+    """What one step of retention did.
+
+    Args:
+        gone: Rows dropped.
+        reached: The last row looked at; the next step goes on after it.
+        finished: Whether no later row can be old enough.
+    """
+
+    gone: int
+    reached: int
+    finished: bool

@@ -76,7 +76,7 @@ class LinkLimits:
         outbound_total: Peers that this node dials.
         handshakes: Connections that have not authenticated yet.
         handshake_s: Longest time from the connection to the Welcome.
-        ping_s: A side that sent nothing for so long sends a Ping.
+        ping_s: Each side sends a Ping so often.
         dead_s: A side that hears nothing for so long gives the link up.
         idle_s: A link without any delivery in flight for so long is closed.
         redial_initial_s: First pause between attempts; it doubles.

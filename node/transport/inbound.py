@@ -94,6 +94,11 @@ class InboundLink:
             due=self._due,
         )
 
+    @property
+    def confirmed_s(self) -> float | None:
+        """Unix seconds before which the peer has taken all that it was told on this link, or None."""
+        return self._session.confirmed_s
+
     async def run(self) -> str:
         """Serve the link until it ends; return why it ended."""
         return await self._session.run()

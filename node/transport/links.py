@@ -136,6 +136,12 @@ class Links:
         if link is not None:
             link.acknowledge(keys)
 
+    def confirmed(self) -> dict[str, float]:
+        """Peer -> Unix seconds before which it has taken, and stored, all that it was told on its link."""
+        return {
+            peer: link.confirmed_s for peer, link in self._inbound.items() if link.confirmed_s is not None
+        }
+
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         """Tell ``peer`` how its deliveries ended; without a link from it, nothing happens."""
         link = self._inbound.get(peer)

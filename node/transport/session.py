@@ -2,8 +2,7 @@
 
 Two tasks share the stream. The reader hands each frame on before it reads the next, so that a slow room
 above slows the peer down. The writer asks its owner for the next frame whenever it is woken, and sends a
-Ping when it had nothing to say for a while; both sides do, so silence means that the peer is gone even
-while one side's reader is busy.
+Ping now and then; both sides do, so silence means that the peer is gone even while one side's reader is busy.
 """
 
 from __future__ import annotations
@@ -158,6 +157,9 @@ class Session:
         self.peer = peer
         self.channel = channel
         self.rtt_s: float | None = None
+        self.confirmed_s: float | None = None
+        """Unix seconds at which a Ping was sent that was answered: a peer handles frames in their order, so
+        it is done with all that was sent before."""
         self._clock, self._limits, self._counters = clock, limits, counters
         self._take, self._handle, self._due = take, handle, due
         self._wake = trio.Event()
@@ -214,6 +216,7 @@ class Session:
             number, sent_at = self._pinged
             if frame.number == number:
                 self.rtt_s = self._clock.now() - sent_at
+                self.confirmed_s = self._clock.wall() - self.rtt_s
         elif isinstance(frame, Goodbye):
             raise LinkEnded(f"the peer said goodbye: {frame.reason}")
         else:
@@ -248,6 +251,9 @@ class Session:
             data = self._next()
             if data is not None:
                 await self.channel.send(data)
+                if self._clock.now() < ping_at:
+                    continue
+                await self._ping()
                 ping_at = self._clock.now() + self._limits.ping_s
                 continue
             due = self._due()
@@ -256,12 +262,14 @@ class Session:
                 await self._wake.wait()
                 await trio.lowlevel.checkpoint()  # what else is ready now shares the frame
             self._wake = trio.Event()
-            now = self._clock.now()
-            if now >= ping_at:
-                number = self._pinged[0] % MAX_COUNTER + 1
-                self._pinged = (number, now)
-                await self.channel.send(encode(Ping(number)))
-                ping_at = now + self._limits.ping_s
+            if self._clock.now() >= ping_at:
+                await self._ping()
+                ping_at = self._clock.now() + self._limits.ping_s
+
+    async def _ping(self) -> None:
+        number = self._pinged[0] % MAX_COUNTER + 1
+        self._pinged = (number, self._clock.now())
+        await self.channel.send(encode(Ping(number)))
 
     def _next(self) -> bytes | None:
         if self._pong is not None:

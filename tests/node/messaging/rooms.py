@@ -135,6 +135,7 @@ class MemoryLinks:
         self.window = 10_000
         self.lose_acknowledgements = False
         self.lose_outcomes = False
+        self.confirmed_s: dict[str, float] = {}
 
     def deliver(self, peer: str, item: DeliverItem) -> bool:
         link = self.links.get(peer)
@@ -147,6 +148,9 @@ class MemoryLinks:
     def acknowledge(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         if not self.lose_acknowledgements:
             self._back(peer, "received", list(keys))
+
+    def confirmed(self) -> dict[str, float]:
+        return dict(self.confirmed_s)
 
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         if not self.lose_outcomes:

@@ -130,6 +130,7 @@ class Room:
         self.events: list[tuple[str, bool]] = []
         self.reasons: list[str] = []
         self.writable = 0
+        self.hold: trio.Event | None = None
         self.auto_receive = self.auto_settle = True
         self.asked: list[tuple[str, str, str]] = []
         self.on_question: Callable[[], Awaitable[None]] | None = None
@@ -175,6 +176,8 @@ class Room:
         self.received += keys
 
     async def on_settled(self, peer: str, outcomes: Sequence[Outcome]) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
         self.settled += outcomes
         for outcome in outcomes:
             self.outbox.pop(outcome.key, None)

@@ -41,6 +41,27 @@ async def test_what_is_settled_at_once_is_not_acknowledged_before_and_what_is_no
     assert len(alpha.settled) == 1
 
 
+async def test_an_answered_ping_confirms_what_was_told_before_it(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    alpha, beta = await cluster.start("alpha"), await cluster.start("beta")
+    alpha.send("beta", item(1))
+    await until(lambda: alpha.settled, cluster.clock)
+    assert beta.links.confirmed() == {}
+    await until(beta.links.confirmed, cluster.clock)
+    told_s = cluster.clock.wall_s
+    assert told_s - 1.0 < beta.links.confirmed()["alpha"] <= told_s
+    alpha.hold = trio.Event()  # its reader is stuck in what it was told, and answers no ping
+    alpha.send("beta", item(2))
+    await cluster.clock.sleep(6)
+    cluster.clock.wall_s += 100.0
+    await cluster.clock.sleep(6)
+    assert beta.links.confirmed()["alpha"] <= told_s
+    alpha.hold.set()
+    await cluster.clock.sleep(12)
+    assert beta.links.confirmed()["alpha"] > told_s + 90.0
+
+
 async def test_messages_arrive_once_in_order_and_are_settled(
     cluster: Cluster, autojump_clock: MockClock
 ) -> None:
