@@ -135,7 +135,7 @@ class SimulatedCluster:
                 "cluster.bind_port": GOSSIP_PORT,
                 "cluster.link_port": LINK_PORT,
                 "cluster.profile": "local",
-                "cluster.seeds": [f"{self.network.host(seed).ip}:{GOSSIP_PORT}" for seed in seeds],
+                "cluster.seeds": [f"{self.network.ip(seed)}:{GOSSIP_PORT}" for seed in seeds],
                 "storage.data_dir": str(self._data(name)),
                 **(settings or {}),
             },
@@ -226,15 +226,15 @@ class SimulatedCluster:
         running = self.nodes[name]
         invariant(not running.host.fenced, f"{name} has crashed already")
         self.world.record(name, "lost power" if power else "crashed")
-        self._fence(running)
+        self._fence(running, power=power)
         self._keep(running, power=power)
         running.scope.cancel()
         await running.ended.wait()
 
-    def _fence(self, running: SimulatedNode) -> None:
+    def _fence(self, running: SimulatedNode, *, power: bool = False) -> None:
         self.nodes.pop(running.name, None)
         running.fenced_s = self.world.now()
-        self.network.fence(running.host)
+        self.network.fence(running.host, power=power)
 
     def _keep(self, running: SimulatedNode, *, power: bool) -> None:
         """Put what a node leaves on its disk where its next life finds it."""

@@ -97,8 +97,8 @@ class Crash(Fault):
 
     Attributes:
         members: Who.
-        power: Whether their machines go off too, so that nobody answers for their sockets; the connections of
-            whole nodes are reset all the same.
+        power: Whether their machines go off too, so that nobody answers for their sockets until they start
+            again: connections stay half-open at their peers.
     """
 
     kind = "crash"

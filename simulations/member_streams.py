@@ -61,6 +61,11 @@ class MemberStream:
         """Whether the machine is off, or another one has its address now."""
         return self._member.machine.off
 
+    @property
+    def has_vanished(self) -> bool:
+        """Whether the machine has lost its power in the life of its member."""
+        return self._member.lost_power
+
     def take(self, data: bytes) -> None:
         """Bytes arrive."""
         member = self._member
@@ -102,12 +107,12 @@ class MemberStream:
             self.connection.pipe(self).finish()
 
     def reset(self) -> None:
-        """The process has died."""
+        """The process has died; without the power of its machine nobody says so."""
         if self.dial is not None:
             self.dial.cancel()
         if self.connection is not None:
             if self._member.machine.off:
-                self.connection.stop(self)
+                self.connection.vanish(self)
             else:
                 self.connection.reset(self)
 
@@ -140,6 +145,8 @@ class MemberStream:
             return
         machine = cluster.machine_at(to)
         other = None if machine is None else cluster.running.get(machine.name)
+        if how == "accepted" and machine is not None and machine.off:
+            return  # it has lost its power since it answered, and nobody says so: given up in time
         if how != "accepted" or other is None:
             self.break_("connection refused" if how != "timed out" else "connection timed out")
             return

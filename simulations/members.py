@@ -48,6 +48,7 @@ class SimulatedMember:
         swim: The production core.
         paused: Whether it stands still.
         fenced: Whether it has ended.
+        lost_power: Whether its machine has lost its power with it.
         leaving: Whether it is saying goodbye.
         acquainted: Whether it knew everybody from the start, without having to meet them.
         introducers: Whom it was told of when it started, by its seeds or by its disk.
@@ -59,8 +60,8 @@ class SimulatedMember:
 
     __slots__ = (
         "acquainted",
-        "due_us", "fenced", "introducers", "leaving", "machine", "name", "next_accepted", "paused", "streams",
-        "swim", "timer_us",
+        "due_us", "fenced", "introducers", "leaving", "lost_power", "machine", "name", "next_accepted",
+        "paused", "streams", "swim", "timer_us",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, swim: Swim) -> None:
@@ -68,7 +69,7 @@ class SimulatedMember:
         self.machine = machine
         self.swim = swim
         self.paused = self.fenced = False
-        self.leaving = self.acquainted = False
+        self.leaving = self.acquainted = self.lost_power = False
         self.introducers: tuple[str, ...] = ()
         self.streams: dict[int, MemberStream] = {}
         self.next_accepted = 2
@@ -202,7 +203,7 @@ class MemberCluster:
             power: Whether the machine goes too, so that nothing answers for its sockets any more.
         """
         member = self.running[name]
-        member.machine.off = power
+        member.machine.off = member.lost_power = power
         self._end(member, "crashed")
 
     def leave(self, name: str) -> None:

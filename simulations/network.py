@@ -2,6 +2,7 @@
 
 Each node lives on a host of its own (an address in 10.0.0.0/8). What a link does to a datagram and to a
 connection is said in :mod:`simulations.links` and :mod:`simulations.tcp`; here are the sockets on top of it.
+A process that ends resets its connections; a machine that loses its power leaves halves of them at its peers.
 There is no TLS in here: what :class:`node.environment.Network` asks for as a secure handshake is an exchange
 of the leaf certificates, so that the checks above it still run.
 """
@@ -35,6 +36,7 @@ class Host:
     """One node's place in the network, and its process.
 
     Attributes:
+        off: Whether its machine has lost its power, which ends this life; another one has another host.
         stood_still_s: Its longest pause since that was last asked for.
     """
 
@@ -42,6 +44,7 @@ class Host:
     ip: str
     paused: bool = False
     fenced: bool = False
+    off: bool = False
     stood_still_s: float = 0.0
     next_port: int = 40_000
     sockets: dict[int, _Datagrams] = field(default_factory=dict)
@@ -50,28 +53,44 @@ class Host:
 
 
 class VirtualNetwork:
-    """All hosts and links of one world."""
+    """All hosts and links of one world.
+
+    Attributes:
+        hosts: By name, in their present or last life; a machine that was never started is none of them.
+        ips: Addresses by name; a machine keeps its own for ever.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.hosts: dict[str, Host] = {}
-        self._by_ip: dict[str, Host] = {}
+        self.ips: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self.links = Links()
         self.chance = world.stream("network")
         self.counts: Counter[str] = Counter()
         self._partition: list[Rule] = []
 
     def host(self, name: str) -> Host:
-        """The host of that name; a new one if there was none or its process crashed."""
+        """The host of that name; a new one, with power, if there was none or its process has ended."""
         known = self.hosts.get(name)
         if known is None or known.fenced:
-            ip = known.ip if known else str(FIRST_ADDRESS + len(self.hosts))
-            self.hosts[name] = self._by_ip[ip] = known = Host(name, ip)
+            self.hosts[name] = known = Host(name, self.ip(name))
         return known
 
-    def by_ip(self, ip: str) -> Host | None:
-        """The host with that address."""
-        return self._by_ip.get(ip)
+    def ip(self, name: str) -> str:
+        """The address of a machine, which need not be there yet."""
+        if name not in self.ips:
+            self.ips[name] = ip = str(FIRST_ADDRESS + len(self.ips))
+            self._names[ip] = name
+        return self.ips[name]
+
+    def name_at(self, ip: str) -> str | None:
+        """The name of the machine with that address, whether it is there or not."""
+        return self._names.get(ip)
+
+    def is_silent(self, name: str) -> bool:
+        """Whether a machine answers nothing: it has lost its power, or was never started."""
+        return name not in self.hosts or self.hosts[name].off
 
     def link(self, source: str, target: str) -> Link:
         """The link of one direction, to be changed by hand."""
@@ -102,13 +121,22 @@ class VirtualNetwork:
             stream.reset()
         return len(found)
 
-    def fence(self, host: Host) -> None:
-        """Crash a process, as the network sees it: sockets vanish, peers' streams are reset."""
-        host.fenced = True
+    def fence(self, host: Host, *, power: bool = False) -> None:
+        """Crash a process, as the network sees it: sockets vanish, peers' streams are reset.
+
+        Args:
+            host: Whose process it is.
+            power: Whether its machine goes too: then nobody is told, and nothing is answered until a new
+                life of that name begins.
+        """
+        host.fenced, host.off = True, power
         host.sockets.clear()
         host.listeners.clear()
         for stream in list(host.streams):
-            stream.reset()
+            if power:
+                stream.vanish()
+            else:
+                stream.reset()
 
     def connect(self, source: Host, target: Host, port: int, accepted_us: int) -> _Stream:
         """Open a connection that was agreed on, and let the other end accept it a little later."""
@@ -121,17 +149,20 @@ class VirtualNetwork:
 
         def accept() -> None:
             listener = target.listeners.get(port)
-            if listener is None:
+            if far.is_off:
+                far.vanish()
+            elif listener is None:
                 far.reset()
             else:
                 listener.offer(far)
 
-        self.world.at_us(accepted_us, accept, process=target)
+        # Whoever has died since it answered will accept nothing, but its kernel says so.
+        self.world.at_us(accepted_us, accept, process=None if target.fenced else target)
         return near
 
     def send_datagram(self, source: Host, port: int, data: bytes, to: Address) -> None:
         """Carry one datagram, or lose it."""
-        target = self.by_ip(to[0])
+        target = self.hosts.get(self.name_at(to[0]) or "")
         self.world.record(source.name, f"udp {to[0]}:{to[1]} {len(data)} {zlib.crc32(data):08x}")
         if target is None or source.fenced:
             return
@@ -177,26 +208,31 @@ class HostNetwork:
         return listener
 
     async def connect(self, host: str, port: int) -> trio.abc.Stream:
-        """Connect after one round trip; refused where nobody listens, silent across a cut."""
+        """Connect after a round trip; refused where nobody listens, silent across a cut or without power."""
         network, done = self.network, trio.Event()
-        target = network.by_ip(host)
-        if target is None:
+        name = network.name_at(host)
+        if name is None:
             raise OSError(113, "No route to host")
         outcome = ""
+        target: Host | None = None
         opened: list[_Stream] = []
 
-        def listens() -> bool:  # answered by the machine, whatever its process is up to
-            return port in network.hosts[target.name].listeners
+        def listens() -> bool | None:  # answered by the machine, whatever its process is up to
+            nonlocal target
+            if network.is_silent(name):
+                return None
+            target = network.hosts[name]
+            return port in target.listeners
 
         def connected(how: str, accepted_us: int) -> None:
             nonlocal outcome
             outcome = how
-            if how == "accepted":
-                opened.append(network.connect(self.host, network.hosts[target.name], port, accepted_us))
+            if how == "accepted" and target is not None:
+                opened.append(network.connect(self.host, target, port, accepted_us))
             done.set()
 
         dial = Dial(
-            network.world, network.links.of, network.chance, source=self.host.name, target=target.name,
+            network.world, network.links.of, network.chance, source=self.host.name, target=name,
             answer=listens, done=connected, process=self.host,
         )  # fmt: skip
         try:
@@ -212,8 +248,7 @@ class HostNetwork:
     async def resolve(self, host: str, port: int) -> list[Address]:
         """Host names and addresses alike."""
         await trio.lowlevel.checkpoint()
-        known = self.network.hosts.get(host)
-        return [(known.ip if known else host, port)]
+        return [(self.network.ips.get(host, host), port)]
 
     async def secure_client(self, stream: trio.abc.Stream, credentials: LinkCredentials) -> SecureStream:
         """Exchange leaf certificates."""
@@ -327,7 +362,11 @@ class _Stream(trio.abc.Stream):
 
     @property
     def is_off(self) -> bool:
-        return False
+        return self._network.is_silent(self.host)
+
+    @property
+    def has_vanished(self) -> bool:
+        return self.process.off
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         payload = bytes(data)
@@ -342,7 +381,7 @@ class _Stream(trio.abc.Stream):
         self.connection.pipe(self).send(payload)
 
     async def wait_send_all_might_not_block(self) -> None:
-        while self._on_the_way > STREAM_WINDOW_BYTES and not self._broken:
+        while self._on_the_way > STREAM_WINDOW_BYTES and not self._broken and not self._closed:
             await self._wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -390,6 +429,12 @@ class _Stream(trio.abc.Stream):
         self.process.streams.remove(self)
         self._closed = True
         self.connection.reset(self)
+
+    def vanish(self) -> None:
+        """The machine of this end has lost its power: its peer learns nothing."""
+        self.process.streams.remove(self)
+        self._closed = True
+        self.connection.vanish(self)
 
     def break_(self, reason: str) -> None:
         """The connection is no more."""

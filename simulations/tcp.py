@@ -6,6 +6,10 @@ else after the retransmission timeout, which doubles (RFC 6298 with Linux's boun
 everything, looked at again at each retransmission, so a connection that has stalled goes on some time after
 the cut has healed, not at once. A connection request is repeated after 1 s, 2 s, 4 s, as RFC 6298 says.
 
+A host whose process has died says so: with a reset at once, and with one to every segment that still comes
+(RFC 9293 section 3.5.1). A host without power says nothing, so that the other end keeps half of a
+connection, which it sends to until it gives up by itself or the host is back and answers with a reset.
+
 What is left out: congestion windows (a write leaves as one burst), flow control, half-closed connections, and
 the difference between a lost acknowledgement and none, except that where nothing at all comes back only the
 first :data:`WINDOW_BYTES` get through.
@@ -55,7 +59,11 @@ class End(Protocol):
 
     @property
     def is_off(self) -> bool:
-        """Whether the whole host is off: nothing is answered."""
+        """Whether the whole host is off now: nothing is answered. Once it is back, the end is closed."""
+
+    @property
+    def has_vanished(self) -> bool:
+        """Whether its host has lost its power, be it back or not: what it still had to send is gone."""
 
     def take(self, data: bytes) -> None:
         """Bytes arrive."""
@@ -101,6 +109,7 @@ class Pipe:
         self._retransmissions = 0
         self._gap_shown = False
         self._unacknowledged = 0
+        self._flying = 0
 
     def send(self, data: bytes) -> None:
         """Write bytes."""
@@ -119,6 +128,11 @@ class Pipe:
         self._over = True
         self._queue.clear()
 
+    def lose(self) -> None:
+        """Nothing that is on the way is answered: its reader has died, and nobody has said so."""
+        if self._flying:
+            self._send_again()
+
     def not_before(self, us: int) -> None:
         """Let nothing arrive before an instant."""
         self._arrival_us = max(self._arrival_us, us)
@@ -127,14 +141,15 @@ class Pipe:
         while not self._over and not self._waits and not self._finished:
             if not self._queue and not self._finishing:
                 return
+            if self._near.has_vanished:  # with an end that was closed before all of it had arrived
+                self.stop()
+                return
             link = self._link_of(self._near.host, self._far.host)
             blind = self._link_of(self._far.host, self._near.host).cut
             if not blind:
                 self._unacknowledged = 0
             if link.cut or self._far.is_off or (blind and self._unacknowledged >= WINDOW_BYTES):
                 self._wait(0)
-            elif self._far.is_closed:
-                self._refused()
             else:
                 self._burst(link)
 
@@ -149,7 +164,8 @@ class Pipe:
         if after_us is None:
             passed = after_us = 0
         if passed:
-            self._progress()
+            if not self._far.is_closed:  # a reset acknowledges nothing
+                self._progress()
             arrival_us = self._timeline.now_us + after_us + link.delay_us(self._chance)
             self._arrival_us = max(self._arrival_us, arrival_us)
             self._carry(data[: passed * SEGMENT_BYTES])
@@ -165,12 +181,17 @@ class Pipe:
 
     def _carry(self, data: bytes) -> None:
         self._unacknowledged += len(data)
+        reader = None if self._far.is_closed else self._far.process  # its kernel answers for a closed end
         for start in range(0, max(1, len(data)), RECEIVE_BYTES):
+            self._flying += 1
             part = data[start : start + RECEIVE_BYTES]
-            self._timeline.at_us(self._arrival_us, self._arrive, part, process=self._far.process)
+            self._timeline.at_us(self._arrival_us, self._arrive, part, process=reader)
 
     def _arrive(self, data: bytes) -> None:
-        if self._far.is_closed:
+        self._flying -= 1
+        if self._far.is_off:
+            self._send_again()
+        elif self._far.is_closed:
             self._refused()
         elif data:
             self._far.take(data)
@@ -209,15 +230,28 @@ class Pipe:
         self._waits = False
         self._push()
 
-    def _refused(self) -> None:
-        """The other end's host answers for a socket that is no more."""
+    def _send_again(self) -> None:
+        """Send one segment for all that was not answered; what it holds no process will ever read."""
         if self._over:
             return
-        self.stop()
+        if self._finished:
+            self._finished = False
+        elif not self._queue:
+            self._queue.append(b"\0")
+        if not self._waits:
+            self._wait(0)
+
+    def _refused(self) -> None:
+        """The other end's host answers for a socket that is no more; it is asked again if that is lost."""
+        if self._over:
+            return
         back = self._link_of(self._far.host, self._near.host)
-        if not back.cut:
-            us = back.delay_us(self._chance)
-            self._timeline.after_us(us, self._near.break_, "connection reset", process=self._near.process)
+        if back.cut or (back.loss and self._chance.random() < back.loss):
+            self._send_again()
+            return
+        self.stop()
+        us = back.delay_us(self._chance)
+        self._timeline.after_us(us, self._near.break_, "connection reset", process=self._near.process)
 
 
 class Connection:
@@ -254,18 +288,28 @@ class Connection:
         return self._pipes[end]
 
     def reset(self, end: End) -> None:
-        """The process at one end has died: the other learns it one delay later, if it learns it."""
+        """The process at one end has died: the other learns it one delay later, or when it sends again."""
         self.stop(end)
-        other = self._ends[1] if end is self._ends[0] else self._ends[0]
+        other = self._other(end)
         link = self._link_of(end.host, other.host)
-        if not link.cut and self._chance.random() >= link.loss:
-            self._timeline.after_us(
-                link.delay_us(self._chance), other.break_, "connection reset", process=other.process
-            )
+        if link.cut or self._chance.random() < link.loss:
+            self._pipes[other].lose()
+            return
+        self._timeline.after_us(
+            link.delay_us(self._chance), other.break_, "connection reset", process=other.process
+        )
+
+    def vanish(self, end: End) -> None:
+        """The host of one end has lost its power: the other hears nothing, not even that."""
+        self.stop(end)
+        self._pipes[self._other(end)].lose()
 
     def stop(self, end: End) -> None:
         """One end sends nothing any more, not even a reset."""
         self._pipes[end].stop()
+
+    def _other(self, end: End) -> End:
+        return self._ends[1] if end is self._ends[0] else self._ends[0]
 
 
 class Dial:

@@ -7,6 +7,7 @@ import pytest
 from simulations import production
 from simulations.links import Change, Link, Rule, separate
 from simulations.machines import SOCKET_BYTES, SocketBuffer
+from simulations.member_streams import MemberStream
 from simulations.members import MemberCluster
 from simulations.watcher import Watcher
 from swim.codec import encode_message, join_packet
@@ -269,6 +270,24 @@ def test_a_name_runs_once():
     made, _ = cluster()
     with pytest.raises(ValueError, match="m1 runs already"):
         made.start("m1")
+
+
+@pytest.mark.parametrize("power", [True, False], ids=["power", "crash"])
+def test_a_stream_to_one_that_dies_after_it_has_answered_fails_in_time_or_at_once(power):
+    made, _ = cluster(2, link=Link(0.1, 0.0))
+    member, to = made.running["m0"], made.machine("m1").address
+    failed = {}
+    member.swim.stream_failed = lambda number, reason, _: failed.setdefault(
+        number, (reason, made.timeline.now())
+    )
+    stream = member.streams[101] = MemberStream(made, member, 101)
+    stream.open(to)
+    made.run_for(0.15)  # the answer is on its way
+    made.crash("m1", power=power)
+    made.run_for(60)
+    timeout_s = CONFIG.stream_timeout_s
+    told = f"no connection within {timeout_s:g} s", timeout_s
+    assert failed[101] == (told if power else ("connection refused", 0.2))
 
 
 def test_a_host_without_power_answers_nothing():

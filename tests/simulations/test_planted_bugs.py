@@ -200,6 +200,7 @@ PLANTED = [
             {"restart": {"members": ["m001"], "at_s": 4.6}},
         ),
         older_words_win,
+        seed=3,
     ),
     Planted(
         "always_no_false_death",

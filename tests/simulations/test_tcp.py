@@ -4,6 +4,8 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pytest
+
 from simulations.links import Change, Link, Links, separate
 from simulations.tcp import MAX_CONNECT_RETRIES, SEGMENT_BYTES, WINDOW_BYTES, Connection, Dial
 from simulations.timeline import Timeline
@@ -26,6 +28,7 @@ class End:
     process: Process
     is_closed: bool = False
     is_off: bool = False
+    has_vanished: bool = False
     got: bytes = b""
     told: list[tuple[str, int]] = field(default_factory=list)
 
@@ -168,11 +171,91 @@ def test_an_end_that_dies_resets_the_other_and_one_without_power_does_not():
     pair.run(1)
     assert pair.near.told == [("connection reset", 1_000)]
     pair = Pair()
-    pair.far.is_off = True
-    pair.connection.stop(pair.far)
+    goes_off(pair)
     pair.send(b"x")
     pair.run(60)
     assert pair.near.told == []
+
+
+def goes_off(pair):
+    """The far host loses its power."""
+    pair.far.process.fenced = pair.far.is_closed = pair.far.is_off = pair.far.has_vanished = True
+    pair.connection.vanish(pair.far)
+
+
+def test_the_first_segment_that_meets_a_host_with_power_again_is_answered_with_a_reset():
+    pair = Pair()
+    goes_off(pair)
+    pair.run(10)
+    pair.far.is_off = False
+    pair.run(10)
+    assert pair.near.told == []  # which nobody asked for
+    pair.send(b"x")
+    pair.run(1)
+    assert pair.near.told == [("connection reset", 20 * SECOND + 2_000)]
+    assert pair.far.got == b""
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["bytes", "end"])
+def test_what_was_on_the_way_to_a_host_that_went_off_is_sent_again_until_it_is_back(ends):
+    pair = Pair()
+    pair.send(b"x")
+    if ends:
+        pair.run(1)
+        pair.connection.pipe(pair.near).finish()
+    goes_off(pair)
+    began_us = pair.timeline.now_us
+    pair.run(5)
+    assert pair.near.told == []
+    pair.far.is_off = False
+    pair.run(10)  # sent again after 0.2, 0.6, 1.4, 3.0 and 6.2 s
+    assert pair.near.told == [("connection reset", began_us + int(6.2 * SECOND) + 2_000)]
+
+
+def test_a_host_that_goes_off_again_before_it_has_answered_is_silent():
+    pair = Pair()
+    goes_off(pair)
+    pair.far.is_off = False
+    pair.send(b"x")
+    pair.far.is_off = True  # with the segment on its way
+    pair.run(60)
+    assert pair.near.told == []
+    pair.far.is_off = False
+    pair.run(60)
+    assert [what for what, _ in pair.near.told] == ["connection reset"]
+
+
+def test_what_a_host_has_sent_before_it_went_off_still_arrives():
+    pair = Pair()
+    pair.connection.pipe(pair.far).send(b"last words")
+    goes_off(pair)
+    pair.run(1)
+    assert (pair.near.got, [what for what, _ in pair.near.told]) == (b"last words", ["bytes"])
+
+
+def test_a_reset_that_was_lost_comes_again_when_the_network_has_healed():
+    pair = Pair()
+    rules = separate([["far"], ["near"]], Change(cut=True), one_way=True)
+    pair.links.add(rules)
+    pair.send(b"x")  # on its way when the process dies
+    pair.far.process.fenced = pair.far.is_closed = True
+    pair.connection.reset(pair.far)
+    pair.run(10)
+    assert pair.near.told == []
+    pair.links.remove(rules)
+    pair.run(10)
+    assert [what for what, _ in pair.near.told] == ["connection reset"]
+    assert pair.near.told[0][1] > 10 * SECOND
+
+
+def test_an_end_that_nobody_answers_for_is_given_up_like_any_other():
+    pair = Pair()
+    pair.links.add(separate([["far"], ["near"]], Change(cut=True), one_way=True))
+    pair.far.process.fenced = pair.far.is_closed = True
+    pair.send(b"x")
+    pair.run(3_600)
+    assert [what for what, _ in pair.near.told] == ["connection timed out"]
+    assert pair.counts["retransmitted"] <= 20  # less and less often
 
 
 def test_what_arrives_at_a_paused_process_waits():
