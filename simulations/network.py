@@ -109,7 +109,7 @@ class VirtualNetwork:
             link.cut = link.cut_datagrams = False
 
     def break_streams(self, sources: Collection[str], targets: Collection[str]) -> int:
-        """Reset the connections between some hosts and some others; say how many there were."""
+        """Break the connections between some hosts and some others at both ends; say how many there were."""
         found = [
             stream
             for name in sorted(sources)
@@ -118,7 +118,9 @@ class VirtualNetwork:
             if stream.peer.host in targets
         ]
         for stream in found:
-            stream.reset()
+            for end in (stream, stream.peer):
+                end.connection.stop(end)
+                end.break_("connection reset")
         return len(found)
 
     def fence(self, host: Host, *, power: bool = False) -> None:

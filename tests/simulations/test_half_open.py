@@ -236,6 +236,27 @@ async def hears_none_accepted(listener):
     return scope.cancelled_caught
 
 
+def test_breaking_connections_tells_both_ends_at_once_half_open_ones_too():
+    async def scenario(pair):
+        near, far = await pair.connected()
+        assert pair.network.break_streams(["one"], ["two"]) == 1
+        for end in (near, far):
+            with pytest.raises(trio.BrokenResourceError):
+                await hears_within(end, DELAY_S / 2)
+        await near.aclose()
+        await far.aclose()
+        listener = pair.network.hosts["two"].listeners[PORT]
+        near = await pair.one.connect(*listener.address)
+        pair.goes_off("two")
+        assert pair.network.break_streams(["two"], ["one"]) == 0  # who is off has none
+        assert await hears_within(near, 1) is None
+        assert pair.network.break_streams(["one"], ["two"]) == 1
+        with pytest.raises(trio.BrokenResourceError):
+            await hears_within(near, DELAY_S / 2)
+
+    with_pair(scenario)
+
+
 # ---- the links of production nodes ----------------------------------------------------------------------
 
 
