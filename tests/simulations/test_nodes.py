@@ -1,8 +1,10 @@
 """Scenarios of whole nodes: what holds, and that each property catches a bug planted in production code."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import apsw
 import pytest
@@ -17,6 +19,7 @@ from node.messaging.outbox import Outbox
 from node.storage import inbox as inbox_table
 from node.storage import outbox as outbox_table
 from node.storage import storage as storage_room
+from node.transport.session import FrameChannel
 from simulations.compare import compare
 from simulations.nodes import properties
 from simulations.nodes import run as run_of_nodes
@@ -133,6 +136,16 @@ def a_handler_may_raise_for_ever(patch: Patch) -> None:
     patch.setattr(handlers, "HANDLER_ATTEMPTS", 50)
 
 
+def a_link_waits_for_ever(patch: Patch) -> None:
+    """A link whose peer is silent is not given up."""
+    init = FrameChannel.__init__
+
+    def patient(self: FrameChannel, stream: Any, *, limits: Any, **how: Any) -> None:
+        init(self, stream, limits=replace(limits, dead_s=math.inf), **how)
+
+    patch.setattr(FrameChannel, "__init__", patient)
+
+
 @dataclass(frozen=True)
 class Planted:
     property: str
@@ -140,6 +153,15 @@ class Planted:
     plant: Callable[[Patch], None]
 
 
+HALF_OPEN = scenario(
+    {"crash": {"members": ["n1"], "at_s": 6, "power": True}},
+    {"restart": {"members": ["n1"], "at_s": 7}},
+    {"partition": {"pairs": [["n1", "n3"]], "at_s": 6.5, "for_s": 32}},
+    agents=[{"agent": "witness", "skip": 2}],
+    workload={"capability": "witness", "per_s": 15, "turns": 1, "reply_within_s": 8},
+    settings={"messaging.outbox_capacity": 80},
+    safety_s=56,
+)
 BACKLOG = {"capability": "witness", "per_s": 10, "turns": 10, "reply_within_s": 8}
 PLANTED = [
     Planted(
@@ -159,6 +181,9 @@ PLANTED = [
                  settings={"messaging.outbox_capacity": 10}),
         the_outbox_is_never_full,
     ),
+    # n1 is back before anybody declares it dead, and n3, the only provider, cannot hear its resets. The
+    # connection is repaired long after the cut is; answers pile up on it, unless the link is given up.
+    Planted("always_queues_are_bounded", HALF_OPEN, a_link_waits_for_ever),
     Planted("finally_settled_is_handled", scenario(workload=BACKLOG), a_message_settles_without_its_handler),
     Planted(
         "finally_settled_is_handled",
