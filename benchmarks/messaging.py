@@ -7,9 +7,12 @@ figures; the node that answers is a process of its own (the same one in the rows
 is stored by its origin, signed, sent over TLS 1.3, stored and deduplicated by its provider, handled, and
 answered in one transaction with its settled mark; the answer goes back the same way: two messages each.
 
-Three loads per run, after a warm-up: requests one at a time (the latency of an idle cluster), at a fixed rate
-(latency counted from the moment a request was due, so that a stall is not hidden), and as many as go with a
-fixed number in flight (throughput). Each run has new processes, new keys and empty disks.
+Loads per run, after a warm-up: requests one at a time (the latency of an idle cluster), at a fixed rate
+(latency counted from the moment a request was due, so that a stall is not hidden), as many as go with a
+fixed number in flight (throughput), and, with an agent in Python, messages that want no answer (one way):
+accepted a hundred at a time while fewer than a window are open, and counted when their end is on disk at
+their origin.
+Each run has new processes, new keys and empty disks.
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ from node.security.tokens import Tokens
 CAPABILITY: Final = "echo"
 """What the requests ask for; the sample agent in WebAssembly offers it too."""
 PAYLOAD: Final = "x" * 200
+SINK: Final = "sink"
+"""What messages ask for that want no answer."""
+BATCH: Final = 100
+"""Messages accepted in one write, one way."""
 REQUEST_TIMEOUT_S: Final = 30.0
 READY_S: Final = 60.0
 
@@ -82,19 +89,21 @@ class Load:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     failures: int = 0
+    settled: int = 0
 
     def as_row(self, row: Row, run: int) -> dict[str, object]:
         """The raw figures."""
         times = self.latencies or [float("nan")]
+        done = self.settled or len(self.latencies)
         return {
             "row": row.name,
             "run": run,
             "load": self.name,
             "setting": self.setting,
             "seconds": round(self.seconds, 3),
-            "answered": len(self.latencies),
+            "answered": done,
             "failed": self.failures,
-            "requests_per_s": round(len(self.latencies) / self.seconds, 1),
+            "requests_per_s": round(done / self.seconds, 1),
             "p50_ms": round(1000 * percentile(times, 0.50), 3),
             "p99_ms": round(1000 * percentile(times, 0.99), 3),
             "max_ms": round(1000 * max(times), 3),
@@ -136,6 +145,26 @@ class Origin:
         load.seconds = time.perf_counter() - began
         return load
 
+    async def one_way(self, name: str, *, window: int, duration_s: float) -> Load:
+        """Have ``window`` messages on their way that want no answer, for ``duration_s``."""
+        load = Load(name, f"{window} open, {BATCH} at a time")
+        bus = self._node.bus
+        before = self._settled()
+        began = time.perf_counter()
+        while time.perf_counter() < began + duration_s:
+            if bus.statistics()["outbox"]["open"] + BATCH > window:
+                await trio.sleep(0.001)
+                continue
+            accepted = await bus.accept_many([self._message(SINK) for _ in range(BATCH)])
+            load.failures += sum(isinstance(each, CaxtonError) for each in accepted)
+        load.seconds, load.settled = time.perf_counter() - began, self._settled() - before
+        while bus.statistics()["outbox"]["open"]:
+            await trio.sleep(0.01)
+        return load
+
+    def _settled(self) -> int:
+        return int(self._node.bus.statistics()["outbox"]["settled"])
+
     async def wait_for_provider(self) -> None:
         """Return when a request is answered: membership, registry and link are there.
 
@@ -158,13 +187,13 @@ class Origin:
         else:
             load.failures += 1
 
-    def _message(self) -> Message:
+    def _message(self, capability: str = CAPABILITY) -> Message:
         identifier = self._environment.new_id()
         return Message(
             id=identifier,
-            performative=Performative.REQUEST,
+            performative=Performative.REQUEST if capability == CAPABILITY else Performative.INFORM,
             sender=f"client@{self._node.name}",
-            capability=CAPABILITY,
+            capability=capability,
             content={"text": PAYLOAD},
             conversation_id=identifier,
             reply_with=identifier,
@@ -198,6 +227,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--in-flight", type=int, default=64, help="for throughput")
+    parser.add_argument("--window", type=int, default=3_000, help="open messages, one way")
     parser.add_argument("--rate", type=float, default=100.0, help="requests per second of the fixed rate")
     parser.add_argument("--only", help="rows whose name has this text; writes no results")
     for hidden, kind in (("--provider", Path), ("--seed", str), ("--durability", str)):
@@ -214,19 +244,22 @@ async def _measure(row: Row, directory: Path, options: argparse.Namespace) -> li
     async with _running(config) as (node, gossip):
         if row.nodes == 1:
             await _offer(node, wasm=row.wasm)
-            return await _loads(Origin(node), options)
+            return await _loads(Origin(node), options, one_way=not row.wasm)
         async with _provider(directory, gossip, row):
-            return await _loads(Origin(node), options)
+            return await _loads(Origin(node), options, one_way=not row.wasm)
 
 
-async def _loads(origin: Origin, options: argparse.Namespace) -> list[Load]:
+async def _loads(origin: Origin, options: argparse.Namespace, *, one_way: bool) -> list[Load]:
     await origin.wait_for_provider()
     await origin.closed("warm-up", in_flight=8, duration_s=1.0)
-    return [
+    loads = [
         await origin.closed("idle", in_flight=1, duration_s=options.seconds),
         await origin.at_rate("fixed rate", per_s=options.rate, duration_s=options.seconds),
         await origin.closed("throughput", in_flight=options.in_flight, duration_s=options.seconds),
     ]
+    if one_way:
+        loads.append(await origin.one_way("one way", window=options.window, duration_s=options.seconds))
+    return loads
 
 
 @asynccontextmanager
@@ -259,9 +292,16 @@ async def _offer(node: Node, *, wasm: bool) -> None:
         return
     handler: Callable[[Delivery], Awaitable[Sequence[Draft]]] = _answer
     node.bus.attach("echo", handler, capacity=1000, concurrency=8)
-    node.membership.registry.publish(
-        "echo", version="1.0.0", capabilities=(CAPABILITY,), priority=50, health=1.0
-    )
+    node.bus.attach(SINK, _take, capacity=1000, concurrency=8)
+    for agent, capability in (("echo", CAPABILITY), (SINK, SINK)):
+        node.membership.registry.publish(
+            agent, version="1.0.0", capabilities=(capability,), priority=50, health=1.0
+        )
+
+
+async def _take(delivery: Delivery) -> Sequence[Draft]:
+    del delivery
+    return ()
 
 
 async def _answer(delivery: Delivery) -> Sequence[Draft]:
@@ -333,14 +373,27 @@ def _report(chosen: Sequence[Row], rows: Sequence[dict[str, object]]) -> None:
     for row in chosen:
         cells: list[object] = [row.name]
         for load, columns in (
+            ("one way", ("requests_per_s",)),
             ("throughput", ("requests_per_s", "p50_ms", "p99_ms")),
             ("idle", ("p50_ms", "p99_ms")),
             ("fixed rate", ("p50_ms", "p99_ms")),
         ):
             runs = [r for r in rows if r["row"] == row.name and r["load"] == load]
-            cells += [f"{median(float(str(r[column])) for r in runs):.4g}" for column in columns]
+            cells += [
+                f"{median(float(str(r[column])) for r in runs):.4g}" if runs else "-" for column in columns
+            ]
         table.append(cells)
-    header = ("row", "requests/s", "p50 ms", "p99 ms", "idle p50", "idle p99", "rate p50", "rate p99")
+    header = (
+        "row",
+        "one way/s",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "idle p50",
+        "idle p99",
+        "rate p50",
+        "rate p99",
+    )
     show(header, table)
 
 
