@@ -50,6 +50,10 @@ class Bench:
         self.providers_ = [Provider("echo", f"n{number}", "1.0", ("echo",)) for number in range(4)]
         self.sent: list[tuple[str, DeliveryKey]] = []
 
+    def version(self, wanted: str) -> int:
+        """Nothing ever changes."""
+        return 1
+
     def providers(self, capability: str) -> list[Provider]:
         """All of them."""
         return self.providers_

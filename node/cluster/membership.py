@@ -341,8 +341,11 @@ class Membership:
         self._remembered.pop(member.name, None)
         if isinstance(event, events.MemberReaped):
             self._up.pop(member.name, None)
+            self.registry.liveness_changed()
             return
         was_up, self._up[member.name] = self._up.get(member.name), member.is_up
+        if bool(was_up) != member.is_up:
+            self.registry.liveness_changed()
         if member.is_up:
             self.replicated.admit_owner(member.name, self._environment.clock.wall())
         for listener in self.listeners:

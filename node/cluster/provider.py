@@ -51,6 +51,10 @@ class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class CapabilityView(Protocol):
     """The router's view of the registry; only agents on nodes that membership shows alive."""
 
+    def version(self, wanted: str) -> int:
+        """A number that grows when what is said of a capability or agent may change, but for loads."""
+        ...
+
     def providers(self, capability: str) -> Sequence[Provider]:
         """All that offer ``capability``, sorted by (node, agent)."""
         ...

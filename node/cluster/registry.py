@@ -8,10 +8,10 @@ map still says.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Final, Protocol
 
 import cbor2
@@ -31,6 +31,8 @@ RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
 _VERSION_SUFFIX: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
+SPLIT_CACHE: Final = 4_096
+"""Capability names whose parts are remembered."""
 _HEALTH_STEPS: Final = 255
 _MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
 
@@ -74,6 +76,7 @@ def offers(provider: Provider, capability: str) -> bool:
     return any(other == name and found[: len(version)] == version for other, found in offered)
 
 
+@functools.lru_cache(maxsize=SPLIT_CACHE)
 def _split(capability: str) -> tuple[str, tuple[str, ...]]:
     found = _VERSION_SUFFIX.search(capability)
     if found is None:
@@ -109,6 +112,8 @@ class CapabilityRegistry:
         self._entries: dict[tuple[str, str], Provider] = {}
         self._by_capability: dict[str, dict[tuple[str, str], Provider]] = {}
         self._by_agent: dict[str, dict[tuple[str, str], Provider]] = {}
+        self._changes = self._changed_for_all = 0
+        self._changed: dict[str, int] = {}
         self._malformed = 0
 
     # What this node offers
@@ -154,18 +159,20 @@ class CapabilityRegistry:
 
     # What the cluster offers
 
+    def version(self, wanted: str) -> int:
+        """A number that grows when what is said of a capability or agent may change, but for loads."""
+        changed = self._changed.get(_split(wanted)[0], 0)
+        return max(changed, self._changed_for_all)
+
     def providers(self, capability: str) -> list[Provider]:
         """All that offer ``capability``, sorted by (node, agent).
 
         A version, when one is asked for, must match; see :func:`offers`.
         """
-        name = base_name(capability)
-        found = []
-        for key in sorted(self._by_capability.get(name, ())):
-            provider = self._by_capability[name][key]
-            if self._is_up(provider.node) and offers(provider, capability):
-                found.append(self._with_load(provider))
-        return found
+        name, version = _split(capability)
+        held = self._by_capability.get(name, {})
+        found = (held[key] for key in sorted(held) if self._is_up(key[0]))
+        return [self._with_load(p) for p in found if not version or offers(p, capability)]
 
     def instances(self, agent: str) -> list[Provider]:
         """All instances of the agent of that id, sorted by node."""
@@ -207,6 +214,11 @@ class CapabilityRegistry:
                 changed = True
         return changed
 
+    def liveness_changed(self) -> None:
+        """A node is up now, or is not any more: what it offers counts, or does not."""
+        self._changes += 1
+        self._changed_for_all = self._changes
+
     def statistics(self) -> dict[str, int]:
         """Counts of entries and of what was not believed."""
         return {
@@ -223,18 +235,30 @@ class CapabilityRegistry:
             self._set((owner, key), value)
 
     def _set(self, key: tuple[str, str], value: bytes | None) -> None:
+        self._changes += 1
         gone = self._entries.pop(key, None)
         if gone is not None:
             for name in {base_name(c): None for c in gone.capabilities}:
                 self._drop(self._by_capability, name, (gone.node, gone.agent))
             self._drop(self._by_agent, gone.agent, (gone.node, gone.agent))
         provider = None if value is None else self._decode(key, value)
-        if provider is None:
-            return
-        self._entries[key] = provider
-        for name in {base_name(c): None for c in provider.capabilities}:
-            self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
-        self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+        if provider is not None:
+            self._entries[key] = provider
+            for name in {base_name(c): None for c in provider.capabilities}:
+                self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
+            self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+        for concerned in (gone, provider):
+            if concerned is not None:
+                self._note_change(concerned)
+
+    def _note_change(self, provider: Provider) -> None:
+        """Give new versions to the names that an entry had or has; no more are kept than there are names."""
+        for name in (provider.agent, *map(base_name, provider.capabilities)):
+            if name in self._by_capability or name in self._by_agent:
+                self._changed[name] = self._changes
+            else:
+                self._changed.pop(name, None)
+                self._changed_for_all = self._changes
 
     @staticmethod
     def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, where: tuple[str, str]) -> None:
@@ -267,4 +291,7 @@ class CapabilityRegistry:
 
     def _with_load(self, provider: Provider) -> Provider:
         vector = self._maps.load(provider.node)
-        return replace(provider, load=vector[0] / 240) if vector else provider
+        if not vector or not vector[0]:
+            return provider
+        p = provider
+        return Provider(p.agent, p.node, p.version, p.capabilities, p.priority, p.health, vector[0] / 240)

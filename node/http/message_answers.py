@@ -117,7 +117,7 @@ class CandidateView(BaseModel):
     priority: int
     health: float
     load: float
-    in_flight: Annotated[int, Field(description="Messages of this node that it had not settled.")]
+    in_flight: Annotated[int, Field(description="Messages that it owed this node when it was ranked.")]
 
 
 class ClusterSeenView(BaseModel):

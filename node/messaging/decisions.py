@@ -102,16 +102,17 @@ class Decisions:
         self._by_order: dict[tuple[str, str], dict[int, Letter]] = {}
         self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
-    def place(self, letter: Letter, changes: Changes | None) -> None:
+    def place(self, letter: Letter, changes: Changes | None, now: float) -> None:
         """Give a message to a provider, or let it wait for one."""
-        decision = self.placement.decide(letter)
+        choice = self.placement.decide(letter, now)
+        decision, encoded = choice.decision, choice.encoded
         if not decision.targets:
             if letter.waiting_since is None:
-                letter.waiting_since = self._time.now()
-                letter.wait = decision.encode()
+                letter.waiting_since = now
+                letter.wait = encoded
                 if changes is not None:
                     self.placement.waits(letter)
-                    self.calendar.by(letter, self._time.now())
+                    self.calendar.by(letter, now)
                     self._keep(letter, letter.epoch + 1, letter.wait, changes)
                 self.note(letter, "waiting", decision.reason, changes)
             return
@@ -119,7 +120,6 @@ class Decisions:
         self.placement.waits_no_more(letter)
         letter.epoch += 1
         letter.placements += 1
-        encoded = decision.encode()
         wall = letter.accepted_s if changes is None else self._time.wall()
         letter.wait = None
         if changes is not None:
@@ -161,7 +161,7 @@ class Decisions:
             if later.placements >= ROUTE_LIMIT:
                 self.end(later, "failed", f"given to a provider {ROUTE_LIMIT} times", changes)
             else:
-                self.place(later, changes)
+                self.place(later, changes, self._time.now())
 
     def leave_node(self, node: str, how: str, changes: Changes) -> None:
         """A node is gone: its work goes to others, but for what an answer proves to be done."""

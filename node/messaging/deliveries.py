@@ -218,7 +218,7 @@ class Deliveries:
         if hops > limit:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
         else:
-            self._decisions.place(letter, None)
+            self._decisions.place(letter, None, now)
         return letter
 
     def admit(self, letters: Iterable[Letter]) -> bool:

@@ -42,7 +42,8 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
         priority: 0 to 1000.
         health: 0.0 to 1.0.
         load: 0.0 to 1.0, as its node last gossiped.
-        in_flight: Messages of this node that it had not settled.
+        in_flight: Messages of this node that it had not settled when the providers were ranked; that is
+            as old as ``node.messaging.placement`` lets a ranking become.
     """
 
     agent: str

@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Provider
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import addressed, choose
+from node.messaging.router import Choice, Exclusions, Ranking, addressed, ranked
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
 
 VIEW_S: Final = 0.25
-"""How old the view of the cluster may be that is kept with a decision, in seconds."""
+"""How old the view of the cluster may be when providers are ranked, in seconds."""
+RANKINGS_LIMIT: Final = 256
+"""Rankings that are kept, one for each capability or agent that was wanted; the oldest are dropped."""
+ADDRESSED_LIMIT: Final = 1_024
+"""Decisions about addressed agents that are kept for :data:`VIEW_S`."""
+RANKED_S: Final = 0.1
+"""How long a ranking of few providers counts while only loads change."""
+RANKED_PER_PROVIDER_S: Final = 0.0002
+"""How much longer for each provider, so that ranking takes a bounded share of time."""
+RANKED_LIMIT_S: Final = 1.0
+"""How long it counts at most."""
+
+
+@dataclass(slots=True)
+class _Ranked:
+    """A ranking, for as long as it counts.
+
+    Args:
+        ranking: Providers that may be used, best first.
+        excluded: Providers that may not, whatever the message.
+        version: Of the registry's answer.
+        until: Moment on the monotonic clock from which loads are looked at again.
+    """
+
+    ranking: Ranking
+    excluded: Exclusions
+    version: int
+    until: float
 
 
 class Placement:
@@ -50,51 +78,47 @@ class Placement:
         self._in_flight = in_flight
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
+        self._rankings: OrderedDict[tuple[str, str | None], _Ranked] = OrderedDict()
+        self._addressed: OrderedDict[Target, Choice] = OrderedDict()
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
 
-    def decide(self, letter: Letter) -> Decision:
-        """Who gets a message; nobody while an earlier one of its conversation waits for the same."""
-        view = self._look()
+    def decide(self, letter: Letter, now: float) -> Choice:
+        """Who gets a message; nobody while an earlier one of its conversation waits for the same.
+
+        Args:
+            letter: The message.
+            now: Monotonic seconds.
+        """
         if letter.address is not None:
-            if letter.excluded.get(letter.address, 0.0) > self._time.now():
-                return Decision((), "addressed", "the addressed agent refused it for now", view=view)
-            return addressed(*letter.address, view=view)
-        how = letter.message.routing_strategy
-        for earlier in self._waiting.get(letter.order, {}).values():
-            if earlier.seq < letter.seq and earlier.wanted == letter.wanted:
-                return Decision((), how.value, "an earlier message waits too", view=view)
-        now = self._time.now()
-        usable: list[Provider] = []
-        excluded: list[tuple[str, str, str]] = []
-        for p in self.providers(letter):
-            left_out_s = letter.excluded.get((p.agent, p.node), 0.0) - now
-            if p.health > 0.0 and left_out_s <= 0.0:
-                usable.append(p)
-            elif len(excluded) < EXPLAINED_LIMIT:
-                why = f"left out for {left_out_s:.1f} s" if left_out_s > 0.0 else "its health is 0"
-                excluded.append((p.agent, p.node, why))
-        decision = choose(
-            how,
-            usable,
-            in_flight=self._in_flight,
-            chance=self._chance,
-            sticky=self._sticky.get((letter.message.conversation_id, letter.wanted)),
-            excluded=tuple(excluded),
-            view=view,
-        )
-        if decision.targets and not letter.broadcast:
-            self._remember((letter.message.conversation_id, letter.wanted), decision.targets[0])
-        return decision
+            return self._decide_addressed(letter, letter.address, now)
+        how, wanted = letter.message.routing_strategy, letter.wanted
+        waiting = self._waiting.get(letter.order)
+        if waiting is not None:
+            for earlier in waiting.values():
+                if earlier.seq < letter.seq and earlier.wanted == wanted:
+                    reason = "an earlier message waits too"
+                    return Choice.of(Decision((), how.value, reason, view=self._look(now)))
+        version = self._registry.version(wanted)
+        kept = self._rankings.get((wanted, letter.message.capability))
+        if kept is None or kept.version != version or now >= kept.until:
+            kept = self._rank(letter, version, now)
+        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        conversation = letter.message.conversation_id, wanted
+        choice = ranking.choose(how, self._chance, self._sticky.get(conversation))
+        if choice.decision.targets and not letter.broadcast:
+            self._sticky[conversation] = choice.decision.targets[0]
+            self._sticky.move_to_end(conversation)
+            if len(self._sticky) > STICKY_LIMIT:
+                self._sticky.popitem(last=False)
+        return choice
 
     def providers(self, letter: Letter) -> list[Provider]:
         """All that offer what a message wants, on nodes that are alive."""
         capability = letter.message.capability
         if capability is None:
-            found = list(self._registry.instances(letter.message.receiver or ""))
-        else:
-            found = list(self._registry.providers(capability))
-        return [p for p in found if self.reaches(p.node)]
+            return list(self._registry.instances(letter.message.receiver or ""))
+        return list(self._registry.providers(capability))
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -133,17 +157,54 @@ class Placement:
             "waiting": sum(len(waiting) for waiting in self._waiting.values()),
             "sticky": len(self._sticky),
             "sticky_limit": STICKY_LIMIT,
+            "rankings": len(self._rankings),
+            "rankings_limit": RANKINGS_LIMIT,
         }
 
-    def _look(self) -> ClusterView:
+    def _decide_addressed(self, letter: Letter, address: Target, now: float) -> Choice:
+        if letter.excluded.get(address, 0.0) > now:
+            reason = "the addressed agent refused it for now"
+            return Choice.of(Decision((), "addressed", reason, view=self._look(now)))
+        view = self._look(now)
+        found = self._addressed.get(address)
+        if found is None or found.decision.view is not view:
+            found = self._addressed[address] = Choice.of(addressed(*address, view=view))
+            if len(self._addressed) > ADDRESSED_LIMIT:
+                self._addressed.popitem(last=False)
+        return found
+
+    def _rank(self, letter: Letter, version: int, now: float) -> _Ranked:
+        """Rank all that offer what a message wants, as the registry shows them now."""
+        found = self.providers(letter)
+        ill = [(p.agent, p.node) for p in found if p.health <= 0.0]
+        excluded = _reasons([], ((target, "its health is 0") for target in ill))
+        usable = [p for p in found if p.health > 0.0] if ill else found
+        ranking = Ranking(ranked(usable), in_flight=self._in_flight, excluded=excluded, view=self._look(now))
+        counts_s = min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * len(found))
+        kept = _Ranked(ranking, excluded, version, now + counts_s)
+        self._rankings[letter.wanted, letter.message.capability] = kept
+        if len(self._rankings) > RANKINGS_LIMIT:
+            self._rankings.popitem(last=False)
+        return kept
+
+    @staticmethod
+    def _without_refusers(kept: _Ranked, letter: Letter, now: float) -> Ranking:
+        """A ranking without those that this message is not given to for now."""
+        left_out = {target: until - now for target, until in letter.excluded.items() if until > now}
+        if not left_out:
+            return kept.ranking
+        reasons = ((target, f"left out for {pause_s:.1f} s") for target, pause_s in sorted(left_out.items()))
+        return kept.ranking.without(left_out, _reasons(kept.excluded, reasons))
+
+    def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""
-        now = self._time.now()
         if self._view is None or now - self._viewed_at >= VIEW_S:
             self._view, self._viewed_at = self._membership.view(), now
         return self._view
 
-    def _remember(self, key: tuple[str, str], target: Target) -> None:
-        self._sticky[key] = target
-        self._sticky.move_to_end(key)
-        if len(self._sticky) > STICKY_LIMIT:
-            self._sticky.popitem(last=False)
+
+def _reasons(before: Iterable[tuple[str, str, str]], more: Iterable[tuple[Target, str]]) -> Exclusions:
+    """Exclusions as they are kept with a decision."""
+    found = {(agent, node): why for agent, node, why in before}
+    found.update(more)
+    return tuple((agent, node, why) for (agent, node), why in found.items())[:EXPLAINED_LIMIT]

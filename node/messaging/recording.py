@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -220,6 +220,10 @@ class TapedRegistry:
 
     def __init__(self, tape: Tape, registry: CapabilityView) -> None:
         self._tape, self._registry = tape, registry
+
+    def version(self, wanted: str) -> int:
+        """What changes with the answers about a capability or an agent."""
+        return self._tape.draw("version", wanted.encode(), partial(self._registry.version, wanted))
 
     def providers(self, capability: str) -> Sequence[Provider]:
         """All that offer ``capability``."""

@@ -77,7 +77,7 @@ class Sweep:
         waiting_since = now if letter.waiting_since is None else letter.waiting_since
         if registry_changed or now >= letter.retry_at:
             letter.retry_at = now + self._timing.refusal_pause_s
-            self._decisions.place(letter, changes)
+            self._decisions.place(letter, changes, now)
         if letter.waiting_since is None or letter.address is not None:
             return
         patient = now - waiting_since < self._timing.no_provider_grace_s

@@ -150,6 +150,10 @@ class Unasked:
 
     instances = related = providers
 
+    def version(self, wanted: str) -> int:
+        """Not asked."""
+        raise CaxtonError("the record answers this")
+
     def view(self) -> ClusterView:
         """Not asked."""
         raise CaxtonError("the record answers this")

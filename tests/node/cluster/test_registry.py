@@ -186,3 +186,30 @@ def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
 def test_the_version_suffix_is_not_part_of_the_name():
     assert base_name("data-analysis:v2.1") == "data-analysis"
     assert base_name("system:routing-debug") == "system:routing-debug"
+
+
+def test_a_version_grows_with_what_concerns_it_and_with_nothing_else(registry, maps):
+    registry.apply([entry("you", "b", ["sum:v2"]), entry("me", "a", ["max"])])
+    seen = {name: registry.version(name) for name in ("sum", "sum:v2", "b", "max", "a")}
+    registry.set_load(0.5, now=0.0)
+    registry.apply([entry("you", "b", ["sum:v2"], health=9)])
+    assert {name for name in seen if registry.version(name) > seen[name]} == {"sum", "sum:v2", "b"}
+    assert {name for name in seen if registry.version(name) < seen[name]} == set()
+
+
+def test_a_version_grows_when_the_last_provider_goes_and_when_one_comes_back(registry):
+    versions = [registry.version("sum")]
+    for _ in range(3):
+        registry.apply([entry("you", "b", ["sum"])])
+        versions.append(registry.version("sum"))
+        registry.apply([EntryChanged("you", "agent/b/1.0.0", None)])
+        versions.append(registry.version("sum"))
+    assert versions == sorted(set(versions))
+    assert registry._changed == {}  # nothing is kept of names that nobody has
+
+
+def test_a_version_grows_when_a_node_comes_or_goes(registry):
+    registry.apply([entry("you", "b", ["sum"])])
+    before = registry.version("sum")
+    registry.liveness_changed()
+    assert registry.version("sum") > before

@@ -87,6 +87,12 @@ class World:
         self.providers_: dict[tuple[str, str], Provider] = {}
         self.alive: dict[str, None] = {}
         self.lost: dict[str, None] = {}
+        self._version, self._seen = 0, ""
+
+    def version(self, wanted: str) -> int:
+        seen = repr((self.providers_, self.alive))
+        self._version, self._seen = self._version + (seen != self._seen), seen
+        return self._version
 
     def is_alive(self, node: str) -> bool:
         return node in self.alive

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from node.cluster.provider import Provider
 from node.message import RoutingStrategy
 from node.messaging.explanation import decision
-from node.messaging.router import addressed, choose, score
+from node.messaging.router import Ranking, addressed, ranked, score
 
 PROVIDERS = st.lists(
     st.builds(
@@ -30,13 +30,8 @@ def provider(name, **changes):
 
 def decide(strategy, providers, in_flight=None, sticky=None, seed=0):
     counts = in_flight or {}
-    return choose(
-        strategy,
-        providers,
-        in_flight=lambda target: counts.get(target[0], 0),
-        chance=random.Random(seed),
-        sticky=sticky,
-    )
+    ranking = Ranking(ranked(providers), in_flight=lambda target: counts.get(target[0], 0))
+    return ranking.choose(strategy, random.Random(seed), sticky).decision
 
 
 @given(PROVIDERS)
@@ -74,11 +69,9 @@ def test_load_balanced_spreads_over_many():
     many = [provider(f"p{number}") for number in range(10)]
     in_flight = {}
     chance = random.Random(1)
+    ranking = Ranking(ranked(many), in_flight=lambda t: in_flight.get(t[0], 0))
     for _ in range(1000):
-        decision = choose(
-            RoutingStrategy.LOAD_BALANCED, many, in_flight=lambda t: in_flight.get(t[0], 0), chance=chance
-        )
-        agent = decision.targets[0][0]
+        agent = ranking.choose(RoutingStrategy.LOAD_BALANCED, chance, None).decision.targets[0][0]
         in_flight[agent] = in_flight.get(agent, 0) + 1
     assert max(in_flight.values()) - min(in_flight.values()) <= 10
 
