@@ -117,7 +117,7 @@ class CandidateView(BaseModel):
     priority: int
     health: float
     load: float
-    in_flight: Annotated[int, Field(description="Messages that it owed this node when it was ranked.")]
+    in_flight: Annotated[int, Field(description="Unsettled messages of this node when it was ranked.")]
 
 
 class ClusterSeenView(BaseModel):

@@ -73,6 +73,20 @@ def test_a_restarted_node_finds_its_cluster_without_a_seed_and_a_member_lost_mea
     simulate(scenario, tmp_path)
 
 
+def test_whoever_keeps_what_the_registry_said_sees_that_a_node_came_or_went(tmp_path):
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        registry, versions = alpha.membership.registry, []
+        for begins in (True, False, True):
+            versions.append(registry.version("what-nobody-offers"))
+            await (cluster.start("beta", "alpha") if begins else cluster.crash("beta"))
+            await until(lambda begins=begins: alpha.membership.is_alive("beta") is begins)
+        versions.append(registry.version("what-nobody-offers"))
+        assert versions == sorted(set(versions))
+
+    simulate(scenario, tmp_path)
+
+
 def alone(cluster, name):
     """Cut every link of a node, for packets and streams."""
     for other in cluster.network.hosts:
