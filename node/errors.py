@@ -88,6 +88,13 @@ class ValidationFailed(CaxtonError):
     exit_code = 2
 
 
+class DuplicateMessage(ValidationFailed):
+    """A message of this id was accepted on this node before: sending it again has done nothing."""
+
+    code = "DUPLICATE_MESSAGE"
+    status = 409
+
+
 class MessageTooLarge(CaxtonError):
     """A message is above ``messaging.max_message_bytes``."""
 
@@ -247,4 +254,5 @@ class InvalidWasm(CaxtonError):
 
 def error_classes() -> list[type[CaxtonError]]:
     """Every error class with a code of its own, sorted by code; the documentation test reads it."""
-    return sorted((c for c in CaxtonError.__subclasses__()), key=lambda c: c.code)
+    found = [*CaxtonError.__subclasses__(), DuplicateMessage]
+    return sorted(found, key=lambda c: c.code)

@@ -259,6 +259,39 @@ class ReceiptBody(BaseModel):
     replies: list[MessageView] | None = None
 
 
+class ErrorFacts(BaseModel):
+    """The inner shape of an error."""
+
+    code: str
+    message: str
+    why: str
+    fix: str
+    details: dict[str, Any]
+
+
+class ItemView(BaseModel):
+    """What became of one message of a batch: a receipt, or an error."""
+
+    index: Annotated[int, Field(description="Its place in the batch, from 0.")]
+    status: Annotated[str, Field(examples=["routed", "waiting", "duplicate", "refused"])]
+    message_id: str | None = None
+    conversation_id: str | None = None
+    routed_to: list[Address] | None = None
+    routing_strategy: str | None = None
+    timestamp: Time | None = None
+    error: ErrorFacts | None = None
+
+
+class BatchAnswer(BaseModel):
+    """What became of each message of a batch, in order."""
+
+    batch_id: str | None
+    accepted: int
+    duplicates: Annotated[int, Field(description="Those whose id was accepted before.")]
+    refused: int
+    results: list[ItemView]
+
+
 class HistoryBody(BaseModel):
     """A message and what became of it."""
 
@@ -329,16 +362,6 @@ class LogsBody(BaseModel):
 
     agent: str
     records: list[LogRecordView]
-
-
-class ErrorFacts(BaseModel):
-    """The inner shape of an error."""
-
-    code: str
-    message: str
-    why: str
-    fix: str
-    details: dict[str, Any]
 
 
 class ErrorBody(BaseModel):

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from node.errors import CaxtonError, ValidationFailed
 from node.http.agents import agent_routes
 from node.http.answers import ErrorBody
+from node.http.batches import batch_routes
 from node.http.cluster import cluster_routes
 from node.http.dead_letters import dead_letter_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
@@ -68,7 +69,7 @@ def create_app(services: NodeServices) -> FastAPI:
     )
     traffic = Traffic()
     routers = [cluster_routes(services, traffic), key_routes(services), user_traffic_routes(services)]
-    routers += [tail_routes(services), message_routes(services, traffic)]
+    routers += [tail_routes(services), batch_routes(services), message_routes(services, traffic)]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)

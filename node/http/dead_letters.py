@@ -17,11 +17,11 @@ from node.http.message_answers import (
     RetryReceiptBody,
 )
 from node.http.models import BulkDropBody, BulkRetryBody, DeadLetterQuery, RetryBody
+from node.http.sending import receipt_json
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
-from node.message import Message, iso8601
+from node.message import Message
 from node.messaging.letterbox import Redirection, Retried
-from node.messaging.receipt import Receipt
 
 _CONFLICT = {"model": ErrorBody, "description": "It was sent again before."}
 
@@ -105,7 +105,7 @@ def _add_retries(router: APIRouter, services: NodeServices) -> None:
         if change.is_elsewhere:
             _refuse_agents(services, await letters.message(message_id))
         receipt = await letters.retry(message_id, change, force=body.force)
-        return JSONResponse(_receipt(receipt) | {"retry_of": message_id}, 202)
+        return JSONResponse(receipt_json(receipt) | {"retry_of": message_id}, 202)
 
 
 def _change(body: RetryBody | BulkRetryBody) -> Redirection:
@@ -129,17 +129,6 @@ def _refuse_agents(services: NodeServices, message: Message) -> None:
         fix="Send it again as it is, or send its content under your own name.",
         details={"sender": message.sender},
     )
-
-
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "message_id": receipt.message_id,
-        "conversation_id": receipt.conversation_id,
-        "routed_to": list(receipt.routed_to),
-        "routing_strategy": receipt.routing_strategy,
-        "status": receipt.status,
-        "timestamp": iso8601(receipt.timestamp_s),
-    }
 
 
 def _retried(found: Retried) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def error_response(
     return error.status, headers, json.dumps(body, default=str).encode()
 
 
+def facts(error: CaxtonError) -> dict[str, Any]:
+    """The inner shape of an error, for answers that hold several."""
+    found: dict[str, Any] = error.as_json()["error"]
+    return found
+
+
 def _retry_after(details: Mapping[str, Any]) -> int:
     wanted = details.get("retry_after_s", 1)
     return max(1, math.ceil(wanted)) if isinstance(wanted, int | float) and math.isfinite(wanted) else 1

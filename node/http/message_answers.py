@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.http.answers import Address, PartitionState, Time
+from node.http.answers import Address, ErrorFacts, MessageView, PartitionState, Time
 
 
 class DeadLetterView(BaseModel):
@@ -118,6 +118,26 @@ class CandidateView(BaseModel):
     health: float
     load: float
     in_flight: Annotated[int, Field(description="Unsettled messages of this node when it was ranked.")]
+
+
+class RoutingView(BaseModel):
+    """What the router would do with a message now."""
+
+    strategy: str
+    reason: str
+    routed_to: Annotated[
+        list[Address], Field(description="Nobody where the message would wait, or chance decides.")
+    ]
+    candidates: list[CandidateView]
+
+
+class CheckedBody(BaseModel):
+    """Whether a message would be accepted, and where it would go."""
+
+    valid: bool
+    errors: list[ErrorFacts]
+    message: MessageView | None
+    routing: RoutingView | None
 
 
 class ClusterSeenView(BaseModel):

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from node.errors import AgentNotFound, CaxtonError, Forbidden, NoReply, ResourceLimitExceeded
+from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
 from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
 from node.http.models import MessageBody, MessageQuery
+from node.http.sending import receipt_json, refuse_impostor
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
@@ -31,6 +32,7 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         response_model=ReceiptBody,
         responses={
             200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."},
+            409: {"model": ErrorBody, "description": "A message of this id was accepted before."},
             504: {"model": ErrorBody, "description": "No reply in the time that the request waited for it."},
         },
     )
@@ -42,23 +44,13 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         ``GET /messages/{message_id}`` shows what became of it.
         """
         message = body.build(services.environment, services.node)
-        _refuse_impostor(services, message)
+        refuse_impostor(services, message)
         traceparent = request.scope.get("state", {}).get("traceparent", "")
         wait_s = query.wait or body.wait_s
         if wait_s is not None:
             return JSONResponse(await waiting.answer(message, wait_s, traceparent, body.ttl_s))
         receipt = await bus.accept(message, traceparent=traceparent, ttl_s=body.ttl_s)
-        return JSONResponse(
-            {
-                "message_id": receipt.message_id,
-                "conversation_id": receipt.conversation_id,
-                "routed_to": list(receipt.routed_to),
-                "routing_strategy": str(receipt.routing_strategy),
-                "status": str(receipt.status),
-                "timestamp": iso8601(receipt.timestamp_s),
-            },
-            202,
-        )
+        return JSONResponse(receipt_json(receipt), 202)
 
     @router.get("/messages/{message_id}", response_model=HistoryBody)
     async def get(message_id: str) -> Response:
@@ -134,25 +126,6 @@ class _Waiting:
         except CaxtonError:
             return []
         return [str(address) for address in routed] if isinstance(routed, list | tuple) else []
-
-
-def _refuse_impostor(services: NodeServices, message: Message) -> None:
-    """Refuse a client that signs with the name of an agent of this node.
-
-    Raises:
-        Forbidden: it does; agents decide by this name whom they listen to.
-    """
-    name = message.sender.partition("@")[0]
-    try:
-        services.supervisor.get(name)
-    except AgentNotFound:
-        return
-    raise Forbidden(
-        f"{name!r} is an agent of this node",
-        why="only an agent itself may send under its name",
-        fix="Leave the sender out.",
-        details={"field": "sender"},
-    )
 
 
 def _shown(found: Any) -> Any:

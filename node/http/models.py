@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from node.environment import Environment
@@ -25,6 +25,7 @@ from node.message import (
     check,
     parse_time,
 )
+from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -84,9 +85,14 @@ class AttachmentBody(_StrictBody):
     base64: str | None = None
 
 
-class MessageBody(_StrictBody):
+class ItemBody(_StrictBody):
     """A FIPA-ACL message to send; exactly one of receiver and capability."""
 
+    message_id: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"),
+        Field(description="Accepted once, so that it can be sent again; the node makes one otherwise."),
+    ] = None
     performative: Annotated[Label, Field(examples=["request"])] = "request"
     sender: Annotated[Label | None, Field(description="Defaults to client@NODE.")] = None
     receiver: Annotated[Label | None, Field(description="name or name@node")] = None
@@ -104,7 +110,6 @@ class MessageBody(_StrictBody):
     )
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
-    wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
     ttl_s: Annotated[
         float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
     ] = None
@@ -115,7 +120,7 @@ class MessageBody(_StrictBody):
         Raises:
             ValidationFailed: a field breaks one of the rules every message keeps.
         """
-        identifier = environment.new_id()
+        identifier = self.message_id or environment.new_id()
         message = Message(
             id=identifier,
             performative=Performative.parse(self.performative),
@@ -139,6 +144,19 @@ class MessageBody(_StrictBody):
         )
         check(message)
         return message
+
+
+class MessageBody(ItemBody):
+    """A FIPA-ACL message to send, and how long to wait for its reply."""
+
+    wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
+
+
+class BatchBody(_StrictBody):
+    """Messages to send, each accepted or refused by itself."""
+
+    messages: Annotated[list[SkipValidation[ItemBody]], Field(min_length=1, max_length=BATCH_LIMIT)]
+    batch_id: Annotated[Label | None, Field(description="Given back with the answer.")] = None
 
 
 def sender_of(sender: str | None, node: str) -> str:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from node.cluster.provider import Provider
 from node.environment import Environment
+from node.errors import CaxtonError
 from node.message import Message
+from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
 from node.messaging.tail import Tail
@@ -66,6 +68,16 @@ class MessageBus(Protocol):
         self, message: Message, *, traceparent: str = "", ttl_s: float | None = None
     ) -> SentMessage:
         """Take a message durably."""
+        ...
+
+    async def accept_many(
+        self, messages: Sequence[Message], *, traceparent: str = "", ttl_s: Sequence[float | None]
+    ) -> Sequence[SentMessage | CaxtonError]:
+        """Take messages durably, each by itself."""
+        ...
+
+    def preview(self, message: Message) -> Decision:
+        """Who would get a message if it were sent now."""
         ...
 
     async def request(

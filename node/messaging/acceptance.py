@@ -8,7 +8,13 @@ from typing import Final
 import apsw
 from msgspec.structs import replace
 
-from node.errors import CaxtonError, ResourceLimitExceeded, ValidationFailed
+from node.errors import (
+    CaxtonError,
+    DuplicateMessage,
+    ResourceLimitExceeded,
+    ValidationFailed,
+    invariant,
+)
 from node.message import Message
 from node.messaging.letterbox import Insertion
 from node.messaging.letters import Letter
@@ -21,6 +27,9 @@ from node.storage.storage import Storage
 
 BATCH_LIMIT: Final = 1_000
 """Most messages accepted in one write."""
+
+Lives = float | Sequence[float | None] | None
+"""How long messages live, in seconds: all of them, or each."""
 
 
 class Acceptance:
@@ -37,7 +46,7 @@ class Acceptance:
     def __init__(
         self, *, node: str, storage: Storage, outbox: Outbox, tracing: Tracer, max_bytes: int
     ) -> None:
-        self._node, self._storage, self._outbox = node, storage, outbox
+        self.node, self._storage, self._outbox = node, storage, outbox
         self._tracing, self._max_bytes = tracing, max_bytes
 
     def sender(self, message: Message) -> Message:
@@ -48,15 +57,33 @@ class Acceptance:
         """
         agent, at, node = message.sender.rpartition("@")
         if not at:
-            return replace(message, sender=f"{message.sender}@{self._node}")
-        if node == self._node and agent:
+            return replace(message, sender=f"{message.sender}@{self.node}")
+        if node == self.node and agent:
             return message
         raise ValidationFailed(
             f"the sender {message.sender!r} is not of this node",
-            why=f"a message enters the cluster at its sender's node, and this is {self._node}",
+            why=f"a message enters the cluster at its sender's node, and this is {self.node}",
             fix="Send it there, or leave the sender out.",
             details={"field": "sender"},
         )
+
+    def check(self, message: Message, hops: int = 0) -> tuple[Message, bytes]:
+        """The message with the full address of its sender, and its sealed form.
+
+        Raises:
+            ValidationFailed: a field breaks its rule.
+            MessageTooLarge: it is.
+            ResourceLimitExceeded: the chain of messages is too long.
+        """
+        message = self.sender(message)
+        if hops > HOP_LIMIT:
+            raise ResourceLimitExceeded(
+                "the chain of messages is too long",
+                why=f"agents asked each other more than {HOP_LIMIT} times",
+                fix="Look for agents that ask each other in a circle.",
+                details={"hops": hops, "limit": HOP_LIMIT},
+            )
+        return message, seal(message, self._max_bytes)
 
     async def accept_many(
         self,
@@ -64,7 +91,7 @@ class Acceptance:
         *,
         traceparent: str,
         hops: int,
-        ttl_s: float | None,
+        ttl_s: Lives,
         cause: str | None = None,
         together_with: Insertion | None = None,
     ) -> list[Receipt | CaxtonError]:
@@ -74,24 +101,29 @@ class Acceptance:
             messages: In the order in which they are accepted.
             traceparent: W3C Trace Context of what caused them.
             hops: Messages that led to them.
-            ttl_s: Their life in seconds.
+            ttl_s: Their life in seconds, or that of each; the section's default where it is None.
             cause: The id of the message that caused them.
             together_with: Written for each that is new; what it raises undoes the whole write.
 
         Raises:
+            ResourceLimitExceeded: they are more than :data:`BATCH_LIMIT`; none was accepted.
             StorageFailed: the disk refused; none was accepted.
         """
+        if len(messages) > BATCH_LIMIT:
+            raise ResourceLimitExceeded(
+                "too many messages at once", why=f"the limit is {BATCH_LIMIT}", fix="Send them in parts."
+            )
         with self._tracing.span("message.accept", parent=traceparent, kind="producer") as span:
             trace = span.traceparent or traceparent
             prepared: list[Letter | CaxtonError] = []
             letters: list[Letter] = []
             size, moment = 0, self._outbox.moment()
-            for message in messages:
+            for message, life_s in zip(messages, _each(ttl_s, len(messages)), strict=True):
                 try:
-                    message, sealed = self._checked(message, hops)  # noqa: PLW2901 - with its full address
+                    message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
                     self._outbox.check_room(len(letters) + 1, size + len(sealed))
                     letter = self._outbox.prepare(
-                        message, sealed, at=moment, traceparent=trace, hops=hops, ttl_s=ttl_s
+                        message, sealed, at=moment, traceparent=trace, hops=hops, ttl_s=life_s
                     )
                 except CaxtonError as error:
                     prepared.append(error)
@@ -118,25 +150,22 @@ class Acceptance:
                     together_with(connection, letter)
         return known
 
-    def _checked(self, message: Message, hops: int) -> tuple[Message, bytes]:
-        message = self.sender(message)
-        if hops > HOP_LIMIT:
-            raise ResourceLimitExceeded(
-                "the chain of messages is too long",
-                why=f"agents asked each other more than {HOP_LIMIT} times",
-                fix="Look for agents that ask each other in a circle.",
-                details={"hops": hops, "limit": HOP_LIMIT},
-            )
-        return message, seal(message, self._max_bytes)
+
+def _each(ttl_s: Lives, count: int) -> Sequence[float | None]:
+    if not isinstance(ttl_s, Sequence):
+        return [ttl_s] * count
+    invariant(len(ttl_s) == count, "as many lives as messages")
+    return ttl_s
 
 
 def _outcome(letter: Letter, known: frozenset[int]) -> Receipt | CaxtonError:
     message = letter.message
     if letter.seq in known:
-        return ValidationFailed(
+        return DuplicateMessage(
             f"a message {message.id!r} was accepted before",
-            fix="Give every message an id of its own.",
-            details={"field": "message_id"},
+            why="each id is accepted once, so that sending again after a lost answer does no harm",
+            fix="Look the message up, or give every message an id of its own.",
+            details={"field": "message_id", "message_id": message.id},
         )
     routed = tuple([f"{agent}@{node}" for agent, node in letter.routes])
     return Receipt(

@@ -9,31 +9,32 @@ wait for replies, and is the links' handler and membership's listener. The way o
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import trio
 
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import CaxtonError, NoReply, ResourceLimitExceeded, StorageFailed
+from node.errors import CaxtonError, NoReply
 from node.message import Message
-from node.messaging.acceptance import BATCH_LIMIT, Acceptance
+from node.messaging.acceptance import Acceptance, Lives
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
+from node.messaging.explanation import Decision
 from node.messaging.handlers import Handlers
 from node.messaging.history import Conversation, MessageHistory
 from node.messaging.inbox import Inbox
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters, Insertion
 from node.messaging.letters import Letter
+from node.messaging.local import LocalDeliveries
 from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
+from node.messaging.preview import Previews
 from node.messaging.receipt import Receipt
 from node.messaging.retention import forget_old_rows
 from node.messaging.settings import Timing
@@ -42,13 +43,6 @@ from node.recording.tape import Recorder
 from node.storage.storage import Storage
 from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
 from node.transport.proof import FrameProof
-
-_log = logging.getLogger(__name__)
-
-LOCAL_BATCH: Final = 256
-"""Most local deliveries in one write."""
-RETRY_S: Final = 0.5
-"""Pause before a local delivery that the disk refused is tried again."""
 
 
 class Bus:
@@ -91,8 +85,7 @@ class Bus:
         self._settings = settings
         self._timing = timing
         self._waits = Waits()
-        self._local: deque[tuple[DeliverItem, Message | None]] = deque()
-        self._local_arrived = trio.Event()
+        self._local = LocalDeliveries(node, environment.clock)
         self._ended_here: list[Outcome] = []
         self._ended_here_arrived = trio.Event()
         self._told_here_s = 0.0
@@ -107,7 +100,7 @@ class Bus:
             membership=membership,
             settings=settings,
             timing=timing,
-            deliver_locally=self._deliver_locally,
+            deliver_locally=self._local.add,
             on_arrival=self._owed.arrived,
             on_end=self._on_end,
             on_dead=self.letters.note,
@@ -120,6 +113,13 @@ class Bus:
             outbox=self._outbox,
             tracing=tracing,
             max_bytes=settings.max_message_bytes,
+        )
+        self._previews = Previews(
+            acceptance=self._acceptance,
+            registry=registry,
+            membership=membership,
+            outbox=self._outbox,
+            chance=environment.randomness.stream("messaging.preview"),
         )
         self._handlers = Handlers(
             environment=environment,
@@ -171,7 +171,7 @@ class Bus:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
-            nursery.start_soon(self._receive_locally)
+            nursery.start_soon(self._local.run, self._inbox)
             nursery.start_soon(self._report_locally)
             nursery.start_soon(self._forget)
             task_status.started()
@@ -199,7 +199,8 @@ class Bus:
             together_with: Written in the same transaction; what it raises undoes the acceptance.
 
         Raises:
-            ValidationFailed: a field breaks its rule, or the id is known already.
+            ValidationFailed: a field breaks its rule.
+            DuplicateMessage: the id is known already.
             MessageTooLarge: it is.
             ResourceLimitExceeded: the outbox is full, or the chain of messages too long.
             StorageFailed: the disk refused; it was not accepted.
@@ -217,7 +218,7 @@ class Bus:
         return accepted[0]
 
     async def accept_many(
-        self, messages: Sequence[Message], *, traceparent: str = "", hops: int = 0, ttl_s: float | None = None
+        self, messages: Sequence[Message], *, traceparent: str = "", hops: int = 0, ttl_s: Lives = None
     ) -> list[Receipt | CaxtonError]:
         """Take messages in one write; they are durable when this returns.
 
@@ -225,7 +226,7 @@ class Bus:
             messages: At most :data:`node.messaging.acceptance.BATCH_LIMIT`; each is judged by itself.
             traceparent: As for :meth:`accept`, as are the others.
             hops: Messages that led to them.
-            ttl_s: Their life in seconds.
+            ttl_s: Their life in seconds, of all or of each.
 
         Returns:
             For each the receipt, or the error that :meth:`accept` would have raised.
@@ -233,11 +234,11 @@ class Bus:
         Raises:
             StorageFailed: the disk refused; none was accepted.
         """
-        if len(messages) > BATCH_LIMIT:
-            raise ResourceLimitExceeded(
-                "too many messages at once", why=f"the limit is {BATCH_LIMIT}", fix="Send them in parts."
-            )
         return await self._acceptance.accept_many(messages, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
+
+    def preview(self, message: Message) -> Decision:
+        """Who would get a message if it were accepted now; see :meth:`Previews.preview`."""
+        return self._previews.preview(message)
 
     async def request(
         self,
@@ -451,10 +452,6 @@ class Bus:
         if wait is not None:
             wait.lose(sum(route.state is not RouteState.SETTLED for route in letter.routes.values()))
 
-    def _deliver_locally(self, item: DeliverItem, message: Message) -> None:
-        self._local.append((item, message))
-        self._local_arrived.set()
-
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
         """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""
         if node == self._node:
@@ -470,20 +467,6 @@ class Bus:
             links.acknowledge(node, received)
         if outcomes:
             links.settle(node, outcomes)
-
-    async def _receive_locally(self) -> None:
-        while True:
-            await self._local_arrived.wait()
-            batch = [self._local.popleft() for _ in range(min(len(self._local), LOCAL_BATCH))]
-            if not self._local:
-                self._local_arrived = trio.Event()
-            try:
-                await self._inbox.receive(self._node, batch, None)
-            except StorageFailed as error:
-                _log.warning("local deliveries wait for the disk: %s", error)
-                self._local.extendleft(reversed(batch))
-                self._local_arrived.set()
-                await self._clock.sleep(RETRY_S)
 
     async def _report_locally(self) -> None:
         while True:

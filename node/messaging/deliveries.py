@@ -19,6 +19,7 @@ from node.message import Message
 from node.messaging import dead_letters
 from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
+from node.messaging.explanation import Target
 from node.messaging.lanes import Lanes, LocalDelivery
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteEvent, RouteState, step
@@ -139,6 +140,14 @@ class Deliveries:
             for route in letter.active_routes():
                 found[route.target[1]] = found.get(route.target[1], 0) + 1
         return dict(sorted(found.items()))
+
+    def in_flight(self, target: Target) -> int:
+        """Messages that ``target`` was given and has not settled."""
+        return self._lanes.in_flight(target)
+
+    def sticky(self, conversation_id: str, wanted: str) -> Target | None:
+        """The provider that has had this conversation so far."""
+        return self._decisions.placement.sticky(conversation_id, wanted)
 
     def statistics(self) -> dict[str, int]:
         """Counts and sizes."""

@@ -23,6 +23,7 @@ from node.message import Message
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.durably import durably
+from node.messaging.explanation import Target
 from node.messaging.lanes import LocalDelivery
 from node.messaging.letterbox import bury
 from node.messaging.letters import OPEN, Letter
@@ -198,6 +199,16 @@ class Outbox:
             self._attention.set()  # time matters again
         if self._core.admit(letters):
             self._attention.set()
+
+    # Questions of the router
+
+    def in_flight(self, target: Target) -> int:
+        """Messages that ``target`` was given and has not settled."""
+        return self._core.in_flight(target)
+
+    def sticky(self, conversation_id: str, wanted: str) -> Target | None:
+        """The provider that has had this conversation so far."""
+        return self._core.sticky(conversation_id, wanted)
 
     # What peers say
 

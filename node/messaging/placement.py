@@ -132,6 +132,10 @@ class Placement:
         """Capabilities like the wanted one, with their numbers of agents."""
         return list(self._registry.related(letter.wanted))
 
+    def sticky(self, conversation_id: str, wanted: str) -> Target | None:
+        """The provider that has had this conversation so far."""
+        return self._sticky.get((conversation_id, wanted))
+
     def unstick(self, letter: Letter) -> None:
         """The conversation of a message needs another provider."""
         self._sticky.pop((letter.message.conversation_id, letter.wanted), None)

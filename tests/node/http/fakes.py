@@ -19,6 +19,8 @@ from node.errors import (
     AgentAlreadyExists,
     AgentInvalid,
     AgentNotFound,
+    CaxtonError,
+    DuplicateMessage,
     MessageNotFound,
     NoReply,
     StorageFailed,
@@ -27,6 +29,7 @@ from node.http.app import create_app
 from node.http.services import NodeServices
 from node.message import Message, Performative
 from node.messaging.dead_letters import DeadLetter
+from node.messaging.explanation import Candidate, Decision
 from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection, Refusal, Retried
 from node.messaging.tail import Tail
 from node.security.tokens import Tokens
@@ -145,6 +148,7 @@ class FakeBus:
         self.delay_s = 0.0
         self.letters, self.investigation = FakeLetters(), FakeInvestigation()
         self.tail = Tail(NODE, TrioClock())
+        self.batches: list[int] = []
 
     def _reply(self, message: Message, sender: str) -> Message:
         return Message(
@@ -164,6 +168,24 @@ class FakeBus:
             raise self.error
         self.accepted.append((message, traceparent, ttl_s))
         return Receipt(message.id, message.conversation_id)
+
+    async def accept_many(
+        self, messages: Sequence[Message], *, traceparent: str = "", ttl_s: Sequence[float | None]
+    ) -> list[Receipt | CaxtonError]:
+        known = {message.id for message, _, _ in self.accepted}
+        found: list[Receipt | CaxtonError] = []
+        for message, life_s in zip(messages, ttl_s, strict=True):
+            if message.id in known:
+                found.append(DuplicateMessage(f"{message.id!r} was accepted before"))
+            else:
+                known.add(message.id)
+                found.append(await self.accept(message, traceparent=traceparent, ttl_s=life_s))
+        self.batches.append(len(messages))
+        return found
+
+    def preview(self, message: Message) -> Decision:
+        candidate = Candidate("worker", "beta", 2.5, 5, 1.0, 0.5, 3)
+        return Decision((("worker", "beta"),), "best_match", "the highest", (candidate,))
 
     async def request(
         self, message: Message, *, timeout_s: float, traceparent: str = "", ttl_s: float | None = None

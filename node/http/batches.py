@@ -1,0 +1,81 @@
+"""Routes that take many messages at once, or none: batches, and checks without sending."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import SkipValidation
+from starlette.responses import JSONResponse, Response
+
+from node.errors import CaxtonError, DuplicateMessage, MessageNotFound
+from node.http.answers import BatchAnswer
+from node.http.errors import facts
+from node.http.message_answers import CheckedBody
+from node.http.models import BatchBody, ItemBody
+from node.http.sending import accept_values, read_item, result_json
+from node.http.services import NodeServices
+from node.http.strict_json import StrictRoute
+from node.message import Message
+
+
+def batch_routes(services: NodeServices) -> APIRouter:
+    """The routes of batches and checks."""
+    router = APIRouter(prefix="/messages", tags=["messages"], route_class=StrictRoute)
+
+    @router.post("/batch", status_code=207, response_model=BatchAnswer)
+    async def batch(request: Request, body: BatchBody) -> Response:
+        """Send up to 1,000 messages in one durable write, each accepted or refused by itself.
+
+        Messages of one conversation keep their order. Each ``message_id`` is accepted once: a batch whose
+        answer was lost may be sent again, and what was accepted then is told as ``duplicate``.
+        """
+        traceparent = request.scope.get("state", {}).get("traceparent", "")
+        found = await accept_values(services, body.messages, traceparent)
+        errors = [result for _, result in found if isinstance(result, CaxtonError)]
+        duplicates = sum(isinstance(error, DuplicateMessage) for error in errors)
+        return JSONResponse(
+            {
+                "batch_id": body.batch_id,
+                "accepted": len(found) - len(errors),
+                "duplicates": duplicates,
+                "refused": len(errors) - duplicates,
+                "results": [{"index": n, **result_json(*each)} for n, each in enumerate(found)],
+            },
+            207,
+        )
+
+    @router.post("/validate", response_model=CheckedBody)
+    async def validate(body: Annotated[ItemBody, SkipValidation]) -> Response:
+        """Check a message without sending it: what is wrong with it, and who would get it now.
+
+        Whether there is room for it is not checked: that is another matter when it is sent.
+        """
+        message: Message | None = None
+        routing: dict[str, Any] | None = None
+        errors: list[CaxtonError] = []
+        try:
+            message = read_item(services, body).message
+            decision = services.bus.preview(message)
+            routing = {
+                "strategy": decision.strategy,
+                "reason": decision.reason,
+                "routed_to": ["@".join(target) for target in decision.targets],
+                "candidates": [candidate.as_json() for candidate in decision.candidates],
+            }
+            await services.bus.history(message.id)
+            errors.append(DuplicateMessage(f"a message {message.id!r} is known", fix="Give it another id."))
+        except MessageNotFound:
+            pass
+        except CaxtonError as error:
+            errors.append(error)
+        return JSONResponse(
+            {
+                "valid": not errors,
+                "errors": [facts(error) for error in errors],
+                "message": None if message is None else message.as_json(),
+                "routing": routing,
+            }
+        )
+
+    return router

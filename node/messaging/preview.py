@@ -1,0 +1,73 @@
+"""What the router would do with a message now: a question, which remembers and sends nothing."""
+
+from __future__ import annotations
+
+import random
+
+from msgspec.structs import replace
+
+from node.cluster.provider import CapabilityView
+from node.message import Message, RoutingStrategy
+from node.messaging.acceptance import Acceptance
+from node.messaging.explanation import Decision
+from node.messaging.outbox import Outbox
+from node.messaging.ports import MembershipView
+from node.messaging.router import addressed, choose
+
+
+class Previews:
+    """Asks the router without giving it a message.
+
+    Args:
+        acceptance: Checks messages.
+        registry: Who offers what.
+        membership: Who is there.
+        outbox: Knows who is busy, and who has which conversation.
+        chance: Draws in the place of the router's own, which must not notice that it was asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        acceptance: Acceptance,
+        registry: CapabilityView,
+        membership: MembershipView,
+        outbox: Outbox,
+        chance: random.Random,
+    ) -> None:
+        self._acceptance = acceptance
+        self._registry = registry
+        self._membership = membership
+        self._outbox = outbox
+        self._chance = chance
+
+    def preview(self, message: Message) -> Decision:
+        """Who would get ``message``; nobody where it would wait, or where chance decides.
+
+        Raises:
+            ValidationFailed: a field breaks its rule.
+            MessageTooLarge: it is.
+        """
+        self._acceptance.check(message)
+        agent, at, node = (message.receiver or "").rpartition("@")
+        if at:
+            return addressed(agent, node)
+        wanted = message.capability or message.receiver or ""
+        of_all = self._registry.instances if message.capability is None else self._registry.providers
+        usable = [p for p in of_all(wanted) if p.health > 0.0 and self._reaches(p.node)]
+        decision = choose(
+            message.routing_strategy,
+            usable,
+            in_flight=self._outbox.in_flight,
+            chance=self._chance,
+            sticky=self._outbox.sticky(message.conversation_id, wanted),
+        )
+        drawn = decision.strategy == RoutingStrategy.LOAD_BALANCED and len(usable) > 1
+        if not drawn:
+            return decision
+        return replace(
+            decision, targets=(), reason=f"the less loaded of two drawn from {len(usable)} providers"
+        )
+
+    def _reaches(self, node: str) -> bool:
+        return node == self._acceptance.node or self._membership.is_alive(node)
