@@ -24,6 +24,7 @@ from node.http.keys import key_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
+from node.http.streams import Streams
 from node.http.tail import tail_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
@@ -34,6 +35,7 @@ _DESCRIPTION: Final = (
     "One node of a Caxton cluster. Send Authorization: Bearer TOKEN with everything but the health check "
     "and this description; every refusal has a code, what happened, why, and how to fix it."
 )
+_REFUSAL: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 _NO_TELEMETRY: Final = {
     "tracing": False,
     "metrics": False,
@@ -67,9 +69,14 @@ def create_app(services: NodeServices) -> FastAPI:
         },
         **options,
     )
-    traffic = Traffic()
-    routers = [cluster_routes(services, traffic), key_routes(services), user_traffic_routes(services)]
-    routers += [tail_routes(services), batch_routes(services), message_routes(services, traffic)]
+    traffic, streams = Traffic(), Streams()
+    app.state.streams = streams
+    routers = [
+        cluster_routes(services, traffic, streams),
+        key_routes(services),
+        user_traffic_routes(services),
+    ]
+    routers += [tail_routes(services), batch_routes(services, streams), message_routes(services, traffic)]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)
@@ -95,7 +102,11 @@ def _describe(app: FastAPI) -> None:
                     public = needed is Permission.PUBLIC
                     operation["security"] = [] if public else [{"bearer": []}, {"header": []}]
                     operation["x-permission"] = needed.value
+                    for media in operation["responses"].get("200", {}).get("content", {}).values():
+                        if "$ref" in media["schema"]:  # FastAPI takes a line of a stream for text as well
+                            media["schema"].pop("type", None)
                     operation["responses"] |= refusals(path, operation, public=public)
+                    operation["responses"]["default"]["content"] = _REFUSAL
                     operation["responses"] = dict(sorted(operation["responses"].items()))
         return app.openapi_schema or found
 
@@ -117,8 +128,7 @@ def refusals(path: str, operation: dict[str, Any], *, public: bool) -> dict[str,
     statuses += [] if public else [401, 403]
     statuses += [404] if "{" in path else []
     statuses += [408, 413, 415] if "requestBody" in operation else []
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    return {str(s): {"description": f"{HTTPStatus(s).phrase}.", "content": content} for s in statuses}
+    return {str(s): {"description": f"{HTTPStatus(s).phrase}.", "content": _REFUSAL} for s in statuses}
 
 
 async def _raise(request: Request, error: Exception) -> Response:

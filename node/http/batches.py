@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import SkipValidation
 from starlette.responses import JSONResponse, Response
 
 from node.errors import CaxtonError, DuplicateMessage, MessageNotFound
 from node.http.answers import BatchAnswer
 from node.http.errors import facts
-from node.http.message_answers import CheckedBody
-from node.http.models import BatchBody, ItemBody
-from node.http.sending import accept_values, read_item, result_json
+from node.http.message_answers import CheckedBody, LineView
+from node.http.message_stream import MessageStream
+from node.http.models import BatchBody, ItemBody, MessageQuery
+from node.http.sending import Item, accept_items, read_item, read_items, result_json
 from node.http.services import NodeServices
+from node.http.streams import JsonLines, Streams
 from node.http.strict_json import StrictRoute
 from node.message import Message
 
+LINE: Final = {"type": "string", "description": "Lines, each a message as in POST /messages/batch."}
 
-def batch_routes(services: NodeServices) -> APIRouter:
-    """The routes of batches and checks."""
+
+def batch_routes(services: NodeServices, streams: Streams) -> APIRouter:
+    """The routes of batches, streams of messages, and checks."""
     router = APIRouter(prefix="/messages", tags=["messages"], route_class=StrictRoute)
 
     @router.post("/batch", status_code=207, response_model=BatchAnswer)
@@ -31,8 +35,10 @@ def batch_routes(services: NodeServices) -> APIRouter:
         answer was lost may be sent again, and what was accepted then is told as ``duplicate``.
         """
         traceparent = request.scope.get("state", {}).get("traceparent", "")
-        found = await accept_values(services, body.messages, traceparent)
-        errors = [result for _, result in found if isinstance(result, CaxtonError)]
+        read = read_items(services, body.messages)
+        found = await accept_items(services, read, traceparent)
+        messages = [item.message if isinstance(item, Item) else None for item in read]
+        errors = [result for result in found if isinstance(result, CaxtonError)]
         duplicates = sum(isinstance(error, DuplicateMessage) for error in errors)
         return JSONResponse(
             {
@@ -40,10 +46,32 @@ def batch_routes(services: NodeServices) -> APIRouter:
                 "accepted": len(found) - len(errors),
                 "duplicates": duplicates,
                 "refused": len(errors) - duplicates,
-                "results": [{"index": n, **result_json(*each)} for n, each in enumerate(found)],
+                "results": [
+                    {"index": n, **result_json(messages[n], result)} for n, result in enumerate(found)
+                ],
             },
             207,
         )
+
+    @router.post(
+        "/stream",
+        status_code=200,
+        response_class=JsonLines,
+        responses={200: {"model": LineView, "description": "Lines, each an object."}},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {JsonLines.media_type: {"schema": LINE}}}
+        },
+    )
+    async def stream(request: Request, query: Annotated[MessageQuery, Query()]) -> Response:
+        """Send messages, one JSON object a line, and read what became of each, one a line, in order.
+
+        Lines are accepted as they arrive and told as soon as they are on disk. With ``wait``, the reply to
+        each message that expects one comes as a further line. Read while you send: the stream takes no more
+        lines than it can tell of.
+        """
+        traceparent = request.scope.get("state", {}).get("traceparent", "")
+        produce = MessageStream(services, query.wait, traceparent).run
+        return JsonLines(streams, produce, reads=True)
 
     @router.post("/validate", response_model=CheckedBody)
     async def validate(body: Annotated[ItemBody, SkipValidation]) -> Response:

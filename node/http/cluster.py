@@ -23,13 +23,14 @@ from node.http.answers import (
     WhyBody,
 )
 from node.http.services import NodeServices
+from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
 from node.message import check_capability
 from node.telemetry.version import software_version
 
 
-def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
+def cluster_routes(services: NodeServices, traffic: Traffic, streams: Streams) -> APIRouter:
     """The routes of the node and its cluster."""
     router = APIRouter(tags=["cluster"], route_class=StrictRoute)
     version = software_version()
@@ -49,7 +50,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
                 "unsettled_by_node": dict(services.bus.unsettled_by_node()),
                 "messaging": dict(services.bus.statistics()),
                 "membership": dict(services.membership.statistics()),
-                "http": traffic.statistics(),
+                "http": traffic.statistics() | streams.statistics(),
                 "tracing": services.tracing.statistics(),
                 "rooms": services.statistics(),
             }

@@ -26,7 +26,7 @@ from node.http.errors import (
     as_caxton,
     error_response,
 )
-from node.http.routes import API, RouteTable
+from node.http.routes import API, STREAMED, RouteTable
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
 from node.security.permissions import Permission, route_permission
@@ -128,10 +128,12 @@ class Gate:
         self._traffic.in_flight += 1
         held = 0
         try:
-            body = await self._read(receive, headers)
-            held = len(body)
+            if (scope["method"], template) not in STREAMED:
+                body = await self._read(receive, headers)
+                held = len(body)
+                receive = _replay(body, receive)
             if template == "/health":
-                await self._app(scope, _replay(body, receive), reply)
+                await self._app(scope, receive, reply)
                 return
             with self._services.tracing.span(
                 f"{scope['method']} {API}{template}",
@@ -139,7 +141,7 @@ class Gate:
                 kind="server",
                 attributes={"http.request.method": scope["method"], "http.route": API + template},
             ) as span:
-                await self._traced(scope, _replay(body, receive), reply, span)
+                await self._traced(scope, receive, reply, span)
         finally:
             self._traffic.in_flight -= 1
             self._traffic.body_bytes -= held

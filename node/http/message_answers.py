@@ -108,6 +108,21 @@ class TraceBody(BaseModel):
     trace: TracedView
 
 
+class LineView(BaseModel):
+    """One line of a stream: what became of a message, or the reply to it."""
+
+    line: Annotated[int, Field(description="Its number, from 1; 0 tells of the stream itself.")]
+    status: Annotated[str | None, Field(examples=["routed", "waiting", "duplicate", "refused"])] = None
+    message_id: str | None = None
+    conversation_id: str | None = None
+    routed_to: list[Address] | None = None
+    routing_strategy: str | None = None
+    timestamp: Time | None = None
+    error: ErrorFacts | None = None
+    reply: MessageView | None = None
+    replies: list[MessageView] | None = None
+
+
 class CandidateView(BaseModel):
     """One provider that might have been chosen."""
 

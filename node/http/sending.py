@@ -45,39 +45,42 @@ def read_item(services: NodeServices, value: object) -> Item:
     return Item(message, body.ttl_s)
 
 
-async def accept_values(
-    services: NodeServices, values: Sequence[object], traceparent: str
-) -> list[tuple[Message | None, SentMessage | CaxtonError]]:
-    """Accept what JSON values stand for, each by itself, in one durable write.
+def read_items(services: NodeServices, values: Sequence[object]) -> list[Item | CaxtonError]:
+    """Read each value by itself: a message, or what is wrong with it."""
+    found: list[Item | CaxtonError] = []
+    for value in values:
+        try:
+            found.append(read_item(services, value))
+        except CaxtonError as error:
+            found.append(error)
+    return found
+
+
+async def accept_items(
+    services: NodeServices, read: Sequence[Item | CaxtonError], traceparent: str
+) -> list[SentMessage | CaxtonError]:
+    """Accept what could be read, each by itself, in one durable write.
 
     Args:
         services: The rooms of the node.
-        values: The messages; an error among them stands for one that could not even be read.
+        read: Messages, and what is wrong with those that are none.
         traceparent: W3C Trace Context of what caused them.
 
     Returns:
-        For each value its message, where it is one, with its receipt or why it was not accepted.
+        A receipt for each, or why it was not accepted.
 
     Raises:
         StorageFailed: the disk refused; none was accepted.
     """
-    found: list[tuple[Message | None, SentMessage | CaxtonError] | None] = [None] * len(values)
-    items: dict[int, Item] = {}
-    for place, value in enumerate(values):
-        try:
-            if isinstance(value, CaxtonError):
-                raise value
-            items[place] = read_item(services, value)
-        except CaxtonError as error:
-            found[place] = (None, error)
-    accepted = await services.bus.accept_many(
-        [item.message for item in items.values()],
-        traceparent=traceparent,
-        ttl_s=[item.ttl_s for item in items.values()],
+    items = [item for item in read if isinstance(item, Item)]
+    accepted = iter(
+        await services.bus.accept_many(
+            [item.message for item in items],
+            traceparent=traceparent,
+            ttl_s=[item.ttl_s for item in items],
+        )
     )
-    for (place, item), result in zip(items.items(), accepted, strict=True):
-        found[place] = (item.message, result)
-    return [each for each in found if each is not None]
+    return [next(accepted) if isinstance(item, Item) else item for item in read]
 
 
 def refuse_impostor(services: NodeServices, message: Message) -> None:

@@ -15,13 +15,13 @@ from typing import Final
 import trio
 from fastapi import FastAPI
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hypercorn.utils import wrap_app
 
 from node.environment import Address, Clock, Environment, Listener
 from node.errors import AddressInUse
+from node.http.connection import Connection
 
 GRACE_S: Final = 3.0
 """Longest time that running requests may take to end when the node stops, in seconds."""
@@ -77,6 +77,7 @@ async def serve(
                 accepting.cancel_scope.cancel()
             await listener.aclose()
             await server.context.terminated.set()
+            app.state.streams.end()
             connections.cancel_scope.deadline = environment.clock.now() + GRACE_S
     finally:
         with trio.CancelScope(shield=True):  # closing a listening socket does not wait for anybody
@@ -112,7 +113,7 @@ class _Server:
         try:
             state = ConnectionState(LifespanState())
             patient = _Patient(stream, self._clock)
-            await TCPServer(self._app, self._config, self.context, state, patient)  # type: ignore[arg-type]
+            await Connection(self._app, self._config, self.context, state, patient)  # type: ignore[arg-type]
         except* Exception as errors:
             _LOG.info("a connection ended in an error: %r", errors.exceptions[0])
         finally:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import trio
+
 from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
@@ -61,6 +63,24 @@ class SentMessage(Protocol):
         ...
 
 
+class ReplyWait(Protocol):
+    """A message whose reply is waited for (``messaging.conversations.Wait``)."""
+
+    @property
+    def satisfied(self) -> trio.Event:
+        """Set when the replies wanted are here."""
+        ...
+
+    @property
+    def replies(self) -> Sequence[Message]:
+        """Those that have come."""
+        ...
+
+    def expect(self, wanted: int) -> None:
+        """So many replies are wanted, not one."""
+        ...
+
+
 class MessageBus(Protocol):
     """The verbs of ``messaging.bus.Bus`` that HTTP calls."""
 
@@ -74,6 +94,18 @@ class MessageBus(Protocol):
         self, messages: Sequence[Message], *, traceparent: str = "", ttl_s: Sequence[float | None]
     ) -> Sequence[SentMessage | CaxtonError]:
         """Take messages durably, each by itself."""
+        ...
+
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether so many more messages of so many bytes in all would be taken."""
+        ...
+
+    def expect(self, message: Message) -> ReplyWait:
+        """Wait for the reply to a message that is accepted next."""
+        ...
+
+    def expect_no_more(self, wait: Any) -> None:
+        """Wait no more."""
         ...
 
     def preview(self, message: Message) -> Decision:

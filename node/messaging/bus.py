@@ -76,12 +76,10 @@ class Bus:
         recorder: Recorder | None = None,
     ) -> None:
         timing = timing or Timing()
-        self._environment = environment
         self._clock = environment.clock
         self._node = node
         self._membership = membership
         self._storage = storage
-        self._tracing = tracing
         self._settings = settings
         self._timing = timing
         self._waits = Waits()
@@ -239,6 +237,22 @@ class Bus:
     def preview(self, message: Message) -> Decision:
         """Who would get a message if it were accepted now; see :meth:`Previews.preview`."""
         return self._previews.preview(message)
+
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether the outbox takes so many more messages of so many bytes in all."""
+        return self._outbox.has_room(count, size)
+
+    def expect(self, message: Message) -> Wait:
+        """Wait for the first reply to a message that is accepted next, until :meth:`expect_no_more`.
+
+        Raises:
+            ResourceLimitExceeded: too many wait, or another request of the same sender has its label.
+        """
+        return self._waits.open(message, 1)
+
+    def expect_no_more(self, wait: Wait) -> None:
+        """End what :meth:`expect` began."""
+        self._waits.close(wait)
 
     async def request(
         self,

@@ -124,14 +124,21 @@ class Outbox:
         Raises:
             ResourceLimitExceeded: it is.
         """
-        capacity, held = self._settings.outbox_capacity, self._core.open_bytes
-        if self._core.open_count + messages <= capacity and held + size <= OUTBOX_BYTES_LIMIT:
+        if self.has_room(messages, size):
             return
+        capacity, held = self._settings.outbox_capacity, self._core.open_bytes
         raise ResourceLimitExceeded(
             "the outbox is full",
             why=f"{self._core.open_count} messages ({held} bytes) have not been settled yet",
             fix="Wait for providers to catch up, add some, or raise messaging.outbox_capacity.",
             details={"open": self._core.open_count, "capacity": capacity, "retry_after_s": 1},
+        )
+
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether so many more messages of clients, of so many bytes in all, are taken."""
+        return (
+            self._core.open_count + count <= self._settings.outbox_capacity
+            and self._core.open_bytes + size <= OUTBOX_BYTES_LIMIT
         )
 
     @property

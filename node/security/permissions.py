@@ -79,6 +79,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/messages"): _P.SEND_MESSAGE,
         ("GET", "/messages/tail"): _P.TRACE_MESSAGES,  # the content needs ReadMessages, too
         ("POST", "/messages/batch"): _P.SEND_MESSAGE,
+        ("POST", "/messages/stream"): _P.SEND_MESSAGE,
         ("POST", "/messages/validate"): _P.SEND_MESSAGE,
         ("GET", "/messages/{message_id}"): _P.READ_MESSAGES,
         ("GET", "/messages/{message_id}/trace"): _P.TRACE_MESSAGES,

@@ -28,6 +28,7 @@ from node.errors import (
 from node.http.app import create_app
 from node.http.services import NodeServices
 from node.message import Message, Performative
+from node.messaging.conversations import Wait
 from node.messaging.dead_letters import DeadLetter
 from node.messaging.explanation import Candidate, Decision
 from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection, Refusal, Retried
@@ -149,6 +150,9 @@ class FakeBus:
         self.letters, self.investigation = FakeLetters(), FakeInvestigation()
         self.tail = Tail(NODE, TrioClock())
         self.batches: list[int] = []
+        self.room = 1_000_000
+        self.answers = True
+        self.waits: dict[str, Wait] = {}
 
     def _reply(self, message: Message, sender: str) -> Message:
         return Message(
@@ -180,8 +184,21 @@ class FakeBus:
             else:
                 known.add(message.id)
                 found.append(await self.accept(message, traceparent=traceparent, ttl_s=life_s))
+                if message.id in self.waits and self.answers:
+                    self.waits[message.id].take(self._reply(message, "worker@beta"))
         self.batches.append(len(messages))
         return found
+
+    def has_room(self, count: int, size: int) -> bool:
+        return count <= self.room
+
+    def expect(self, message: Message) -> Wait:
+        wait = Wait((message.sender, message.reply_with), 1)
+        self.waits[message.id] = wait
+        return wait
+
+    def expect_no_more(self, wait: Wait) -> None:
+        self.waits = {key: each for key, each in self.waits.items() if each is not wait}
 
     def preview(self, message: Message) -> Decision:
         candidate = Candidate("worker", "beta", 2.5, 5, 1.0, 0.5, 3)

@@ -37,6 +37,7 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/messages/batch", {"messages": [MESSAGE, {"content": 1}]}, 207),
     ("POST", "/messages/validate", MESSAGE, 200),
     ("POST", "/messages/validate", {"capabilty": "x"}, 200),
+    ("POST", "/messages/stream", MESSAGE, 200),
     ("GET", "/messages/{message_id}", None, 200),
     ("GET", "/conversations/talk", None, 200),
     ("GET", "/messages/{message_id}/trace", None, 200),

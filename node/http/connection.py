@@ -1,0 +1,123 @@
+"""One connection of the admin API: Hypercorn's, where it would hang or grow without a bound made safe.
+
+Hypercorn hands what it reads to the application through a queue, and waits while that is full. The end of the
+connection goes the same way; but an application that is sending just then learns of it by that very send, and
+would wait for itself. So here the end of a connection always has room, and what comes for an application that
+is gone is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+
+class Inlet:
+    """What one application receives.
+
+    Args:
+        limit: Most events that wait; whoever puts more waits, too.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._events: deque[Any] = deque()
+        self._end: Any = None
+        self._closed = False
+        self._changed = trio.Event()
+
+    async def put(self, event: Any) -> None:
+        """Hand over an event; the end of the connection never waits."""
+        if event["type"].endswith(".disconnect"):
+            self._end = event
+            self._change()
+            await trio.lowlevel.checkpoint()
+            return
+        while len(self._events) >= self._limit and self._end is None and not self._closed:
+            await self._changed.wait()
+        if self._end is None and not self._closed:
+            self._events.append(event)
+            self._change()
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> Any:
+        """The next event: what came before the connection ended, then that it has, again and again."""
+        while self._end is None and not self._events:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        if not self._events:
+            return self._end
+        self._change()
+        return self._events.popleft()
+
+    def close(self) -> None:
+        """The application is done: nobody receives any more."""
+        self._closed = True
+        self._events.clear()
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class _Tasks(TaskGroup):
+    """The tasks of a connection; each application gets an :class:`Inlet`."""
+
+    async def spawn_app(
+        self, app: AppWrapper, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
+    ) -> Callable[[Any], Awaitable[None]]:
+        inlet = Inlet(config.max_app_queue_size)
+
+        async def answer(
+            scope: Any, receive: Any, send: Any, sync_spawn: Callable[..., Any], call_soon: Callable[..., Any]
+        ) -> None:
+            del receive
+            try:
+                await app(scope, inlet.receive, send, sync_spawn, call_soon)
+            finally:
+                inlet.close()
+
+        await super().spawn_app(answer, config, scope, send)
+        return inlet.put
+
+
+class Connection(TCPServer):
+    """A connection without TLS, of Hypercorn's Trio worker but for its tasks."""
+
+    async def run(self) -> None:
+        """Serve it to its end."""
+        try:
+            socket = self.stream.socket
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with _Tasks() as tasks:
+                self._task_group = tasks
+                self.protocol = ProtocolWrapper(
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    ConnectionState(self.state),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                    "http/1.1",
+                )
+                await self.protocol.initiate()
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass  # it has ended before it began
+        finally:
+            await self._close()
