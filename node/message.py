@@ -49,7 +49,7 @@ _SEAL_VERSION: Final = 2
 
 
 class Performative(StrEnum):
-    """What a message does (FIPA Communicative Act Library SC00037J, the subset of Caxton 1.0)."""
+    """What a message does (FIPA Communicative Act Library SC00037J, the part that Caxton speaks)."""
 
     REQUEST = "request"
     INFORM = "inform"
@@ -59,28 +59,51 @@ class Performative(StrEnum):
     PROPOSE = "propose"
     ACCEPT_PROPOSAL = "accept_proposal"
     REJECT_PROPOSAL = "reject_proposal"
+    AGREE = "agree"
+    REFUSE = "refuse"
+    CFP = "cfp"
+    CONFIRM = "confirm"
+    DISCONFIRM = "disconfirm"
+    SUBSCRIBE = "subscribe"
+    CANCEL = "cancel"
 
     @classmethod
     def parse(cls, text: str) -> Performative:
-        """Read a performative in any case, with ``-`` or ``_``.
+        """Read a performative in any case, with ``-`` or ``_``; FIPA's two kinds of query are one here.
 
         Raises:
-            ValidationFailed: it is none of the subset.
+            ValidationFailed: there is no such performative.
         """
         word = text.strip().lower().replace("-", "_")
-        try:
-            return cls(word)
-        except ValueError:
-            guess = nearest(word, [p.value for p in cls])
+        found = PERFORMATIVE_SPELLINGS.get(word)
+        if found is None:
+            guess = nearest(word, PERFORMATIVE_SPELLINGS)
             raise ValidationFailed(
                 f"unknown performative {text[:TEXT_LIMIT]!r}",
                 why="performatives are " + ", ".join(p.value for p in cls),
                 fix=f"Did you mean {guess!r}?" if guess else "Use one of them.",
                 details={"field": "performative", "nearest": guess},
-            ) from None
+            )
+        return found
 
 
-EXPECTS_REPLY: Final = frozenset({Performative.REQUEST, Performative.QUERY, Performative.PROPOSE})
+PERFORMATIVE_SPELLINGS: Final = {
+    **{performative.value: performative for performative in Performative},
+    "query_if": Performative.QUERY,
+    "query_ref": Performative.QUERY,
+}
+"""What :meth:`Performative.parse` reads. The content tells whether a query asks if, or which."""
+
+EXPECTS_REPLY: Final = frozenset(
+    {
+        Performative.REQUEST,
+        Performative.QUERY,
+        Performative.PROPOSE,
+        Performative.CFP,
+        Performative.SUBSCRIBE,
+        Performative.CANCEL,
+    }
+)
 """Performatives whose sender waits for an answer."""
 
 

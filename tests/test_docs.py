@@ -32,7 +32,7 @@ from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, message_answers, models
 from node.llm.scripted import ScriptedProvider
-from node.message import Message
+from node.message import EXPECTS_REPLY, PERFORMATIVE_SPELLINGS, Message, Performative
 from node.messaging.origin import TABLE
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
@@ -243,6 +243,17 @@ def test_the_seal_has_the_fields_in_their_order() -> None:
     sealed = DOCS.joinpath("protocol.md").read_text().partition("### Seal")[2].partition("### ")[0]
     named = re.findall(r"`(\w+)`", sealed.partition("order:")[2])
     assert tuple(named) == Message.__struct_fields__
+
+
+def test_the_performatives_are_those_of_the_code() -> None:
+    found = {
+        row["Performative"]: row["Expects a reply"] == "yes" for row in rows("protocol.md", "Performative")
+    }
+    assert found == {each.value: each in EXPECTS_REPLY for each in Performative}
+    also = {row["Also read"]: row["Sealed as"] for row in rows("protocol.md", "Also read")}
+    assert also == {word: each.value for word, each in PERFORMATIVE_SPELLINGS.items() if word not in found}
+    line = DOCS.joinpath("api.md").read_text().partition("* `performative`: ")[2].partition(";")[0]
+    assert set(re.findall(r"\w+", line)) - {"also"} == set(PERFORMATIVE_SPELLINGS)
 
 
 def test_the_lives_of_a_message_are_the_tables_of_the_code() -> None:

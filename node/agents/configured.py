@@ -33,7 +33,17 @@ _OUTCOMES: Final = {
     "answer": Performative.INFORM,
     "failed": Performative.FAILURE,
     "not_understood": Performative.NOT_UNDERSTOOD,
+    "refused": Performative.REFUSE,
 }
+_DECLINED: Final = {
+    Performative.CFP: (Performative.REFUSE, "configured agents make no bids"),
+    Performative.SUBSCRIBE: (Performative.REFUSE, "configured agents keep no subscriptions"),
+    Performative.CANCEL: (
+        Performative.NOT_UNDERSTOOD,
+        "configured agents answer each message at once and keep nothing that could be cancelled",
+    ),
+}
+"""Answered without the model: it cannot keep what these ask for beyond one message."""
 
 
 class ConfiguredAgent:
@@ -88,6 +98,10 @@ class ConfiguredAgent:
         message = delivery.message
         if message.performative is Performative.PROPOSE:
             return [self._consider(message)]
+        if message.performative in _DECLINED:
+            performative, reason = _DECLINED[message.performative]
+            self._journal.log("info", f"{message.performative.value} from {message.sender} declined")
+            return [Draft(performative, {"reason": reason}, protocol=message.protocol)]
         responds = self._definition.setting("messaging", "auto_respond", False)
         if not message.expects_reply and not (message.performative is Performative.INFORM and responds):
             self._journal.log("info", f"{message.performative.value} from {message.sender} noted")

@@ -16,21 +16,21 @@ from node.cli.errors import FailureReply, UsageFailed
 from node.cli.options import node_options
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
+from node.message import EXPECTS_REPLY, Performative
 
 INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of standard input, and of all attachments together: no message carries more."""
 _LIMIT: Final = (
     f"a message carries at most {INPUT_LIMIT_BYTES:,} bytes (messaging.max_message_bytes may be less)"
 )
-_EXPECTS_REPLY: Final = frozenset({"request", "query", "propose"})
-_REFUSALS: Final = frozenset({"failure", "not_understood"})
+_REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
 
 
 @click.command("send")
 @click.argument("content", required=False)
 @click.option("--capability", metavar="NAME", help="Send to whoever offers this capability.")
 @click.option("--to", "receiver", metavar="AGENT", help="Send to this agent: name or name@node.")
-@click.option("--performative", default="request", show_default=True)
+@click.option("--performative", metavar="NAME", default="request", show_default=True, help="What it does.")
 @click.option("--strategy", metavar="NAME", help="best_match, load_balanced or broadcast.")
 @click.option("--conversation", metavar="ID", help="Continue a conversation.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
@@ -81,11 +81,12 @@ def command(
         "priority": priority,
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    body |= {"performative": performative, "content": _content(content)}
+    does = Performative.parse(performative)
+    body |= {"performative": does.value, "content": _content(content)}
     if attach:
         body["attachments"] = _attachments(attach)
     if wait is None:
-        wait = performative.strip().lower().replace("-", "_") in _EXPECTS_REPLY
+        wait = does in EXPECTS_REPLY
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
         query = {"wait": timeout_s} if wait else None

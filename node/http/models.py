@@ -93,7 +93,9 @@ class ItemBody(_StrictBody):
         StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"),
         Field(description="Accepted once, so that it can be sent again; the node makes one otherwise."),
     ] = None
-    performative: Annotated[Label, Field(examples=["request"])] = "request"
+    performative: Annotated[
+        Label, Field(examples=["request"], description=f"Any case, - or _: {', '.join(Performative)}.")
+    ] = "request"
     sender: Annotated[Label | None, Field(description="Defaults to client@NODE.")] = None
     receiver: Annotated[Label | None, Field(description="name or name@node")] = None
     capability: Annotated[Label | None, Field(examples=["data-analysis"])] = None

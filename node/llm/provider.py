@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
-Outcome = Literal["answer", "failed", "not_understood"]
+Outcome = Literal["answer", "failed", "not_understood", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Completion:
         text: The answer in prose.
         tool_calls: Tools to call before there is an answer.
         content: The answer as JSON values, when the provider structured it itself.
-        outcome: Whether it is an answer, or the provider says that it failed or did not understand.
+        outcome: Whether it is an answer, or the provider failed, did not understand, or refuses.
         usage: Tokens spent.
         finish_reason: ``stop``, ``tool_calls`` or ``length``.
         provider: Name of the provider that answered.

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from node.errors import ResourceLimitExceeded
-from node.message import Message
+from node.message import Message, Performative
 
 WAIT_LIMIT: Final = 4_096
 """Most requests that wait for replies at once."""
@@ -27,11 +27,13 @@ class Wait:
     Args:
         quoted: What its replies are known by.
         wanted: Replies that end the wait; None until it is known how many were asked.
+        agreed_suffices: Whether AGREE is an answer; otherwise it only says that one will come.
         missing: Providers of a broadcast that will not answer.
     """
 
     quoted: Quoted
     wanted: int | None
+    agreed_suffices: bool = False
     missing: int = 0
     replies: list[Message] = field(default_factory=list)
     satisfied: trio.Event = field(default_factory=trio.Event)
@@ -48,6 +50,8 @@ class Wait:
 
     def take(self, reply: Message) -> None:
         """One more reply."""
+        if reply.performative is Performative.AGREE and not self.agreed_suffices:
+            return
         self.replies.append(reply)
         self._see()
 
@@ -83,7 +87,9 @@ class Waits:
                 why=f"the limit is {WAIT_LIMIT}",
                 fix="Send without waiting and look the message up, or try again later.",
             )
-        wait = self._waits[quoted] = Wait(quoted, wanted)
+        # what a subscription brings may never come: that it stands is all there is to wait for
+        subscribes = message.performative is Performative.SUBSCRIBE
+        wait = self._waits[quoted] = Wait(quoted, wanted, agreed_suffices=subscribes)
         return wait
 
     def close(self, wait: Wait) -> None:

@@ -72,6 +72,21 @@ def test_performatives_are_read_in_any_spelling(text):
     assert Performative.parse(text) is Performative.ACCEPT_PROPOSAL
 
 
+@pytest.mark.parametrize("performative", Performative)
+def test_every_performative_is_sealed_and_read_again(performative):
+    assert Performative.parse(performative.name) is performative
+    assert Message.unseal(message(performative=performative).seal()).performative is performative
+
+
+@pytest.mark.parametrize("text", ["query-if", "QUERY_REF"])
+def test_both_kinds_of_query_are_read_as_query_and_travel_as_it(text):
+    assert Performative.parse(text) is Performative.QUERY
+    sealed = message(performative=Performative.QUERY).seal()
+    with pytest.raises(ValidationFailed) as caught:
+        Message.unseal(sealed.replace(b"\xa5query", b"\xa8query_if"))
+    assert caught.value.details["field"] == "performative"
+
+
 def test_a_misspelt_performative_names_the_nearest():
     with pytest.raises(ValidationFailed) as caught:
         Performative.parse("requst")

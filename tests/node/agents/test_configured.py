@@ -264,6 +264,33 @@ async def test_a_proposal_is_decided_by_rule(content: object, performative: Perf
         assert draft.performative is performative
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (Performative.CFP, Performative.REFUSE),
+        (Performative.SUBSCRIBE, Performative.REFUSE),
+        (Performative.CANCEL, Performative.NOT_UNDERSTOOD),
+    ],
+)
+async def test_what_outlives_a_message_is_declined_without_the_model(
+    asked: Performative, answered: Performative
+) -> None:
+    recorder = Recorder()
+    async with rooms(providers=recorded(recorder)) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x", performative=asked)
+        assert draft.performative is answered
+        assert "configured agents" in draft.content["reason"]
+        assert recorder.requests == []
+
+
+async def test_a_model_that_refuses_is_answered_for_with_refuse() -> None:
+    async with rooms(providers=scripted('text: "not my task", outcome: refused')) as here:
+        await here.supervisor.deploy(agent())
+        [draft] = await here.send("tester", "x")
+        assert draft.performative is Performative.REFUSE
+
+
 async def test_an_inform_is_noted_and_answered_only_on_request() -> None:
     async with rooms(providers=recorded(Recorder())) as here:
         await here.supervisor.deploy(agent())

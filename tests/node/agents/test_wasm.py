@@ -163,6 +163,19 @@ async def test_silence_is_a_failure_only_where_an_answer_is_expected() -> None:
     agent = await load(module())
     assert (await ask(agent))[0] is Performative.FAILURE
     assert list(await agent.handle(delivery("x", performative=Performative.INFORM))) == []
+    [draft] = await agent.handle(delivery("x", performative=Performative.CFP))
+    assert draft.performative is Performative.FAILURE
+    assert list(await agent.handle(delivery("x", performative=Performative.AGREE))) == []
+
+
+@pytest.mark.parametrize(("sent", "read"), [("refuse", "refuse"), ("Query-If", "query"), ("AGREE", "agree")])
+async def test_a_guest_sends_any_performative_in_any_spelling(sent: str, read: str) -> None:
+    text = f'{{"performative":"{sent}"}}'
+    source = module(
+        f"(call $send (i32.const 2000) (i32.const {len(text)}))",
+        '(data (i32.const 2000) "{}")'.format(text.replace('"', '\\"')),
+    )
+    assert await ask(await load(source)) == (Performative(read), None)
 
 
 @pytest.mark.parametrize(

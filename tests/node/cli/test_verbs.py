@@ -57,6 +57,25 @@ def test_an_inform_is_not_waited_for(node: FakeNode, shell: Shell) -> None:
     assert node.requests[-1][1] == "/messages"
 
 
+@pytest.mark.parametrize(
+    ("spelling", "sent"), [("Query-If", "query"), ("CFP", "cfp"), ("subscribe", "subscribe")]
+)
+def test_what_expects_a_reply_is_waited_for_in_any_spelling(
+    spelling: str, sent: str, node: FakeNode, shell: Shell
+) -> None:
+    node.answers["POST", "/messages"] = 200, reply("inform", 1)
+    assert shell("send", "--to", "worker", "--performative", spelling, "x") == 0
+    _, path, body, _ = node.requests[-1]
+    assert path.startswith("/messages?wait=")
+    assert body["performative"] == sent
+
+
+def test_an_unknown_performative_is_refused_before_anything_is_sent(node: FakeNode, shell: Shell) -> None:
+    assert shell("send", "--to", "worker", "--performative", "suscribe", "x") != 0
+    assert "Did you mean 'subscribe'?" in shell.err
+    assert node.requests == []
+
+
 def test_attachments_and_standard_input_travel_along(
     node: FakeNode, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,13 +93,14 @@ def test_attachments_and_standard_input_travel_along(
     assert "none.csv cannot be read" in shell.err
 
 
-def test_a_refusal_is_a_failure_of_the_command(node: FakeNode, shell: Shell) -> None:
-    node.answers["POST", "/messages"] = 200, reply("failure", {"reason": "no provider"})
+@pytest.mark.parametrize("performative", ["failure", "refuse"])
+def test_a_refusal_is_a_failure_of_the_command(performative: str, node: FakeNode, shell: Shell) -> None:
+    node.answers["POST", "/messages"] = 200, reply(performative, {"reason": "no provider"})
     assert shell("send", "--capability", "c", "x") == 1
-    assert "the answer was failure" in shell.err
+    assert f"the answer was {performative}" in shell.err
     assert "no provider" in shell.err
     assert shell("send", "--capability", "c", "x", "--json") == 1
-    assert json.loads(shell.out)["reply"]["performative"] == "failure"
+    assert json.loads(shell.out)["reply"]["performative"] == performative
 
 
 def test_send_needs_exactly_one_address(shell: Shell) -> None:

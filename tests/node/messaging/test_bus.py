@@ -381,6 +381,33 @@ async def test_no_reply_within_the_time_leaves_the_message_on_its_way(tmp_path, 
         assert talk["participants"] == ["client@a", "worker@b"]
 
 
+@pytest.mark.parametrize("nodes", [("a",), ("a", "b")])
+async def test_an_agree_does_not_end_the_wait_for_the_result(tmp_path, autojump_clock, nodes):
+    async def handle(delivery):
+        return [Draft(Performative.AGREE, "soon"), Draft(Performative.INFORM, "done")]
+
+    async with cluster(tmp_path, *nodes) as c:
+        c[nodes[-1]].attach("worker", handle, "work")
+        reply = await ask(c["a"])
+        assert (reply.performative, reply.content) == (Performative.INFORM, "done")
+        gathered = await c["a"].bus.gather(
+            c["a"].message(capability="work", routing_strategy=RoutingStrategy.BROADCAST), timeout_s=30
+        )
+        assert [each.content for each in gathered] == ["done"]
+
+
+async def test_an_agree_is_the_reply_to_a_subscription(tmp_path, autojump_clock):
+    async def handle(delivery):
+        return [Draft(Performative.AGREE, "from now on")]
+
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", handle, "work")
+        reply = await ask(c["a"], performative=Performative.SUBSCRIBE)
+        assert reply.performative is Performative.AGREE
+        with pytest.raises(NoReply):
+            await ask(c["a"], timeout_s=5)
+
+
 async def test_a_reply_nobody_waits_for_any_more_stays_out_of_the_mailbox(tmp_path, autojump_clock):
     heard = []
 
