@@ -12,7 +12,7 @@ from node.messaging.acceptance import Acceptance
 from node.messaging.explanation import Decision
 from node.messaging.outbox import Outbox
 from node.messaging.ports import MembershipView
-from node.messaging.router import addressed, choose
+from node.messaging.router import Ranking, addressed, ranked
 
 
 class Previews:
@@ -55,13 +55,9 @@ class Previews:
         wanted = message.capability or message.receiver or ""
         of_all = self._registry.instances if message.capability is None else self._registry.providers
         usable = [p for p in of_all(wanted) if p.health > 0.0 and self._reaches(p.node)]
-        decision = choose(
-            message.routing_strategy,
-            usable,
-            in_flight=self._outbox.in_flight,
-            chance=self._chance,
-            sticky=self._outbox.sticky(message.conversation_id, wanted),
-        )
+        ranking = Ranking(ranked(usable), in_flight=self._outbox.in_flight)
+        sticky = self._outbox.sticky(message.conversation_id, wanted)
+        decision = ranking.choose(message.routing_strategy, self._chance, sticky).decision
         drawn = decision.strategy == RoutingStrategy.LOAD_BALANCED and len(usable) > 1
         if not drawn:
             return decision
