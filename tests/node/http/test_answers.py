@@ -127,7 +127,9 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
         host, port = ready[0].api
         token = (await trio.Path(ready[0].token_file).read_text()).strip()
         headers = {"authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=f"http://{host}:{port}/api/v1", headers=headers) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://{host}:{port}/api/v1", headers=headers, timeout=60.0
+        ) as client:
             document = (await client.get("/openapi.json")).json()
             message_id, called = "", set()
             for method, path, body, status in CALLS:
