@@ -27,8 +27,21 @@ class Store(Protocol):
         ...
 
 
+class TakenNames(Protocol):
+    """What the supervisor needs of ``node.messaging.client_mailboxes.ClientMailboxes``."""
+
+    def refuse_agent(self, agent: str) -> None:
+        """Refuse an agent that would share its name with a mailbox."""
+        ...
+
+
 class AgentBus(Requester, Protocol):
     """What the supervisor needs of ``node.messaging.bus.Bus``."""
+
+    @property
+    def mailboxes(self) -> TakenNames:
+        """The mailboxes of clients."""
+        ...
 
     def attach(
         self,

@@ -103,6 +103,7 @@ class AgentSupervisor:
         self._settings = settings or AgentSettings()
         self._agents: dict[str, _Agent] = {}
         self._turn = trio.Lock()
+        self._deploying = ""  # the last one, which is over when nobody has the turn
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Restore the stored agents, say that they are there, and keep them until cancelled.
@@ -146,6 +147,7 @@ class AgentSupervisor:
             AgentInvalid: the agent file has problems; all are listed.
             InvalidWasm: the module cannot be an agent.
             AgentAlreadyExists: there is one of that name, and ``replace`` is false.
+            NameConflict: a client's mailbox has that name.
             ResourceLimitExceeded: too many agents, or too large.
             ProviderFailed: the file names a provider that is not configured.
             StorageFailed: nothing was deployed.
@@ -154,6 +156,8 @@ class AgentSupervisor:
         self._check_sizes(content, files, workspace)
         async with self._turn:
             blueprint = await self._read(content, filename, files, name)
+            self._deploying = blueprint.definition.id
+            self._bus.mailboxes.refuse_agent(self._deploying)
             old = self._agents.get(blueprint.definition.id)
             self._check_room(blueprint.definition, old, replace=replace)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
@@ -182,6 +186,10 @@ class AgentSupervisor:
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
             return self._info(agent)
+
+    def knows(self, name: str) -> bool:
+        """Whether an agent has this id, or is being deployed under it."""
+        return name in self._agents or (name == self._deploying and self._turn.locked())
 
     def list(self) -> list[AgentInfo]:
         """All agents, by id."""

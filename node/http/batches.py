@@ -14,7 +14,7 @@ from node.http.errors import facts
 from node.http.message_answers import CheckedBody, LineView
 from node.http.message_stream import MessageStream
 from node.http.models import BatchBody, ItemBody, MessageQuery
-from node.http.sending import Item, accept_items, read_item, read_items, result_json
+from node.http.sending import Item, Sender, accept_items, read_item, read_items, result_json
 from node.http.services import NodeServices
 from node.http.streams import JsonLines, Streams
 from node.http.strict_json import StrictRoute
@@ -34,9 +34,9 @@ def batch_routes(services: NodeServices, streams: Streams) -> APIRouter:
         Messages of one conversation keep their order. Each ``message_id`` is accepted once: a batch whose
         answer was lost may be sent again, and what was accepted then is told as ``duplicate``.
         """
-        traceparent = request.scope.get("state", {}).get("traceparent", "")
-        read = read_items(services, body.messages)
-        found = await accept_items(services, read, traceparent)
+        sender = Sender.of(services, request)
+        read = read_items(sender, body.messages)
+        found = await accept_items(sender, read)
         messages = [item.message if isinstance(item, Item) else None for item in read]
         errors = [result for result in found if isinstance(result, CaxtonError)]
         duplicates = sum(isinstance(error, DuplicateMessage) for error in errors)
@@ -69,12 +69,11 @@ def batch_routes(services: NodeServices, streams: Streams) -> APIRouter:
         each message that expects one comes as a further line. Read while you send: the stream takes no more
         lines than it can tell of.
         """
-        traceparent = request.scope.get("state", {}).get("traceparent", "")
-        produce = MessageStream(services, query.wait, traceparent).run
+        produce = MessageStream(Sender.of(services, request), query.wait).run
         return JsonLines(streams, produce, reads=True)
 
     @router.post("/validate", response_model=CheckedBody)
-    async def validate(body: Annotated[ItemBody, SkipValidation]) -> Response:
+    async def validate(request: Request, body: Annotated[ItemBody, SkipValidation]) -> Response:
         """Check a message without sending it: what is wrong with it, and who would get it now.
 
         Whether there is room for it is not checked: that is another matter when it is sent.
@@ -83,7 +82,7 @@ def batch_routes(services: NodeServices, streams: Streams) -> APIRouter:
         routing: dict[str, Any] | None = None
         errors: list[CaxtonError] = []
         try:
-            message = read_item(services, body).message
+            message = read_item(Sender.of(services, request), body).message
             decision = services.bus.preview(message)
             routing = {
                 "strategy": decision.strategy,

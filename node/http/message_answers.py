@@ -203,3 +203,24 @@ class TailEventView(BaseModel):
         ),
     ]
     at: Time
+
+
+class MailboxView(BaseModel):
+    """A client's mailbox."""
+
+    name: str
+    address: Address
+    owner: Annotated[str, Field(description="Name of the token that made it.")]
+    held: Annotated[int, Field(description="Messages that were not acknowledged.")]
+    held_limit: int
+    connected: Annotated[bool, Field(description="Whether a client reads it now.")]
+    created_at: Time
+    last_used: Time
+    idle_s: Annotated[float, Field(description="Seconds without use until it goes.")]
+
+
+class MailboxesBody(BaseModel):
+    """Mailboxes of clients, by name."""
+
+    node: str
+    mailboxes: list[MailboxView]

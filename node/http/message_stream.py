@@ -17,8 +17,8 @@ from starlette.types import Receive
 from node.environment import Clock
 from node.errors import CaxtonError, NoReply, StorageFailed, ValidationFailed
 from node.http.errors import RequestTimedOut, RequestTooLarge, facts
-from node.http.sending import Item, accept_items, read_item, result_json
-from node.http.services import NodeServices, ReplyWait, SentMessage
+from node.http.sending import Item, Sender, accept_items, read_item, result_json
+from node.http.services import ReplyWait, SentMessage
 from node.http.streams import Write
 from node.http.strict_json import strict_json
 from node.message import Message, RoutingStrategy
@@ -159,16 +159,14 @@ class MessageStream:
     """One request of the route.
 
     Args:
-        services: The rooms of the node.
+        sender: Who sends.
         wait_s: How long to wait for each reply, in seconds; None to tell no replies.
-        traceparent: W3C Trace Context of the request.
     """
 
-    def __init__(self, services: NodeServices, wait_s: float | None, traceparent: str) -> None:
-        self._services = services
-        self._clock = services.environment.clock
+    def __init__(self, sender: Sender, wait_s: float | None) -> None:
+        self._sender, self._services = sender, sender.services
+        self._clock = sender.services.environment.clock
         self._wait_s = wait_s
-        self._traceparent = traceparent
         self._waiting = 0
         self._answered = trio.Event()
         self._writing = trio.Lock()
@@ -236,7 +234,7 @@ class MessageStream:
 
     async def _results(self, read: list[Item | CaxtonError]) -> list[SentMessage | CaxtonError]:
         try:
-            return await accept_items(self._services, read, self._traceparent)
+            return await accept_items(self._sender, read)
         except StorageFailed as error:
             return [each if isinstance(each, CaxtonError) else error for each in read]
 
@@ -252,7 +250,7 @@ class MessageStream:
                 fix="Send one JSON object a line.",
                 details={"field": "", "column": error.pos + 1},
             ) from None
-        return read_item(self._services, value)
+        return read_item(self._sender, value)
 
     async def _reply(self, number: int, item: Item, wait: ReplyWait, write: Write) -> None:
         """Tell the reply to a line, or that none came in time."""

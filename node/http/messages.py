@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
 from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
 from node.http.models import MessageBody, MessageQuery
-from node.http.sending import receipt_json, refuse_impostor
+from node.http.sending import Sender, receipt_json, refuse_impostor
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
@@ -44,7 +44,7 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         ``GET /messages/{message_id}`` shows what became of it.
         """
         message = body.build(services.environment, services.node)
-        refuse_impostor(services, message)
+        refuse_impostor(Sender.of(services, request), message)
         traceparent = request.scope.get("state", {}).get("traceparent", "")
         wait_s = query.wait or body.wait_s
         if wait_s is not None:

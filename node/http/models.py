@@ -26,6 +26,7 @@ from node.message import (
     parse_time,
 )
 from node.messaging.acceptance import BATCH_LIMIT
+from node.messaging.client_mailboxes import IDLE_LIMIT_S
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -37,6 +38,9 @@ KEY_TIMEOUT_LIMIT_S: Final = 60.0
 """Longest time that members may be given to answer about gossip keys, in seconds."""
 ARTIFACT_LIMIT: Final = 16
 """Most artifacts deployed beside one agent file."""
+
+MAILBOX_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""What a mailbox may be called."""
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
@@ -231,6 +235,15 @@ def _decoded(field: str, text: str) -> bytes:
             fix="Encode it with base64 (RFC 4648).",
             details={"field": field},
         ) from None
+
+
+class MailboxBody(_StrictBody):
+    """How a mailbox is to be."""
+
+    idle_s: Annotated[
+        float | None,
+        Field(ge=1, le=IDLE_LIMIT_S, allow_inf_nan=False, description="Seconds without use until it goes."),
+    ] = None
 
 
 class StopBody(_StrictBody):

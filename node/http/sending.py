@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.requests import Request
 
 from node.errors import AgentNotFound, CaxtonError, DuplicateMessage, Forbidden
 from node.http.errors import facts, validation_failed
 from node.http.models import ItemBody
-from node.http.services import NodeServices, SentMessage
+from node.http.services import Caller, NodeServices, SentMessage
 from node.message import Message, iso8601
+from node.security.permissions import Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,33 @@ class Item:
     ttl_s: float | None
 
 
-def read_item(services: NodeServices, value: object) -> Item:
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends.
+
+    Args:
+        services: The rooms of the node.
+        caller: Whose token it is.
+        traceparent: W3C Trace Context of what the messages come with, or the empty string.
+    """
+
+    services: NodeServices
+    caller: Caller
+    traceparent: str
+
+    @classmethod
+    def of(cls, services: NodeServices, request: Request) -> Sender:
+        """Whoever makes a request."""
+        return cls(services, caller_of(request), request.scope.get("state", {}).get("traceparent", ""))
+
+
+def caller_of(request: Request) -> Caller:
+    """Who makes a request: the gate has found that out."""
+    found: Caller = request.state.caller
+    return found
+
+
+def read_item(sender: Sender, value: object) -> Item:
     """Read a message from a JSON value, by the rules of ``POST /messages``.
 
     Raises:
@@ -40,31 +68,28 @@ def read_item(services: NodeServices, value: object) -> Item:
     except ValidationError as error:
         problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
         raise validation_failed(problems, None) from None
-    message = body.build(services.environment, services.node)
-    refuse_impostor(services, message)
+    message = body.build(sender.services.environment, sender.services.node)
+    refuse_impostor(sender, message)
     return Item(message, body.ttl_s)
 
 
-def read_items(services: NodeServices, values: Sequence[object]) -> list[Item | CaxtonError]:
+def read_items(sender: Sender, values: Sequence[object]) -> list[Item | CaxtonError]:
     """Read each value by itself: a message, or what is wrong with it."""
     found: list[Item | CaxtonError] = []
     for value in values:
         try:
-            found.append(read_item(services, value))
+            found.append(read_item(sender, value))
         except CaxtonError as error:
             found.append(error)
     return found
 
 
-async def accept_items(
-    services: NodeServices, read: Sequence[Item | CaxtonError], traceparent: str
-) -> list[SentMessage | CaxtonError]:
+async def accept_items(sender: Sender, read: Sequence[Item | CaxtonError]) -> list[SentMessage | CaxtonError]:
     """Accept what could be read, each by itself, in one durable write.
 
     Args:
-        services: The rooms of the node.
+        sender: Who sends them.
         read: Messages, and what is wrong with those that are none.
-        traceparent: W3C Trace Context of what caused them.
 
     Returns:
         A receipt for each, or why it was not accepted.
@@ -74,22 +99,24 @@ async def accept_items(
     """
     items = [item for item in read if isinstance(item, Item)]
     accepted = iter(
-        await services.bus.accept_many(
+        await sender.services.bus.accept_many(
             [item.message for item in items],
-            traceparent=traceparent,
+            traceparent=sender.traceparent,
             ttl_s=[item.ttl_s for item in items],
         )
     )
     return [next(accepted) if isinstance(item, Item) else item for item in read]
 
 
-def refuse_impostor(services: NodeServices, message: Message) -> None:
-    """Refuse a client that signs with the name of an agent of this node.
+def refuse_impostor(sender: Sender, message: Message) -> None:
+    """Refuse a client that signs with the name of an agent of this node, or of another client's mailbox.
 
     Raises:
         Forbidden: it does; agents decide by this name whom they listen to.
     """
-    name = message.sender.partition("@")[0]
+    services, name = sender.services, message.sender.partition("@")[0]
+    if services.bus.mailboxes.knows(name) and Permission.MANAGE_CLUSTER not in sender.caller.permissions:
+        services.bus.mailboxes.check_owner(name, sender.caller.name)
     try:
         services.supervisor.get(name)
     except AgentNotFound:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.message import Message
+from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
@@ -83,6 +84,11 @@ class ReplyWait(Protocol):
 
 class MessageBus(Protocol):
     """The verbs of ``messaging.bus.Bus`` that HTTP calls."""
+
+    @property
+    def mailboxes(self) -> ClientMailboxes:
+        """The mailboxes of clients."""
+        ...
 
     async def accept(
         self, message: Message, *, traceparent: str = "", ttl_s: float | None = None
@@ -178,6 +184,10 @@ class AgentView(Rendered, Protocol):
 
 class Agents(Protocol):
     """The verbs of ``agents.supervisor.AgentSupervisor`` that HTTP calls."""
+
+    def knows(self, name: str) -> bool:
+        """Whether an agent has this id, or is about to."""
+        ...
 
     async def deploy(
         self,
@@ -334,6 +344,16 @@ class Capabilities(Protocol):
 
 class Caller(Protocol):
     """Who makes a request (``security.tokens.Principal``)."""
+
+    @property
+    def name(self) -> str:
+        """The name of its token."""
+        ...
+
+    @property
+    def permissions(self) -> Container[Permission]:
+        """What it may do."""
+        ...
 
     def require(self, permission: Permission) -> None:
         """Let the request pass only with ``permission``; raises Forbidden."""

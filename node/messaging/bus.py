@@ -20,6 +20,7 @@ from node.environment import Environment
 from node.errors import CaxtonError, NoReply
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
+from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
 from node.messaging.explanation import Decision
@@ -29,7 +30,7 @@ from node.messaging.inbox import Inbox
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters, Insertion
 from node.messaging.letters import Letter
-from node.messaging.local import LocalDeliveries
+from node.messaging.local import LocalDeliveries, LocalEnds
 from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
@@ -84,9 +85,7 @@ class Bus:
         self._timing = timing
         self._waits = Waits()
         self._local = LocalDeliveries(node, environment.clock)
-        self._ended_here: list[Outcome] = []
-        self._ended_here_arrived = trio.Event()
-        self._told_here_s = 0.0
+        self._ended_here = LocalEnds(node, environment.clock)
         self._owed = Owed(lambda origin, outcomes: self._tell(origin, [], list(outcomes)))
         self.tail = Tail(node, environment.clock)
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
@@ -119,6 +118,9 @@ class Bus:
             outbox=self._outbox,
             chance=environment.randomness.stream("messaging.preview"),
         )
+        self.mailboxes = ClientMailboxes(
+            clock=environment.clock, node=node, storage=storage, settings=settings
+        )
         self._handlers = Handlers(
             environment=environment,
             node=node,
@@ -128,6 +130,7 @@ class Bus:
             settings=settings,
             timing=timing,
             tail=self.tail,
+            clients=self.mailboxes,
             recorder=recorder,
         )
         self._inbox = Inbox(
@@ -146,6 +149,7 @@ class Bus:
             recorder=recorder,
         )
         self._handlers.use_inbox(self._inbox)
+        self.mailboxes.use_inbox(self._inbox)
         self.investigation = Investigation(
             node=node,
             clock=environment.clock,
@@ -164,14 +168,16 @@ class Bus:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was left at the last stop, then work until cancelled."""
         await self._inbox.load()
+        await self.mailboxes.load()
         await self._outbox.load()
         await self.letters.load()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
             nursery.start_soon(self._local.run, self._inbox)
-            nursery.start_soon(self._report_locally)
+            nursery.start_soon(self._ended_here.run, self._outbox)
             nursery.start_soon(self._forget)
+            nursery.start_soon(self.mailboxes.run)
             task_status.started()
 
     # For clients and agents
@@ -339,6 +345,7 @@ class Bus:
             "outbox": self._outbox.statistics(),
             "inbox": self._inbox.statistics(),
             "handlers": self._handlers.statistics(),
+            "mailboxes": self.mailboxes.statistics(),
             "waits": self._waits.statistics(),
             "dead_letters": self.letters.statistics(),
             "tail": self.tail.statistics(),
@@ -471,8 +478,7 @@ class Bus:
         if node == self._node:
             self._outbox.received(node, received)
             if outcomes:
-                self._ended_here += outcomes
-                self._ended_here_arrived.set()
+                self._ended_here.add(outcomes)
             return
         links = self._outbox.links
         if links is None:
@@ -482,17 +488,8 @@ class Bus:
         if outcomes:
             links.settle(node, outcomes)
 
-    async def _report_locally(self) -> None:
-        while True:
-            await self._ended_here_arrived.wait()
-            self._ended_here_arrived = trio.Event()
-            outcomes, self._ended_here = self._ended_here, []
-            taken_s = self._clock.wall()
-            await self._outbox.report(self._node, outcomes)
-            self._told_here_s = taken_s
-
     async def _forget(self) -> None:
         while True:
             await self._clock.sleep(self._timing.retention_every_s)
-            wall, told = self._clock.wall(), {**self._outbox.confirmed(), self._node: self._told_here_s}
+            wall, told = self._clock.wall(), {**self._outbox.confirmed(), self._node: self._ended_here.told_s}
             await forget_old_rows(self._storage, self._settings, wall, self._inbox, self.letters, told)

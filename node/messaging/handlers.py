@@ -19,6 +19,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, invariant
 from node.message import Performative
+from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.delivery import Delivery, Draft, Handler, failure_content
 from node.messaging.inbox import STOPPED, Inbox
@@ -75,6 +76,7 @@ class Handlers:
         settings: The section ``messaging``.
         timing: Times beside it.
         tail: Told what happens to messages, while somebody listens.
+        clients: Mailboxes that no agent but clients read.
         recorder: Writes down what goes into the mailboxes, if they are to be replayed.
     """
 
@@ -89,8 +91,10 @@ class Handlers:
         settings: MessagingConfig,
         timing: Timing,
         tail: Tail,
+        clients: ClientMailboxes,
         recorder: Recorder | None = None,
     ) -> None:
+        self._clients = clients
         self._environment = environment
         self._clock = environment.clock
         self._node = node
@@ -131,6 +135,7 @@ class Handlers:
             ResourceLimitExceeded: too many agents.
         """
         invariant(agent not in self._agents, f"agent {agent} is attached already")
+        invariant(not self._clients.knows(agent), f"{agent} is the mailbox of a client")
         invariant(capacity > 0 and concurrency > 0, "an agent needs room for at least one message")
         if len(self._agents) >= AGENT_LIMIT:
             raise ResourceLimitExceeded(
@@ -171,6 +176,8 @@ class Handlers:
         found = self._agents.get(agent)
         if found is not None:
             return STOPPED if found.draining else ""
+        if self._clients.knows(agent):
+            return self._clients.refusal(agent)
         if agent in self._stopped:
             return STOPPED
         return "" if self._clock.now() < self._unclaimed_until else NO_SUCH_AGENT
@@ -182,6 +189,8 @@ class Handlers:
             found.mailbox.offer(entry)
             if found.arrivals:
                 found.arrivals.unpark()
+        elif self._clients.knows(agent):
+            self._clients.arrived(agent, entry)
 
     def raise_epoch(self, agent: str, seq: int, epoch: int) -> None:
         """A held message was delivered again under a higher epoch."""
@@ -214,7 +223,7 @@ class Handlers:
                     nursery.start_soon(self._run_agent, agent)
                 task_status.started()
                 await self._clock.sleep_until(self._unclaimed_until)
-                await self._inbox.refuse_unclaimed(self._agents.__contains__)
+                await self._inbox.refuse_unclaimed(lambda n: n in self._agents or self._clients.knows(n))
                 await trio.sleep_forever()
             finally:
                 self._nursery = None

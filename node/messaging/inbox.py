@@ -163,6 +163,44 @@ class Inbox:
         rows, exhausted = await self._storage.read(query)
         return [self._core.entry(row, row.seq, Message.unseal(row.sealed)) for row in rows], exhausted
 
+    async def read_held_after(self, target: str, after: int, room: int) -> list[Entry]:
+        """The next held messages of ``target`` that are not expired, after the row ``after``."""
+        wall = self._clock.wall()
+        rows = await self._storage.read(lambda c: table.held_after(c, target, after, wall, room))
+        return [self._core.entry(row, row.seq, Message.unseal(row.sealed)) for row in rows]
+
+    async def end_held(
+        self,
+        target: str,
+        chosen: Callable[[apsw.Connection], Sequence[table.HeldKey]],
+        handling: Handling,
+        reason: str = "",
+    ) -> int:
+        """Write down how the chosen messages of ``target`` ended, in one transaction; then report them.
+
+        Returns:
+            How many were still held.
+        """
+        state, wall, watched = end(ItemState.HELD, handling), self._clock.wall(), bool(self._tail.listeners)
+
+        def job(connection: apsw.Connection) -> list[tuple[table.HeldKey, bytes]]:
+            keys = list(chosen(connection))
+            ends = [(state.value, wall, reason, None, 0, key.seq) for key in keys]
+            done = set(table.finish_many(connection, ends))
+            return [
+                (key, table.sealed(connection, key.seq) if watched else b"")
+                for key in keys
+                if key.seq in done
+            ]
+
+        ended = await durably(self._storage, self._clock, job)
+        for _, sealed in ended:
+            if sealed:
+                self._tail.handled(Message.unseal(sealed), target, state, reason)
+        keys = [(key.origin, DeliveryKey(key.message_id, target, key.epoch)) for key, _ in ended]
+        self._core.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
+        return len(ended)
+
     async def count_attempt(self, entry: Entry) -> None:
         """A handler run raised."""
         entry.attempts += 1

@@ -1,4 +1,4 @@
-"""Deliveries to the agents of this very node: they take the inbox's way, without a link."""
+"""Deliveries to the agents of this very node, and how they end: the inbox's way, without a link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from node.environment import Clock
 from node.errors import StorageFailed
 from node.message import Message
 from node.messaging.inbox import Inbox
-from node.transport.frames import DeliverItem
+from node.messaging.outbox import Outbox
+from node.transport.frames import DeliverItem, Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -57,3 +58,34 @@ class LocalDeliveries:
                 self._waiting.extendleft(reversed(batch))
                 self._arrived.set()
                 await self._clock.sleep(RETRY_S)
+
+
+class LocalEnds:
+    """Tells this node's outbox how its own messages ended at its own agents.
+
+    Args:
+        node: This node's name.
+        clock: Dates what was told.
+    """
+
+    def __init__(self, node: str, clock: Clock) -> None:
+        self._node, self._clock = node, clock
+        self._ended: list[Outcome] = []
+        self._arrived = trio.Event()
+        self.told_s = 0.0
+        """Unix seconds; what ended before is told."""
+
+    def add(self, outcomes: list[Outcome]) -> None:
+        """These have ended."""
+        self._ended += outcomes
+        self._arrived.set()
+
+    async def run(self, outbox: Outbox) -> None:
+        """Tell until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            outcomes, self._ended = self._ended, []
+            taken_s = self._clock.wall()
+            await outbox.report(self._node, outcomes)
+            self.told_s = taken_s

@@ -90,15 +90,16 @@ class Placement:
             letter: The message.
             now: Monotonic seconds.
         """
-        if letter.address is not None:
-            return self._decide_addressed(letter, letter.address, now)
         how, wanted = letter.message.routing_strategy, letter.wanted
         waiting = self._waiting.get(letter.order)
         if waiting is not None:
             for earlier in waiting.values():
                 if earlier.seq < letter.seq and earlier.wanted == wanted:
+                    chosen_by = how.value if letter.address is None else "addressed"
                     reason = "an earlier message waits too"
-                    return Choice.of(Decision((), how.value, reason, view=self._look(now)))
+                    return Choice.of(Decision((), chosen_by, reason, view=self._look(now)))
+        if letter.address is not None:
+            return self._decide_addressed(letter, letter.address, now)
         version = self._registry.version(wanted)
         kept = self._rankings.get((wanted, letter.message.capability))
         if kept is None or kept.version != version or now >= kept.until:

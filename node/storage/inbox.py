@@ -82,6 +82,18 @@ class KnownRow(NamedTuple):
     reason: str
 
 
+class HeldKey(NamedTuple):
+    """What the end of a held message is told by."""
+
+    seq: int
+    origin: str
+    message_id: str
+    epoch: int
+
+
+_HELD_KEYS: Final = "SELECT seq, origin, message_id, epoch FROM inbox WHERE target = ? AND ended_s IS NULL"
+
+
 def find_key(connection: apsw.Connection, origin: str, message_id: str, target: str) -> KnownRow | None:
     """What is known about a deduplication key, or None."""
     found = rows(
@@ -173,6 +185,53 @@ def held(
             yield InboxRow(*rows(connection, query, (seq,))[0])
 
 
+def held_after(
+    connection: apsw.Connection, target: str, after: int, wall: float, limit: int
+) -> list[InboxRow]:
+    """The next held messages of a target whose time is not up, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE target = ? AND ended_s IS NULL AND seq > ? AND expires_s > ?"  # noqa: S608
+        " ORDER BY seq LIMIT ?",
+        (target, after, wall, limit),
+    )
+    return [InboxRow(*row) for row in found]
+
+
+def held_keys(connection: apsw.Connection, target: str, seqs: Iterable[int]) -> list[HeldKey]:
+    """Those of these rows that a target still holds."""
+    found = []
+    for seq in seqs:
+        found += rows(connection, f"{_HELD_KEYS} AND seq = ?", (target, seq))
+    return [HeldKey(*row) for row in found]
+
+
+def held_through(connection: apsw.Connection, target: str, seq: int, message_id: str) -> list[HeldKey]:
+    """What a target holds up to the row ``seq``; nothing where that is not the row of this message."""
+    query = "SELECT count(*) FROM inbox WHERE seq = ? AND target = ? AND message_id = ?"
+    if not number(connection, query, (seq, target, message_id)):
+        return []
+    return [HeldKey(*row) for row in rows(connection, f"{_HELD_KEYS} AND seq <= ?", (target, seq))]
+
+
+def held_expired(connection: apsw.Connection, target: str, wall: float) -> list[HeldKey]:
+    """What a target holds though its time is up."""
+    return [HeldKey(*row) for row in rows(connection, f"{_HELD_KEYS} AND expires_s <= ?", (target, wall))]
+
+
+def next_expiry(connection: apsw.Connection, target: str) -> float:
+    """When the first of the messages that a target holds expires, in Unix seconds; infinity without any."""
+    query = "SELECT min(expires_s) FROM inbox WHERE target = ? AND ended_s IS NULL"
+    [(found,)] = rows(connection, query, (target,))
+    return float("inf") if found is None else float(found)
+
+
+def sealed(connection: apsw.Connection, seq: int) -> bytes:
+    """The sealed message of a row that is there."""
+    [(found,)] = rows(connection, "SELECT sealed FROM inbox WHERE seq = ?", (seq,))
+    return bytes(found)
+
+
 def owed(connection: apsw.Connection, limit: int) -> list[tuple[str, str, str, int, list[str]]]:
     """Settled messages that have open answers in the outbox: their key, epoch, and the answers' ids."""
     found = rows(
@@ -241,6 +300,9 @@ def forget(
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
 
+    While there are mailboxes of clients the newest row stays, so that no number is given twice: by it clients
+    know how far they are.
+
     Args:
         connection: A writing connection.
         after: The seq to go on after.
@@ -249,7 +311,9 @@ def forget(
         is_forgotten: Whether the origin of (origin, message id, target) that ended at that time has forgotten
             the message.
     """
-    beyond = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox") - keep
+    newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
+    beyond = newest - keep
+    kept = newest if number(connection, "SELECT count(*) FROM mailboxes") else newest + 1
     found = rows(
         connection,
         "SELECT seq, origin, message_id, target, ended_s, received_s FROM inbox"
@@ -260,6 +324,7 @@ def forget(
         (seq,)
         for seq, origin, message_id, target, ended_s, _ in found
         if ended_s is not None
+        and seq < kept
         and (
             ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
         )

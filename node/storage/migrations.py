@@ -168,7 +168,18 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS)
+_MAILBOXES: Final = """
+-- Named addresses of clients; what they hold is in the inbox.
+CREATE TABLE mailboxes (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    used_s REAL NOT NULL,
+    idle_s REAL NOT NULL
+);
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _MAILBOXES)
 """Every step there has ever been, oldest first."""
 
 

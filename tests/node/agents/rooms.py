@@ -14,6 +14,7 @@ from node.agents.supervisor import AgentSupervisor
 from node.errors import StorageFailed
 from node.llm.registry import ProviderRegistry
 from node.message import Attachment, Message, Performative
+from node.messaging.client_mailboxes import NameConflict
 from node.messaging.delivery import Delivery, Draft
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost, ToolSettings
@@ -45,8 +46,18 @@ class MemoryStore:
         return query(self.connection)
 
 
+class FakeMailboxes:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def refuse_agent(self, agent: str) -> None:
+        if agent in self.names:
+            raise NameConflict(f"{agent} is a mailbox")
+
+
 class FakeBus:
     def __init__(self) -> None:
+        self.mailboxes = FakeMailboxes()
         self.handlers: dict[str, Handler] = {}
         self.concurrency: dict[str, int] = {}
         self.drains: list[tuple[str, float]] = []

@@ -19,6 +19,7 @@ from node.errors import (
     ValidationFailed,
 )
 from node.message import Attachment, Performative
+from node.messaging.client_mailboxes import NameConflict
 from node.storage.agents import load_agents
 from tests.node.agents.rooms import MemoryStore, Rooms, rooms
 from tests.node.agents.test_definition import PUBLISHED, agent
@@ -55,6 +56,17 @@ async def test_the_published_example_is_deployed_with_the_tools_there_are() -> N
         assert info["tools"][0] == "csv_analyze"
         assert [w["field"] for w in info["warnings"]][1:3] == ["tools[0]", "tools[2]"]
         assert here.registry.published["data-analyzer"][1] == ("data-analysis", "report-generation")
+
+
+async def test_an_agent_that_would_share_its_name_with_a_mailbox_is_refused() -> None:
+    async with rooms() as here:
+        here.bus.mailboxes.names.append("data-analyzer")
+        with pytest.raises(NameConflict):
+            await here.supervisor.deploy(PUBLISHED)
+        assert (here.supervisor.list(), here.supervisor.knows("data-analyzer")) == ([], False)
+        here.bus.mailboxes.names.clear()
+        await here.supervisor.deploy(PUBLISHED)
+        assert here.supervisor.knows("data-analyzer")
 
 
 async def test_a_request_is_answered_with_the_real_totals_of_the_attached_file() -> None:

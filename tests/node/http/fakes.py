@@ -150,6 +150,7 @@ class FakeBus:
         self.letters, self.investigation = FakeLetters(), FakeInvestigation()
         self.tail = Tail(NODE, TrioClock())
         self.batches: list[int] = []
+        self.mailboxes: Any = NoMailboxes()
         self.room = 1_000_000
         self.answers = True
         self.waits: dict[str, Wait] = {}
@@ -253,6 +254,13 @@ class Agent:
         return {"name": self.name, "status": self.status, "capabilities": list(self.capabilities)}
 
 
+class NoMailboxes:
+    """The mailboxes of a node that has none; those of a real bus are in test_mailboxes.py."""
+
+    def knows(self, name: str) -> bool:
+        return False
+
+
 class FakeAgents:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
@@ -276,6 +284,9 @@ class FakeAgents:
             raise AgentAlreadyExists(f"{agent.name} is there already", fix="Use replace.")
         self.agents[agent.name] = agent
         return agent
+
+    def knows(self, name: str) -> bool:
+        return name in self.agents
 
     def list(self) -> Sequence[Agent]:
         return [self.agents[name] for name in sorted(self.agents)]
@@ -398,9 +409,15 @@ class World:
     """One node's admin API over fakes."""
 
     def __init__(
-        self, *, dev_mode: bool = False, tracing: Tracing | None = None, limit_bytes: int = 4096
+        self,
+        *,
+        dev_mode: bool = False,
+        tracing: Tracing | None = None,
+        limit_bytes: int = 4096,
+        bus: Any = None,
     ) -> None:
-        self.bus, self.agents, self.stopped = FakeBus(), FakeAgents(), 0
+        self.bus: Any = bus or FakeBus()
+        self.agents, self.stopped = FakeAgents(), 0
         self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
         roles = [(t.removeprefix("caxton_"), t) for t in (ADMIN, SENDER, VIEWER)]

@@ -1,0 +1,80 @@
+"""Routes of clients' mailboxes: named addresses that outlive the connection of whoever reads them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import JSONResponse, Response
+
+from node.http.message_answers import MailboxesBody, MailboxView
+from node.http.models import MAILBOX_NAME, MailboxBody
+from node.http.sending import caller_of
+from node.http.services import Caller, NodeServices
+from node.http.strict_json import StrictRoute
+from node.messaging.client_mailboxes import NameConflict
+from node.security.permissions import Permission
+
+Name = Annotated[str, Path(pattern=MAILBOX_NAME)]
+
+
+def check_owner(services: NodeServices, caller: Caller, name: str) -> None:
+    """Refuse whoever neither made the mailbox nor manages the cluster.
+
+    Raises:
+        MailboxNotFound: there is none.
+        Forbidden: it is somebody else's.
+    """
+    mailboxes = services.bus.mailboxes
+    mailboxes.check_owner(name, mailboxes.owner(name) if manages(caller) else caller.name)
+
+
+def manages(caller: Caller) -> bool:
+    """Whether somebody may use the mailboxes of others."""
+    return Permission.MANAGE_CLUSTER in caller.permissions
+
+
+def mailbox_routes(services: NodeServices) -> APIRouter:
+    """The routes below ``/mailboxes`` that end at once."""
+    router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], route_class=StrictRoute)
+    mailboxes = services.bus.mailboxes
+
+    @router.get("", response_model=MailboxesBody)
+    async def list_mailboxes(request: Request) -> Response:
+        """Your mailboxes; all of the node for one that manages the cluster."""
+        caller = caller_of(request)
+        found = mailboxes.as_json(None if manages(caller) else caller.name)
+        return JSONResponse({"node": services.node, "mailboxes": found})
+
+    @router.put(
+        "/{name}",
+        response_model=MailboxView,
+        responses={201: {"model": MailboxView, "description": "It is new."}},
+    )
+    async def put(request: Request, name: Name, body: MailboxBody | None = None) -> Response:
+        """Make a mailbox, or say that you still use it.
+
+        From now on messages to ``NAME@node`` are held for you until you acknowledge them, whether you are
+        connected or not. What nobody uses for ``idle_s`` goes, with what it holds.
+        """
+        caller, idle_s = caller_of(request), None if body is None else body.idle_s
+        known = mailboxes.knows(name)
+        if not known and services.supervisor.knows(name):
+            raise NameConflict(
+                f"{name!r} is an agent of this node",
+                why="an agent and a mailbox may not share a name",
+                fix="Choose another one.",
+                details={"field": "name"},
+            )
+        owner = mailboxes.owner(name) if known and manages(caller) else caller.name
+        is_new = await mailboxes.put(name, owner, idle_s)
+        return JSONResponse(mailboxes.shown(name), 201 if is_new else 200)
+
+    @router.delete("/{name}", status_code=204)
+    async def delete(request: Request, name: Name) -> Response:
+        """Remove a mailbox; the senders of what it holds are told that there is no such receiver."""
+        check_owner(services, caller_of(request), name)
+        await mailboxes.delete(name)
+        return Response(status_code=204)
+
+    return router
