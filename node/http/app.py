@@ -77,9 +77,13 @@ def create_app(services: NodeServices) -> FastAPI:
         key_routes(services),
         user_traffic_routes(services),
     ]
-    routers += [tail_routes(services), batch_routes(services, streams), message_routes(services, traffic)]
+    routers += [
+        tail_routes(services),
+        batch_routes(services, streams),
+        message_routes(services, traffic, streams),
+    ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
-    routers += [mailbox_routes(services)]
+    routers += [mailbox_routes(services, streams)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from node.http.message_answers import MailboxesBody, MailboxView
-from node.http.models import MAILBOX_NAME, MailboxBody
+from node.http.event_streams import EventStream
+from node.http.mailbox_events import MailboxEvents, parse_event_id
+from node.http.message_answers import AcknowledgedBody, HeldView, MailboxesBody, MailboxView
+from node.http.models import MAILBOX_NAME, AcknowledgeBody, MailboxBody, MailboxEventsQuery
 from node.http.sending import caller_of
 from node.http.services import Caller, NodeServices
+from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
 from node.messaging.client_mailboxes import NameConflict
 from node.security.permissions import Permission
@@ -34,8 +37,8 @@ def manages(caller: Caller) -> bool:
     return Permission.MANAGE_CLUSTER in caller.permissions
 
 
-def mailbox_routes(services: NodeServices) -> APIRouter:
-    """The routes below ``/mailboxes`` that end at once."""
+def mailbox_routes(services: NodeServices, streams: Streams) -> APIRouter:
+    """The routes below ``/mailboxes``."""
     router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], route_class=StrictRoute)
     mailboxes = services.bus.mailboxes
 
@@ -76,5 +79,41 @@ def mailbox_routes(services: NodeServices) -> APIRouter:
         check_owner(services, caller_of(request), name)
         await mailboxes.delete(name)
         return Response(status_code=204)
+
+    @router.post("/{name}/acknowledgements", response_model=AcknowledgedBody)
+    async def acknowledge(request: Request, name: Name, body: AcknowledgeBody) -> Response:
+        """Say that you have messages: everything up to one, or some by themselves; they are held no more."""
+        check_owner(services, caller_of(request), name)
+        done = 0
+        if body.up_to is not None:
+            done += await mailboxes.acknowledge_through(name, *parse_event_id(body.up_to, "up_to"))
+        if body.ids:
+            named = [parse_event_id(text, "ids") for text in body.ids]
+            done += await mailboxes.acknowledge(name, named)
+        return JSONResponse({"acknowledged": done, "held": mailboxes.shown(name)["held"]})
+
+    @router.get(
+        "/{name}/events",
+        status_code=200,
+        response_class=EventStream,
+        responses={200: {"model": HeldView, "description": "Events; the data of each message."}},
+    )
+    async def events(
+        request: Request,
+        name: Name,
+        query: Annotated[MailboxEventsQuery, Query()],
+        last_event_id: Annotated[str | None, Header(max_length=4096)] = None,
+    ) -> Response:
+        """What the mailbox holds and gets, as server-sent events, in order.
+
+        The id of an event acknowledges it and all before it: as ``Last-Event-ID`` of the next connection,
+        which browsers send by themselves, as ``ack``, or to ``/acknowledgements`` while this goes on. What
+        was not acknowledged comes again. The newest connection has the mailbox; an older one ends.
+        """
+        check_owner(services, caller_of(request), name)
+        for field, text in (("ack", query.ack), ("last-event-id", last_event_id)):
+            if text:
+                await mailboxes.acknowledge_through(name, *parse_event_id(text, field))
+        return EventStream(streams, MailboxEvents(services, name, query.window).run)
 
     return router

@@ -224,3 +224,29 @@ class MailboxesBody(BaseModel):
 
     node: str
     mailboxes: list[MailboxView]
+
+
+class AcknowledgedBody(BaseModel):
+    """What an acknowledgement has done."""
+
+    acknowledged: Annotated[int, Field(description="Messages that were held until now.")]
+    held: Annotated[int, Field(description="Those that still are.")]
+
+
+class HeldView(BaseModel):
+    """One message of a mailbox, as the data of an event."""
+
+    mailbox: str
+    id: Annotated[str, Field(description="Acknowledges this message and all before it.")]
+    message: MessageView
+
+
+class HappenedView(BaseModel):
+    """Something that happened to a message, as the data of an event."""
+
+    message_id: str
+    state: Annotated[str | None, Field(examples=["accepted", "routed", "received", "settled"])] = None
+    at: Time | None = None
+    detail: str | None = None
+    reply: MessageView | None = None
+    status: Annotated[str | None, Field(description="How it ended, with the event end.")] = None

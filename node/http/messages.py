@@ -9,9 +9,13 @@ from starlette.responses import JSONResponse, Response
 
 from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
 from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
-from node.http.models import MessageBody, MessageQuery
+from node.http.event_streams import EventStream
+from node.http.following import ConversationEvents, MessageEvents
+from node.http.message_answers import HappenedView
+from node.http.models import ConversationQuery, MessageBody, MessageQuery
 from node.http.sending import Sender, receipt_json, refuse_impostor
 from node.http.services import NodeServices
+from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
 from node.message import Message, RoutingStrategy, iso8601
@@ -20,7 +24,7 @@ WAITING_LIMIT: Final = 256
 """Most requests that wait for a reply at once."""
 
 
-def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
+def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -> APIRouter:
     """The routes of messages."""
     router = APIRouter(tags=["messages"], route_class=StrictRoute)
     bus = services.bus
@@ -57,9 +61,28 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         """A message with its history: where it was routed, attempted, settled."""
         return JSONResponse((await bus.history(message_id)).as_json())
 
+    @router.get(
+        "/messages/{message_id}/events",
+        status_code=200,
+        response_class=EventStream,
+        responses={200: {"model": HappenedView, "description": "Events; the data of each."}},
+    )
+    async def events(message_id: str) -> Response:
+        """What happened and happens to a message, as server-sent events, until it has ended.
+
+        Each state is an event of its name; then ``reply``, where one comes, and ``end``.
+        """
+        await bus.history(message_id)
+        return EventStream(streams, MessageEvents(services, message_id).run)
+
     @router.get("/conversations/{conversation_id}", tags=["conversations"], response_model=ConversationBody)
-    async def conversation(conversation_id: str) -> Response:
-        """The messages of a conversation that this node has seen."""
+    async def conversation(conversation_id: str, query: Annotated[ConversationQuery, Query()]) -> Response:
+        """The messages of a conversation that this node has seen.
+
+        With ``follow``, as server-sent events, and those that are still to come as well.
+        """
+        if query.follow:
+            return EventStream(streams, ConversationEvents(services, conversation_id).run)
         found = _shown(await bus.conversation(conversation_id))
         if isinstance(found, list):
             found = {"conversation_id": conversation_id, "messages": found}

@@ -26,7 +26,7 @@ from node.message import (
     parse_time,
 )
 from node.messaging.acceptance import BATCH_LIMIT
-from node.messaging.client_mailboxes import IDLE_LIMIT_S
+from node.messaging.client_mailboxes import IDLE_LIMIT_S, WINDOW, WINDOW_LIMIT
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -244,6 +244,30 @@ class MailboxBody(_StrictBody):
         float | None,
         Field(ge=1, le=IDLE_LIMIT_S, allow_inf_nan=False, description="Seconds without use until it goes."),
     ] = None
+
+
+class AcknowledgeBody(_StrictBody):
+    """Which messages of a mailbox its client has."""
+
+    up_to: Annotated[Label | None, Field(description="Id of an event: this one and all before it.")] = None
+    ids: Annotated[
+        list[Label], Field(max_length=WINDOW_LIMIT, description="Ids of events, each itself.")
+    ] = []
+
+
+class MailboxEventsQuery(_Strict):
+    """How a mailbox is read."""
+
+    ack: Annotated[str | None, Field(max_length=4096, description="As Last-Event-ID.")] = None
+    window: Annotated[
+        int, Field(ge=1, le=WINDOW_LIMIT, description="Most messages that are not acknowledged.")
+    ] = WINDOW
+
+
+class ConversationQuery(_Strict):
+    """How a conversation is shown."""
+
+    follow: Annotated[bool, Field(description="Go on, as server-sent events.")] = False
 
 
 class StopBody(_StrictBody):

@@ -21,6 +21,7 @@ from node.errors import CaxtonError, NoReply
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
 from node.messaging.client_mailboxes import ClientMailboxes
+from node.messaging.conversation_cursor import ConversationCursor
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
 from node.messaging.explanation import Decision
@@ -315,6 +316,10 @@ class Bus:
     async def conversation(self, conversation_id: str) -> Conversation:
         """The messages of a conversation that this node has seen."""
         return await self._storage.read(lambda connection: Conversation.load(connection, conversation_id))
+
+    async def follow(self, cursor: ConversationCursor) -> list[tuple[Message, str]]:
+        """What is new in a conversation since the last time, with how it stands."""
+        return await self._storage.read(cursor.read)
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.

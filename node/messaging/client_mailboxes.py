@@ -12,7 +12,7 @@ A mailbox is addressed as the receiver of a message and by nothing else: it offe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -46,6 +46,10 @@ SWEEP_S: Final = 5.0
 """How often expired messages and idle mailboxes are looked for, in seconds."""
 TOUCH_S: Final = 60.0
 """How far what is stored about the last use may be behind, in seconds."""
+WINDOW: Final = 256
+"""Most messages given to a client before it has acknowledged some, unless it says otherwise."""
+WINDOW_LIMIT: Final = 1_000
+"""Largest such number."""
 FULL: Final = "the mailbox is full"
 
 
@@ -85,9 +89,10 @@ class Consumer:
         name: The mailbox.
         box: Its state.
         inbox: Where its messages are.
+        window: Most messages that it has been given and that are not acknowledged.
     """
 
-    def __init__(self, name: str, box: _Box, inbox: Inbox) -> None:
+    def __init__(self, name: str, box: _Box, inbox: Inbox, window: int) -> None:
         self.name = name
         self.reason = ""
         """Why it is the mailbox's consumer no more; the empty string while it is."""
@@ -95,17 +100,32 @@ class Consumer:
         self._box = box
         self._inbox = inbox
         self._after = 0
+        self._window = window
+        self._given: dict[int, None] = {}
 
     async def take(self, most: int) -> list[Entry]:
         """The next messages, in order, at most so many; waits for one. Empty when it was ended."""
         while not self._ended.is_set():
             changed = self._box.changed
-            found = await self._inbox.read_held_after(self.name, self._after, most)
+            room = min(most, self._window - len(self._given))
+            found = await self._inbox.read_held_after(self.name, self._after, room) if room > 0 else []
             if found and not self._ended.is_set():
                 self._after = found[-1].seq
+                self._given.update(dict.fromkeys(entry.seq for entry in found))
                 return found
             await changed.wait()
         return []
+
+    def open_window(self, window: int) -> None:
+        """From now on it is given no more than so many before it has acknowledged some."""
+        self._window = window
+        self._box.wake()
+
+    def forget(self, seqs: Iterable[int]) -> None:
+        """These have ended: they need no place in the window any more."""
+        for seq in seqs:
+            self._given.pop(seq, None)
+        self._box.wake()
 
     def end(self, reason: str) -> None:
         """It is the mailbox's consumer no more."""
@@ -282,8 +302,12 @@ class ClientMailboxes:
             )
 
     @contextmanager
-    def consume(self, name: str) -> Iterator[Consumer]:
+    def consume(self, name: str, window: int = WINDOW) -> Iterator[Consumer]:
         """Read a mailbox inside a ``with`` block; whoever read it before is ended.
+
+        Args:
+            name: The mailbox.
+            window: Most messages that are given before some are acknowledged.
 
         Raises:
             MailboxNotFound: there is none.
@@ -291,7 +315,7 @@ class ClientMailboxes:
         box = self._find(name)
         if box.consumer is not None:
             box.consumer.end("another client reads the mailbox now")
-        consumer = box.consumer = Consumer(name, box, self._inbox)
+        consumer = box.consumer = Consumer(name, box, self._inbox, window)
         self._use(box)
         try:
             yield consumer
@@ -300,15 +324,15 @@ class ClientMailboxes:
                 box.consumer = None
                 self._use(box)
 
-    async def acknowledge(self, name: str, seqs: list[int]) -> int:
-        """The client has these messages; returns how many were still held.
+    async def acknowledge(self, name: str, given: Iterable[tuple[int, str]]) -> int:
+        """The client has these messages (row and id of each); returns how many were still held.
 
         Raises:
             MailboxNotFound: there is none.
         """
         box = self._find(name)
         ended = await self._inbox.end_held(
-            name, lambda connection: inbox_table.held_keys(connection, name, seqs), Handling.SUCCEEDED
+            name, lambda connection: inbox_table.held_keys(connection, name, given), Handling.SUCCEEDED
         )
         return self._acknowledged(box, ended)
 
@@ -384,11 +408,16 @@ class ClientMailboxes:
         if self._boxes.get(box.row.name) is box:
             self._held += change
 
-    def _acknowledged(self, box: _Box, ended: int) -> int:
-        self._count(box, -ended)
-        self._counts["acknowledged"] += ended
+    def _acknowledged(self, box: _Box, ended: list[int]) -> int:
+        self._ended(box, ended)
+        self._counts["acknowledged"] += len(ended)
         self._use(box)
-        return ended
+        return len(ended)
+
+    def _ended(self, box: _Box, seqs: list[int]) -> None:
+        self._count(box, -len(seqs))
+        if box.consumer is not None:
+            box.consumer.forget(seqs)
 
     async def _sweep(self, name: str, box: _Box) -> None:
         """End what has expired in a mailbox, and the mailbox if nobody uses it."""
@@ -405,8 +434,8 @@ class ClientMailboxes:
                 Handling.EXPIRED,
                 "its time was up before it was acknowledged",
             )
-            self._count(box, -ended)
-            self._counts["expired"] += ended
+            self._ended(box, ended)
+            self._counts["expired"] += len(ended)
             box.expires_s = await self._storage.read(
                 lambda connection: inbox_table.next_expiry(connection, name)
             )

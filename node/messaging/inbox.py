@@ -175,11 +175,11 @@ class Inbox:
         chosen: Callable[[apsw.Connection], Sequence[table.HeldKey]],
         handling: Handling,
         reason: str = "",
-    ) -> int:
+    ) -> list[int]:
         """Write down how the chosen messages of ``target`` ended, in one transaction; then report them.
 
         Returns:
-            How many were still held.
+            The rows of those that were still held.
         """
         state, wall, watched = end(ItemState.HELD, handling), self._clock.wall(), bool(self._tail.listeners)
 
@@ -199,7 +199,7 @@ class Inbox:
                 self._tail.handled(Message.unseal(sealed), target, state, reason)
         keys = [(key.origin, DeliveryKey(key.message_id, target, key.epoch)) for key, _ in ended]
         self._core.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
-        return len(ended)
+        return [key.seq for key, _ in ended]
 
     async def count_attempt(self, entry: Entry) -> None:
         """A handler run raised."""

@@ -198,11 +198,11 @@ def held_after(
     return [InboxRow(*row) for row in found]
 
 
-def held_keys(connection: apsw.Connection, target: str, seqs: Iterable[int]) -> list[HeldKey]:
-    """Those of these rows that a target still holds."""
+def held_keys(connection: apsw.Connection, target: str, given: Iterable[tuple[int, str]]) -> list[HeldKey]:
+    """Those of these messages (row and id of each) that a target still holds."""
     found = []
-    for seq in seqs:
-        found += rows(connection, f"{_HELD_KEYS} AND seq = ?", (target, seq))
+    for seq, message_id in given:
+        found += rows(connection, f"{_HELD_KEYS} AND seq = ? AND message_id = ?", (target, seq, message_id))
     return [HeldKey(*row) for row in found]
 
 
@@ -283,6 +283,18 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
         (conversation_id, limit),
     )
     return [InboxRow(*row) for row in reversed(found)]
+
+
+def conversation_after(
+    connection: apsw.Connection, conversation_id: str, after: int, limit: int
+) -> list[InboxRow]:
+    """The next received messages of a conversation, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE conversation_id = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (conversation_id, after, limit),
+    )
+    return [InboxRow(*row) for row in found]
 
 
 def count(connection: apsw.Connection) -> int:

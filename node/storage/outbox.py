@@ -259,6 +259,18 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
     return [_outbox_row(row) for row in reversed(found)]
 
 
+def conversation_after(
+    connection: apsw.Connection, conversation_id: str, after: int, limit: int
+) -> list[OutboxRow]:
+    """The next accepted messages of a conversation, oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE conversation_id = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (conversation_id, after, limit),
+    )
+    return [_outbox_row(row) for row in found]
+
+
 def caused(connection: apsw.Connection, message_id: str, limit: int) -> list[OutboxRow]:
     """The first ``limit`` messages that were accepted here because of another one."""
     found = rows(

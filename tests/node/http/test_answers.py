@@ -41,6 +41,9 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("PUT", "/mailboxes/talk", None, 201),
     ("PUT", "/mailboxes/talk", {"idle_s": 60}, 200),
     ("GET", "/mailboxes", None, 200),
+    ("GET", "/mailboxes/nobody/events", None, 404),
+    ("POST", "/mailboxes/talk/acknowledgements", {"up_to": "1-none"}, 200),
+    ("GET", "/messages/{message_id}/events", None, 200),
     ("DELETE", "/mailboxes/talk", None, 204),
     ("DELETE", "/mailboxes/talk", None, 404),
     ("GET", "/messages/{message_id}", None, 200),
@@ -145,10 +148,16 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                 assert answer.status_code == status, (method, path, answer.text)
                 model = described(document, method, path, status)
                 assert (model is None) == (not answer.content), (method, path)
-                if model is not None:
+                if model is not None and answer.headers["content-type"].startswith("text/event-stream"):
+                    for line in answer.text.splitlines():
+                        if line.startswith("data: "):
+                            exact(model).model_validate_json(line.removeprefix("data: "), strict=True)
+                elif model is not None:
                     exact(model).model_validate(answer.json(), strict=True)
                     message_id = answer.json().get("message_id", message_id)
-                called.add((method, re.sub(r"data-analy\w+|talk|alpha", "*", path.partition("?")[0])))
+                called.add(
+                    (method, re.sub(r"data-analy\w+|talk|alpha|nobody(?=/)", "*", path.partition("?")[0]))
+                )
         stop.set()
     routes = {
         (method.upper(), re.sub(r"\{(?!message_id)\w+\}", "*", path.removeprefix("/api/v1")))

@@ -39,6 +39,10 @@ def contents(entries: list[Entry]) -> list[Any]:
     return [entry.message.content for entry in entries]
 
 
+def given(entries: list[Entry]) -> list[tuple[int, str]]:
+    return [(entry.seq, entry.message.id) for entry in entries]
+
+
 def settled(nodes: Cluster, node: str) -> Callable[[], bool]:
     return lambda: nodes[node].bus.statistics()["outbox"]["open"] == 0
 
@@ -56,9 +60,9 @@ async def test_messages_are_held_until_the_client_acknowledges_them_and_come_in_
         with mailboxes.consume("alice") as consumer:
             found = await take(consumer, 30)
             assert contents(found) == list(range(30))
-            await mailboxes.acknowledge("alice", [entry.seq for entry in found[:10]])
+            await mailboxes.acknowledge("alice", given(found[:10]))
             assert mailboxes.shown("alice")["held"] == 20
-            assert await mailboxes.acknowledge("alice", [entry.seq for entry in found]) == 20
+            assert await mailboxes.acknowledge("alice", given(found)) == 20
         await eventually(settled(nodes, "b"))
         assert mailboxes.statistics()["held"] == 0
 
@@ -72,7 +76,7 @@ async def test_a_client_that_comes_back_is_given_what_it_did_not_acknowledge(
         await send(nodes, "a", range(10))
         with mailboxes.consume("alice") as consumer:
             found = await take(consumer, 10)
-            await mailboxes.acknowledge("alice", [found[0].seq, found[4].seq])
+            await mailboxes.acknowledge("alice", given([found[0], found[4]]))
         with mailboxes.consume("alice") as consumer:
             found = await take(consumer, 8)
             assert contents(found) == [1, 2, 3, 5, 6, 7, 8, 9]
@@ -88,7 +92,7 @@ async def test_nothing_is_lost_over_a_crash_of_the_node(autojump_clock: object, 
         await send(nodes, "b", range(20))
         with nodes["a"].bus.mailboxes.consume("alice") as consumer:
             found = await take(consumer, 20)
-            await nodes["a"].bus.mailboxes.acknowledge("alice", [entry.seq for entry in found[:5]])
+            await nodes["a"].bus.mailboxes.acknowledge("alice", given(found[:5]))
             await nodes.crash("a")
         await pause(5)
         await nodes.start("a")
@@ -98,7 +102,7 @@ async def test_nothing_is_lost_over_a_crash_of_the_node(autojump_clock: object, 
         with nodes["a"].bus.mailboxes.consume("alice") as consumer:
             found = await take(consumer, 15)
             assert contents(found) == list(range(5, 20))
-            await nodes["a"].bus.mailboxes.acknowledge("alice", [entry.seq for entry in found])
+            await nodes["a"].bus.mailboxes.acknowledge("alice", given(found))
         await eventually(settled(nodes, "b"))
 
 
@@ -168,7 +172,7 @@ async def test_a_full_mailbox_holds_its_senders_back_and_no_other(
         with mailboxes.consume("alice") as consumer:
             while len(found) < 12:
                 found += await consumer.take(1)
-                await mailboxes.acknowledge("alice", [found[-1].seq])
+                await mailboxes.acknowledge("alice", given(found[-1:]))
         assert contents(found) == list(range(12))
         await eventually(lambda: nodes["b"].bus.statistics()["outbox"]["open"] == 3)
 
