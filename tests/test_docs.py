@@ -31,12 +31,13 @@ from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, message_answers, models
+from node.http.frames import FRAMES
 from node.llm.scripted import ScriptedProvider
 from node.message import EXPECTS_REPLY, PERFORMATIVE_SPELLINGS, Message, Performative
 from node.messaging.origin import TABLE
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
-from node.security.permissions import ROLES, ROUTES
+from node.security.permissions import ROLES, ROUTES, WS_FRAMES
 from node.tools.host import builtin_servers
 from node.transport import frames
 from node.transport.handler import REJECT_REASONS, LinkLimits
@@ -469,6 +470,14 @@ def test_the_routes_are_those_of_the_permission_table() -> None:
         (m, p.replace("/config-agents", "/agents")) for m, p in ROUTES if p.startswith("/config-agents")
     }
     assert aliased == {(method, path) for method, path in ROUTES if path.startswith("/agents")}
+
+
+def test_the_frames_of_the_websocket_are_those_of_the_permission_table() -> None:
+    said = {plain(row["Frame"]): row["Permission"] for row in rows("api.md", "Frame", "Permission")}
+    assert said == {frame: permission.value for frame, permission in WS_FRAMES.items()}
+    named = {plain(row["Frame"]): row["Fields"] for row in rows("api.md", "Frame", "Permission")}
+    found = {frame: set(re.findall(r"`(\w+)`", text)) for frame, text in named.items()}
+    assert found == {name: set(model.model_fields) - {"type", "id"} for name, model in FRAMES.items()}
 
 
 def test_the_roles_are_those_of_the_code() -> None:

@@ -25,6 +25,7 @@ from node.http.mailboxes import mailbox_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
+from node.http.sockets import Sockets
 from node.http.streams import Streams
 from node.http.tail import tail_routes
 from node.http.traffic import Traffic
@@ -71,9 +72,11 @@ def create_app(services: NodeServices) -> FastAPI:
         **options,
     )
     traffic, streams = Traffic(), Streams()
-    app.state.streams = streams
+    sockets = Sockets(services, streams)
+    app.state.streams, app.state.sockets = streams, sockets
+    app.state.frame_limit_bytes = services.config.server.request_limit_bytes
     routers = [
-        cluster_routes(services, traffic, streams),
+        cluster_routes(services, lambda: traffic.statistics() | streams.statistics() | sockets.statistics()),
         key_routes(services),
         user_traffic_routes(services),
     ]
@@ -89,7 +92,7 @@ def create_app(services: NodeServices) -> FastAPI:
     for prefix in ("/agents", "/config-agents"):
         app.include_router(agent_routes(services, prefix), prefix=API)
     _describe(app)
-    gate: dict[str, Any] = {"services": services, "traffic": traffic}
+    gate: dict[str, Any] = {"services": services, "traffic": traffic, "sockets": sockets}
     app.add_middleware(Gate, **gate)
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,14 +24,12 @@ from node.http.answers import (
     WhyBody,
 )
 from node.http.services import NodeServices
-from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
-from node.http.traffic import Traffic
 from node.message import check_capability
 from node.telemetry.version import software_version
 
 
-def cluster_routes(services: NodeServices, traffic: Traffic, streams: Streams) -> APIRouter:
+def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]) -> APIRouter:
     """The routes of the node and its cluster."""
     router = APIRouter(tags=["cluster"], route_class=StrictRoute)
     version = software_version()
@@ -50,7 +49,7 @@ def cluster_routes(services: NodeServices, traffic: Traffic, streams: Streams) -
                 "unsettled_by_node": dict(services.bus.unsettled_by_node()),
                 "messaging": dict(services.bus.statistics()),
                 "membership": dict(services.membership.statistics()),
-                "http": traffic.statistics() | streams.statistics(),
+                "http": traffic(),
                 "tracing": services.tracing.statistics(),
                 "rooms": services.statistics(),
             }

@@ -12,13 +12,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
+from wsproto.events import Message
 
 
 class Inlet:
@@ -91,8 +95,59 @@ class _Tasks(TaskGroup):
         return inlet.put
 
 
+class _FrameBuffer(WebsocketBuffer):
+    """Gathers the pieces of one WebSocket message, and keeps nothing of one that is too long."""
+
+    def __init__(self, limit: int, on_overlong: Callable[[], None]) -> None:
+        super().__init__(limit)
+        self._on_overlong = on_overlong
+
+    def extend(self, event: Message[Any]) -> None:
+        """Add a piece.
+
+        Raises:
+            FrameTooLargeError: the message is too long; Hypercorn closes with 1009.
+        """
+        if self.length + len(event.data) > self.max_length:
+            if self.length <= self.max_length:
+                self._on_overlong()
+            self.value, self.length = None, self.max_length + 1
+            raise FrameTooLargeError
+        super().extend(event)
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 whose WebSockets are not compressed, since a little can be a lot, and are bounded."""
+
+    on_overlong: Callable[[], None]
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [pair for pair in request.headers if pair[0].lower() != b"sec-websocket-extensions"]
+        if len(kept) != len(request.headers):
+            request = h11.Request(
+                method=request.method, target=request.target, headers=kept, http_version=request.http_version
+            )
+        await super()._create_stream(request)
+        if isinstance(self.stream, WSStream):
+            limit = self.config.websocket_max_message_size
+            self.stream.buffer = _FrameBuffer(limit, self.on_overlong)
+
+
 class Connection(TCPServer):
-    """A connection without TLS, of Hypercorn's Trio worker but for its tasks."""
+    """A connection without TLS, of Hypercorn's Trio worker but for its tasks and its WebSockets.
+
+    Args:
+        arguments: Hypercorn's.
+        on_overlong: Called when a WebSocket has sent a message that is too long.
+    """
+
+    def __init__(self, *arguments: Any, on_overlong: Callable[[], None]) -> None:
+        super().__init__(*arguments)
+        self._on_overlong = on_overlong
+
+    def _overlong(self) -> None:
+        self._on_overlong()
+        self.stream.end_soon()
 
     async def run(self) -> None:
         """Serve it to its end."""
@@ -114,6 +169,19 @@ class Connection(TCPServer):
                     self.protocol_send,
                     "http/1.1",
                 )
+                http1 = _Http1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    ConnectionState(self.state),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                )
+                http1.on_overlong = self._overlong
+                self.protocol.protocol = http1
                 await self.protocol.initiate()
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()

@@ -7,16 +7,13 @@ Whatever goes wrong further in is answered from here as well, as one JSON object
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded, ValidationFailed
+from node.errors import CaxtonError, ResourceLimitExceeded, ValidationFailed
 from node.http.errors import (
     InternalError,
     MethodNotAllowed,
@@ -26,6 +23,7 @@ from node.http.errors import (
     as_caxton,
     error_response,
 )
+from node.http.origin import all_headers, presented_token, require_local
 from node.http.routes import API, STREAMED, RouteTable
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
@@ -40,7 +38,6 @@ BODY_TIME_LIMIT_S: Final = 30.0
 """Longest time for one body to arrive, in seconds."""
 
 _LOG: Final = logging.getLogger("caxton.http")
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
@@ -82,14 +79,16 @@ class Gate:
         app: The application behind it.
         services: The rooms of the node.
         traffic: What it counts.
+        sockets: Serves WebSockets.
     """
 
-    def __init__(self, app: ASGIApp, services: NodeServices, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, services: NodeServices, traffic: Traffic, sockets: ASGIApp) -> None:
         self._app = app
         self._services = services
         self._clock = services.environment.clock
         self._limit_bytes = services.config.server.request_limit_bytes
         self._routes = RouteTable()
+        self._sockets = sockets
         self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +96,8 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
             return
         self._traffic.requests += 1
         reply = _Reply(send, self._services.environment.new_id())
@@ -114,7 +112,7 @@ class Gate:
             await self._answer(error, reply)
 
     async def _pass(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        headers = _all_headers(scope["headers"])
+        headers = all_headers(scope["headers"])
         if "transfer-encoding" in headers and "content-length" in headers:
             reply.last = True
             raise ValidationFailed(
@@ -164,11 +162,11 @@ class Gate:
         template, method = found.template, scope["method"]
         known = template is not None and method in found.methods
         needed = route_permission(method, template) if known and template is not None else None
-        token = _token(headers)
+        token = presented_token(headers)
         if needed is not Permission.PUBLIC:
             caller = self._services.tokens.authenticate(token)
             if token is None:
-                _require_local(scope, headers)
+                require_local(scope, headers)
             if needed is not None:
                 caller.require(needed)
             scope.setdefault("state", {})["caller"] = caller  # a route may need more for some of its answers
@@ -266,70 +264,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-def _all_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Every header by its name; one that came twice has both values, so that neither is taken for the one.
-
-    A proxy and this node might choose differently between two tokens, or between two origins.
-    """
-    found: dict[str, str] = {}
-    for raw_name, raw_value in raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
-
-
-def _token(headers: dict[str, str]) -> str | None:
-    """The presented token; the empty string, which is never valid, for a credential of another kind."""
-    authorization = headers.get("authorization")
-    if authorization is not None:
-        scheme, _, token = authorization.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
-    return headers.get("x-caxton-token")
-
-
-def _require_local(scope: Scope, headers: dict[str, str]) -> None:
-    """Let a request without a token pass only from this machine and from no foreign web page.
-
-    A web page whose name was rebound to 127.0.0.1 arrives under its own name in ``Host``; one that posts
-    across sites says so in ``Origin``.
-
-    Raises:
-        Forbidden: it comes from somewhere else.
-    """
-    client = scope.get("client")
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    if (
-        client is not None
-        and _is_loopback(str(client[0]))
-        and _is_loopback(_hostname(f"//{host}"))
-        and (origin is None or _hostname(origin, with_port=True) == _hostname(f"//{host}", with_port=True))
-    ):
-        return
-    raise Forbidden(
-        "a request without a token must come from this machine",
-        why="the connection, the Host header or the Origin header names another one",
-        fix="Send a token, or use http://127.0.0.1.",
-    )
-
-
-def _hostname(url: str, *, with_port: bool = False) -> str:
-    try:
-        parts = urlsplit(url)
-        return parts.netloc.lower() if with_port else (parts.hostname or "")
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _full(what: str, why: str) -> ResourceLimitExceeded:

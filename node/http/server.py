@@ -29,6 +29,12 @@ KEEP_ALIVE_S: Final = 15
 """Longest time a connection may idle between requests, or take to send its first, in seconds."""
 READ_LIMIT_S: Final = 30.0
 """Longest time the other end may take to read one piece of an answer, in seconds."""
+PING_S: Final = 20.0
+"""How often the other end of a WebSocket is pinged, in seconds."""
+SILENCE_LIMIT_S: Final = 60.0
+"""Longest time without a byte from the other end of a WebSocket, in seconds."""
+CLOSING_S: Final = 5.0
+"""Longest time that the other end may take to close a WebSocket that is to be closed, in seconds."""
 PIECE_BYTES: Final = 64 * 1024
 """Bytes of one piece."""
 CONNECTION_LIMIT: Final = 1024
@@ -88,7 +94,8 @@ class _Server:
     """The connections of one listener."""
 
     def __init__(self, app: FastAPI, environment: Environment) -> None:
-        self._config = _settings()
+        self._config = _settings(app)
+        self._on_overlong = app.state.sockets.overlong
         self._app: AppWrapper = wrap_app(app, self._config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]
         self._clock = environment.clock
         self._open = 0
@@ -111,9 +118,11 @@ class _Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
-            state = ConnectionState(LifespanState())
             patient = _Patient(stream, self._clock)
-            await Connection(self._app, self._config, self.context, state, patient)  # type: ignore[arg-type]
+            state = ConnectionState(LifespanState(connection=patient))
+            await Connection(
+                self._app, self._config, self.context, state, patient, on_overlong=self._on_overlong
+            )
         except* Exception as errors:
             _LOG.info("a connection ended in an error: %r", errors.exceptions[0])
         finally:
@@ -133,9 +142,31 @@ class _Patient:
         self._stream = stream
         self._clock = clock
         self.socket = stream.socket  # type: ignore[attr-defined]
-        self.receive_some = stream.receive_some
         self.aclose = stream.aclose
+        self.stalled = False
+        """Whether the other end has stopped reading, and lost its connection by that."""
+        self._silence_s = float("inf")
+        self._until = float("inf")
         self._sending = trio.Lock()
+
+    def expect_signs_of_life(self) -> None:
+        """From now on the other end must send something every :data:`SILENCE_LIMIT_S`; it is pinged."""
+        self._silence_s = SILENCE_LIMIT_S
+
+    def end_soon(self) -> None:
+        """The connection is to be closed; the other end has :data:`CLOSING_S` to do so itself."""
+        self._until = min(self._until, self._clock.now() + CLOSING_S)
+
+    async def receive_some(self, most: int | None = None) -> bytes:
+        """Receive what is there.
+
+        Raises:
+            trio.BrokenResourceError: the other end is silent, or does not close; the connection is closed.
+        """
+        with self._clock.move_on_after(min(self._silence_s, self._until - self._clock.now())):
+            return bytes(await self._stream.receive_some(most))
+        await trio.aclose_forcefully(self._stream)
+        raise trio.BrokenResourceError("the other end is silent")
 
     async def send_all(self, data: bytes) -> None:
         """Send, a piece at a time.
@@ -151,6 +182,7 @@ class _Patient:
                     await self._stream.send_all(view[start : start + PIECE_BYTES])
                 sent = True
             if not sent:
+                self.stalled = True
                 await trio.aclose_forcefully(self._stream)
                 raise trio.BrokenResourceError("the other end does not read")
 
@@ -160,8 +192,10 @@ class _Patient:
             await self._stream.send_eof()  # type: ignore[attr-defined]
 
 
-def _settings() -> Config:
+def _settings(app: FastAPI) -> Config:
     config = Config()
+    config.websocket_max_message_size = app.state.frame_limit_bytes
+    config.websocket_ping_interval = PING_S
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.include_server_header = False
     config.accesslog = None

@@ -368,6 +368,11 @@ class Caller(Protocol):
 class TokenCheck(Protocol):
     """The verb of ``security.tokens.Tokens`` that HTTP calls."""
 
+    @property
+    def dev_mode(self) -> bool:
+        """Whether a request without a token is the developer's."""
+        ...
+
     def authenticate(self, token: str | None) -> Caller:
         """Whose token this is; raises Unauthorized."""
         ...

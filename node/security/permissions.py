@@ -107,6 +107,19 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
 )
 """(method, path template below /api/v1) -> what the caller needs."""
 
+WS_FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
+    {
+        "hello": _P.PUBLIC,
+        "send": _P.SEND_MESSAGE,
+        "subscribe": _P.READ_MESSAGES,
+        "unsubscribe": _P.READ_MESSAGES,
+        "ack": _P.READ_MESSAGES,
+        "credit": _P.READ_MESSAGES,
+        "ping": _P.PUBLIC,
+    }
+)
+"""Frame type of a client's WebSocket -> what the sender needs."""
+
 FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
     {
         "hello": _P.PEER,

@@ -99,6 +99,11 @@ class Tokens:
             )
         return cls([_entry(path, number, entry) for number, entry in enumerate(entries)], dev_mode=dev_mode)
 
+    @property
+    def dev_mode(self) -> bool:
+        """Whether a request without a token is the developer's."""
+        return self._dev_mode
+
     def authenticate(self, token: str | None) -> Principal:
         """Whose token this is; takes the same time whichever entry matches, or none.
 

@@ -2,8 +2,11 @@
 
 import json
 
+import trio
+
 from tests.acceptance.agents import ECHO
 from tests.acceptance.processes import eventually
+from tests.node.http.socket_client import SocketClient
 
 
 def lines(node, values, **parameters):
@@ -70,4 +73,41 @@ def test_nothing_is_lost_while_client_and_node_go_and_come(cluster):
     assert [data["message"]["content"] for _, _, data in rest] == list(range(8, 40))
     done = b.post("/mailboxes/orders/acknowledgements", {"up_to": rest[-1][1]})
     assert done == {"acknowledged": 32, "held": 0}
+    eventually(lambda: a.get("/status")["unsettled_by_node"] == {}, within=30)
+
+
+def test_a_websocket_loses_nothing_over_disconnects_and_a_restart(cluster):
+    a, b = cluster.start("a", "b")
+    assert b.client.put("/mailboxes/orders").status_code == 201
+
+    def port(node):
+        return node.ports["server.port"]
+
+    async def send(count):
+        client = await SocketClient.open(port(a), token=cluster.token)
+        for n in range(count):
+            message = {"performative": "inform", "receiver": "orders@b", "content": n, "conversation_id": "o"}
+            await client.send({"type": "send", "id": n, "message": message})
+        assert [(await client.expect("accepted"))["id"] for _ in range(count)] == list(range(count))
+        await client.close()
+
+    async def read(count, acknowledge):
+        client = await SocketClient.open(port(b), token=None)
+        await client.send({"type": "hello", "token": cluster.token})
+        await client.send({"type": "subscribe", "mailbox": "orders"})
+        found = await client.messages(count)
+        numbers = [frame["delivery"] for frame in found[:acknowledge]]
+        await client.send({"type": "ack", "delivery": numbers})
+        await client.close()  # in the middle: more is on its way
+        return [frame["message"]["content"] for frame in found]
+
+    trio.run(send, 50)
+    assert trio.run(read, 20, 10) == list(range(20))
+    eventually(lambda: b.get("/mailboxes")["mailboxes"][0]["held"] == 40, within=30)
+    assert trio.run(read, 12, 5) == list(range(10, 22))
+    eventually(lambda: b.get("/mailboxes")["mailboxes"][0]["held"] == 35, within=30)
+    b.kill()
+    b.start(a)
+    assert trio.run(read, 35, 35) == list(range(15, 50))
+    eventually(lambda: b.get("/mailboxes")["mailboxes"][0]["held"] == 0, within=30)
     eventually(lambda: a.get("/status")["unsettled_by_node"] == {}, within=30)

@@ -274,17 +274,23 @@ async def test_a_request_continues_the_callers_trace_into_the_bus() -> None:
     assert second.status.is_unset is False
 
 
-async def test_a_websocket_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("path", "version", "status"), [("/api/v1/ws", "2", 403), ("/api/v1/other", "1.1", 404)]
+)
+async def test_a_websocket_of_another_kind_or_place_is_refused(path: str, version: str, status: int) -> None:
     sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
         return {"type": "websocket.connect"}
 
     async def send(message: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
         sent.append(message)
 
-    await World().app({"type": "websocket", "path": "/api/v1/ws", "headers": []}, receive, send)  # type: ignore[arg-type]
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    scope = {"type": "websocket", "path": path, "headers": [], "http_version": version}
+    await World().app(scope, receive, send)  # type: ignore[arg-type]
+    assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", status)
 
 
 @pytest.fixture(scope="module")
