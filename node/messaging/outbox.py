@@ -22,6 +22,7 @@ from node.errors import ResourceLimitExceeded
 from node.message import Message
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
+from node.messaging.drain import DrainRate
 from node.messaging.durably import durably
 from node.messaging.explanation import Target
 from node.messaging.lanes import LocalDelivery
@@ -104,6 +105,7 @@ class Outbox:
             self._core = Deliveries(node=node, settings=settings, timing=timing, around=around)
         else:
             self._core = record_deliveries(recorder, node, settings, timing, around)
+        self._drain = DrainRate()
         self._unwritten: list[Changes] = []
         self._attention = trio.Event()
 
@@ -131,7 +133,11 @@ class Outbox:
             "the outbox is full",
             why=f"{self._core.open_count} messages ({held} bytes) have not been settled yet",
             fix="Wait for providers to catch up, add some, or raise messaging.outbox_capacity.",
-            details={"open": self._core.open_count, "capacity": capacity, "retry_after_s": 1},
+            details={
+                "open": self._core.open_count,
+                "capacity": capacity,
+                "retry_after_s": self._drain.retry_after_s(capacity, self._clock.now()),
+            },
         )
 
     def has_room(self, count: int, size: int) -> bool:
@@ -318,6 +324,8 @@ class Outbox:
                     self._tail.routed(route)
                 self._tail.ended(changes.ended)
                 self._tail.admitted(changes.told)
+            if changes.ended:
+                self._drain.ended(len(changes.ended), self._clock.now())
             was_empty = not self._core.open_count
             if self._core.written(changes) or was_empty:
                 self._attention.set()

@@ -95,3 +95,14 @@ async def test_a_body_that_is_wrong_is_refused(tmp_path: Path, body: Any) -> Non
     async with node(tmp_path) as (world, _), world.client() as client:
         assert (await client.put("/mailboxes/alice", json=body)).status_code == 400
         assert (await client.get("/mailboxes")).json()["mailboxes"] == []
+
+
+async def test_every_way_of_sending_says_when_to_come_again_if_there_is_no_room(tmp_path: Path) -> None:
+    async with node(tmp_path, settings={"outbox_capacity": 1}) as (world, _), world.client() as client:
+        lost = {"capability": "nobody-has-it"}
+        assert (await client.post("/messages", json=lost)).status_code == 202
+        for path in ("/messages", "/messages?wait=1"):
+            full = await client.post(path, json=lost)
+            assert (full.status_code, full.headers["retry-after"]) == (429, "30")
+        [result] = (await client.post("/messages/batch", json={"messages": [lost]})).json()["results"]
+        assert result["error"]["details"]["retry_after_s"] == 30
