@@ -21,7 +21,7 @@ from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_fai
 from node.http.gate import Gate
 from node.http.investigation import investigation_routes
 from node.http.keys import key_routes
-from node.http.mailboxes import mailbox_routes
+from node.http.mailboxes import mailbox_routes, reading_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
@@ -86,7 +86,7 @@ def create_app(services: NodeServices) -> FastAPI:
         message_routes(services, traffic, streams),
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
-    routers += [mailbox_routes(services, streams)]
+    routers += [mailbox_routes(services), reading_routes(services, streams)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import h11
 import trio
@@ -24,16 +24,20 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 from wsproto.events import Message
 
+INLET_BYTES: Final = 1024 * 1024
+"""Bytes that wait for an application from which on no more are taken."""
+
 
 class Inlet:
     """What one application receives.
 
     Args:
-        limit: Most events that wait; whoever puts more waits, too.
+        limit: Most events that wait, and none beyond :data:`INLET_BYTES`; whoever puts more waits, too.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._bytes = 0
         self._events: deque[Any] = deque()
         self._end: Any = None
         self._closed = False
@@ -46,10 +50,11 @@ class Inlet:
             self._change()
             await trio.lowlevel.checkpoint()
             return
-        while len(self._events) >= self._limit and self._end is None and not self._closed:
+        while self._is_full and self._end is None and not self._closed:
             await self._changed.wait()
         if self._end is None and not self._closed:
             self._events.append(event)
+            self._bytes += _size(event)
             self._change()
         await trio.lowlevel.checkpoint()
 
@@ -61,7 +66,13 @@ class Inlet:
         if not self._events:
             return self._end
         self._change()
-        return self._events.popleft()
+        event = self._events.popleft()
+        self._bytes -= _size(event)
+        return event
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._events) >= self._limit or self._bytes >= INLET_BYTES
 
     def close(self) -> None:
         """The application is done: nobody receives any more."""
@@ -72,6 +83,10 @@ class Inlet:
     def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _size(event: Any) -> int:
+    return len(event.get("body") or event.get("text") or event.get("bytes") or b"")
 
 
 class _Tasks(TaskGroup):
@@ -98,9 +113,9 @@ class _Tasks(TaskGroup):
 class _FrameBuffer(WebsocketBuffer):
     """Gathers the pieces of one WebSocket message, and keeps nothing of one that is too long."""
 
-    def __init__(self, limit: int, on_overlong: Callable[[], None]) -> None:
-        super().__init__(limit)
-        self._on_overlong = on_overlong
+    def __init__(self, limit: Callable[[], int], on_overlong: Callable[[], None]) -> None:
+        super().__init__(limit())
+        self._limit, self._on_overlong = limit, on_overlong
 
     def extend(self, event: Message[Any]) -> None:
         """Add a piece.
@@ -108,6 +123,8 @@ class _FrameBuffer(WebsocketBuffer):
         Raises:
             FrameTooLargeError: the message is too long; Hypercorn closes with 1009.
         """
+        if self.length <= self.max_length:
+            self.max_length = self._limit()
         if self.length + len(event.data) > self.max_length:
             if self.length <= self.max_length:
                 self._on_overlong()
@@ -120,6 +137,7 @@ class _Http1(H11Protocol):
     """HTTP/1.1 whose WebSockets are not compressed, since a little can be a lot, and are bounded."""
 
     on_overlong: Callable[[], None]
+    frame_limit: Callable[[], int]
 
     async def _create_stream(self, request: h11.Request) -> None:
         kept = [pair for pair in request.headers if pair[0].lower() != b"sec-websocket-extensions"]
@@ -129,8 +147,7 @@ class _Http1(H11Protocol):
             )
         await super()._create_stream(request)
         if isinstance(self.stream, WSStream):
-            limit = self.config.websocket_max_message_size
-            self.stream.buffer = _FrameBuffer(limit, self.on_overlong)
+            self.stream.buffer = _FrameBuffer(self.frame_limit, self.on_overlong)
 
 
 class Connection(TCPServer):
@@ -144,6 +161,9 @@ class Connection(TCPServer):
     def __init__(self, *arguments: Any, on_overlong: Callable[[], None]) -> None:
         super().__init__(*arguments)
         self._on_overlong = on_overlong
+
+    def _frame_limit(self) -> int:
+        return int(min(self.config.websocket_max_message_size, self.stream.frame_limit_bytes))
 
     def _overlong(self) -> None:
         self._on_overlong()
@@ -180,7 +200,7 @@ class Connection(TCPServer):
                     server,
                     self.protocol_send,
                 )
-                http1.on_overlong = self._overlong
+                http1.on_overlong, http1.frame_limit = self._overlong, self._frame_limit
                 self.protocol.protocol = http1
                 await self.protocol.initiate()
                 await self.idle_task.restart(tasks, self._idle_timeout)

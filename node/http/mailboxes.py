@@ -37,8 +37,8 @@ def manages(caller: Caller) -> bool:
     return Permission.MANAGE_CLUSTER in caller.permissions
 
 
-def mailbox_routes(services: NodeServices, streams: Streams) -> APIRouter:
-    """The routes below ``/mailboxes``."""
+def mailbox_routes(services: NodeServices) -> APIRouter:
+    """The routes by which mailboxes are made and removed."""
     router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], route_class=StrictRoute)
     mailboxes = services.bus.mailboxes
 
@@ -79,6 +79,14 @@ def mailbox_routes(services: NodeServices, streams: Streams) -> APIRouter:
         check_owner(services, caller_of(request), name)
         await mailboxes.delete(name)
         return Response(status_code=204)
+
+    return router
+
+
+def reading_routes(services: NodeServices, streams: Streams) -> APIRouter:
+    """The routes by which a mailbox is read."""
+    router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], route_class=StrictRoute)
+    mailboxes = services.bus.mailboxes
 
     @router.post("/{name}/acknowledgements", response_model=AcknowledgedBody)
     async def acknowledge(request: Request, name: Name, body: AcknowledgeBody) -> Response:

@@ -145,6 +145,8 @@ class _Patient:
         self.aclose = stream.aclose
         self.stalled = False
         """Whether the other end has stopped reading, and lost its connection by that."""
+        self.frame_limit_bytes = 1 << 62
+        """Bytes of a WebSocket's frame beyond which it is too long, where the configuration allows more."""
         self._silence_s = float("inf")
         self._until = float("inf")
         self._sending = trio.Lock()

@@ -98,6 +98,7 @@ class Session:
         self._receive, self._send = receive, send
         self._sending = trio.Lock()
         self._waiting: deque[tuple[str, Any]] = deque()
+        self._waiting_bytes = self._frame_bytes = 0
         self._arrived, self._taken = trio.Event(), trio.Event()
         self._working = False
         self._bad_frames = 0
@@ -124,7 +125,10 @@ class Session:
             Closed: it is to be closed from here.
         """
         if self._caller is None:
-            await self._wait_for_hello()
+            try:
+                await self._wait_for_hello()
+            except Gone:
+                return
         await self._tell({"type": "welcome", "node": self._services.node, "credit": SEND_WINDOW})
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -174,6 +178,7 @@ class Session:
 
     async def _take(self, text: str) -> None:
         frame: Frame | None = None
+        self._frame_bytes = len(text)
         try:
             frame = self._frame(text)
             self._sender.caller.require(WS_FRAMES[frame.type])
@@ -264,10 +269,12 @@ class Session:
     # Writing to disk
 
     async def _add(self, kind: str, what: Any) -> None:
-        while len(self._waiting) >= SEND_WINDOW:
+        limit_bytes = self._services.config.server.request_limit_bytes
+        while len(self._waiting) >= SEND_WINDOW or self._waiting_bytes >= limit_bytes:
             self._taken = trio.Event()
             await self._taken.wait()
         self._waiting.append((kind, what))
+        self._waiting_bytes += self._frame_bytes
         self._arrived.set()
 
     async def _work(self) -> None:
@@ -276,6 +283,7 @@ class Session:
             self._arrived = trio.Event()
             taken = list(self._waiting)
             self._waiting.clear()
+            self._waiting_bytes = 0
             self._working = True
             self._taken.set()
             acks = [number for kind, numbers in taken if kind == "ack" for number in numbers]

@@ -16,6 +16,8 @@ from node.http.socket_session import GOING_AWAY, Closed, Session
 from node.http.streams import Streams
 
 PATH: Final = f"{API}/ws"
+STRANGER_FRAME_BYTES: Final = 4_096
+"""Longest frame of a client that has not said who it is."""
 STRANGER_LIMIT: Final = 64
 """Most sockets whose client has not said yet who it is."""
 CLOSE_S: Final = 1.0
@@ -103,11 +105,15 @@ class Sockets:
         connection = scope.get("state", {}).get("connection")
         if connection is not None:
             connection.expect_signs_of_life()
+            allowed = connection.frame_limit_bytes
+            connection.frame_limit_bytes = STRANGER_FRAME_BYTES if stranger else allowed
 
         def known() -> None:
             nonlocal stranger
             self._strangers -= stranger
             stranger = False
+            if connection is not None:
+                connection.frame_limit_bytes = allowed
 
         try:
             await send({"type": "websocket.accept"})

@@ -216,6 +216,13 @@ async def test_a_client_without_a_header_says_hello_first(monkeypatch: pytest.Mo
             assert client.close_code == 1008
             await client.close()
         assert world.app.state.sockets.statistics()["sockets_unauthorized"] == 4
+        client = await SocketClient.open(port, token=None)
+        await client.send({"type": "hello", "token": "x" * sockets.STRANGER_FRAME_BYTES})
+        assert await client.frame() is None
+        assert client.close_code == 1009
+        await client.close()
+        gone = await SocketClient.open(port, token=None)
+        await gone.close()  # before it has said anything
         monkeypatch.setattr(sockets, "STRANGER_LIMIT", 0)
         client = await SocketClient.open(port, token=None)
         assert client.status == 429
