@@ -239,8 +239,8 @@ class CapabilityRegistry:
         gone = self._entries.pop(key, None)
         if gone is not None:
             for name in {base_name(c): None for c in gone.capabilities}:
-                self._drop(self._by_capability, name, (gone.node, gone.agent))
-            self._drop(self._by_agent, gone.agent, (gone.node, gone.agent))
+                self._drop(self._by_capability, name, gone)
+            self._drop(self._by_agent, gone.agent, gone)
         provider = None if value is None else self._decode(key, value)
         if provider is not None:
             self._entries[key] = provider
@@ -261,11 +261,13 @@ class CapabilityRegistry:
                 self._changed_for_all = self._changes
 
     @staticmethod
-    def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, where: tuple[str, str]) -> None:
-        held = index.get(name, {})
-        held.pop(where, None)
+    def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, gone: Provider) -> None:
+        held, where = index.get(name, {}), (gone.node, gone.agent)
+        if held.get(where) is not gone:
+            return  # the entry of another version of the agent has taken its place
+        del held[where]
         if not held:
-            index.pop(name, None)
+            del index[name]
 
     def _decode(self, key: tuple[str, str], value: bytes) -> Provider | None:
         """Read an entry another node wrote: signed, so it is its word, but not therefore well-formed."""

@@ -124,6 +124,17 @@ def test_publishing_another_version_leaves_one_entry(registry, maps):
     assert maps.held == {}
 
 
+def test_an_agent_that_changes_its_own_version_is_offered_all_the_time(registry):
+    registry.apply([entry("you", "b", ["sum"], version="1.0.0")])
+    registry.apply([entry("you", "b", ["sum"], version="2.0.0")])
+    registry.apply([EntryChanged("you", "agent/b/1.0.0", None)])  # withdrawn after the new one was told
+    assert [(p.agent, p.version) for p in registry.providers("sum")] == [("b", "2.0.0")]
+    assert [p.version for p in registry.instances("b")] == ["2.0.0"]
+    registry.apply([EntryChanged("you", "agent/b/2.0.0", None)])
+    assert registry.providers("sum") == [] == registry.instances("b")
+    assert registry.statistics()["capabilities"] == 0
+
+
 def test_what_is_published_is_what_others_read(registry, maps):
     registry.publish("a", version="1.2.3", capabilities=("sum", "sum:v2"), priority=70, health=0.5)
     ((owner, key), value), *_ = maps.held.items()
