@@ -9,7 +9,8 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import apsw
@@ -84,6 +85,9 @@ class Inbox:
         self._settings = settings
         self._owed = owed
         self._tail = tail
+        self._dates = 0
+        self._untold: dict[int, float] = {}
+        self._told_late_s = 0.0
         around = Receivers(
             time=environment.clock,
             accepts=accepts,
@@ -117,15 +121,16 @@ class Inbox:
         Raises:
             StorageFailed: the disk refused; nothing was acknowledged.
         """
-        batch = self._core.judge(origin, arrived)
         encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
-        if batch.items:
-            await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
-        if self._tail.listeners:
-            for each in batch.items:
-                if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
-                    self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
-        self._core.stored(batch)
+        with self.ending():  # replies that somebody waits for end as they arrive
+            batch = self._core.judge(origin, arrived)
+            if batch.items:
+                await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
+            if self._tail.listeners:
+                for each in batch.items:
+                    if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
+                        self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
+            self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
         """What is known of each of the deliveries that ``origin`` has not settled."""
@@ -188,13 +193,16 @@ class Inbox:
         """Give back every held message of an agent that is gone."""
         while True:
             rows, exhausted = await self._storage.read(lambda c: _first_held(c, target))
-            job = functools.partial(_refuse, rows=rows, wall=self._clock.wall(), reason=reason)
-            refused = await durably(self._storage, self._clock, job) if rows else []
+            with self.ending() as wall:
+                job = functools.partial(_refuse, rows=rows, wall=wall, reason=reason)
+                refused = await durably(self._storage, self._clock, job) if rows else []
+                keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
+                self._core.ended(
+                    [(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys]
+                )
             if self._tail.listeners:
                 for row in refused:
                     self._tail.handled(Message.unseal(row.sealed), target, ItemState.REFUSED, reason)
-            keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
-            self._core.ended([(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys])
             if exhausted:
                 return
 
@@ -214,6 +222,23 @@ class Inbox:
         """``node`` is back, and asks about what it has not heard."""
         self._core.origin_back(node)
 
+    @contextmanager
+    def ending(self) -> Iterator[float]:
+        """Date ends that are written, and told, inside the block; gives Unix seconds.
+
+        A disk may refuse for long between the date of an end and its telling, and a peer's word of what it
+        has taken by then does not cover it.
+        """
+        self._dates += 1
+        number, dated_s = self._dates, self._clock.wall()
+        self._untold[number] = dated_s
+        try:
+            yield dated_s
+        finally:
+            del self._untold[number]
+            if self._clock.wall() - dated_s > CONFIRMED_MARGIN_S / 2:
+                self._told_late_s = self._clock.wall()
+
     def forgotten_by_origin(self, confirmed_s: Mapping[str, float]) -> Callable[[str, str, str, float], bool]:
         """Tells whether the origin of (origin, message id, target) that ended then has forgotten the message.
 
@@ -223,8 +248,12 @@ class Inbox:
         watermark_s, holds = self._core.watermark(WATERMARK_S), self._owed.holds
 
         def is_forgotten(origin: str, message_id: str, target: str, ended_s: float) -> bool:
-            told = ended_s < watermark_s or ended_s < confirmed_s.get(origin, 0.0) - CONFIRMED_MARGIN_S
-            return told and not holds(origin, message_id, target)
+            proven_s = confirmed_s.get(origin, 0.0)
+            if proven_s <= self._told_late_s:  # asked anew for each: an end may be told during the round
+                proven_s = 0.0
+            told = ended_s < watermark_s or ended_s < proven_s - CONFIRMED_MARGIN_S
+            untold = any(ended_s >= dated_s for dated_s in self._untold.values())
+            return told and not untold and not holds(origin, message_id, target)
 
         return is_forgotten
 

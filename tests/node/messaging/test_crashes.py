@@ -12,7 +12,7 @@ from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 ACCEPT, STORE, FINISH, END = (
     *("Acceptance.accept_many", "Inbox.receive"),
-    *("Settlement._settle", "Outbox._job"),
+    *("Settlement._end", "Outbox._job"),
 )
 
 

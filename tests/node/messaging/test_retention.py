@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from node.message import Performative
 from node.messaging import settings as bounds
 from node.messaging.settings import Timing
@@ -53,6 +55,36 @@ async def test_an_end_that_is_owed_is_not_forgotten(tmp_path, autojump_clock, mo
         c["b"].links.confirmed_s["a"] = c["b"].environment.clock.wall()
         await pause(20)
         assert rows(c["b"]) == 0
+
+
+async def test_what_an_origin_took_before_an_end_was_told_does_not_count_for_it(
+    tmp_path, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr("node.messaging.inbox.KEEP_ROWS", 0)
+    async with cluster(tmp_path, "a", "b", timing=TIMING) as c:
+        b = c["b"]
+        b.attach("worker", quiet, "work")
+        write, stall = b.storage.write, trio.Event()
+
+        async def slow(job):
+            if "Settlement" in job.__qualname__:
+                result = await write(job)
+                await stall.wait()  # on disk, and not told yet
+                return result
+            return await write(job)
+
+        b.storage.write = slow
+        await send(c["a"], 5, capability="work", performative=Performative.INFORM)
+        await pause(20)
+        b.links.confirmed_s["a"] = b.environment.clock.wall()
+        await pause(5)
+        assert rows(b) == 5
+        stall.set()
+        await pause(20)
+        assert rows(b) == 5  # told now, but what the origin has said is older than that
+        b.links.confirmed_s["a"] = b.environment.clock.wall()
+        await pause(5)
+        assert rows(b) == 0
 
 
 async def test_a_node_forgets_its_own_messages_when_their_ends_are_written(
