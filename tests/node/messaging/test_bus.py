@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import random
 
@@ -15,8 +14,8 @@ from node.errors import (
     ValidationFailed,
 )
 from node.message import Attachment, Envelope, Performative, RoutingStrategy
-from node.messaging.delivery import Draft, compose
-from node.messaging.settings import HOP_LIMIT, Timing
+from node.messaging.delivery import Draft
+from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.transport.frames import DeliverItem
 from tests.node.messaging.rooms import PROOF, VirtualClock, cluster, echo, eventually, pause
@@ -564,46 +563,6 @@ async def test_one_trace_leads_through_both_nodes(tmp_path, autojump_clock):
     assert {format(span.context.trace_id, "032x") for span in spans} == {"1" * 32}
     handle, accept = sorted(spans, key=lambda span: span.name, reverse=True)
     assert handle.parent.span_id == accept.context.span_id
-
-
-async def test_old_messages_are_forgotten(tmp_path, autojump_clock, monkeypatch):
-    settings = {"retention": "60s", "dead_letter_retention": "60s", "default_ttl": "50s"}
-    async with cluster(tmp_path, "a", "b", settings=settings, timing=Timing(retention_every_s=10)) as c:
-        c["b"].attach("worker", echo(), "work")
-        message = c["a"].message(capability="work")
-        await c["a"].bus.request(message, timeout_s=5)
-        await ask(c["a"], capability="nothing")
-        assert len(await c["a"].bus.letters.page(5)) == 1
-        await pause(300)
-        with pytest.raises(MessageNotFound):
-            await c["a"].bus.history(message.id)
-        assert await c["a"].bus.letters.page(5) == []
-        assert c["b"].bus.statistics()["inbox"]["rows"] == 0
-
-
-def test_replying_keeps_what_belongs_together():
-    class Asked:
-        sender, conversation_id, reply_with, priority, protocol = "s@n", "c", "r", 7, "fipa-request"
-
-    draft = Draft(Performative.INFORM, 1)
-    reply = compose(draft, Asked, sender="a@n", identifier="i", wall_s=1.0)
-    assert (reply.receiver, reply.in_reply_to, reply.priority, reply.protocol) == (
-        "s@n",
-        "r",
-        7,
-        "fipa-request",
-    )
-    other = compose(
-        dataclasses.replace(draft, capability="x", priority=1),
-        Asked,
-        sender="a@n",
-        identifier="i",
-        wall_s=1.0,
-    )
-    assert (other.receiver, other.capability, other.in_reply_to, other.priority, other.protocol) == (
-        None, "x", None, 1, None,
-    )  # fmt: skip
-    assert other.conversation_id == "c"
 
 
 async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, autojump_clock):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from node.errors import MessageNotFound
 from node.message import Performative
 from node.messaging import settings as bounds
 from node.messaging.settings import Timing
@@ -98,6 +100,21 @@ async def test_a_node_forgets_its_own_messages_when_their_ends_are_written(
         await send(c["a"], 1, capability="work", performative=Performative.INFORM)  # confirms those before
         await pause(20)
         assert rows(c["a"]) == 2
+
+
+async def test_old_messages_are_forgotten(tmp_path, autojump_clock, monkeypatch):
+    settings = {"retention": "60s", "dead_letter_retention": "60s", "default_ttl": "50s"}
+    async with cluster(tmp_path, "a", "b", settings=settings, timing=Timing(retention_every_s=10)) as c:
+        c["b"].attach("worker", echo(), "work")
+        message = c["a"].message(capability="work")
+        await c["a"].bus.request(message, timeout_s=5)
+        await c["a"].bus.request(c["a"].message(capability="nothing"), timeout_s=30)
+        assert len(await c["a"].bus.letters.page(5)) == 1
+        await pause(300)
+        with pytest.raises(MessageNotFound):
+            await c["a"].bus.history(message.id)
+        assert await c["a"].bus.letters.page(5) == []
+        assert c["b"].bus.statistics()["inbox"]["rows"] == 0
 
 
 async def quiet(delivery):
