@@ -36,7 +36,7 @@ class Embedder(Protocol):
         """The space of the vectors."""
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed ``texts``, off the event loop where that takes long; the same text always gives the same vector.
+        """Embed ``texts``, off the event loop where that takes long; equal texts have equal vectors.
 
         Args:
             texts: Any number of any length; what exceeds the model's limit of tokens does not count.
