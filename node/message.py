@@ -33,6 +33,8 @@ TEXT_LIMIT: Final = 512
 """Longest identifier or label in a message, in characters."""
 COUNTER_LIMIT: Final = 2**31 - 1
 """Largest counter in an envelope."""
+FALLBACK_LIMIT: Final = 8
+"""Most other versions a message may be content with."""
 REMAINING_LIMIT_S: Final = 1e9
 """Longest remaining time in an envelope."""
 
@@ -42,6 +44,8 @@ Note = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Counter = Annotated[int, Meta(ge=0, le=COUNTER_LIMIT)]
 UnixSeconds = Annotated[float, Meta(ge=0.0, lt=1e11)]
 Priority = Annotated[int, Meta(ge=0, le=9)]
+
+FallbackVersion = Annotated[str, Meta(max_length=40, pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}$")]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
 _CAPABILITY = re.compile(r"^[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?\d+(\.\d+){0,2})?$")
@@ -193,6 +197,8 @@ class Message(
         priority: 0 (least) to 9; chooses between conversations, never inside one.
         timestamp_s: Unix time in seconds at which the message entered the cluster.
         attachments: Files that travel with it.
+        fallback_versions: Versions of the capability to take, in this order, when nobody can be given the
+            wanted one: ``v1``.
     """
 
     id: Text
@@ -212,6 +218,7 @@ class Message(
     priority: Priority = 5
     timestamp_s: UnixSeconds = 0.0
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=ATTACHMENT_LIMIT)] = ()
+    fallback_versions: Annotated[tuple[FallbackVersion, ...], Meta(max_length=FALLBACK_LIMIT)] = ()
 
     @property
     def expects_reply(self) -> bool:
@@ -263,6 +270,7 @@ class Message(
                 {"name": a.name, "media_type": a.media_type, "size_bytes": len(a.data)}
                 for a in self.attachments
             ],
+            "fallback_versions": list(self.fallback_versions),
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -372,6 +380,8 @@ def _check_rules(message: Message) -> None:
         raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
     if capability is not None:
         check_capability(capability)
+    if message.fallback_versions and capability is None:
+        raise _invalid("fallback_versions", "only a capability has versions")
     if message.attachments:
         names = {attachment.name for attachment in message.attachments}
         if len(names) != len(message.attachments):

@@ -32,6 +32,13 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
 @click.option("--to", "receiver", metavar="AGENT", help="Send to this agent: name or name@node.")
 @click.option("--performative", metavar="NAME", default="request", show_default=True, help="What it does.")
 @click.option("--strategy", metavar="NAME", help="best_match, load_balanced or broadcast.")
+@click.option(
+    "--fallback-version",
+    "fallback_versions",
+    metavar="VERSION",
+    multiple=True,
+    help="Version of the capability that does, too (v1); repeatable, tried in this order.",
+)
 @click.option("--conversation", metavar="ID", help="Continue a conversation.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
 @click.option(
@@ -56,6 +63,7 @@ def command(
     receiver: str | None,
     performative: str,
     strategy: str | None,
+    fallback_versions: tuple[str, ...],
     conversation: str | None,
     priority: int | None,
     attach: tuple[Path, ...],
@@ -79,6 +87,7 @@ def command(
         "routing_strategy": strategy,
         "conversation_id": conversation,
         "priority": priority,
+        "fallback_versions": list(fallback_versions) or None,
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     does = Performative.parse(performative)

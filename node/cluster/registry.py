@@ -8,15 +8,14 @@ map still says.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import cbor2
 
 from node.cluster.provider import Provider
+from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
@@ -30,9 +29,6 @@ CAPABILITIES_LIMIT: Final = 64
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
-_VERSION_SUFFIX: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
-SPLIT_CACHE: Final = 4_096
-"""Capability names whose parts are remembered."""
 _HEALTH_STEPS: Final = 255
 _MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
 
@@ -61,27 +57,9 @@ class Maps(Protocol):
         ...
 
 
-def base_name(capability: str) -> str:
-    """A capability's name without its version: ``data-analysis`` of ``data-analysis:v2``."""
-    return _split(capability)[0]
-
-
 def offers(provider: Provider, capability: str) -> bool:
-    """Whether a provider offers ``capability``; a version, when one is asked for, must match.
-
-    ``name`` is offered by any version of it; ``name:v2`` by ``name:v2`` and by ``name:v2.1``.
-    """
-    name, version = _split(capability)
-    offered = map(_split, provider.capabilities)
-    return any(other == name and found[: len(version)] == version for other, found in offered)
-
-
-@functools.lru_cache(maxsize=SPLIT_CACHE)
-def _split(capability: str) -> tuple[str, tuple[str, ...]]:
-    found = _VERSION_SUFFIX.search(capability)
-    if found is None:
-        return capability, ()
-    return capability[: found.start()], tuple(found.group(1).split("."))
+    """Whether a provider offers ``capability``; a version, when one is asked for, must match."""
+    return best_offer(provider.capabilities, capability) is not None
 
 
 class CapabilityRegistry:
@@ -161,15 +139,15 @@ class CapabilityRegistry:
 
     def version(self, wanted: str) -> int:
         """A number that grows when what is said of a capability or agent may change, but for loads."""
-        changed = self._changed.get(_split(wanted)[0], 0)
+        changed = self._changed.get(split(wanted)[0], 0)
         return max(changed, self._changed_for_all)
 
     def providers(self, capability: str) -> list[Provider]:
         """All that offer ``capability``, sorted by (node, agent).
 
-        A version, when one is asked for, must match; see :func:`offers`.
+        A version, when one is asked for, must match; see :mod:`node.cluster.versions`.
         """
-        name, version = _split(capability)
+        name, version = split(capability)
         held = self._by_capability.get(name, {})
         found = (held[key] for key in sorted(held) if self._is_up(key[0]))
         return [self._with_load(p) for p in found if not version or offers(p, capability)]

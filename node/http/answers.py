@@ -216,20 +216,43 @@ class ProviderView(BaseModel):
     priority: int
     health: float
     load: float
+    offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
 
-class CapabilityBody(BaseModel):
-    """Who offers one capability."""
+class VersionView(BaseModel):
+    """One version of a capability."""
+
+    version: Annotated[str | None, Field(description="None for one without a version.")]
+    agents_count: int
+
+
+class ChosenView(BaseModel):
+    """Who would get a message that began a conversation now; no target where chance decides."""
+
+    targets: Annotated[list[Address], Field(description="Empty when nobody could be, or two are drawn.")]
+    strategy: str
+    reason: str
+
+
+class OfferedBody(BaseModel):
+    """Who offers one capability, in which versions."""
 
     capability: str
     agents_count: int
+    versions: Annotated[list[VersionView], Field(description="The highest first.")]
     providers: list[ProviderView]
+
+
+class CapabilityBody(OfferedBody):
+    """Who offers one capability, and who would be chosen now."""
+
+    chosen: ChosenView
 
 
 class CapabilitiesBody(BaseModel):
     """Every capability in the cluster."""
 
-    capabilities: list[CapabilityBody]
+    capabilities: list[OfferedBody]
 
 
 class MessageView(BaseModel):

@@ -133,6 +133,7 @@ class CandidateView(BaseModel):
     health: float
     load: float
     in_flight: Annotated[int, Field(description="Unsettled messages of this node when it was ranked.")]
+    offer: Annotated[str | None, Field(description="The capability with its version; none of an agent.")]
 
 
 class RoutingView(BaseModel):
@@ -172,6 +173,7 @@ class DecisionView(BaseModel):
     targets: Annotated[list[Address], Field(description="Empty when nobody could be chosen.")]
     strategy: str
     reason: str
+    wanted: Annotated[str | None, Field(description="The capability, in the version that was looked for.")]
     considered: int
     candidates: Annotated[list[CandidateView], Field(description="The best ten.")]
     sticky: Annotated[Address | None, Field(description="Who had the conversation before.")]

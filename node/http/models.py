@@ -18,6 +18,7 @@ from node.environment import Environment
 from node.errors import ValidationFailed, nearest
 from node.message import (
     ATTACHMENT_LIMIT,
+    FALLBACK_LIMIT,
     Message,
     Performative,
     RoutingStrategy,
@@ -112,6 +113,14 @@ class ItemBody(_StrictBody):
     )
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
+    fallback_versions: Annotated[
+        list[Label],
+        Field(
+            max_length=FALLBACK_LIMIT,
+            examples=[["v1"]],
+            description="Versions of the capability to take when nobody can be given the wanted one.",
+        ),
+    ] = []
     ttl_s: Annotated[
         float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
     ] = None
@@ -143,6 +152,7 @@ class ItemBody(_StrictBody):
             attachments=tuple(
                 attachment_from_json(a.model_dump(exclude_none=True)) for a in self.attachments
             ),
+            fallback_versions=tuple(self.fallback_versions),
         )
         check(message)
         return message
@@ -271,6 +281,17 @@ class QuestionBody(_StrictBody):
         float | None,
         Field(ge=0.1, le=60, allow_inf_nan=False, description="As long as gossip takes by default."),
     ] = None
+
+
+class CapabilityQuery(_Strict):
+    """Which version of a capability, and how a provider would be chosen."""
+
+    version: Annotated[
+        str | None, Field(pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}$", examples=["v2", "2.1"])
+    ] = None
+    strategy: Annotated[
+        Label, Field(examples=["best_match", "load_balanced", "broadcast"], description="Or an alias.")
+    ] = "best_match"
 
 
 class AgentQuery(_Strict):

@@ -49,6 +49,7 @@ class Draft:
         routing_strategy: How a provider of ``capability`` is chosen.
         priority: 0 to 9; that of the delivery otherwise.
         reply_by_s: Unix seconds after which no answer to it is wanted.
+        fallback_versions: Versions of ``capability`` that do, too, in this order.
     """
 
     performative: Performative
@@ -61,6 +62,7 @@ class Draft:
     routing_strategy: RoutingStrategy = RoutingStrategy.BEST_MATCH
     priority: int | None = None
     reply_by_s: float | None = None
+    fallback_versions: tuple[str, ...] = ()
 
 
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
@@ -93,6 +95,7 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         priority=answered.priority if draft.priority is None else draft.priority,
         timestamp_s=wall_s,
         attachments=tuple(draft.attachments),
+        fallback_versions=tuple(draft.fallback_versions),
     )
 
 

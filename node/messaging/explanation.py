@@ -28,6 +28,7 @@ _KEYS: Final = {
     "candidates": "of",
     "considered": "n",
     "excluded": "not",
+    "wanted": "for",
 }
 """Short, because a decision is stored with every message."""
 
@@ -44,6 +45,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
         load: 0.0 to 1.0, as its node last gossiped.
         in_flight: Messages of this node that it had not settled when the providers were ranked; that is
             as old as ``node.messaging.placement`` lets a ranking become.
+        offer: What it offers of what was wanted, with its version; empty for an agent.
     """
 
     agent: str
@@ -53,6 +55,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     health: float
     load: float
     in_flight: int
+    offer: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The candidate as the public API shows it."""
@@ -64,6 +67,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
             "health": round(self.health, 4),
             "load": round(self.load, 4),
             "in_flight": self.in_flight,
+            "offer": self.offer or None,
         }
 
 
@@ -86,6 +90,7 @@ class Decision(
         considered: How many candidates there were.
         excluded: (agent, node, why) of providers that could not be chosen, at most :data:`EXPLAINED_LIMIT`.
         view: The cluster as the node saw it.
+        wanted: The wish that was met: another than the message's own when it fell back to another version.
     """
 
     targets: tuple[Target, ...]
@@ -96,6 +101,7 @@ class Decision(
     considered: int = 0
     excluded: tuple[tuple[str, str, str], ...] = ()
     view: ClusterView | None = None
+    wanted: str = ""
 
     def encode(self) -> bytes:
         """The decision as it is stored with each route; what a broadcast has chosen, its routes say."""
@@ -107,6 +113,7 @@ class Decision(
             "targets": ["@".join(target) for target in self.targets],
             "strategy": self.strategy,
             "reason": self.reason,
+            "wanted": self.wanted or None,
             "considered": self.considered,
             "candidates": [candidate.as_json() for candidate in self.candidates],
             "sticky": None if self.sticky is None else "@".join(self.sticky),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
+from node.cluster.versions import with_version
 from node.message import Message, RoutingStrategy
 from node.messaging.explanation import Target
 from node.messaging.origin import ACTIVE, RouteEvent, RouteState, step
@@ -144,6 +145,8 @@ class Letter:
     """The one agent instance it is for, when its sender named one."""
     wanted: str = field(init=False)
     """What it is for: a capability or a receiver."""
+    wishes: tuple[str, ...] = field(init=False)
+    """The same, and what it is content with if nobody can be given that, in order."""
     order: tuple[str, str] = field(init=False)
     """What first in, first out holds within."""
     cause: str | None = None
@@ -159,6 +162,7 @@ class Letter:
             agent, at, node = self.wanted.rpartition("@")
             self.address = (agent, node) if at else None
         self.order = message.conversation_id, message.sender
+        self.wishes = wishes(message)
 
     def give(self, route: Route) -> None:
         """Add a route; the first one of a message that goes to one provider stands in its row."""
@@ -191,6 +195,12 @@ class Letter:
             self.answers,
             self.cause,
         )
+
+
+def wishes(message: Message) -> tuple[str, ...]:
+    """What a message is for, and what it is content with if nobody can be given that, in order."""
+    wanted = message.capability or message.receiver or ""
+    return (wanted, *(with_version(wanted, version) for version in message.fallback_versions))
 
 
 _SEQ: Final = attrgetter("letter.seq")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from node.cluster.provider import CapabilityView, ClusterView, Provider
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import Choice, Exclusions, Ranking, addressed, ranked
+from node.messaging.router import Choice, Exclusions, Ranking, addressed
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
@@ -37,13 +37,11 @@ class _Ranked:
 
     Args:
         ranking: Providers that may be used, best first.
-        excluded: Providers that may not, whatever the message.
         version: Of the registry's answer.
         until: Moment on the monotonic clock from which loads are looked at again.
     """
 
     ranking: Ranking
-    excluded: Exclusions
     version: int
     until: float
 
@@ -78,7 +76,7 @@ class Placement:
         self._in_flight = in_flight
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
-        self._rankings: OrderedDict[tuple[str, str | None], _Ranked] = OrderedDict()
+        self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
         self._addressed: OrderedDict[Target, Choice] = OrderedDict()
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
@@ -99,13 +97,15 @@ class Placement:
                 if earlier.seq < letter.seq and earlier.wanted == wanted:
                     reason = "an earlier message waits too"
                     return Choice.of(Decision((), how.value, reason, view=self._look(now)))
-        version = self._registry.version(wanted)
-        kept = self._rankings.get((wanted, letter.message.capability))
-        if kept is None or kept.version != version or now >= kept.until:
-            kept = self._rank(letter, version, now)
-        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
         conversation = letter.message.conversation_id, wanted
-        choice = ranking.choose(how, self._chance, self._sticky.get(conversation))
+        sticky = self._sticky.get(conversation)
+        choice = self._ranking(letter, wanted, now).choose(how, self._chance, sticky)
+        if not choice.decision.targets:
+            for wish in letter.wishes[1:]:
+                other = self._ranking(letter, wish, now).choose(how, self._chance, sticky)
+                if other.decision.targets:
+                    choice = other
+                    break
         if choice.decision.targets and not letter.broadcast:
             self._sticky[conversation] = choice.decision.targets[0]
             self._sticky.move_to_end(conversation)
@@ -114,11 +114,8 @@ class Placement:
         return choice
 
     def providers(self, letter: Letter) -> list[Provider]:
-        """All that offer what a message wants, on nodes that are alive."""
-        capability = letter.message.capability
-        if capability is None:
-            return list(self._registry.instances(letter.message.receiver or ""))
-        return list(self._registry.providers(capability))
+        """All that offer what a message wants or is content with, on nodes that are alive."""
+        return [p for wish in letter.wishes for p in self._offering(letter, wish)]
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -126,7 +123,7 @@ class Placement:
 
     def is_hopeful(self, letter: Letter) -> bool:
         """Whether somebody who offers what a message wants is there, or may come back."""
-        return bool(self.providers(letter)) or self._registry.expects(letter.wanted)
+        return bool(self.providers(letter)) or any(map(self._registry.expects, letter.wishes))
 
     def related(self, letter: Letter) -> list[tuple[str, int]]:
         """Capabilities like the wanted one, with their numbers of agents."""
@@ -177,16 +174,26 @@ class Placement:
                 self._addressed.popitem(last=False)
         return found
 
-    def _rank(self, letter: Letter, version: int, now: float) -> _Ranked:
-        """Rank all that offer what a message wants, as the registry shows them now."""
-        found = self.providers(letter)
-        ill = [(p.agent, p.node) for p in found if p.health <= 0.0]
-        excluded = _reasons([], ((target, "its health is 0") for target in ill))
-        usable = [p for p in found if p.health > 0.0] if ill else found
-        ranking = Ranking(ranked(usable), in_flight=self._in_flight, excluded=excluded, view=self._look(now))
+    def _offering(self, letter: Letter, wish: str) -> Sequence[Provider]:
+        by_name = letter.message.capability is None
+        return self._registry.instances(wish) if by_name else self._registry.providers(wish)
+
+    def _ranking(self, letter: Letter, wish: str, now: float) -> Ranking:
+        """Those that meet a wish of a message and may be given it."""
+        version = self._registry.version(wish)
+        kept = self._rankings.get((wish, letter.message.capability is None))
+        if kept is None or kept.version != version or now >= kept.until:
+            kept = self._rank(letter, wish, version, now)
+        return self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+
+    def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
+        """Rank all that meet a wish of a message, as the registry shows them now."""
+        found, by_name = self._offering(letter, wish), letter.message.capability is None
+        wanted = "" if by_name else wish
+        ranking = Ranking.of(found, wanted, in_flight=self._in_flight, view=self._look(now))
         counts_s = min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * len(found))
-        kept = _Ranked(ranking, excluded, version, now + counts_s)
-        self._rankings[letter.wanted, letter.message.capability] = kept
+        kept = _Ranked(ranking, version, now + counts_s)
+        self._rankings[wish, by_name] = kept
         if len(self._rankings) > RANKINGS_LIMIT:
             self._rankings.popitem(last=False)
         return kept
@@ -198,7 +205,7 @@ class Placement:
         if not left_out:
             return kept.ranking
         reasons = ((target, f"left out for {pause_s:.1f} s") for target, pause_s in sorted(left_out.items()))
-        return kept.ranking.without(left_out, _reasons(kept.excluded, reasons))
+        return kept.ranking.without(left_out, _reasons(kept.ranking.excluded, reasons))
 
     def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""

@@ -3,6 +3,10 @@
 Providers are weighed once, in a :class:`Ranking`, and then chosen from for as long as the registry says the
 same. What a message costs is a look at who has the least in flight; a decision that was made before is not
 made and encoded again.
+
+Of a capability's versions the highest is preferred: providers of lower ones get a message only when nobody
+who offers the highest may be used, or all of these are full. A conversation stays with its provider all the
+same, and a broadcast goes to all versions.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import ClusterView, Provider
+from node.cluster.versions import best_offer, shown_version, split
 from node.message import RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 
@@ -25,6 +30,8 @@ InFlight = Callable[[Target], int]
 """Messages of this node that a provider has not settled yet; fresher than gossiped load."""
 Exclusions = tuple[tuple[str, str, str], ...]
 """Agent, node, and why it may not be used."""
+Weighed = tuple[float, Provider, str]
+"""A score, whose it is, and what it offers of what is wanted; no more than an agent wants no offer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,24 @@ def score(provider: Provider) -> float:
     return provider.priority * provider.health * (1.0 - min(1.0, max(0.0, provider.load)))
 
 
-def ranked(candidates: Sequence[Provider]) -> list[tuple[float, Provider]]:
-    """Providers with their scores, best first, equal ones by node and agent."""
-    weighed = [(-score(p), p.node, p.agent, p) for p in candidates]
-    weighed.sort(key=lambda entry: entry[:3])
-    return [(-negative, p) for negative, _, _, p in weighed]
+def ranked(candidates: Sequence[Provider], wanted: str = "") -> list[Weighed]:
+    """Providers with their scores, best first, equal ones by node and agent.
+
+    Args:
+        candidates: In any order.
+        wanted: The capability they offer, whose highest version comes first unless all that offer it are
+            full; the empty string for instances of an agent.
+    """
+    offers = [best_offer(p.capabilities, wanted) or "" if wanted else "" for p in candidates]
+    has_room = {offer for offer, p in zip(offers, candidates, strict=True) if p.load < 1.0}
+    ranks = {offer: (offer in has_room, split(offer)[1]) for offer in offers}
+    order = {rank: place for place, rank in enumerate(sorted(set(ranks.values()), reverse=True))}
+    weighed = [
+        (order[ranks[offer]], -score(p), p.node, p.agent, p, offer)
+        for offer, p in zip(offers, candidates, strict=True)
+    ]
+    weighed.sort(key=lambda entry: entry[:4])
+    return [(-negative, p, offer) for _, negative, _, _, p, offer in weighed]
 
 
 class Ranking:
@@ -70,25 +90,40 @@ class Ranking:
         in_flight: Asked of whoever is compared.
         excluded: Providers that may not be used, and why; kept with each decision.
         view: The cluster as it looks; kept with each decision.
+        wanted: The capability they offer; kept with each decision.
     """
 
     def __init__(
         self,
-        weighed: list[tuple[float, Provider]],
+        weighed: list[Weighed],
         *,
         in_flight: InFlight,
         excluded: Exclusions = (),
         view: ClusterView | None = None,
+        wanted: str = "",
     ) -> None:
         self._weighed, self._in_flight = weighed, in_flight
-        self._excluded, self._view = excluded, view
-        self._targets: list[Target] = [(p.agent, p.node) for _, p in weighed]
+        self.excluded, self._view, self._wanted = excluded, view, wanted
+        self._targets: list[Target] = [(p.agent, p.node) for _, p, _ in weighed]
         self._places = {target: place for place, target in enumerate(self._targets)}
-        best = weighed[0][0] if weighed else 0.0
-        self._equals = next((at for at, (found, _) in enumerate(weighed) if found != best), len(weighed))
+        best, newest = (weighed[0][0], split(weighed[0][2])[1]) if weighed else (0.0, ())
+        others = (at for at, (_, _, offer) in enumerate(weighed) if split(offer)[1] != newest)
+        self._preferred = next(others, len(weighed))
+        worse = (at for at, (found, _, _) in enumerate(weighed[: self._preferred]) if found != best)
+        self._equals = next(worse, self._preferred)
         self._next_equal = 0
         self._explained = tuple(map(self._candidate, range(min(len(weighed), EXPLAINED_LIMIT))))
         self._choices: dict[object, Choice] = {}
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Provider], wanted: str, *, in_flight: InFlight, view: ClusterView | None
+    ) -> Ranking:
+        """The ranking of all that offer ``wanted``, the ill among them left out; see the class."""
+        ill = tuple((p.agent, p.node, "its health is 0") for p in found if p.health <= 0.0)
+        usable = [p for p in found if p.health > 0.0] if ill else found
+        excluded = ill[:EXPLAINED_LIMIT]
+        return cls(ranked(usable, wanted), in_flight=in_flight, excluded=excluded, view=view, wanted=wanted)
 
     def without(self, left_out: Container[Target], excluded: Exclusions) -> Ranking:
         """The same ranking but for some providers, which costs no weighing.
@@ -98,7 +133,9 @@ class Ranking:
             excluded: These and all others that may not be used, and why.
         """
         rest = [entry for entry in self._weighed if (entry[1].agent, entry[1].node) not in left_out]
-        return Ranking(rest, in_flight=self._in_flight, excluded=excluded, view=self._view)
+        return Ranking(
+            rest, in_flight=self._in_flight, excluded=excluded, view=self._view, wanted=self._wanted
+        )
 
     def choose(self, strategy: RoutingStrategy, chance: random.Random, sticky: Target | None) -> Choice:
         """Choose for one message.
@@ -146,7 +183,7 @@ class Ranking:
 
     def _less_loaded(self, chance: random.Random) -> tuple[Target, Target | None]:
         """The power of two choices (Mitzenmacher 2001): compare two at random, take the less loaded."""
-        count = len(self._targets)
+        count = self._preferred
         if count == 1:
             return self._targets[0], None
         first, second = int(chance.random() * count), int(chance.random() * (count - 1))
@@ -160,15 +197,25 @@ class Ranking:
         return (one, other) if load_of_one <= load_of_other else (other, one)
 
     def _nobody(self, strategy: RoutingStrategy, sticky: Target | None) -> Choice:
-        reason = "nobody who offers it may be used" if self._excluded else "nobody offers it"
+        reason = "nobody who offers it may be used" if self.excluded else "nobody offers it"
         return Choice.of(
-            Decision((), strategy.value, reason, sticky=sticky, excluded=self._excluded, view=self._view)
+            Decision(
+                (),
+                strategy.value,
+                reason,
+                sticky=sticky,
+                excluded=self.excluded,
+                view=self._view,
+                wanted=self._wanted,
+            )
         )
 
     def _decision(
         self, strategy: RoutingStrategy, target: Target | None, other: Target | None, sticky: Target | None
     ) -> Decision:
         how, count, candidates = strategy.value, len(self._targets), self._explained
+        version = shown_version(split(self._weighed[0][2])[1])
+        among = f"{self._preferred} with {version}" if version and self._preferred < count else f"{count}"
         if target is None:
             targets = tuple(sorted(self._targets, key=lambda t: (t[1], t[0])))
             reason = f"all {count} providers"
@@ -180,14 +227,16 @@ class Ranking:
             if target is sticky:
                 how, reason = "sticky", "the provider of this conversation so far"
             elif strategy is not RoutingStrategy.LOAD_BALANCED:
-                reason = f"highest of {count} by priority x health x (1 - load)"
+                reason = f"highest of {among} by priority x health x (1 - load)"
             elif other is None:
                 reason = "the only provider"
             else:
-                reason = f"less loaded than {other[0]}@{other[1]}, of {count} providers"
-        return Decision(targets, how, reason, candidates, sticky, count, self._excluded, self._view)
+                reason = f"less loaded than {other[0]}@{other[1]}, of {among} providers"
+        return Decision(
+            targets, how, reason, candidates, sticky, count, self.excluded, self._view, self._wanted
+        )
 
     def _candidate(self, place: int) -> Candidate:
-        weight, p = self._weighed[place]
+        weight, p, offer = self._weighed[place]
         waiting = self._in_flight((p.agent, p.node))
-        return Candidate(p.agent, p.node, weight, p.priority, p.health, p.load, waiting)
+        return Candidate(p.agent, p.node, weight, p.priority, p.health, p.load, waiting, offer)

@@ -5,7 +5,7 @@ import random
 import cbor2
 import pytest
 
-from node.cluster.registry import CapabilityRegistry, base_name
+from node.cluster.registry import CapabilityRegistry
 from node.errors import ResourceLimitExceeded
 from swim.map_events import EntryChanged, EventsLost
 from tests.node.security.environments import seeded
@@ -192,11 +192,6 @@ def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
     maps.put = put
     with pytest.raises(ResourceLimitExceeded, match="too long"):
         registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
-
-
-def test_the_version_suffix_is_not_part_of_the_name():
-    assert base_name("data-analysis:v2.1") == "data-analysis"
-    assert base_name("system:routing-debug") == "system:routing-debug"
 
 
 def test_a_version_grows_with_what_concerns_it_and_with_nothing_else(registry, maps):

@@ -202,7 +202,7 @@ class FakeBus:
 
     def preview(self, message: Message) -> Decision:
         candidate = Candidate("worker", "beta", 2.5, 5, 1.0, 0.5, 3)
-        return Decision((("worker", "beta"),), "best_match", "the highest", (candidate,))
+        return Decision((("worker", "beta"),), message.routing_strategy.value, "the highest", (candidate,))
 
     async def request(
         self, message: Message, *, timeout_s: float, traceparent: str = "", ttl_s: float | None = None

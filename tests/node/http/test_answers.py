@@ -30,6 +30,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/agents/data-analyzer/logs", None, 200),
     ("GET", "/capabilities", None, 200),
     ("GET", "/capabilities/data-analysis", None, 200),
+    ("GET", "/capabilities/data-analysis?strategy=broadcast", None, 200),
+    ("GET", "/capabilities/data-analysis?version=v9", None, 404),
     ("POST", "/messages", MESSAGE, 202),
     ("POST", "/messages?wait=10", MESSAGE, 200),
     ("POST", "/messages?wait=10", MESSAGE | {"routing_strategy": "broadcast"}, 200),

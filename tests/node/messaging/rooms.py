@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from node.cluster.provider import ClusterView, Provider
+from node.cluster.versions import best_offer
 from node.config.model import MessagingConfig
 from node.environment import Environment, SystemClock, SystemNetwork
 from node.errors import StorageFailed
@@ -101,11 +102,10 @@ class World:
         return ClusterView(len(self.alive), len(self.alive) + len(self.lost), "majority", 1.5)
 
     def providers(self, capability: str) -> Sequence[Provider]:
-        base = capability.partition(":")[0]
         return [
             p
-            for key, p in sorted(self.providers_.items())
-            if p.node in self.alive and any(c.partition(":")[0] == base for c in p.capabilities)
+            for _, p in sorted(self.providers_.items())
+            if p.node in self.alive and best_offer(p.capabilities, capability)
         ]
 
     def instances(self, agent: str) -> Sequence[Provider]:

@@ -14,8 +14,9 @@ from node.errors import (
     ValidationFailed,
 )
 from node.message import Attachment, Envelope, Performative, RoutingStrategy
-from node.messaging.delivery import Draft
-from node.messaging.settings import HOP_LIMIT
+from node.messaging.delivery import Draft, compose
+from node.messaging.explanation import decision
+from node.messaging.settings import HOP_LIMIT, Timing
 from node.telemetry.tracing import Tracing
 from node.transport.frames import DeliverItem
 from tests.node.messaging.rooms import PROOF, VirtualClock, cluster, echo, eventually, pause
@@ -572,3 +573,47 @@ async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, aut
         reply = await c["a"].bus.request(message, timeout_s=30, hops=HOP_LIMIT)
         assert reply.performative is Performative.INFORM
         assert await c["b"].bus.letters.page(10) == []
+
+
+async def test_a_lower_version_is_taken_when_nobody_has_the_wanted_one(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["a"].attach("old", echo("old"), "work:v1.4")
+        c["b"].attach("new", echo("new"), "work:v2")
+        fields = {"capability": "work:v3", "fallback_versions": ("v2", "1")}
+        assert (await ask(c["a"], **fields)).content["by"] == "new"
+        [route] = (await c["a"].bus.history((await send(c["a"], **fields)).message_id)).routes
+        assert decision(route.decision).wanted == "work:v2"
+        c["a"].cluster.withdraw("b", "new")
+        assert (await ask(c["a"], **fields)).content["by"] == "old"
+
+
+async def test_a_conversation_goes_back_to_the_wanted_version_when_it_is_there(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a") as c:
+        c["a"].attach("old", echo("old"), "work:v1")
+        fields = {"capability": "work:v2", "fallback_versions": ("v1",), "conversation_id": "talk"}
+        assert (await ask(c["a"], **fields)).content["by"] == "old"
+        c["a"].attach("new", echo("new"), "work:v2")
+        assert (await ask(c["a"], **fields)).content["by"] == "new"
+
+
+async def test_a_message_waits_when_no_version_it_is_content_with_is_there(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a") as c:
+        c["a"].attach("old", echo("old"), "work:v1")
+        reply = await ask(c["a"], capability="work:v3", fallback_versions=("v2",))
+        assert (reply.performative, reply.content["code"]) == (Performative.FAILURE, "CAPABILITY_NOT_FOUND")
+
+
+async def test_who_would_be_chosen_follows_versions(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["a"].attach("old", echo(), "work:v1")
+        c["b"].attach("new", echo(), "work:v2")
+        bus, message = c["a"].bus, c["a"].message
+        assert bus.preview(message(capability="work")).targets == (("new", "b"),)
+        assert bus.preview(message(capability="work:v1")).targets == (("old", "a"),)
+        fallen = bus.preview(message(capability="work:v7", fallback_versions=("v3", "v1")))
+        assert (fallen.targets, fallen.wanted) == ((("old", "a"),), "work:v1")
+        assert bus.preview(message(capability="work:v7")).targets == ()
+
+
+async def send(node, **fields):
+    return await node.bus.accept(node.message(**fields))

@@ -1,5 +1,6 @@
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,3 +103,37 @@ def test_a_decision_is_explained_with_the_ten_best():
     assert shown["strategy"] == "best_match"
     assert [c["agent"] for c in shown["candidates"]] == [f"p{number:02}" for number in range(19, 9, -1)]
     assert decision(addressed("a", "n").encode()).reason == "the sender addressed a@n"
+
+
+def versioned(agent, offer, **changes):
+    return Provider(agent, "n", "1.0.0", (offer,), **changes)
+
+
+def choose_version(strategy, *providers, sticky=None, seed=0):
+    ranking = Ranking(ranked(providers, "work"), in_flight=lambda _: 0, wanted="work")
+    return ranking.choose(strategy, random.Random(seed), sticky).decision
+
+
+@pytest.mark.parametrize("strategy", [RoutingStrategy.BEST_MATCH, RoutingStrategy.LOAD_BALANCED])
+def test_the_highest_version_is_preferred_whatever_the_score(strategy):
+    providers = [versioned("a", "work:v9", priority=1000), versioned("b", "work:v10"), versioned("c", "work")]
+    for seed in range(20):
+        assert choose_version(strategy, *providers, seed=seed).targets == (("b", "n"),)
+    decision = choose_version(strategy, *providers, versioned("d", "work:v10"))
+    assert "with v10" in decision.reason
+    assert [c.offer for c in decision.candidates] == ["work:v10", "work:v10", "work:v9", "work"]
+
+
+def test_a_lower_version_is_taken_when_all_of_the_highest_are_full():
+    old, new = versioned("old", "work:v1"), versioned("new", "work:v2", load=1.0)
+    assert choose_version(RoutingStrategy.BEST_MATCH, old, new).targets == (("old", "n"),)
+    full = versioned("old", "work:v1", load=1.0)
+    assert choose_version(RoutingStrategy.BEST_MATCH, full, new).targets == (("new", "n"),)
+
+
+def test_a_broadcast_and_a_conversation_do_not_mind_the_version():
+    old, new = versioned("old", "work:v1"), versioned("new", "work:v2")
+    assert len(choose_version(RoutingStrategy.BROADCAST, old, new).targets) == 2
+    assert choose_version(RoutingStrategy.BEST_MATCH, old, new, sticky=("old", "n")).targets == (
+        ("old", "n"),
+    )
