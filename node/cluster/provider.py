@@ -21,6 +21,7 @@ class Provider:
         priority: 0 to 1000, 50 by default; higher is preferred.
         health: 0.0 (unusable) to 1.0.
         load: 0.0 (idle) to 1.0 (full), as its node last gossiped.
+        rtt_s: Estimated round trip to its node in seconds, 0.0 to this node; None while it is not known.
     """
 
     agent: str
@@ -30,6 +31,7 @@ class Provider:
     priority: int = 50
     health: float = 1.0
     load: float = 0.0
+    rtt_s: float | None = None
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):

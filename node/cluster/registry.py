@@ -26,6 +26,10 @@ from swim.units import MAX_BUCKET_BYTES
 PREFIX: Final = "agent/"
 CAPABILITIES_LIMIT: Final = 64
 """Most capabilities of one agent that are believed."""
+RTT_KEPT_S: Final = 10.0
+"""How long the round trip to a node is taken for what it was, in seconds: coordinates move slowly."""
+RTTS_LIMIT: Final = 10_000
+"""Most nodes whose round trip is remembered."""
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
@@ -72,6 +76,7 @@ class CapabilityRegistry:
         is_lost: Whether it holds a node to be dead: not up, but not gone by its own word either.
         flush: Called after a change of the own map, so that the change is handed on at once.
         clock: Dates changes, from which peers tell how long they were on their way.
+        rtt: Estimates the round trip to a node in seconds; None if it is not known.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class CapabilityRegistry:
         is_lost: Callable[[str], bool],
         flush: Callable[[], None],
         clock: Clock,
+        rtt: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         self._maps, self._node, self._flush = maps, node, flush
         self._is_up, self._is_lost, self._clock = is_up, is_lost, clock
@@ -92,6 +98,8 @@ class CapabilityRegistry:
         self._by_agent: dict[str, dict[tuple[str, str], Provider]] = {}
         self._changes = self._changed_for_all = 0
         self._changed: dict[str, int] = {}
+        self._rtt = rtt
+        self._rtts: dict[str, tuple[float | None, float]] = {}
         self._malformed = 0
 
     # What this node offers
@@ -150,12 +158,13 @@ class CapabilityRegistry:
         name, version = split(capability)
         held = self._by_capability.get(name, {})
         found = (held[key] for key in sorted(held) if self._is_up(key[0]))
-        return [self._with_load(p) for p in found if not version or offers(p, capability)]
+        now = self._clock.now()
+        return [self._as_seen(p, now) for p in found if not version or offers(p, capability)]
 
     def instances(self, agent: str) -> list[Provider]:
         """All instances of the agent of that id, sorted by node."""
-        found = self._by_agent.get(agent, {})
-        return [self._with_load(found[key]) for key in sorted(found) if self._is_up(key[0])]
+        found, now = self._by_agent.get(agent, {}), self._clock.now()
+        return [self._as_seen(found[key], now) for key in sorted(found) if self._is_up(key[0])]
 
     def expects(self, wanted: str) -> bool:
         """Whether a node that died, and may come back, offers this capability or runs this agent."""
@@ -204,6 +213,8 @@ class CapabilityRegistry:
             "capabilities": len(self._by_capability),
             "own_agents": len(self._own),
             "malformed_entries": self._malformed,
+            "round_trips": len(self._rtts),
+            "round_trips_limit": RTTS_LIMIT,
         }
 
     def _rebuild(self) -> None:
@@ -269,9 +280,21 @@ class CapabilityRegistry:
         self._malformed += 1
         return None
 
-    def _with_load(self, provider: Provider) -> Provider:
+    def _as_seen(self, provider: Provider, now: float) -> Provider:
+        """An entry with the load that its node told last, and how far that is."""
         vector = self._maps.load(provider.node)
-        if not vector or not vector[0]:
-            return provider
-        p = provider
-        return Provider(p.agent, p.node, p.version, p.capabilities, p.priority, p.health, vector[0] / 240)
+        p, load, rtt_s = provider, vector[0] / 240 if vector else 0.0, self._rtt_to(provider.node, now)
+        if not load and rtt_s is None:
+            return p
+        return Provider(p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s)
+
+    def _rtt_to(self, node: str, now: float) -> float | None:
+        if node == self._node:
+            return 0.0
+        rtt_s, until = self._rtts.get(node, (None, now))
+        if now >= until:
+            rtt_s = self._rtt(node)
+            if len(self._rtts) >= RTTS_LIMIT:
+                self._rtts.clear()
+            self._rtts[node] = rtt_s, now + RTT_KEPT_S
+        return rtt_s

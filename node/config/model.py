@@ -191,6 +191,16 @@ class StorageConfig(Section):
     durability: Literal["normal", "full"] = "normal"
 
 
+class RoutingConfig(Section):
+    """Who gets a message.
+
+    Attributes:
+        locality: Whether providers on this node, and near ones, are preferred to equally good ones far away.
+    """
+
+    locality: bool = True
+
+
 class MessagingConfig(Section):
     """Acceptance, delivery and retention of messages.
 
@@ -208,6 +218,7 @@ class MessagingConfig(Section):
         dead_letter_retention_s: How long dead letters are kept.
         peer_window: Most unsettled messages towards one agent of a peer.
         link_window_bytes: Most bytes towards one peer that are not received yet.
+        routing: Who gets a message.
     """
 
     max_message_bytes: Annotated[Bytes, Field(le=4 * 1024**2)] = 1024**2
@@ -223,6 +234,7 @@ class MessagingConfig(Section):
     dead_letter_retention_s: Seconds = Field(default=7 * 86_400.0, alias="dead_letter_retention")
     peer_window: Count = 1024
     link_window_bytes: Bytes = Field(default=8 * 1024**2, alias="link_window")
+    routing: RoutingConfig = RoutingConfig()
 
     @model_validator(mode="after")
     def _windows_fit(self) -> MessagingConfig:

@@ -216,6 +216,7 @@ class ProviderView(BaseModel):
     priority: int
     health: float
     load: float
+    rtt_s: Annotated[float | None, Field(description="Estimated round trip from this node.")]
     offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
 

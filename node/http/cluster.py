@@ -199,4 +199,5 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "priority": provider.priority,
         "health": provider.health,
         "load": provider.load,
+        "rtt_s": None if provider.rtt_s is None else round(provider.rtt_s, 6),
     }

@@ -118,6 +118,7 @@ class Bus:
             membership=membership,
             outbox=self._outbox,
             chance=environment.randomness.stream("messaging.preview"),
+            locality=settings.routing.locality,
         )
         self._handlers = Handlers(
             environment=environment,

@@ -93,6 +93,7 @@ class Deliveries:
                 registry=around.registry,
                 membership=around.membership,
                 in_flight=self._lanes.in_flight,
+                locality=settings.routing.locality,
             ),
         )
         self._sweep = Sweep(

@@ -39,13 +39,14 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Args:
         agent: Agent id.
         node: Its node.
-        score: Priority x health x (1 - load).
+        score: Priority x health x (1 - load) x nearness.
         priority: 0 to 1000.
         health: 0.0 to 1.0.
         load: 0.0 to 1.0, as its node last gossiped.
         in_flight: Messages of this node that it had not settled when the providers were ranked; that is
             as old as ``node.messaging.placement`` lets a ranking become.
         offer: What it offers of what was wanted, with its version; empty for an agent.
+        nearness: The factor of its distance, 1.0 on this node.
     """
 
     agent: str
@@ -56,6 +57,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     load: float
     in_flight: int
     offer: str = ""
+    nearness: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
         """The candidate as the public API shows it."""
@@ -68,6 +70,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
             "load": round(self.load, 4),
             "in_flight": self.in_flight,
             "offer": self.offer or None,
+            "nearness": round(self.nearness, 4),
         }
 
 

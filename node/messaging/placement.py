@@ -56,6 +56,7 @@ class Placement:
         registry: Who offers what.
         membership: Who is there.
         in_flight: Messages that a provider was given and has not settled.
+        locality: Whether near providers are preferred.
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class Placement:
         registry: CapabilityView,
         membership: MembershipView,
         in_flight: Callable[[Target], int],
+        locality: bool = True,
     ) -> None:
         self._time = time
         self._chance = chance
         self._node = node
         self._registry = registry
         self._membership = membership
-        self._in_flight = in_flight
+        self._in_flight, self._locality = in_flight, locality
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
         self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
@@ -190,7 +192,9 @@ class Placement:
         """Rank all that meet a wish of a message, as the registry shows them now."""
         found, by_name = self._offering(letter, wish), letter.message.capability is None
         wanted = "" if by_name else wish
-        ranking = Ranking.of(found, wanted, in_flight=self._in_flight, view=self._look(now))
+        ranking = Ranking.of(
+            found, wanted, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+        )
         counts_s = min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * len(found))
         kept = _Ranked(ranking, version, now + counts_s)
         self._rankings[wish, by_name] = kept

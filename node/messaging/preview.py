@@ -25,6 +25,7 @@ class Previews:
         membership: Who is there.
         outbox: Knows who is busy, and who has which conversation.
         chance: Draws in the place of the router's own, which must not notice that it was asked.
+        locality: Whether near providers are preferred.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Previews:
         membership: MembershipView,
         outbox: Outbox,
         chance: random.Random,
+        locality: bool,
     ) -> None:
         self._acceptance = acceptance
         self._registry = registry
         self._membership = membership
         self._outbox = outbox
         self._chance = chance
+        self._locality = locality
 
     def preview(self, message: Message) -> Decision:
         """Who would get ``message``; nobody where it would wait, or where chance decides.
@@ -69,6 +72,7 @@ class Previews:
             "" if by_name else wish,
             in_flight=self._outbox.in_flight,
             view=self._membership.view(),
+            locality=self._locality,
         )
         sticky = self._outbox.sticky(message.conversation_id, message.capability or message.receiver or "")
         return ranking.choose(message.routing_strategy, self._chance, sticky).decision

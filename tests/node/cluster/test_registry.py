@@ -5,10 +5,22 @@ import random
 import cbor2
 import pytest
 
-from node.cluster.registry import CapabilityRegistry
+from node.cluster.registry import RTT_KEPT_S, CapabilityRegistry
 from node.errors import ResourceLimitExceeded
 from swim.map_events import EntryChanged, EventsLost
-from tests.node.security.environments import seeded
+
+
+class HandClock:
+    """A clock that stands where the test puts it."""
+
+    def __init__(self, wall=0.0):
+        self.at, self.wall_s = 0.0, wall
+
+    def now(self):
+        return self.at
+
+    def wall(self):
+        return self.wall_s
 
 
 class FakeMaps:
@@ -50,7 +62,7 @@ def registry(maps, up):
         is_up=lambda node: up.get(node) is True,
         is_lost=lambda node: up.get(node) == "lost",
         flush=lambda: None,
-        clock=seeded()[1],
+        clock=HandClock(),
     )
 
 
@@ -109,7 +121,7 @@ def test_a_new_version_of_an_entry_replaces_the_old_and_deletion_removes_it(regi
 
 
 def test_an_entry_is_dated_so_that_peers_can_tell_how_long_it_was_on_its_way(maps):
-    clock = seeded(wall=1_800_000_000.0)[1]
+    clock = HandClock(wall=1_800_000_000.0)
     registry = CapabilityRegistry(maps, "me", is_up=bool, is_lost=bool, flush=lambda: None, clock=clock)
     registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
     assert maps.dated == {("me", "agent/a/1.0.0"): 1_800_000_000.0}
@@ -219,3 +231,18 @@ def test_a_version_grows_when_a_node_comes_or_goes(registry):
     before = registry.version("sum")
     registry.liveness_changed()
     assert registry.version("sum") > before
+
+
+def test_providers_are_shown_with_the_round_trip_to_their_node_which_is_kept_for_a_while(maps):
+    asked, clock = [], HandClock()
+    registry = CapabilityRegistry(
+        maps, "me", is_up=lambda _: True, is_lost=bool, flush=lambda: None, clock=clock,
+        rtt=lambda node: asked.append(node) or 0.02,
+    )  # fmt: skip
+    registry.apply([entry("you", "b", ["sum"]), entry("you", "c", ["sum"]), entry("me", "a", ["sum"])])
+    assert [p.rtt_s for p in registry.providers("sum")] == [0.0, 0.02, 0.02]
+    assert [p.rtt_s for p in registry.instances("b")] == [0.02]
+    assert asked == ["you"]
+    clock.at += RTT_KEPT_S
+    registry.providers("sum")
+    assert asked == ["you", "you"]
