@@ -183,6 +183,7 @@ class Deliveries:
                     route.state = RouteState.QUEUED
                     self._lanes.queue(route)
                     self._awaited[route.target[1]] = None
+                    self._decisions.placement.stick(letter, route.target)
             letter.placements = letter.epoch + 1
             if not any(letter.active_routes()):
                 letter.waiting_since = now

@@ -109,10 +109,7 @@ class Placement:
                     choice = other
                     break
         if choice.decision.targets and not letter.broadcast:
-            self._sticky[conversation] = choice.decision.targets[0]
-            self._sticky.move_to_end(conversation)
-            if len(self._sticky) > STICKY_LIMIT:
-                self._sticky.popitem(last=False)
+            self._remember(conversation, choice.decision.targets[0])
         return choice
 
     def providers(self, letter: Letter) -> list[Provider]:
@@ -134,6 +131,11 @@ class Placement:
     def sticky(self, conversation_id: str, wanted: str) -> Target | None:
         """The provider that has had this conversation so far."""
         return self._sticky.get((conversation_id, wanted))
+
+    def stick(self, letter: Letter, target: Target) -> None:
+        """The conversation of a message that was open at the last stop has had this provider so far."""
+        if letter.address is None and not letter.broadcast:
+            self._remember((letter.message.conversation_id, letter.wanted), target)
 
     def unstick(self, letter: Letter) -> None:
         """The conversation of a message needs another provider."""
@@ -210,6 +212,12 @@ class Placement:
             return kept.ranking
         reasons = ((target, f"left out for {pause_s:.1f} s") for target, pause_s in sorted(left_out.items()))
         return kept.ranking.without(left_out, _reasons(kept.ranking.excluded, reasons))
+
+    def _remember(self, conversation: tuple[str, str], target: Target) -> None:
+        self._sticky[conversation] = target
+        self._sticky.move_to_end(conversation)
+        if len(self._sticky) > STICKY_LIMIT:
+            self._sticky.popitem(last=False)
 
     def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""
