@@ -126,9 +126,9 @@ class RoutingStrategy(StrEnum):
             ValidationFailed: it is no strategy.
         """
         word = text.strip().lower().replace("-", "_")
-        found = _STRATEGY_ALIASES.get(word)
+        found = STRATEGY_NAMES.get(word)
         if found is None:
-            guess = nearest(word, _STRATEGY_ALIASES)
+            guess = nearest(word, STRATEGY_NAMES)
             raise ValidationFailed(
                 f"unknown routing strategy {text[:TEXT_LIMIT]!r}",
                 why="strategies are " + ", ".join(s.value for s in cls),
@@ -138,8 +138,10 @@ class RoutingStrategy(StrEnum):
         return found
 
 
-_STRATEGY_ALIASES: Final = {
+STRATEGY_NAMES: Final = {
     "best_match": RoutingStrategy.BEST_MATCH,
+    "performance": RoutingStrategy.BEST_MATCH,
+    "geographic": RoutingStrategy.BEST_MATCH,
     "single_recipient": RoutingStrategy.BEST_MATCH,
     "priority": RoutingStrategy.BEST_MATCH,
     "fastest_response": RoutingStrategy.BEST_MATCH,
@@ -150,8 +152,10 @@ _STRATEGY_ALIASES: Final = {
     "load_balanced": RoutingStrategy.LOAD_BALANCED,
     "load_balance": RoutingStrategy.LOAD_BALANCED,
     "least_loaded": RoutingStrategy.LOAD_BALANCED,
+    "round_robin": RoutingStrategy.LOAD_BALANCED,
     "broadcast": RoutingStrategy.BROADCAST,
 }
+"""Every name that a strategy may be given by, with ``_`` where a caller may write ``-``."""
 
 
 class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

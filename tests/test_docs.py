@@ -31,8 +31,15 @@ from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, message_answers, models
+from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.scripted import ScriptedProvider
-from node.message import EXPECTS_REPLY, PERFORMATIVE_SPELLINGS, Message, Performative
+from node.message import (
+    EXPECTS_REPLY,
+    PERFORMATIVE_SPELLINGS,
+    STRATEGY_NAMES,
+    Message,
+    Performative,
+)
 from node.messaging.origin import TABLE
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
@@ -380,6 +387,13 @@ def test_the_parameters_of_membership_that_can_be_set_are_those_of_the_code() ->
     assert set(column("configuration.md", "Not a parameter")) == set(NOT_PARAMETERS)
     settable = {f.name for f in fields(SwimConfig)} - set(NOT_PARAMETERS)
     assert set(SwimSettings.model_fields) == settable
+
+
+def test_the_names_of_strategies_are_those_of_the_code() -> None:
+    named = {plain(r["Strategy name"]): r["Means"] for r in rows("api.md", "Strategy name", "Means")}
+    assert named == {name: strategy.value for name, strategy in STRATEGY_NAMES.items()}
+    algorithms = {plain(r["Load algorithm"]): r["Means"] for r in rows("api.md", "Load algorithm", "Means")}
+    assert algorithms == {name: strategy.value for name, strategy in LOAD_ALGORITHMS.items()}
 
 
 def test_other_names_and_variables_of_the_configuration_are_documented() -> None:

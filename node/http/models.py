@@ -16,12 +16,12 @@ from pydantic_core import PydanticCustomError
 
 from node.environment import Environment
 from node.errors import ValidationFailed, nearest
+from node.http.strategies import LOAD_ALGORITHMS, read_strategy
 from node.message import (
     ATTACHMENT_LIMIT,
     FALLBACK_LIMIT,
     Message,
     Performative,
-    RoutingStrategy,
     attachment_from_json,
     check,
     parse_time,
@@ -86,6 +86,12 @@ class AttachmentBody(_StrictBody):
     base64: str | None = None
 
 
+class PreferencesBody(_StrictBody):
+    """Another place for the name of a strategy."""
+
+    strategy: Label | None = None
+
+
 class ItemBody(_StrictBody):
     """A FIPA-ACL message to send; exactly one of receiver and capability."""
 
@@ -108,9 +114,13 @@ class ItemBody(_StrictBody):
     protocol: Label | None = None
     language: Label = "json"
     ontology: Label = "caxton-v1"
-    routing_strategy: Annotated[Label, Field(examples=["best_match", "load_balanced", "broadcast"])] = (
-        "best_match"
-    )
+    routing_strategy: Annotated[
+        Label | None, Field(examples=["best_match", "load_balanced", "broadcast"], description="Or an alias.")
+    ] = None
+    load_algorithm: Annotated[
+        Label | None, Field(description=f"{', '.join(LOAD_ALGORITHMS)}; goes with load_balanced.")
+    ] = None
+    routing_preferences: PreferencesBody | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
     fallback_versions: Annotated[
@@ -146,7 +156,11 @@ class ItemBody(_StrictBody):
             protocol=self.protocol,
             language=self.language,
             ontology=self.ontology,
-            routing_strategy=RoutingStrategy.parse(self.routing_strategy),
+            routing_strategy=read_strategy(
+                self.routing_strategy,
+                preferred=None if self.routing_preferences is None else self.routing_preferences.strategy,
+                load_algorithm=self.load_algorithm,
+            ),
             priority=self.priority,
             timestamp_s=environment.clock.wall(),
             attachments=tuple(
