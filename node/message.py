@@ -10,8 +10,6 @@ Source: FIPA ACL Message Structure Specification SC00061G; the subset and its sp
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hashlib
 import math
@@ -24,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from node.errors import ValidationFailed, nearest
+from node.topics import is_topic
 
 CONTENT_DEPTH_LIMIT: Final = 64
 """Deepest nesting of a message's content."""
@@ -181,7 +180,7 @@ class Message(
     tag=_SEAL_VERSION,
     gc=False,  # a JSON value has no cycles
 ):
-    """One FIPA-ACL message; exactly one of ``receiver`` and ``capability`` is set.
+    """One FIPA-ACL message; exactly one of ``receiver``, ``capability`` and ``topic`` is set.
 
     Args:
         id: UUIDv7, given where the message enters the cluster.
@@ -203,6 +202,7 @@ class Message(
         attachments: Files that travel with it.
         fallback_versions: Versions of the capability to take, in this order, when nobody can be given the
             wanted one: ``v1``.
+        topic: What it is about, ``orders.eu.created``; every subscriber gets it.
     """
 
     id: Text
@@ -223,6 +223,19 @@ class Message(
     timestamp_s: UnixSeconds = 0.0
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=ATTACHMENT_LIMIT)] = ()
     fallback_versions: Annotated[tuple[FallbackVersion, ...], Meta(max_length=FALLBACK_LIMIT)] = ()
+    topic: Text | None = None
+
+    @property
+    def wanted(self) -> str:
+        """What it is for: a receiver, a capability or a topic."""
+        return self.receiver or self.capability or self.topic or ""
+
+    @property
+    def goes_to_all(self) -> bool:
+        """Whether it is for all that there are: a broadcast, or a message to a topic."""
+        if self.capability is None:
+            return self.topic is not None
+        return self.routing_strategy is RoutingStrategy.BROADCAST
 
     @property
     def expects_reply(self) -> bool:
@@ -275,6 +288,7 @@ class Message(
                 for a in self.attachments
             ],
             "fallback_versions": list(self.fallback_versions),
+            "topic": self.topic,
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -368,11 +382,23 @@ def _decoded(sealed: bytes) -> Message:
         raise _not_a_message(str(error)) from None
 
 
+def _check_addressing(message: Message) -> None:
+    receiver, capability, topic = message.receiver, message.capability, message.topic
+    if (receiver is None) + (capability is None) + (topic is None) != 2:
+        raise _invalid("receiver", "exactly one of receiver, capability and topic must be given")
+    if receiver is not None and not _is_address(receiver):
+        raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
+    if capability is not None:
+        check_capability(capability)
+    if topic is not None and not is_topic(topic):
+        raise _invalid("topic", f"{topic[:80]!r} is not a topic (orders.eu.created)")
+    if message.fallback_versions and capability is None:
+        raise _invalid("fallback_versions", "only a capability has versions")
+
+
 def _check_rules(message: Message) -> None:
     """The rules that types do not tell."""
-    receiver, capability = message.receiver, message.capability
-    if (receiver is None) == (capability is None):
-        raise _invalid("receiver", "exactly one of receiver and capability must be given")
+    _check_addressing(message)
     identifiers = message.id + message.conversation_id + message.reply_with + (message.in_reply_to or "")
     if not (identifiers.isprintable() and _are_labels(message.protocol, message.language, message.ontology)):
         for name in _LABELS:
@@ -380,18 +406,12 @@ def _check_rules(message: Message) -> None:
                 raise _invalid(name, "it must be printable")
     if not _is_address(message.sender):
         raise _invalid("sender", f"{message.sender!r} is not an agent address (name or name@node)")
-    if receiver is not None and not _is_address(receiver):
-        raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
-    if capability is not None:
-        check_capability(capability)
-    if message.fallback_versions and capability is None:
-        raise _invalid("fallback_versions", "only a capability has versions")
     if message.attachments:
         names = {attachment.name for attachment in message.attachments}
         if len(names) != len(message.attachments):
             raise _invalid("attachments", "two have the same name")
         for attachment in message.attachments:
-            _check_attachment(attachment)
+            check_attachment(attachment)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
 
 
@@ -423,27 +443,12 @@ def check_capability(text: object) -> str:
     return text
 
 
-def attachment_from_json(data: Any) -> Attachment:
-    """Read ``{"name", "media_type"?, "text" | "base64"}``.
+def check_attachment(attachment: Attachment) -> None:
+    """Check the rules of an attachment.
 
     Raises:
-        ValidationFailed: it has another form.
+        ValidationFailed: it breaks one.
     """
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise _invalid("attachments", "each must be an object with a name and text or base64")
-    unknown = sorted(set(data) - {"name", "media_type", "text", "base64"})
-    if unknown or ("text" in data) == ("base64" in data):
-        raise _invalid("attachments", f"{data['name'][:80]!r} needs exactly one of text and base64")
-    try:
-        raw = data["text"].encode() if "text" in data else base64.b64decode(data["base64"], validate=True)
-    except (AttributeError, TypeError, ValueError, binascii.Error):
-        raise _invalid("attachments", f"{data['name'][:80]!r} cannot be decoded") from None
-    attachment = Attachment(data["name"], data.get("media_type", "application/octet-stream"), raw)
-    _check_attachment(attachment)
-    return attachment
-
-
-def _check_attachment(attachment: Attachment) -> None:
     _check_text("attachments", attachment.name)
     _check_text("attachments", attachment.media_type)
     if not isinstance(attachment.data, bytes):

@@ -30,6 +30,7 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
 @click.argument("content", required=False)
 @click.option("--capability", metavar="NAME", help="Send to whoever offers this capability.")
 @click.option("--to", "receiver", metavar="AGENT", help="Send to this agent: name or name@node.")
+@click.option("--topic", metavar="NAME", help="Send to every subscriber of this topic: orders.eu.created.")
 @click.option("--performative", metavar="NAME", default="request", show_default=True, help="What it does.")
 @click.option("--strategy", metavar="NAME", help="best_match, load_balanced or broadcast.")
 @click.option(
@@ -61,6 +62,7 @@ def command(
     content: str | None,
     capability: str | None,
     receiver: str | None,
+    topic: str | None,
     performative: str,
     strategy: str | None,
     fallback_versions: tuple[str, ...],
@@ -76,14 +78,15 @@ def command(
     token_file: Path | None,
 ) -> None:
     """Send CONTENT, JSON or text (- reads standard input), and show the reply."""
-    if (capability is None) == (receiver is None):
+    if [capability, receiver, topic].count(None) != 2:
         raise UsageFailed(
-            "exactly one of --capability and --to must be given",
+            "exactly one of --capability, --to and --topic must be given",
             fix='For example: caxton send --capability data-analysis \'{"action": "analyze"}\'.',
         )
     options = {
         "capability": capability,
         "receiver": receiver,
+        "topic": topic,
         "routing_strategy": strategy,
         "conversation_id": conversation,
         "priority": priority,
@@ -110,7 +113,8 @@ def command(
 def _show(found: dict[str, Any]) -> None:
     replies = found.get("replies") or ([found["reply"]] if found.get("reply") else [])
     if not replies:
-        where = ", ".join(found.get("routed_to", [])) or "waiting for a provider"
+        nobody = "nobody subscribes" if found.get("status") == "settled" else "waiting for a provider"
+        where = ", ".join(found.get("routed_to", [])) or nobody
         click.echo(safe(f"{found.get('message_id')}  {found.get('status')}  {where}"))
     for reply in replies:
         click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)

@@ -14,11 +14,13 @@ from typing import Final, Protocol
 
 import cbor2
 
-from node.cluster.provider import Provider
+from node.cluster.provider import Provider, Subscription
+from node.cluster.subscriptions import Subscriptions
 from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
+from node.topics import check_pattern, is_topic
 from swim import strict_cbor
 from swim.map_events import EntryChanged, EventsLost, MapEvent
 from swim.units import MAX_BUCKET_BYTES
@@ -30,6 +32,8 @@ RTT_KEPT_S: Final = 10.0
 """How long the round trip to a node is taken for what it was, in seconds: coordinates move slowly."""
 RTTS_LIMIT: Final = 10_000
 """Most nodes whose round trip is remembered."""
+SUBSCRIPTIONS_LIMIT: Final = 16
+"""Most subscriptions of one agent that are believed."""
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
@@ -100,20 +104,30 @@ class CapabilityRegistry:
         self._changed: dict[str, int] = {}
         self._rtt = rtt
         self._rtts: dict[str, tuple[float | None, float]] = {}
+        self._subscriptions = Subscriptions()
+        self._topics_changed = 0
         self._malformed = 0
 
     # What this node offers
 
     def publish(
-        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+        self,
+        agent: str,
+        *,
+        version: str,
+        capabilities: tuple[str, ...],
+        priority: int,
+        health: float,
+        topics: tuple[Subscription, ...] = (),
     ) -> None:
-        """Offer these capabilities from now on, or change what is offered.
+        """Offer these capabilities and subscribe to these topics from now on, or change that.
 
         Raises:
             ResourceLimitExceeded: the entry does not fit into the map.
         """
         key = f"{PREFIX}{agent}/{version}"
-        value = cbor2.dumps([list(capabilities), priority, round(health * _HEALTH_STEPS)])
+        offer = [list(capabilities), priority, round(health * _HEALTH_STEPS)]
+        value = cbor2.dumps([*offer, [list(topic) for topic in topics]] if topics else offer)
         earlier = self._own.get(agent)
         try:
             self._maps.put(key, value, self._clock.wall())
@@ -123,7 +137,7 @@ class CapabilityRegistry:
             raise ResourceLimitExceeded(
                 f"the agent {agent!r} cannot be announced to the cluster",
                 why=str(error),
-                fix="Offer fewer capabilities, or give them shorter names.",
+                fix="Offer fewer capabilities or topics, or give them shorter names.",
             ) from error
         if earlier is not None and earlier != key:
             self._maps.delete(earlier, self._clock.wall())
@@ -165,6 +179,16 @@ class CapabilityRegistry:
         """All instances of the agent of that id, sorted by node."""
         found, now = self._by_agent.get(agent, {}), self._clock.now()
         return [self._as_seen(found[key], now) for key in sorted(found) if self._is_up(key[0])]
+
+    def topics_version(self) -> int:
+        """A number that grows when others may subscribe to a topic than before."""
+        return max(self._topics_changed, self._changed_for_all)
+
+    def subscribers(self, topic: str) -> list[Provider]:
+        """All that subscribe to ``topic``, sorted by (node, agent)."""
+        entries = [self._entries[key] for key in self._subscriptions.holders(topic)]
+        found, now = {(p.node, p.agent): p for p in entries}, self._clock.now()
+        return [self._as_seen(found[where], now) for where in sorted(found) if self._is_up(where[0])]
 
     def expects(self, wanted: str) -> bool:
         """Whether a node that died, and may come back, offers this capability or runs this agent."""
@@ -212,6 +236,7 @@ class CapabilityRegistry:
             "entries": len(self._entries),
             "capabilities": len(self._by_capability),
             "own_agents": len(self._own),
+            "subscriptions": len(self._subscriptions),
             "malformed_entries": self._malformed,
             "round_trips": len(self._rtts),
             "round_trips_limit": RTTS_LIMIT,
@@ -230,15 +255,21 @@ class CapabilityRegistry:
             for name in {base_name(c): None for c in gone.capabilities}:
                 self._drop(self._by_capability, name, gone)
             self._drop(self._by_agent, gone.agent, gone)
+            for pattern, _ in gone.topics:
+                self._subscriptions.remove(pattern, key)
         provider = None if value is None else self._decode(key, value)
         if provider is not None:
             self._entries[key] = provider
             for name in {base_name(c): None for c in provider.capabilities}:
                 self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
             self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+            for pattern, _ in provider.topics:
+                self._subscriptions.add(pattern, key)
         for concerned in (gone, provider):
             if concerned is not None:
                 self._note_change(concerned)
+                if concerned.topics:
+                    self._topics_changed = self._changes
 
     def _note_change(self, provider: Provider) -> None:
         """Give new versions to the names that an entry had or has; no more are kept than there are names."""
@@ -263,18 +294,21 @@ class CapabilityRegistry:
         owner, path = key
         try:
             _, agent, version = path.split("/")
-            capabilities, priority, health = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
+            capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
+            topics = _topics(*more)
             if (
                 type(capabilities) is list
                 and type(priority) is type(health) is int
                 and agent.isascii()
                 and path.isprintable()
-                and 0 < len(names) <= CAPABILITIES_LIMIT
+                and len(names) + len(topics) > 0
+                and len(names) <= CAPABILITIES_LIMIT
                 and 0 <= priority <= 1000
                 and 0 <= health <= _HEALTH_STEPS
             ):
-                return Provider(agent, owner, version, names, int(priority), health / _HEALTH_STEPS)
+                part = health / _HEALTH_STEPS
+                return Provider(agent, owner, version, names, int(priority), part, topics=topics)
         except _MALFORMED:
             pass  # counted below, like what is out of range
         self._malformed += 1
@@ -286,7 +320,9 @@ class CapabilityRegistry:
         p, load, rtt_s = provider, vector[0] / 240 if vector else 0.0, self._rtt_to(provider.node, now)
         if not load and rtt_s is None:
             return p
-        return Provider(p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s)
+        return Provider(
+            p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s, p.topics
+        )
 
     def _rtt_to(self, node: str, now: float) -> float | None:
         if node == self._node:
@@ -298,3 +334,19 @@ class CapabilityRegistry:
                 self._rtts.clear()
             self._rtts[node] = rtt_s, now + RTT_KEPT_S
         return rtt_s
+
+
+def _topics(found: object = ()) -> tuple[Subscription, ...]:
+    """The subscriptions of an entry.
+
+    Raises:
+        ValueError: they are not well-formed, or too many.
+    """
+    if not isinstance(found, list | tuple) or len(found) > SUBSCRIPTIONS_LIMIT:
+        raise ValueError("not a list of subscriptions")
+    topics = []
+    for pattern, group in found:
+        if group != "" and not is_topic(group):
+            raise ValueError("not a group")
+        topics.append((check_pattern(pattern), group))
+    return tuple(topics)

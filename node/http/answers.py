@@ -266,6 +266,7 @@ class MessageView(BaseModel):
     sender: Address
     receiver: Address | None = None
     capability: str | None = None
+    topic: str | None = None
     content: Any = None
     conversation_id: str
 
@@ -352,6 +353,7 @@ class AgentBody(BaseModel):
     status: Annotated[str, Field(examples=["running", "stopped", "error"])]
     description: str
     capabilities: list[str]
+    topics: list[dict[str, str | None]]
     workspace: str
     deployed_at: Time
     registration: str

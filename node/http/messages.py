@@ -14,7 +14,7 @@ from node.http.sending import receipt_json, refuse_impostor
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
-from node.message import Message, RoutingStrategy, iso8601
+from node.message import Message, iso8601
 
 WAITING_LIMIT: Final = 256
 """Most requests that wait for a reply at once."""
@@ -108,7 +108,7 @@ class _Waiting:
             "status": "answered",
             "timestamp": iso8601(message.timestamp_s),
         }
-        if message.routing_strategy is RoutingStrategy.BROADCAST:
+        if message.goes_to_all:
             replies = await bus.gather(message, timeout_s=wait_s, traceparent=traceparent, ttl_s=ttl_s)
             found["replies"] = [reply.as_json() for reply in replies]
             senders = [reply.sender for reply in replies]

@@ -16,13 +16,13 @@ from pydantic_core import PydanticCustomError
 
 from node.environment import Environment
 from node.errors import ValidationFailed, nearest
+from node.http.attachments import attachment_from_json
 from node.http.strategies import LOAD_ALGORITHMS, read_strategy
 from node.message import (
     ATTACHMENT_LIMIT,
     FALLBACK_LIMIT,
     Message,
     Performative,
-    attachment_from_json,
     check,
     parse_time,
 )
@@ -93,7 +93,7 @@ class PreferencesBody(_StrictBody):
 
 
 class ItemBody(_StrictBody):
-    """A FIPA-ACL message to send; exactly one of receiver and capability."""
+    """A FIPA-ACL message to send; exactly one of receiver, capability and topic."""
 
     message_id: Annotated[
         str | None,
@@ -106,6 +106,9 @@ class ItemBody(_StrictBody):
     sender: Annotated[Label | None, Field(description="Defaults to client@NODE.")] = None
     receiver: Annotated[Label | None, Field(description="name or name@node")] = None
     capability: Annotated[Label | None, Field(examples=["data-analysis"])] = None
+    topic: Annotated[
+        Label | None, Field(examples=["orders.eu.created"], description="Every subscriber gets it.")
+    ] = None
     content: Annotated[Any, Field(description="Any JSON value.")] = None
     conversation_id: Label | None = None
     reply_with: Label | None = None
@@ -148,6 +151,7 @@ class ItemBody(_StrictBody):
             sender=sender_of(self.sender, node),
             receiver=self.receiver,
             capability=self.capability,
+            topic=self.topic,
             content=self.content,
             conversation_id=self.conversation_id or identifier,
             reply_with=self.reply_with or identifier,

@@ -173,6 +173,6 @@ def _outcome(letter: Letter, known: frozenset[int]) -> Receipt | CaxtonError:
         message.conversation_id,
         routed,
         message.routing_strategy.value,
-        "routed" if routed else "waiting",
+        "routed" if routed else "settled" if letter.ended == "settled" else "waiting",
         letter.accepted_s,
     )

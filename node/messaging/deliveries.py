@@ -242,7 +242,7 @@ class Deliveries:
         for letter in letters:
             self._decisions.counts["accepted"] += 1
             if letter.ended != OPEN:
-                self._decisions.counts["failed"] += 1
+                self._decisions.counts[letter.ended] += 1
                 continue
             self._decisions.hold(letter)
             movable = letter.address is None

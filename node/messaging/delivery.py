@@ -50,6 +50,7 @@ class Draft:
         priority: 0 to 9; that of the delivery otherwise.
         reply_by_s: Unix seconds after which no answer to it is wanted.
         fallback_versions: Versions of ``capability`` that do, too, in this order.
+        topic: A topic to send it to.
     """
 
     performative: Performative
@@ -63,6 +64,7 @@ class Draft:
     priority: int | None = None
     reply_by_s: float | None = None
     fallback_versions: tuple[str, ...] = ()
+    topic: str | None = None
 
 
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
@@ -78,7 +80,7 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         identifier: The new message's id.
         wall_s: Unix seconds now.
     """
-    is_reply = draft.receiver is None and draft.capability is None
+    is_reply = draft.receiver is None and draft.capability is None and draft.topic is None
     return Message(
         id=identifier,
         performative=draft.performative,
@@ -96,6 +98,7 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         timestamp_s=wall_s,
         attachments=tuple(draft.attachments),
         fallback_versions=tuple(draft.fallback_versions),
+        topic=draft.topic,
     )
 
 

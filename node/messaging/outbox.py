@@ -192,7 +192,7 @@ class Outbox:
             decision_table.save(
                 connection, DecisionRow(letter.seq, letter.epoch + 1, letter.accepted_s, letter.wait)
             )
-        if letter.ended != OPEN:
+        if letter.ended not in (OPEN, "settled"):
             bury(connection, letter, letter.accepted_s)
             dead_letter_table.trim(connection)
 

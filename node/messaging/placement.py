@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.message import RoutingStrategy
+from node.messaging.audience import Audience
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
@@ -79,6 +81,7 @@ class Placement:
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
         self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
+        self._audiences: OrderedDict[str, tuple[Audience, int, float]] = OrderedDict()
         self._addressed: OrderedDict[Target, Choice] = OrderedDict()
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
@@ -93,6 +96,8 @@ class Placement:
         if letter.address is not None:
             return self._decide_addressed(letter, letter.address, now)
         how, wanted = letter.message.routing_strategy, letter.wanted
+        if letter.message.topic is not None:
+            return self._audience(wanted, now).choose(how, self._chance)
         waiting = self._waiting.get(letter.order)
         if waiting is not None:
             for earlier in waiting.values():
@@ -115,6 +120,14 @@ class Placement:
     def providers(self, letter: Letter) -> list[Provider]:
         """All that offer what a message wants or is content with, on nodes that are alive."""
         return [p for wish in letter.wishes for p in self._offering(letter, wish)]
+
+    def instead(self, letter: Letter, now: float) -> list[Target]:
+        """Who else gets a message to a topic, because a member of its group will not handle it."""
+        message = letter.message
+        if message.topic is None or message.routing_strategy is not RoutingStrategy.LOAD_BALANCED:
+            return []
+        served = [route.target for route in letter.routes.values() if route.active or route.settled]
+        return self._audience(message.topic, now).instead(letter.routes, served, self._chance)
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -164,6 +177,8 @@ class Placement:
             "sticky_limit": STICKY_LIMIT,
             "rankings": len(self._rankings),
             "rankings_limit": RANKINGS_LIMIT,
+            "audiences": len(self._audiences),
+            "audiences_limit": RANKINGS_LIMIT,
         }
 
     def _decide_addressed(self, letter: Letter, address: Target, now: float) -> Choice:
@@ -177,6 +192,20 @@ class Placement:
             if len(self._addressed) > ADDRESSED_LIMIT:
                 self._addressed.popitem(last=False)
         return found
+
+    def _audience(self, topic: str, now: float) -> Audience:
+        """The subscribers of a topic."""
+        version = self._registry.topics_version()
+        kept = self._audiences.get(topic)
+        if kept is None or kept[1] != version or now >= kept[2]:
+            found = self._registry.subscribers(topic)
+            audience = Audience(
+                found, topic, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+            )
+            kept = self._audiences[topic] = audience, version, now + _counts_s(len(found))
+            if len(self._audiences) > RANKINGS_LIMIT:
+                self._audiences.popitem(last=False)
+        return kept[0]
 
     def _offering(self, letter: Letter, wish: str) -> Sequence[Provider]:
         by_name = letter.message.capability is None
@@ -197,8 +226,7 @@ class Placement:
         ranking = Ranking.of(
             found, wanted, in_flight=self._in_flight, view=self._look(now), locality=self._locality
         )
-        counts_s = min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * len(found))
-        kept = _Ranked(ranking, version, now + counts_s)
+        kept = _Ranked(ranking, version, now + _counts_s(len(found)))
         self._rankings[wish, by_name] = kept
         if len(self._rankings) > RANKINGS_LIMIT:
             self._rankings.popitem(last=False)
@@ -224,6 +252,11 @@ class Placement:
         if self._view is None or now - self._viewed_at >= VIEW_S:
             self._view, self._viewed_at = self._membership.view(), now
         return self._view
+
+
+def _counts_s(providers: int) -> float:
+    """How long a ranking of so many counts, in seconds."""
+    return min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * providers)
 
 
 def _reasons(before: Iterable[tuple[str, str, str]], more: Iterable[tuple[Target, str]]) -> Exclusions:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from node.cluster.provider import CapabilityView
 from node.message import Message, RoutingStrategy
 from node.messaging.acceptance import Acceptance
+from node.messaging.audience import Audience
 from node.messaging.explanation import Decision
 from node.messaging.letters import wishes
 from node.messaging.outbox import Outbox
@@ -56,12 +57,23 @@ class Previews:
         agent, at, node = (message.receiver or "").rpartition("@")
         if at:
             return addressed(agent, node)
+        if message.topic is not None:
+            return self._audience(message.topic).choose(message.routing_strategy, self._chance).decision
         found = [self._choose(message, wish) for wish in wishes(message)]
         decision = next((choice for choice in found if choice.targets), found[0])
         if decision.strategy != RoutingStrategy.LOAD_BALANCED or decision.considered == 1:
             return decision
         return replace(
             decision, targets=(), reason=f"the less loaded of two drawn from {decision.considered} providers"
+        )
+
+    def _audience(self, topic: str) -> Audience:
+        return Audience(
+            self._registry.subscribers(topic),
+            topic,
+            in_flight=self._outbox.in_flight,
+            view=self._membership.view(),
+            locality=self._locality,
         )
 
     def _choose(self, message: Message, wish: str) -> Decision:
@@ -74,7 +86,7 @@ class Previews:
             view=self._membership.view(),
             locality=self._locality,
         )
-        sticky = self._outbox.sticky(message.conversation_id, message.capability or message.receiver or "")
+        sticky = self._outbox.sticky(message.conversation_id, message.wanted)
         return ranking.choose(message.routing_strategy, self._chance, sticky).decision
 
     def _reaches(self, node: str) -> bool:

@@ -234,6 +234,14 @@ class TapedRegistry:
         """All instances of an agent."""
         return self._tape.draw("instances", agent.encode(), partial(self._registry.instances, agent))
 
+    def topics_version(self) -> int:
+        """What changes with the subscriptions to topics."""
+        return self._tape.draw("topics version", b"", self._registry.topics_version)
+
+    def subscribers(self, topic: str) -> Sequence[Provider]:
+        """All that subscribe to a topic."""
+        return self._tape.draw("subscribers", topic.encode(), partial(self._registry.subscribers, topic))
+
     def expects(self, wanted: str) -> bool:
         """Whether somebody who is away offers it."""
         return self._tape.draw("expects", wanted.encode(), partial(self._registry.expects, wanted))

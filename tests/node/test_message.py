@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ValidationFailed
+from node.http.attachments import attachment_from_json
 from node.message import (
     Attachment,
     Message,
     Performative,
     RoutingStrategy,
-    attachment_from_json,
     check,
     check_capability,
     parse_time,

@@ -246,3 +246,76 @@ def test_providers_are_shown_with_the_round_trip_to_their_node_which_is_kept_for
     clock.at += RTT_KEPT_S
     registry.providers("sum")
     assert asked == ["you", "you"]
+
+
+def subscriber(owner, agent, *topics, capabilities=(), version="1.0.0"):
+    value = cbor2.dumps([list(capabilities), 50, 255, [list(topic) for topic in topics]])
+    return EntryChanged(owner, f"agent/{agent}/{version}", value)
+
+
+def test_subscribers_of_a_topic_are_found_by_their_patterns(registry, up):
+    registry.apply(
+        [
+            subscriber("you", "b", ("orders.#", "billing")),
+            subscriber("me", "a", ("*.eu", ""), ("orders.eu", "")),
+        ]
+    )
+    assert [(p.agent, p.topics[0]) for p in registry.subscribers("orders.eu")] == [
+        ("a", ("*.eu", "")), ("b", ("orders.#", "billing")),
+    ]  # fmt: skip
+    assert [p.agent for p in registry.subscribers("orders")] == ["b"]
+    up["you"] = False
+    assert registry.subscribers("orders") == []
+
+
+def test_subscriptions_follow_their_entry(registry):
+    versions = [registry.topics_version()]
+    registry.apply([subscriber("you", "b", ("orders.#", ""), capabilities=["sum"])])
+    versions.append(registry.topics_version())
+    registry.apply([entry("you", "c", ["sum"])])
+    assert registry.topics_version() == versions[-1]
+    registry.apply(
+        [subscriber("you", "b", ("stock.#", ""), version="2.0.0"), EntryChanged("you", "agent/b/1.0.0", None)]
+    )
+    versions.append(registry.topics_version())
+    assert registry.subscribers("orders") == []
+    assert [p.version for p in registry.subscribers("stock.eu")] == ["2.0.0"]
+    registry.apply([EntryChanged("you", "agent/b/2.0.0", None)])
+    versions.append(registry.topics_version())
+    assert versions == sorted(set(versions))
+    assert registry.statistics()["subscriptions"] == 0
+
+
+def test_published_subscriptions_are_what_others_read(registry, maps):
+    registry.publish(
+        "a",
+        version="1.0.0",
+        capabilities=("sum",),
+        priority=50,
+        health=1.0,
+        topics=(("orders.#", "billing"),),
+    )
+    ((owner, key), value), *_ = maps.held.items()
+    registry.apply([EntryChanged(owner, key, value)])
+    [provider] = registry.subscribers("orders.eu")
+    assert (provider.capabilities, provider.topics) == (("sum",), (("orders.#", "billing"),))
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        [],
+        7,
+        [["a.#.b", ""]],
+        [["a", "two words"]],
+        [["a"]],
+        ["a"],
+        [["a", ""]] * 17,
+        [[1, ""]],
+        [["a", None]],
+    ],
+)
+def test_malformed_subscriptions_are_counted_and_not_believed(registry, topics):
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([[], 50, 255, topics]))])
+    assert registry.subscribers("a") == []
+    assert registry.statistics()["malformed_entries"] == 1

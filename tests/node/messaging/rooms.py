@@ -21,6 +21,7 @@ from node.messaging.delivery import Delivery, Draft
 from node.messaging.settings import Timing
 from node.storage import Storage
 from node.telemetry.tracing import Tracing
+from node.topics import matches
 from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 from node.transport.proof import FrameProof
 
@@ -110,6 +111,16 @@ class World:
 
     def instances(self, agent: str) -> Sequence[Provider]:
         return [p for _, p in sorted(self.providers_.items()) if p.node in self.alive and p.agent == agent]
+
+    def topics_version(self) -> int:
+        return self.version("")
+
+    def subscribers(self, topic: str) -> Sequence[Provider]:
+        return [
+            p
+            for _, p in sorted(self.providers_.items())
+            if p.node in self.alive and any(matches(pattern, topic) for pattern, _ in p.topics)
+        ]
 
     def expects(self, wanted: str) -> bool:
         return any(
