@@ -14,9 +14,9 @@ from node.errors import (
     ValidationFailed,
 )
 from node.message import Attachment, Envelope, Performative, RoutingStrategy
-from node.messaging.delivery import Draft, compose
+from node.messaging.delivery import Draft
 from node.messaging.explanation import decision
-from node.messaging.settings import HOP_LIMIT, Timing
+from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.transport.frames import DeliverItem
 from tests.node.messaging.rooms import PROOF, VirtualClock, cluster, echo, eventually, pause
