@@ -28,6 +28,8 @@ CONTENT_DEPTH_LIMIT: Final = 64
 """Deepest nesting of a message's content."""
 ATTACHMENT_LIMIT: Final = 16
 """Most attachments of one message."""
+MERGE_LIMIT: Final = 16
+"""Most conversations that one message merges into its own."""
 TEXT_LIMIT: Final = 512
 """Longest identifier or label in a message, in characters."""
 COUNTER_LIMIT: Final = 2**31 - 1
@@ -203,6 +205,8 @@ class Message(
         fallback_versions: Versions of the capability to take, in this order, when nobody can be given the
             wanted one: ``v1``.
         topic: What it is about, ``orders.eu.created``; every subscriber gets it.
+        parent_conversation: The conversation that this one came out of.
+        merge_conversations: Conversations that go on in this one.
     """
 
     id: Text
@@ -224,6 +228,8 @@ class Message(
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=ATTACHMENT_LIMIT)] = ()
     fallback_versions: Annotated[tuple[FallbackVersion, ...], Meta(max_length=FALLBACK_LIMIT)] = ()
     topic: Text | None = None
+    parent_conversation: Text | None = None
+    merge_conversations: Annotated[tuple[Text, ...], Meta(max_length=MERGE_LIMIT)] = ()
 
     @property
     def wanted(self) -> str:
@@ -236,6 +242,11 @@ class Message(
         if self.capability is None:
             return self.topic is not None
         return self.routing_strategy is RoutingStrategy.BROADCAST
+
+    @property
+    def has_kin(self) -> bool:
+        """Whether it says how its conversation belongs together with others."""
+        return self.parent_conversation is not None or bool(self.merge_conversations)
 
     @property
     def expects_reply(self) -> bool:
@@ -289,6 +300,8 @@ class Message(
             ],
             "fallback_versions": list(self.fallback_versions),
             "topic": self.topic,
+            "parent_conversation": self.parent_conversation,
+            "merge_conversations": list(self.merge_conversations),
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -412,7 +425,24 @@ def _check_rules(message: Message) -> None:
             raise _invalid("attachments", "two have the same name")
         for attachment in message.attachments:
             check_attachment(attachment)
+            check_attachment(attachment)
+    if message.has_kin:
+        _check_kin(message)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
+
+
+def _check_kin(message: Message) -> None:
+    others = message.merge_conversations
+    for name, named in (
+        ("parent_conversation", (message.parent_conversation,)),
+        ("merge_conversations", others),
+    ):
+        if message.conversation_id in named:
+            raise _invalid(name, "a conversation is not its own relative")
+        if not all((other or "").isprintable() for other in named):
+            raise _invalid(name, "it must be printable")
+    if len(dict.fromkeys(others)) != len(others):
+        raise _invalid("merge_conversations", "two are the same")
 
 
 @functools.lru_cache(maxsize=1024)

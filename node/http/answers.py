@@ -334,13 +334,60 @@ class HistoryBody(BaseModel):
     replies: list[dict[str, Any]]
 
 
-class ConversationBody(BaseModel):
-    """The messages of a conversation that this node has seen."""
+class ConversationView(BaseModel):
+    """A conversation in a list."""
 
-    model_config = ConfigDict(extra="allow")
+    id: str
+    conversation_id: Annotated[str, Field(description="The same.")]
+    created_at: Time | None
+    last_activity: Time | None
+    participants: list[Address]
+    message_count: Annotated[int, Field(description="At most 50 in a list, 500 of one conversation.")]
+    truncated: Annotated[bool, Field(description="Whether there are more messages.")]
+    status: Annotated[str, Field(examples=["active", "completed"])]
+    closed: Annotated[
+        str | None,
+        Field(
+            examples=["archived", "inactive", "lifetime"], description="Why it takes no messages, or null."
+        ),
+    ]
+    archived_at: Time | None
 
-    conversation_id: str
+
+class ConversationsBody(BaseModel):
+    """A page of conversations, the one with the latest message first."""
+
+    conversations: list[ConversationView]
+    limit: int
+    next: Annotated[str | None, Field(description="The before of the next page.")]
+
+
+class ChainView(BaseModel):
+    """One message in the tree of what answers what; they come in the order of a walk through it."""
+
+    message_id: str
+    performative: str
+    answers: Annotated[str | None, Field(description="The message that it answers; null where it begins.")]
+    depth: int
+
+
+class ConversationBody(ConversationView):
+    """A conversation with its messages, as this node has seen it."""
+
+    parent_conversation: Annotated[str | None, Field(description="The one it came out of.")]
+    branches: Annotated[list[str], Field(description="Those that came out of it.")]
+    merge_conversations: Annotated[list[str], Field(description="Those that go on in it.")]
+    merged_into: Annotated[list[str], Field(description="Those that it goes on in.")]
+    message_chain: list[ChainView]
     messages: list[MessageView]
+
+
+class ArchivedBody(BaseModel):
+    """The conversations that were closed."""
+
+    archived: int
+    conversations: list[str]
+    next: Annotated[str | None, Field(description="The after of the call that goes on; null at the end.")]
 
 
 class AgentBody(BaseModel):

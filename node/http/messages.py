@@ -1,4 +1,4 @@
-"""Routes of messages: send, send and wait, look up, conversations."""
+"""Routes of messages: send, send and wait, look up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
-from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
+from node.http.answers import ErrorBody, HistoryBody, ReceiptBody
 from node.http.models import MessageBody, MessageQuery
 from node.http.sending import receipt_json, refuse_impostor
 from node.http.services import NodeServices
@@ -32,7 +32,10 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
         response_model=ReceiptBody,
         responses={
             200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."},
-            409: {"model": ErrorBody, "description": "A message of this id was accepted before."},
+            409: {
+                "model": ErrorBody,
+                "description": "A message of this id was accepted before, or the conversation takes no more.",
+            },
             504: {"model": ErrorBody, "description": "No reply in the time that the request waited for it."},
         },
     )
@@ -56,14 +59,6 @@ def message_routes(services: NodeServices, traffic: Traffic) -> APIRouter:
     async def get(message_id: str) -> Response:
         """A message with its history: where it was routed, attempted, settled."""
         return JSONResponse((await bus.history(message_id)).as_json())
-
-    @router.get("/conversations/{conversation_id}", tags=["conversations"], response_model=ConversationBody)
-    async def conversation(conversation_id: str) -> Response:
-        """The messages of a conversation that this node has seen."""
-        found = _shown(await bus.conversation(conversation_id))
-        if isinstance(found, list):
-            found = {"conversation_id": conversation_id, "messages": found}
-        return JSONResponse(found)
 
     return router
 
@@ -126,9 +121,3 @@ class _Waiting:
         except CaxtonError:
             return []
         return [str(address) for address in routed] if isinstance(routed, list | tuple) else []
-
-
-def _shown(found: Any) -> Any:
-    if isinstance(found, list | tuple):
-        return [_shown(item) for item in found]
-    return found.as_json() if hasattr(found, "as_json") else found

@@ -21,12 +21,14 @@ from node.http.strategies import LOAD_ALGORITHMS, read_strategy
 from node.message import (
     ATTACHMENT_LIMIT,
     FALLBACK_LIMIT,
+    MERGE_LIMIT,
     Message,
     Performative,
     check,
     parse_time,
 )
 from node.messaging.acceptance import BATCH_LIMIT
+from node.messaging.conversation_index import ARCHIVE_LIMIT, PAGE_LIMIT, Selection
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -134,6 +136,10 @@ class ItemBody(_StrictBody):
             description="Versions of the capability to take when nobody can be given the wanted one.",
         ),
     ] = []
+    parent_conversation: Annotated[Label | None, Field(description="The one it came out of.")] = None
+    merge_conversations: Annotated[
+        list[Label], Field(max_length=MERGE_LIMIT, description="Those that go on in it.")
+    ] = []
     ttl_s: Annotated[
         float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
     ] = None
@@ -171,6 +177,8 @@ class ItemBody(_StrictBody):
                 attachment_from_json(a.model_dump(exclude_none=True)) for a in self.attachments
             ),
             fallback_versions=tuple(self.fallback_versions),
+            parent_conversation=self.parent_conversation,
+            merge_conversations=tuple(self.merge_conversations),
         )
         check(message)
         return message
@@ -425,6 +433,60 @@ class BulkDropBody(_StrictBody):
 
     where: LettersBody
     limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
+
+
+class ConversationQuery(_Strict):
+    """Which conversations to show."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
+    before: Annotated[Label | None, Field(description="The next of the page before.")] = None
+    status: Literal["active", "completed"] | None = None
+    closed: Annotated[bool | None, Field(description="Those that take no messages, or those that do.")] = None
+    participant: Annotated[Label | None, Field(description="name or name@node")] = None
+    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
+
+    def selection(self, now_s: float) -> Selection:
+        """The selection that messaging understands.
+
+        Raises:
+            ValidationFailed: ``since`` is neither a time nor a duration.
+        """
+        since_s = None if self.since is None else _moment(self.since, now_s)
+        return Selection(self.status, self.closed, self.participant, since_s)
+
+
+class ArchiveBody(_StrictBody):
+    """Which conversations to close: those named, or those that have been silent for so long."""
+
+    conversations: Annotated[list[Label] | None, Field(min_length=1, max_length=ARCHIVE_LIMIT)] = None
+    older_than: Annotated[Label | None, Field(description="Silence as 90s, 15m, 24h, 7d.")] = None
+    status: Annotated[
+        Literal["active", "completed"] | None, Field(description="Of those that were silent.")
+    ] = None
+    after: Annotated[Label | None, Field(description="The next of the call before.")] = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> ArchiveBody:
+        if (self.conversations is None) == (self.older_than is None):
+            raise ValueError("exactly one of conversations and older_than must be given")
+        if self.conversations is not None and (self.status or self.after):
+            raise ValueError("status and after belong to older_than")
+        return self
+
+    def older_than_s(self) -> float:
+        """The silence in seconds.
+
+        Raises:
+            ValidationFailed: it is no duration.
+        """
+        found = _DURATION.match(self.older_than or "")
+        if found is None:
+            raise ValidationFailed(
+                f"{(self.older_than or '')[:80]!r} is not a duration",
+                fix="Write 90s, 15m, 24h or 7d.",
+                details={"field": "older_than"},
+            )
+        return float(int(found[1]) * _SECONDS[found[2]])
 
 
 class TailQuery(_Strict):

@@ -12,6 +12,7 @@ from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.message import Message
+from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
@@ -134,8 +135,9 @@ class MessageBus(Protocol):
         """What became of a message."""
         ...
 
-    async def conversation(self, conversation_id: str) -> Any:
-        """The messages of a conversation."""
+    @property
+    def conversations(self) -> Conversations:
+        """Who talks with whom about what."""
         ...
 
     @property

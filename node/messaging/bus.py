@@ -20,11 +20,12 @@ from node.environment import Environment
 from node.errors import CaxtonError, NoReply
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
+from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
 from node.messaging.explanation import Decision
 from node.messaging.handlers import Handlers
-from node.messaging.history import Conversation, MessageHistory
+from node.messaging.history import MessageHistory
 from node.messaging.inbox import Inbox
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters, Insertion
@@ -80,8 +81,7 @@ class Bus:
         self._node = node
         self._membership = membership
         self._storage = storage
-        self._settings = settings
-        self._timing = timing
+        self._settings, self._timing = settings, timing
         self._waits = Waits()
         self._local = LocalDeliveries(node, environment.clock)
         self._ended_here: list[Outcome] = []
@@ -90,6 +90,7 @@ class Bus:
         self._owed = Owed(lambda origin, outcomes: self._tell(origin, [], list(outcomes)))
         self.tail = Tail(node, environment.clock)
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
+        self.conversations = Conversations(environment=environment, storage=storage, settings=settings)
         self._outbox = Outbox(
             environment=environment,
             node=node,
@@ -111,6 +112,7 @@ class Bus:
             outbox=self._outbox,
             tracing=tracing,
             max_bytes=settings.max_message_bytes,
+            conversations=self.conversations,
         )
         self._previews = Previews(
             acceptance=self._acceptance,
@@ -307,10 +309,6 @@ class Bus:
         """
         return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
 
-    async def conversation(self, conversation_id: str) -> Conversation:
-        """The messages of a conversation that this node has seen."""
-        return await self._storage.read(lambda connection: Conversation.load(connection, conversation_id))
-
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
 
@@ -342,6 +340,7 @@ class Bus:
             "handlers": self._handlers.statistics(),
             "waits": self._waits.statistics(),
             "dead_letters": self.letters.statistics(),
+            "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
             "investigation": self.investigation.statistics(),
             "local": len(self._local),
@@ -497,4 +496,6 @@ class Bus:
         while True:
             await self._clock.sleep(self._timing.retention_every_s)
             wall, told = self._clock.wall(), {**self._outbox.confirmed(), self._node: self._told_here_s}
-            await forget_old_rows(self._storage, self._settings, wall, self._inbox, self.letters, told)
+            await forget_old_rows(
+                self._storage, self._settings, wall, self._inbox, self.letters, self.conversations, told
+            )

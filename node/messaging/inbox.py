@@ -20,6 +20,8 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.message import Message
 from node.messaging.arrivals import Arrivals, Arrived, Arriving, Ended, Receivers, Told
+from node.messaging.conversation_index import NOTED_AFTER_S
+from node.messaging.conversation_view import kin_of
 from node.messaging.conversations import Waits
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
@@ -30,6 +32,7 @@ from node.messaging.recording_inbox import record_arrivals
 from node.messaging.settings import CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
+from node.storage import conversations as conversation_table
 from node.storage import inbox as table
 from node.storage import outbox as outbox_table
 from node.storage.query import Forgotten
@@ -271,6 +274,7 @@ class Inbox:
             after,
             ended_before_s=wall - self._settings.retention_s,
             keep=KEEP_ROWS,
+            noted_before_s=wall - NOTED_AFTER_S,
             is_forgotten=is_forgotten,
         )
 
@@ -286,6 +290,9 @@ class Inbox:
 def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
     """Store what is new of the deliveries of a frame; what is known already is left in the items."""
     proof_id = None if proof is None else table.add_proof(connection, origin, proof)
+    for item in items:
+        if item.message.has_kin:
+            conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
     if all(item.row.in_reply_to is None for item in items):
         seqs = table.insert_many(connection, [item.row for item in items], proof_id)
         if seqs is not None:

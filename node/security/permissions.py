@@ -84,7 +84,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/messages/{message_id}"): _P.READ_MESSAGES,
         ("GET", "/messages/{message_id}/trace"): _P.TRACE_MESSAGES,
         ("GET", "/messages/{message_id}/explain"): _P.TRACE_MESSAGES,
+        ("GET", "/conversations"): _P.READ_MESSAGES,
         ("GET", "/conversations/{conversation_id}"): _P.READ_MESSAGES,
+        ("POST", "/conversations/archive"): _P.MANAGE_CLUSTER,  # whoever talks in it cannot go on
         ("GET", "/dead-letters"): _P.READ_MESSAGES,
         ("GET", "/dead-letters/{message_id}"): _P.READ_MESSAGES,
         ("POST", "/dead-letters/retry"): _P.SEND_MESSAGE,

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from node.storage import conversations
 from node.storage.query import Forgotten, each, number, rows
 
 RETENTION_BATCH: Final = 1_000
@@ -237,6 +238,7 @@ def forget(
     *,
     ended_before_s: float,
     keep: int,
+    noted_before_s: float,
     is_forgotten: Callable[[str, str, str, float], bool],
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
@@ -246,25 +248,27 @@ def forget(
         after: The seq to go on after.
         ended_before_s: Rows that ended before go whatever their number.
         keep: Newest rows to keep otherwise.
+        noted_before_s: Of rows received before, it is remembered when their conversations were active.
         is_forgotten: Whether the origin of (origin, message id, target) that ended at that time has forgotten
             the message.
     """
     beyond = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox") - keep
     found = rows(
         connection,
-        "SELECT seq, origin, message_id, target, ended_s, received_s FROM inbox"
+        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s FROM inbox"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, RETENTION_BATCH),
     )
     old = [
-        (seq,)
-        for seq, origin, message_id, target, ended_s, _ in found
+        (seq, conversation_id, received_s)
+        for seq, origin, message_id, target, ended_s, conversation_id, received_s in found
         if ended_s is not None
         and (
             ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
         )
     ]
-    connection.executemany("DELETE FROM inbox WHERE seq = ?", old)
+    connection.executemany("DELETE FROM inbox WHERE seq = ?", [row[:1] for row in old])
+    conversations.note(connection, [row[1:] for row in old if row[2] < noted_before_s])
     connection.execute(
         "DELETE FROM proofs WHERE proof_id IN (SELECT proof_id FROM proofs ORDER BY proof_id LIMIT ?)"
         " AND proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL)",
@@ -272,5 +276,5 @@ def forget(
     )
     if len(found) < RETENTION_BATCH:
         return Forgotten(len(old), after, finished=True)
-    last, received_s = found[-1][0], found[-1][5]
+    last, received_s = found[-1][0], found[-1][6]
     return Forgotten(len(old), last, finished=last > beyond and received_s >= ended_before_s)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from node.storage import conversations
 from node.storage.query import Forgotten, number, rows
 
 EVENT_LIMIT: Final = 64
@@ -274,10 +275,13 @@ def last_seq(connection: apsw.Connection) -> int:
     return number(connection, "SELECT coalesce(max(seq), 0) FROM outbox")
 
 
-def forget(connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int) -> Forgotten:
+def forget(
+    connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int, noted_before_s: float
+) -> Forgotten:
     """Drop ended messages that are too old, or beyond the newest ``keep``, of the next rows after ``after``.
 
-    One step looks at :data:`RETENTION_BATCH` messages.
+    One step looks at :data:`RETENTION_BATCH` messages. Of those accepted before ``noted_before_s`` it is
+    remembered when their conversations were active.
     """
     beyond = last_seq(connection) - keep
     found = rows(
@@ -286,12 +290,15 @@ def forget(connection: apsw.Connection, after: int, *, ended_before_s: float, ke
         (after, RETENTION_BATCH - 1),
     )
     reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
-    connection.execute(
-        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)",
+    gone = rows(
+        connection,
+        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)"
+        " RETURNING conversation_id, accepted_s",
         (after, reached, ended_before_s, beyond),
     )
+    conversations.note(connection, [row for row in gone if row[1] < noted_before_s])
     finished = not found or (reached > beyond and accepted_s >= ended_before_s)
-    return Forgotten(connection.changes(), reached, finished)
+    return Forgotten(len(gone), reached, finished)
 
 
 def _outbox_row(row: Any) -> OutboxRow:

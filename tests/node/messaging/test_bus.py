@@ -376,7 +376,7 @@ async def test_no_reply_within_the_time_leaves_the_message_on_its_way(tmp_path, 
         await eventually(settled(c))
         shown = (await c["a"].bus.history(message.id)).as_json()
         assert [reply["from"] for reply in shown["replies"]] == ["worker@b"]
-        talk = (await c["a"].bus.conversation(message.conversation_id)).as_json()
+        talk = (await c["a"].bus.conversations.get(message.conversation_id)).as_json()
         assert [m["performative"] for m in talk["messages"]] == ["request", "inform"]
         assert talk["participants"] == ["client@a", "worker@b"]
 
@@ -499,7 +499,7 @@ async def test_bad_messages_are_refused_at_the_edge(tmp_path, autojump_clock):
             await node.bus.accept(message)
         with pytest.raises(MessageNotFound):
             await node.bus.history("unknown")
-        assert (await node.bus.conversation("unknown")).as_json()["message_count"] == 0
+        assert (await node.bus.conversations.get("unknown")).as_json()["message_count"] == 0
 
 
 async def test_a_full_disk_refuses_the_client_and_nothing_is_routed(tmp_path, autojump_clock):
