@@ -41,6 +41,7 @@ from node.message import (
     Performative,
 )
 from node.messaging.origin import TABLE
+from node.messaging.protocols import OPENERS, RULES
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
 from node.security.permissions import ROLES, ROUTES
@@ -270,6 +271,24 @@ def test_the_lives_of_a_message_are_the_tables_of_the_code() -> None:
     assert arrivals == [(a.value, b.value, c.value) for (a, b), c in ARRIVALS.items()]
     endings = [tuple(row.values()) for row in rows("protocol.md", "Handling")]
     assert endings == [(a.value, b.value) for a, b in ENDINGS.items()]
+
+
+def test_the_interaction_protocols_are_the_table_of_the_code() -> None:
+    said = [tuple(row.values()) for row in rows("protocol.md", "Protocol", "Answer to")]
+    assert said == [
+        (
+            rule.protocol or "none",
+            rule.to.value,
+            rule.stage.value,
+            ", ".join(answer.value for answer in rule.answers),
+            rule.then.value,
+        )
+        for rule in RULES
+    ]
+    openers = {
+        r["Protocol of the table"]: r["Begins with"] for r in rows("protocol.md", "Protocol of the table")
+    }
+    assert openers == {name: performative.value for name, performative in OPENERS.items()}
 
 
 def test_the_limits_and_refusals_of_links_are_those_of_the_code() -> None:

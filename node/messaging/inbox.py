@@ -18,7 +18,7 @@ import cbor2
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.message import Message
+from node.message import Message, Performative
 from node.messaging.arrivals import Arrivals, Arrived, Arriving, Ended, Receivers, Told
 from node.messaging.conversation_index import NOTED_AFTER_S
 from node.messaging.conversation_view import kin_of
@@ -309,8 +309,13 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
     row = item.row
     known = table.find_key(connection, origin, row.message_id, row.target)
     if known is None:
+        message = item.message
         if row.in_reply_to is not None and not outbox_table.reply_arrived(
-            connection, row.in_reply_to, item.message.sender, row.received_s
+            connection,
+            row.in_reply_to,
+            message.sender,
+            row.received_s,
+            is_bid=message.performative is Performative.PROPOSE,
         ):
             item.state, item.reason = ItemState.LATE, "another provider answered first"
             row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)

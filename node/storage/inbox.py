@@ -217,6 +217,37 @@ def replies(connection: apsw.Connection, quoted: str, limit: int) -> list[InboxR
     return [InboxRow(*row) for row in found]
 
 
+def answers(
+    connection: apsw.Connection, quoted: str, target: str, between: tuple[int, int], limit: int
+) -> list[InboxRow]:
+    """The first ``limit`` messages that ``target`` received as answers to ``quoted`` between two seqs."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE in_reply_to = ? AND target = ? AND seq > ? AND seq < ?"  # noqa: S608
+        " ORDER BY seq LIMIT ?",
+        (quoted, target, *between, limit),
+    )
+    return [InboxRow(*row) for row in found]
+
+
+def earlier(
+    connection: apsw.Connection, conversation_id: str, target: str, before: int, limit: int
+) -> list[bytes]:
+    """The first ``limit`` messages, sealed, that ``target`` received in a conversation before a seq."""
+    found = rows(
+        connection,
+        "SELECT sealed FROM inbox WHERE conversation_id = ? AND target = ? AND seq < ? ORDER BY seq LIMIT ?",
+        (conversation_id, target, before, limit),
+    )
+    return [sealed for (sealed,) in found]
+
+
+def received_s(connection: apsw.Connection, seq: int) -> float | None:
+    """Unix seconds at which a message was received, or None when it is not here."""
+    found = rows(connection, "SELECT received_s FROM inbox WHERE seq = ?", (seq,))
+    return float(found[0][0]) if found else None
+
+
 def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[InboxRow]:
     """The newest ``limit`` received messages of a conversation, oldest first."""
     found = rows(

@@ -172,11 +172,14 @@ def add_event(connection: apsw.Connection, seq: int, event: EventRow) -> None:
     )
 
 
-def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s: float) -> bool:
+def reply_arrived(
+    connection: apsw.Connection, quoted: str, responder: str, at_s: float, *, is_bid: bool = False
+) -> bool:
     """Note who answered the message that is quoted; False when somebody else had answered before.
 
     A message that was given to one provider after another is answered by the first who replies; a
-    broadcast by everybody; a message that is not known here by anybody.
+    broadcast by everybody; a message that is not known here by anybody. A bid counts although a node has
+    told the end of the call: whoever makes it waits for a decision.
     """
     found = rows(
         connection,
@@ -190,7 +193,7 @@ def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s
     if answered_by is None:
         connection.execute("UPDATE outbox SET answered_by = ? WHERE seq = ?", (responder, seq))
         return True
-    if broadcast or answered_by == responder:
+    if broadcast or answered_by == responder or (is_bid and answered_by.startswith("system@")):
         return True
     add_event(connection, seq, EventRow(at_s, "late_reply", f"from {responder}"))
     return False
@@ -248,6 +251,17 @@ def find(connection: apsw.Connection, message_id: str) -> OutboxRow | None:
         (message_id,),
     )
     return _outbox_row(found[0]) if found else None
+
+
+def find_quoted(connection: apsw.Connection, label: str) -> OutboxRow | None:
+    """The accepted message that a reply quotes by ``label``; None where there is none, or more than one."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE message_id = ?1 AND reply_with IS NULL UNION ALL"  # noqa: S608
+        f" SELECT {_COLUMNS} FROM outbox WHERE reply_with = ?1 LIMIT 2",
+        (label,),
+    )
+    return _outbox_row(found[0]) if len(found) == 1 else None
 
 
 def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[OutboxRow]:
