@@ -193,7 +193,7 @@ async def test_two_who_do_not_understand_each_other_fall_silent(tmp_path, autoju
 async def test_the_verdict_is_the_same_after_a_crash(tmp_path, autojump_clock, when):
     async with cluster(tmp_path, "a", "b") as c:
         label, boss, worker = await proposal_of(c)
-        setattr(c["b"].storage, when, "_settle")
+        setattr(c["b"].storage, when, "Settlement._end")
         for content in ("first", "second"):
             await send(c["a"], "accept_proposal", in_reply_to=label, content=content)
             await pause(0.5)
