@@ -58,7 +58,11 @@ class Bench:
         """All of them."""
         return self.providers_
 
-    instances = providers
+    instances = subscribers = providers
+
+    def topics_version(self) -> int:
+        """Nothing ever changes."""
+        return 1
 
     def expects(self, wanted: str) -> bool:
         """Nobody is away."""

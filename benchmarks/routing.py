@@ -48,10 +48,11 @@ class Maps:
 def registry(registered: int) -> CapabilityRegistry:
     """As many agents; the first of them offer the capabilities that are asked for."""
     maps: Any = Maps()
-    clock: Any = None
+    clock: Any = SimpleNamespace(now=lambda: 0.0)
     found = CapabilityRegistry(
-        maps, "n0", is_up=lambda _: True, is_lost=lambda _: False, flush=lambda: None, clock=clock
-    )
+        maps, "n0", is_up=lambda _: True, is_lost=lambda _: False, flush=lambda: None, clock=clock,
+        rtt=lambda node: int(node[1:]) / 10_000,
+    )  # fmt: skip
     for number in range(registered):
         offered = [f"offered-by-{count}" for count in PROVIDERS if number < count]
         value = cbor2.dumps([[*offered, f"other-{number % 100}"], 50, 255])

@@ -210,6 +210,13 @@ class StorageFailed(CaxtonError):
     status = 507
 
 
+class EmbeddingFailed(CaxtonError):
+    """The embedding model is missing, damaged or does not answer; what needs no vectors goes on."""
+
+    code = "EMBEDDING_ERROR"
+    status = 503
+
+
 class PeerRejected(CaxtonError):
     """A peer link could not be trusted: wrong cluster, wrong name, expired certificate, bad frame."""
 

@@ -10,8 +10,6 @@ Source: FIPA ACL Message Structure Specification SC00061G; the subset and its sp
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hashlib
 import math
@@ -24,15 +22,20 @@ import msgspec
 from msgspec import Meta
 
 from node.errors import ValidationFailed, nearest
+from node.topics import is_topic
 
 CONTENT_DEPTH_LIMIT: Final = 64
 """Deepest nesting of a message's content."""
 ATTACHMENT_LIMIT: Final = 16
 """Most attachments of one message."""
+MERGE_LIMIT: Final = 16
+"""Most conversations that one message merges into its own."""
 TEXT_LIMIT: Final = 512
 """Longest identifier or label in a message, in characters."""
 COUNTER_LIMIT: Final = 2**31 - 1
 """Largest counter in an envelope."""
+FALLBACK_LIMIT: Final = 8
+"""Most other versions a message may be content with."""
 REMAINING_LIMIT_S: Final = 1e9
 """Longest remaining time in an envelope."""
 
@@ -42,6 +45,8 @@ Note = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Counter = Annotated[int, Meta(ge=0, le=COUNTER_LIMIT)]
 UnixSeconds = Annotated[float, Meta(ge=0.0, lt=1e11)]
 Priority = Annotated[int, Meta(ge=0, le=9)]
+
+FallbackVersion = Annotated[str, Meta(max_length=40, pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}$")]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
 _CAPABILITY = re.compile(r"^[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?\d+(\.\d+){0,2})?$")
@@ -122,9 +127,9 @@ class RoutingStrategy(StrEnum):
             ValidationFailed: it is no strategy.
         """
         word = text.strip().lower().replace("-", "_")
-        found = _STRATEGY_ALIASES.get(word)
+        found = STRATEGY_NAMES.get(word)
         if found is None:
-            guess = nearest(word, _STRATEGY_ALIASES)
+            guess = nearest(word, STRATEGY_NAMES)
             raise ValidationFailed(
                 f"unknown routing strategy {text[:TEXT_LIMIT]!r}",
                 why="strategies are " + ", ".join(s.value for s in cls),
@@ -134,8 +139,10 @@ class RoutingStrategy(StrEnum):
         return found
 
 
-_STRATEGY_ALIASES: Final = {
+STRATEGY_NAMES: Final = {
     "best_match": RoutingStrategy.BEST_MATCH,
+    "performance": RoutingStrategy.BEST_MATCH,
+    "geographic": RoutingStrategy.BEST_MATCH,
     "single_recipient": RoutingStrategy.BEST_MATCH,
     "priority": RoutingStrategy.BEST_MATCH,
     "fastest_response": RoutingStrategy.BEST_MATCH,
@@ -146,8 +153,10 @@ _STRATEGY_ALIASES: Final = {
     "load_balanced": RoutingStrategy.LOAD_BALANCED,
     "load_balance": RoutingStrategy.LOAD_BALANCED,
     "least_loaded": RoutingStrategy.LOAD_BALANCED,
+    "round_robin": RoutingStrategy.LOAD_BALANCED,
     "broadcast": RoutingStrategy.BROADCAST,
 }
+"""Every name that a strategy may be given by, with ``_`` where a caller may write ``-``."""
 
 
 class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -173,7 +182,7 @@ class Message(
     tag=_SEAL_VERSION,
     gc=False,  # a JSON value has no cycles
 ):
-    """One FIPA-ACL message; exactly one of ``receiver`` and ``capability`` is set.
+    """One FIPA-ACL message; exactly one of ``receiver``, ``capability`` and ``topic`` is set.
 
     Args:
         id: UUIDv7, given where the message enters the cluster.
@@ -193,6 +202,11 @@ class Message(
         priority: 0 (least) to 9; chooses between conversations, never inside one.
         timestamp_s: Unix time in seconds at which the message entered the cluster.
         attachments: Files that travel with it.
+        fallback_versions: Versions of the capability to take, in this order, when nobody can be given the
+            wanted one: ``v1``.
+        topic: What it is about, ``orders.eu.created``; every subscriber gets it.
+        parent_conversation: The conversation that this one came out of.
+        merge_conversations: Conversations that go on in this one.
     """
 
     id: Text
@@ -212,6 +226,27 @@ class Message(
     priority: Priority = 5
     timestamp_s: UnixSeconds = 0.0
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=ATTACHMENT_LIMIT)] = ()
+    fallback_versions: Annotated[tuple[FallbackVersion, ...], Meta(max_length=FALLBACK_LIMIT)] = ()
+    topic: Text | None = None
+    parent_conversation: Text | None = None
+    merge_conversations: Annotated[tuple[Text, ...], Meta(max_length=MERGE_LIMIT)] = ()
+
+    @property
+    def wanted(self) -> str:
+        """What it is for: a receiver, a capability or a topic."""
+        return self.receiver or self.capability or self.topic or ""
+
+    @property
+    def goes_to_all(self) -> bool:
+        """Whether it is for all that there are: a broadcast, or a message to a topic."""
+        if self.capability is None:
+            return self.topic is not None
+        return self.routing_strategy is RoutingStrategy.BROADCAST
+
+    @property
+    def has_kin(self) -> bool:
+        """Whether it says how its conversation belongs together with others."""
+        return self.parent_conversation is not None or bool(self.merge_conversations)
 
     @property
     def expects_reply(self) -> bool:
@@ -263,6 +298,10 @@ class Message(
                 {"name": a.name, "media_type": a.media_type, "size_bytes": len(a.data)}
                 for a in self.attachments
             ],
+            "fallback_versions": list(self.fallback_versions),
+            "topic": self.topic,
+            "parent_conversation": self.parent_conversation,
+            "merge_conversations": list(self.merge_conversations),
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -356,11 +395,23 @@ def _decoded(sealed: bytes) -> Message:
         raise _not_a_message(str(error)) from None
 
 
+def _check_addressing(message: Message) -> None:
+    receiver, capability, topic = message.receiver, message.capability, message.topic
+    if (receiver is None) + (capability is None) + (topic is None) != 2:
+        raise _invalid("receiver", "exactly one of receiver, capability and topic must be given")
+    if receiver is not None and not _is_address(receiver):
+        raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
+    if capability is not None:
+        check_capability(capability)
+    if topic is not None and not is_topic(topic):
+        raise _invalid("topic", f"{topic[:80]!r} is not a topic (orders.eu.created)")
+    if message.fallback_versions and capability is None:
+        raise _invalid("fallback_versions", "only a capability has versions")
+
+
 def _check_rules(message: Message) -> None:
     """The rules that types do not tell."""
-    receiver, capability = message.receiver, message.capability
-    if (receiver is None) == (capability is None):
-        raise _invalid("receiver", "exactly one of receiver and capability must be given")
+    _check_addressing(message)
     identifiers = message.id + message.conversation_id + message.reply_with + (message.in_reply_to or "")
     if not (identifiers.isprintable() and _are_labels(message.protocol, message.language, message.ontology)):
         for name in _LABELS:
@@ -368,17 +419,30 @@ def _check_rules(message: Message) -> None:
                 raise _invalid(name, "it must be printable")
     if not _is_address(message.sender):
         raise _invalid("sender", f"{message.sender!r} is not an agent address (name or name@node)")
-    if receiver is not None and not _is_address(receiver):
-        raise _invalid("receiver", f"{receiver!r} is not an agent address (name or name@node)")
-    if capability is not None:
-        check_capability(capability)
     if message.attachments:
         names = {attachment.name for attachment in message.attachments}
         if len(names) != len(message.attachments):
             raise _invalid("attachments", "two have the same name")
         for attachment in message.attachments:
-            _check_attachment(attachment)
+            check_attachment(attachment)
+            check_attachment(attachment)
+    if message.has_kin:
+        _check_kin(message)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
+
+
+def _check_kin(message: Message) -> None:
+    others = message.merge_conversations
+    for name, named in (
+        ("parent_conversation", (message.parent_conversation,)),
+        ("merge_conversations", others),
+    ):
+        if message.conversation_id in named:
+            raise _invalid(name, "a conversation is not its own relative")
+        if not all((other or "").isprintable() for other in named):
+            raise _invalid(name, "it must be printable")
+    if len(dict.fromkeys(others)) != len(others):
+        raise _invalid("merge_conversations", "two are the same")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -409,27 +473,12 @@ def check_capability(text: object) -> str:
     return text
 
 
-def attachment_from_json(data: Any) -> Attachment:
-    """Read ``{"name", "media_type"?, "text" | "base64"}``.
+def check_attachment(attachment: Attachment) -> None:
+    """Check the rules of an attachment.
 
     Raises:
-        ValidationFailed: it has another form.
+        ValidationFailed: it breaks one.
     """
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise _invalid("attachments", "each must be an object with a name and text or base64")
-    unknown = sorted(set(data) - {"name", "media_type", "text", "base64"})
-    if unknown or ("text" in data) == ("base64" in data):
-        raise _invalid("attachments", f"{data['name'][:80]!r} needs exactly one of text and base64")
-    try:
-        raw = data["text"].encode() if "text" in data else base64.b64decode(data["base64"], validate=True)
-    except (AttributeError, TypeError, ValueError, binascii.Error):
-        raise _invalid("attachments", f"{data['name'][:80]!r} cannot be decoded") from None
-    attachment = Attachment(data["name"], data.get("media_type", "application/octet-stream"), raw)
-    _check_attachment(attachment)
-    return attachment
-
-
-def _check_attachment(attachment: Attachment) -> None:
     _check_text("attachments", attachment.name)
     _check_text("attachments", attachment.media_type)
     if not isinstance(attachment.data, bytes):

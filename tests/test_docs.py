@@ -32,9 +32,17 @@ from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
 from node.http import answers, message_answers, models
 from node.http.frames import FRAMES
+from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.scripted import ScriptedProvider
-from node.message import EXPECTS_REPLY, PERFORMATIVE_SPELLINGS, Message, Performative
+from node.message import (
+    EXPECTS_REPLY,
+    PERFORMATIVE_SPELLINGS,
+    STRATEGY_NAMES,
+    Message,
+    Performative,
+)
 from node.messaging.origin import TABLE
+from node.messaging.protocols import OPENERS, RULES
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
 from node.security.permissions import ROLES, ROUTES, WS_FRAMES
@@ -266,6 +274,24 @@ def test_the_lives_of_a_message_are_the_tables_of_the_code() -> None:
     assert endings == [(a.value, b.value) for a, b in ENDINGS.items()]
 
 
+def test_the_interaction_protocols_are_the_table_of_the_code() -> None:
+    said = [tuple(row.values()) for row in rows("protocol.md", "Protocol", "Answer to")]
+    assert said == [
+        (
+            rule.protocol or "none",
+            rule.to.value,
+            rule.stage.value,
+            ", ".join(answer.value for answer in rule.answers),
+            rule.then.value,
+        )
+        for rule in RULES
+    ]
+    openers = {
+        r["Protocol of the table"]: r["Begins with"] for r in rows("protocol.md", "Protocol of the table")
+    }
+    assert openers == {name: performative.value for name, performative in OPENERS.items()}
+
+
 def test_the_limits_and_refusals_of_links_are_those_of_the_code() -> None:
     limits = {plain(r["Limit of links"]): number(r["Default"]) for r in rows("protocol.md", "Limit of links")}
     assert limits == {f.name: f.default for f in fields(LinkLimits)}
@@ -381,6 +407,13 @@ def test_the_parameters_of_membership_that_can_be_set_are_those_of_the_code() ->
     assert set(column("configuration.md", "Not a parameter")) == set(NOT_PARAMETERS)
     settable = {f.name for f in fields(SwimConfig)} - set(NOT_PARAMETERS)
     assert set(SwimSettings.model_fields) == settable
+
+
+def test_the_names_of_strategies_are_those_of_the_code() -> None:
+    named = {plain(r["Strategy name"]): r["Means"] for r in rows("api.md", "Strategy name", "Means")}
+    assert named == {name: strategy.value for name, strategy in STRATEGY_NAMES.items()}
+    algorithms = {plain(r["Load algorithm"]): r["Means"] for r in rows("api.md", "Load algorithm", "Means")}
+    assert algorithms == {name: strategy.value for name, strategy in LOAD_ALGORITHMS.items()}
 
 
 def test_other_names_and_variables_of_the_configuration_are_documented() -> None:

@@ -35,6 +35,7 @@ class AgentDefinition:
         name: The name as written.
         version: Semantic version.
         capabilities: What it offers, kebab-case, possibly with a version.
+        topics: (pattern, group) of the topics it subscribes to; the group is empty for none.
         tools: Tool servers (``csv_parser``) or single tools (``csv_parser/csv_top``) it may use.
         system_prompt: What it is told before every message.
         runtime: ``config`` or ``wasm``.
@@ -54,6 +55,7 @@ class AgentDefinition:
     version: str = DEFAULT_VERSION
     description: str = ""
     capabilities: tuple[str, ...] = ()
+    topics: tuple[tuple[str, str], ...] = ()
     tools: tuple[str, ...] = ()
     system_prompt: str = ""
     runtime: str = "config"
@@ -139,7 +141,7 @@ def _build(
         front.add("missing_field", ("version",), message, severity="warning")
     elif "version" in fields and not _SEMVER.fullmatch(fields["version"]):
         front.add("invalid_value", ("version",), "must be a semantic version such as 1.2.0")
-    if not given.get("capabilities"):
+    if not given.get("capabilities") and not given.get("topics"):
         _missing(front, "capabilities")
     for list_name in ("capabilities", "requires"):
         _check_capabilities(front, list_name, fields.get(list_name, ()))
@@ -163,6 +165,7 @@ def _build(
         version=fields.get("version", DEFAULT_VERSION),
         description=fields.get("description", ""),
         capabilities=tuple(dict.fromkeys(fields.get("capabilities", ()))),
+        topics=fields.get("topics", ()),
         tools=tuple(dict.fromkeys(fields.get("tools", ()))),
         system_prompt=fields.get("system_prompt", ""),
         runtime=runtime,

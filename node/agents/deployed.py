@@ -83,6 +83,7 @@ class AgentInfo:
     kind: str
     status: str
     capabilities: tuple[str, ...]
+    topics: tuple[tuple[str, str], ...]
     workspace: str
     deployed_at_s: float
     registration: str
@@ -103,6 +104,7 @@ class AgentInfo:
             "status": self.status,
             "description": self.description,
             "capabilities": list(self.capabilities),
+            "topics": [{"topic": pattern, "group": group or None} for pattern, group in self.topics],
             "workspace": self.workspace,
             "deployed_at": iso8601(self.deployed_at_s),
             "registration": self.registration,

@@ -14,7 +14,9 @@ from enum import Enum
 from typing import Any, Final
 
 from node.agents.frontmatter import FrontMatter, Path
-from node.errors import nearest
+from node.cluster.registry import SUBSCRIPTIONS_LIMIT
+from node.errors import ValidationFailed, nearest
+from node.topics import check_pattern, is_topic
 
 TEXT_LIMIT: Final = 32_768
 """Longest prompt, in characters."""
@@ -96,6 +98,31 @@ def strings(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def subscriptions(value: Any) -> tuple[tuple[str, str], ...]:
+    """A list of patterns over topics, each a text or ``{topic, group}``; as (pattern, group)."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or len(value) > SUBSCRIPTIONS_LIMIT:
+        raise Invalid(f"must be a list of at most {SUBSCRIPTIONS_LIMIT} topics")
+    found: dict[tuple[str, str], None] = {}
+    for item in value:
+        pattern, group = (item, "") if isinstance(item, str) else _shared(item)
+        try:
+            found[check_pattern(pattern), group] = None
+        except ValidationFailed as error:
+            raise Invalid(f"{error.what}: {error.why}") from None
+    return tuple(found)
+
+
+def _shared(item: Any) -> tuple[Any, str]:
+    if not isinstance(item, dict) or not {"topic"} <= set(item) <= {"topic", "group"}:
+        raise Invalid("each must be a topic, or a mapping of topic and group")
+    group = item.get("group", "")
+    if "group" in item and not (isinstance(group, str) and is_topic(group)):
+        raise Invalid(f"{str(group)[:80]!r} is not the name of a group: letters, digits, _ and -")
+    return item["topic"], group
+
+
 def anything(value: Any) -> Any:
     """Any JSON value."""
     return value
@@ -157,6 +184,7 @@ TOP: Final[Mapping[str, Field]] = {
         runtime=one_of("config", "wasm"),
         module=text(128),
         priority=number(0, 1000, whole=True),
+        topics=subscriptions,
     ),
     **_rows(
         Effect.DATA,

@@ -419,6 +419,7 @@ class AgentSupervisor:
             capabilities=agent.definition.capabilities,
             priority=agent.definition.priority,
             health=1.0,
+            topics=agent.definition.topics,
         )
 
     async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:
@@ -481,6 +482,7 @@ class AgentSupervisor:
             kind=agent.row.kind,
             status=agent.row.status,
             capabilities=definition.capabilities,
+            topics=definition.topics,
             workspace=agent.row.workspace,
             deployed_at_s=agent.row.deployed_at_s,
             registration=agent.registration,

@@ -11,7 +11,7 @@ from node.cli.client import Client, find_target, segment
 from node.cli.options import node_options
 from node.cli.output import print_json, print_table, safe
 
-_COLUMNS = ("candidate", "score", "priority", "health", "load", "in flight", "")
+_COLUMNS = ("candidate", "score", "priority", "health", "load", "nearness", "in flight", "")
 
 
 @click.command("explain", epilog="For example: caxton explain 0197c1f0-8f7e-7d22-8a35-6f1f6f3f1c11")
@@ -71,6 +71,7 @@ def _row(candidate: dict[str, Any], targets: list[str]) -> tuple[object, ...]:
         candidate["priority"],
         f"{candidate['health']:.2f}",
         f"{candidate['load']:.2f}",
+        f"{candidate['nearness']:.2f}",
         candidate["in_flight"],
         "chosen" if name in targets else "",
     )

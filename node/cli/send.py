@@ -30,8 +30,16 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
 @click.argument("content", required=False)
 @click.option("--capability", metavar="NAME", help="Send to whoever offers this capability.")
 @click.option("--to", "receiver", metavar="AGENT", help="Send to this agent: name or name@node.")
+@click.option("--topic", metavar="NAME", help="Send to every subscriber of this topic: orders.eu.created.")
 @click.option("--performative", metavar="NAME", default="request", show_default=True, help="What it does.")
 @click.option("--strategy", metavar="NAME", help="best_match, load_balanced or broadcast.")
+@click.option(
+    "--fallback-version",
+    "fallback_versions",
+    metavar="VERSION",
+    multiple=True,
+    help="Version of the capability that does, too (v1); repeatable, tried in this order.",
+)
 @click.option("--conversation", metavar="ID", help="Continue a conversation.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
 @click.option(
@@ -54,8 +62,10 @@ def command(
     content: str | None,
     capability: str | None,
     receiver: str | None,
+    topic: str | None,
     performative: str,
     strategy: str | None,
+    fallback_versions: tuple[str, ...],
     conversation: str | None,
     priority: int | None,
     attach: tuple[Path, ...],
@@ -68,17 +78,19 @@ def command(
     token_file: Path | None,
 ) -> None:
     """Send CONTENT, JSON or text (- reads standard input), and show the reply."""
-    if (capability is None) == (receiver is None):
+    if [capability, receiver, topic].count(None) != 2:
         raise UsageFailed(
-            "exactly one of --capability and --to must be given",
+            "exactly one of --capability, --to and --topic must be given",
             fix='For example: caxton send --capability data-analysis \'{"action": "analyze"}\'.',
         )
     options = {
         "capability": capability,
         "receiver": receiver,
+        "topic": topic,
         "routing_strategy": strategy,
         "conversation_id": conversation,
         "priority": priority,
+        "fallback_versions": list(fallback_versions) or None,
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     does = Performative.parse(performative)
@@ -101,7 +113,8 @@ def command(
 def _show(found: dict[str, Any]) -> None:
     replies = found.get("replies") or ([found["reply"]] if found.get("reply") else [])
     if not replies:
-        where = ", ".join(found.get("routed_to", [])) or "waiting for a provider"
+        nobody = "nobody subscribes" if found.get("status") == "settled" else "waiting for a provider"
+        where = ", ".join(found.get("routed_to", [])) or nobody
         click.echo(safe(f"{found.get('message_id')}  {found.get('status')}  {where}"))
     for reply in replies:
         click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)

@@ -112,6 +112,7 @@ class Membership:
             is_lost=self.is_lost,
             flush=self._flush,
             clock=environment.clock,
+            rtt=lambda node: self.swim.rtt(self.node, node),
         )
         self.reachability = Reachability(
             self.replicated, self.node, is_up=self.is_alive, clock=environment.clock

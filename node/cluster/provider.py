@@ -8,6 +8,9 @@ from typing import Protocol
 
 import msgspec
 
+Subscription = tuple[str, str]
+"""A pattern over topics, and the queue group that shares what it brings; empty for none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -21,6 +24,8 @@ class Provider:
         priority: 0 to 1000, 50 by default; higher is preferred.
         health: 0.0 (unusable) to 1.0.
         load: 0.0 (idle) to 1.0 (full), as its node last gossiped.
+        rtt_s: Estimated round trip to its node in seconds, 0.0 to this node; None while it is not known.
+        topics: What it subscribes to.
     """
 
     agent: str
@@ -30,6 +35,8 @@ class Provider:
     priority: int = 50
     health: float = 1.0
     load: float = 0.0
+    rtt_s: float | None = None
+    topics: tuple[Subscription, ...] = ()
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -63,6 +70,14 @@ class CapabilityView(Protocol):
         """All instances of the agent of that name or id, sorted by node."""
         ...
 
+    def topics_version(self) -> int:
+        """Another number whenever others than before may subscribe to topics; loads are not part of it."""
+        ...
+
+    def subscribers(self, topic: str) -> Sequence[Provider]:
+        """All that subscribe to ``topic``, sorted by (node, agent)."""
+        ...
+
     def expects(self, wanted: str) -> bool:
         """Whether a node that died, and may come back, offers this capability or runs this agent."""
         ...
@@ -76,9 +91,16 @@ class RegistryWriter(Protocol):
     """What the supervisor tells the cluster about this node's own agents."""
 
     def publish(
-        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+        self,
+        agent: str,
+        *,
+        version: str,
+        capabilities: tuple[str, ...],
+        priority: int,
+        health: float,
+        topics: tuple[Subscription, ...] = (),
     ) -> None:
-        """Offer these capabilities from now on, or change what is offered."""
+        """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...
 
     def withdraw(self, agent: str) -> None:

@@ -8,18 +8,19 @@ map still says.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import cbor2
 
-from node.cluster.provider import Provider
+from node.cluster.provider import Provider, Subscription
+from node.cluster.subscriptions import Subscriptions
+from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
+from node.topics import check_pattern, is_topic
 from swim import strict_cbor
 from swim.map_events import EntryChanged, EventsLost, MapEvent
 from swim.units import MAX_BUCKET_BYTES
@@ -27,12 +28,15 @@ from swim.units import MAX_BUCKET_BYTES
 PREFIX: Final = "agent/"
 CAPABILITIES_LIMIT: Final = 64
 """Most capabilities of one agent that are believed."""
+RTT_KEPT_S: Final = 10.0
+"""How long the round trip to a node is taken for what it was, in seconds: coordinates move slowly."""
+RTTS_LIMIT: Final = 10_000
+"""Most nodes whose round trip is remembered."""
+SUBSCRIPTIONS_LIMIT: Final = 16
+"""Most subscriptions of one agent that are believed."""
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
 
-_VERSION_SUFFIX: Final = re.compile(r":v?(\d+(?:\.\d+)*)$")
-SPLIT_CACHE: Final = 4_096
-"""Capability names whose parts are remembered."""
 _HEALTH_STEPS: Final = 255
 _MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
 
@@ -61,27 +65,9 @@ class Maps(Protocol):
         ...
 
 
-def base_name(capability: str) -> str:
-    """A capability's name without its version: ``data-analysis`` of ``data-analysis:v2``."""
-    return _split(capability)[0]
-
-
 def offers(provider: Provider, capability: str) -> bool:
-    """Whether a provider offers ``capability``; a version, when one is asked for, must match.
-
-    ``name`` is offered by any version of it; ``name:v2`` by ``name:v2`` and by ``name:v2.1``.
-    """
-    name, version = _split(capability)
-    offered = map(_split, provider.capabilities)
-    return any(other == name and found[: len(version)] == version for other, found in offered)
-
-
-@functools.lru_cache(maxsize=SPLIT_CACHE)
-def _split(capability: str) -> tuple[str, tuple[str, ...]]:
-    found = _VERSION_SUFFIX.search(capability)
-    if found is None:
-        return capability, ()
-    return capability[: found.start()], tuple(found.group(1).split("."))
+    """Whether a provider offers ``capability``; a version, when one is asked for, must match."""
+    return best_offer(provider.capabilities, capability) is not None
 
 
 class CapabilityRegistry:
@@ -94,6 +80,7 @@ class CapabilityRegistry:
         is_lost: Whether it holds a node to be dead: not up, but not gone by its own word either.
         flush: Called after a change of the own map, so that the change is handed on at once.
         clock: Dates changes, from which peers tell how long they were on their way.
+        rtt: Estimates the round trip to a node in seconds; None if it is not known.
     """
 
     def __init__(
@@ -105,6 +92,7 @@ class CapabilityRegistry:
         is_lost: Callable[[str], bool],
         flush: Callable[[], None],
         clock: Clock,
+        rtt: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         self._maps, self._node, self._flush = maps, node, flush
         self._is_up, self._is_lost, self._clock = is_up, is_lost, clock
@@ -114,20 +102,32 @@ class CapabilityRegistry:
         self._by_agent: dict[str, dict[tuple[str, str], Provider]] = {}
         self._changes = self._changed_for_all = 0
         self._changed: dict[str, int] = {}
+        self._rtt = rtt
+        self._rtts: dict[str, tuple[float | None, float]] = {}
+        self._subscriptions = Subscriptions()
+        self._topics_changed = 0
         self._malformed = 0
 
     # What this node offers
 
     def publish(
-        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+        self,
+        agent: str,
+        *,
+        version: str,
+        capabilities: tuple[str, ...],
+        priority: int,
+        health: float,
+        topics: tuple[Subscription, ...] = (),
     ) -> None:
-        """Offer these capabilities from now on, or change what is offered.
+        """Offer these capabilities and subscribe to these topics from now on, or change that.
 
         Raises:
             ResourceLimitExceeded: the entry does not fit into the map.
         """
         key = f"{PREFIX}{agent}/{version}"
-        value = cbor2.dumps([list(capabilities), priority, round(health * _HEALTH_STEPS)])
+        offer = [list(capabilities), priority, round(health * _HEALTH_STEPS)]
+        value = cbor2.dumps([*offer, [list(topic) for topic in topics]] if topics else offer)
         earlier = self._own.get(agent)
         try:
             self._maps.put(key, value, self._clock.wall())
@@ -137,7 +137,7 @@ class CapabilityRegistry:
             raise ResourceLimitExceeded(
                 f"the agent {agent!r} cannot be announced to the cluster",
                 why=str(error),
-                fix="Offer fewer capabilities, or give them shorter names.",
+                fix="Offer fewer capabilities or topics, or give them shorter names.",
             ) from error
         if earlier is not None and earlier != key:
             self._maps.delete(earlier, self._clock.wall())
@@ -161,23 +161,34 @@ class CapabilityRegistry:
 
     def version(self, wanted: str) -> int:
         """A number that grows when what is said of a capability or agent may change, but for loads."""
-        changed = self._changed.get(_split(wanted)[0], 0)
+        changed = self._changed.get(split(wanted)[0], 0)
         return max(changed, self._changed_for_all)
 
     def providers(self, capability: str) -> list[Provider]:
         """All that offer ``capability``, sorted by (node, agent).
 
-        A version, when one is asked for, must match; see :func:`offers`.
+        A version, when one is asked for, must match; see :mod:`node.cluster.versions`.
         """
-        name, version = _split(capability)
+        name, version = split(capability)
         held = self._by_capability.get(name, {})
         found = (held[key] for key in sorted(held) if self._is_up(key[0]))
-        return [self._with_load(p) for p in found if not version or offers(p, capability)]
+        now = self._clock.now()
+        return [self._as_seen(p, now) for p in found if not version or offers(p, capability)]
 
     def instances(self, agent: str) -> list[Provider]:
         """All instances of the agent of that id, sorted by node."""
-        found = self._by_agent.get(agent, {})
-        return [self._with_load(found[key]) for key in sorted(found) if self._is_up(key[0])]
+        found, now = self._by_agent.get(agent, {}), self._clock.now()
+        return [self._as_seen(found[key], now) for key in sorted(found) if self._is_up(key[0])]
+
+    def topics_version(self) -> int:
+        """A number that grows when others may subscribe to a topic than before."""
+        return max(self._topics_changed, self._changed_for_all)
+
+    def subscribers(self, topic: str) -> list[Provider]:
+        """All that subscribe to ``topic``, sorted by (node, agent)."""
+        entries = [self._entries[key] for key in self._subscriptions.holders(topic)]
+        found, now = {(p.node, p.agent): p for p in entries}, self._clock.now()
+        return [self._as_seen(found[where], now) for where in sorted(found) if self._is_up(where[0])]
 
     def expects(self, wanted: str) -> bool:
         """Whether a node that died, and may come back, offers this capability or runs this agent."""
@@ -225,7 +236,10 @@ class CapabilityRegistry:
             "entries": len(self._entries),
             "capabilities": len(self._by_capability),
             "own_agents": len(self._own),
+            "subscriptions": len(self._subscriptions),
             "malformed_entries": self._malformed,
+            "round_trips": len(self._rtts),
+            "round_trips_limit": RTTS_LIMIT,
         }
 
     def _rebuild(self) -> None:
@@ -239,17 +253,23 @@ class CapabilityRegistry:
         gone = self._entries.pop(key, None)
         if gone is not None:
             for name in {base_name(c): None for c in gone.capabilities}:
-                self._drop(self._by_capability, name, (gone.node, gone.agent))
-            self._drop(self._by_agent, gone.agent, (gone.node, gone.agent))
+                self._drop(self._by_capability, name, gone)
+            self._drop(self._by_agent, gone.agent, gone)
+            for pattern, _ in gone.topics:
+                self._subscriptions.remove(pattern, key)
         provider = None if value is None else self._decode(key, value)
         if provider is not None:
             self._entries[key] = provider
             for name in {base_name(c): None for c in provider.capabilities}:
                 self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
             self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+            for pattern, _ in provider.topics:
+                self._subscriptions.add(pattern, key)
         for concerned in (gone, provider):
             if concerned is not None:
                 self._note_change(concerned)
+                if concerned.topics:
+                    self._topics_changed = self._changes
 
     def _note_change(self, provider: Provider) -> None:
         """Give new versions to the names that an entry had or has; no more are kept than there are names."""
@@ -261,37 +281,72 @@ class CapabilityRegistry:
                 self._changed_for_all = self._changes
 
     @staticmethod
-    def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, where: tuple[str, str]) -> None:
-        held = index.get(name, {})
-        held.pop(where, None)
+    def _drop(index: dict[str, dict[tuple[str, str], Provider]], name: str, gone: Provider) -> None:
+        held, where = index.get(name, {}), (gone.node, gone.agent)
+        if held.get(where) is not gone:
+            return  # the entry of another version of the agent has taken its place
+        del held[where]
         if not held:
-            index.pop(name, None)
+            del index[name]
 
     def _decode(self, key: tuple[str, str], value: bytes) -> Provider | None:
         """Read an entry another node wrote: signed, so it is its word, but not therefore well-formed."""
         owner, path = key
         try:
             _, agent, version = path.split("/")
-            capabilities, priority, health = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
+            capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
+            topics = _topics(*more)
             if (
                 type(capabilities) is list
                 and type(priority) is type(health) is int
                 and agent.isascii()
                 and path.isprintable()
-                and 0 < len(names) <= CAPABILITIES_LIMIT
+                and len(names) + len(topics) > 0
+                and len(names) <= CAPABILITIES_LIMIT
                 and 0 <= priority <= 1000
                 and 0 <= health <= _HEALTH_STEPS
             ):
-                return Provider(agent, owner, version, names, int(priority), health / _HEALTH_STEPS)
+                part = health / _HEALTH_STEPS
+                return Provider(agent, owner, version, names, int(priority), part, topics=topics)
         except _MALFORMED:
             pass  # counted below, like what is out of range
         self._malformed += 1
         return None
 
-    def _with_load(self, provider: Provider) -> Provider:
+    def _as_seen(self, provider: Provider, now: float) -> Provider:
+        """An entry with the load that its node told last, and how far that is."""
         vector = self._maps.load(provider.node)
-        if not vector or not vector[0]:
-            return provider
-        p = provider
-        return Provider(p.agent, p.node, p.version, p.capabilities, p.priority, p.health, vector[0] / 240)
+        p, load, rtt_s = provider, vector[0] / 240 if vector else 0.0, self._rtt_to(provider.node, now)
+        if not load and rtt_s is None:
+            return p
+        return Provider(
+            p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s, p.topics
+        )
+
+    def _rtt_to(self, node: str, now: float) -> float | None:
+        if node == self._node:
+            return 0.0
+        rtt_s, until = self._rtts.get(node, (None, now))
+        if now >= until:
+            rtt_s = self._rtt(node)
+            if len(self._rtts) >= RTTS_LIMIT:
+                self._rtts.clear()
+            self._rtts[node] = rtt_s, now + RTT_KEPT_S
+        return rtt_s
+
+
+def _topics(found: object = ()) -> tuple[Subscription, ...]:
+    """The subscriptions of an entry.
+
+    Raises:
+        ValueError: they are not well-formed, or too many.
+    """
+    if not isinstance(found, list | tuple) or len(found) > SUBSCRIPTIONS_LIMIT:
+        raise ValueError("not a list of subscriptions")
+    topics = []
+    for pattern, group in found:
+        if group != "" and not is_topic(group):
+            raise ValueError("not a group")
+        topics.append((check_pattern(pattern), group))
+    return tuple(topics)

@@ -191,6 +191,16 @@ class StorageConfig(Section):
     durability: Literal["normal", "full"] = "normal"
 
 
+class RoutingConfig(Section):
+    """Who gets a message.
+
+    Attributes:
+        locality: Whether providers on this node, and near ones, are preferred to equally good ones far away.
+    """
+
+    locality: bool = True
+
+
 class MessagingConfig(Section):
     """Acceptance, delivery and retention of messages.
 
@@ -206,8 +216,11 @@ class MessagingConfig(Section):
         retry_max_s: Longest pause between attempts.
         retention_s: How long settled messages and their history are kept.
         dead_letter_retention_s: How long dead letters are kept.
+        conversation_ttl_s: How long a conversation may be silent; then no message is accepted into it.
+        conversation_lifetime_s: How old a conversation may get; then no message is accepted into it.
         peer_window: Most unsettled messages towards one agent of a peer.
         link_window_bytes: Most bytes towards one peer that are not received yet.
+        routing: Who gets a message.
     """
 
     max_message_bytes: Annotated[Bytes, Field(le=4 * 1024**2)] = 1024**2
@@ -221,8 +234,11 @@ class MessagingConfig(Section):
     retry_max_s: Seconds = Field(default=30.0, alias="retry_max")
     retention_s: Seconds = Field(default=86_400.0, alias="retention")
     dead_letter_retention_s: Seconds = Field(default=7 * 86_400.0, alias="dead_letter_retention")
+    conversation_ttl_s: Seconds = Field(default=86_400.0, alias="conversation_ttl")
+    conversation_lifetime_s: Seconds = Field(default=7 * 86_400.0, alias="conversation_lifetime")
     peer_window: Count = 1024
     link_window_bytes: Bytes = Field(default=8 * 1024**2, alias="link_window")
+    routing: RoutingConfig = RoutingConfig()
 
     @model_validator(mode="after")
     def _windows_fit(self) -> MessagingConfig:

@@ -216,20 +216,44 @@ class ProviderView(BaseModel):
     priority: int
     health: float
     load: float
+    rtt_s: Annotated[float | None, Field(description="Estimated round trip from this node.")]
+    offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
 
-class CapabilityBody(BaseModel):
-    """Who offers one capability."""
+class VersionView(BaseModel):
+    """One version of a capability."""
+
+    version: Annotated[str | None, Field(description="None for one without a version.")]
+    agents_count: int
+
+
+class ChosenView(BaseModel):
+    """Who would get a message that began a conversation now; no target where chance decides."""
+
+    targets: Annotated[list[Address], Field(description="Empty when nobody could be, or two are drawn.")]
+    strategy: str
+    reason: str
+
+
+class OfferedBody(BaseModel):
+    """Who offers one capability, in which versions."""
 
     capability: str
     agents_count: int
+    versions: Annotated[list[VersionView], Field(description="The highest first.")]
     providers: list[ProviderView]
+
+
+class CapabilityBody(OfferedBody):
+    """Who offers one capability, and who would be chosen now."""
+
+    chosen: ChosenView
 
 
 class CapabilitiesBody(BaseModel):
     """Every capability in the cluster."""
 
-    capabilities: list[CapabilityBody]
+    capabilities: list[OfferedBody]
 
 
 class MessageView(BaseModel):
@@ -242,6 +266,7 @@ class MessageView(BaseModel):
     sender: Address
     receiver: Address | None = None
     capability: str | None = None
+    topic: str | None = None
     content: Any = None
     conversation_id: str
 
@@ -309,13 +334,60 @@ class HistoryBody(BaseModel):
     replies: list[dict[str, Any]]
 
 
-class ConversationBody(BaseModel):
-    """The messages of a conversation that this node has seen."""
+class ConversationView(BaseModel):
+    """A conversation in a list."""
 
-    model_config = ConfigDict(extra="allow")
+    id: str
+    conversation_id: Annotated[str, Field(description="The same.")]
+    created_at: Time | None
+    last_activity: Time | None
+    participants: list[Address]
+    message_count: Annotated[int, Field(description="At most 50 in a list, 500 of one conversation.")]
+    truncated: Annotated[bool, Field(description="Whether there are more messages.")]
+    status: Annotated[str, Field(examples=["active", "completed"])]
+    closed: Annotated[
+        str | None,
+        Field(
+            examples=["archived", "inactive", "lifetime"], description="Why it takes no messages, or null."
+        ),
+    ]
+    archived_at: Time | None
 
-    conversation_id: str
+
+class ConversationsBody(BaseModel):
+    """A page of conversations, the one with the latest message first."""
+
+    conversations: list[ConversationView]
+    limit: int
+    next: Annotated[str | None, Field(description="The before of the next page.")]
+
+
+class ChainView(BaseModel):
+    """One message in the tree of what answers what; they come in the order of a walk through it."""
+
+    message_id: str
+    performative: str
+    answers: Annotated[str | None, Field(description="The message that it answers; null where it begins.")]
+    depth: int
+
+
+class ConversationBody(ConversationView):
+    """A conversation with its messages, as this node has seen it."""
+
+    parent_conversation: Annotated[str | None, Field(description="The one it came out of.")]
+    branches: Annotated[list[str], Field(description="Those that came out of it.")]
+    merge_conversations: Annotated[list[str], Field(description="Those that go on in it.")]
+    merged_into: Annotated[list[str], Field(description="Those that it goes on in.")]
+    message_chain: list[ChainView]
     messages: list[MessageView]
+
+
+class ArchivedBody(BaseModel):
+    """The conversations that were closed."""
+
+    archived: int
+    conversations: list[str]
+    next: Annotated[str | None, Field(description="The after of the call that goes on; null at the end.")]
 
 
 class AgentBody(BaseModel):
@@ -328,6 +400,7 @@ class AgentBody(BaseModel):
     status: Annotated[str, Field(examples=["running", "stopped", "error"])]
     description: str
     capabilities: list[str]
+    topics: list[dict[str, str | None]]
     workspace: str
     deployed_at: Time
     registration: str

@@ -15,6 +15,7 @@ from node.http.agents import agent_routes
 from node.http.answers import ErrorBody
 from node.http.batches import batch_routes
 from node.http.cluster import cluster_routes
+from node.http.conversations import conversation_routes
 from node.http.dead_letters import dead_letter_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
@@ -84,6 +85,7 @@ def create_app(services: NodeServices) -> FastAPI:
         tail_routes(services),
         batch_routes(services, streams),
         message_routes(services, traffic, streams),
+        conversation_routes(services, streams),
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from node.cluster.provider import Provider
+from node.cluster.versions import best_offer, shown_version, split, with_version
 from node.errors import CapabilityNotFound
 from node.http.answers import (
     CapabilitiesBody,
@@ -23,9 +24,10 @@ from node.http.answers import (
     StoppingBody,
     WhyBody,
 )
+from node.http.models import CapabilityQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
-from node.message import check_capability
+from node.message import Message, Performative, RoutingStrategy, check_capability
 from node.telemetry.version import software_version
 
 
@@ -70,9 +72,13 @@ def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]
         return JSONResponse({"capabilities": [_capability(name, providers) for name, providers in found]})
 
     @router.get("/capabilities/{capability}", tags=["capabilities"], response_model=CapabilityBody)
-    async def capability(capability: str) -> Response:
-        """Who offers one capability."""
-        providers = services.registry.providers(check_capability(capability))
+    async def capability(capability: str, query: Annotated[CapabilityQuery, Query()]) -> Response:
+        """Who offers one capability, and who would get a message that began a conversation now."""
+        strategy = RoutingStrategy.parse(query.strategy)
+        check_capability(capability)
+        if query.version is not None:
+            capability = with_version(capability, query.version)
+        providers = services.registry.providers(capability)
         if not providers:
             near = services.registry.related(capability)
             related = [{"capability": name, "agents_count": count} for name, count in near]
@@ -83,7 +89,19 @@ def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]
                 fix=f"Did you mean one of {names}?" if names else "Deploy an agent that offers it.",
                 details={"capability": capability, "related": related},
             )
-        return JSONResponse(_capability(capability, providers))
+        identifier = services.environment.new_id()
+        asking = Message(
+            id=identifier,
+            performative=Performative.REQUEST,
+            sender=f"client@{services.node}",
+            capability=capability,
+            conversation_id=identifier,
+            reply_with=identifier,
+            routing_strategy=strategy,
+        )
+        chosen = services.bus.preview(asking).as_json()
+        shown = {key: chosen[key] for key in ("targets", "strategy", "reason")}
+        return JSONResponse(_capability(capability, providers) | {"chosen": shown})
 
     return router
 
@@ -156,11 +174,17 @@ def _health(services: NodeServices, version: str) -> dict[str, Any]:
     }
 
 
-def _capability(name: str, providers: Any) -> dict[str, Any]:
+def _capability(name: str, providers: Sequence[Provider]) -> dict[str, Any]:
+    offers = [best_offer(provider.capabilities, name) or name for provider in providers]
+    counted = Counter(split(offer)[1] for offer in offers)
     return {
         "capability": name,
         "agents_count": len(providers),
-        "providers": [_provider(provider) for provider in providers],
+        "versions": [
+            {"version": shown_version(version), "agents_count": count}
+            for version, count in sorted(counted.items(), reverse=True)
+        ],
+        "providers": [_provider(p) | {"offers": offer} for p, offer in zip(providers, offers, strict=True)],
     }
 
 
@@ -173,4 +197,5 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "priority": provider.priority,
         "health": provider.health,
         "load": provider.load,
+        "rtt_s": None if provider.rtt_s is None else round(provider.rtt_s, 6),
     }

@@ -128,11 +128,13 @@ class CandidateView(BaseModel):
 
     agent: str
     node: str
-    score: Annotated[float, Field(description="priority x health x (1 - load)")]
+    score: Annotated[float, Field(description="priority x health x (1 - load) x nearness")]
     priority: int
     health: float
     load: float
     in_flight: Annotated[int, Field(description="Unsettled messages of this node when it was ranked.")]
+    nearness: Annotated[float, Field(description="1.0 on the node that decided, 0.7 far away.")]
+    offer: Annotated[str | None, Field(description="The capability with its version; none of an agent.")]
 
 
 class RoutingView(BaseModel):
@@ -172,6 +174,7 @@ class DecisionView(BaseModel):
     targets: Annotated[list[Address], Field(description="Empty when nobody could be chosen.")]
     strategy: str
     reason: str
+    wanted: Annotated[str | None, Field(description="The capability, in the version that was looked for.")]
     considered: int
     candidates: Annotated[list[CandidateView], Field(description="The best ten.")]
     sticky: Annotated[Address | None, Field(description="Who had the conversation before.")]

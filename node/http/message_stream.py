@@ -21,7 +21,7 @@ from node.http.sending import Item, Sender, accept_items, read_item, result_json
 from node.http.services import ReplyWait, SentMessage
 from node.http.streams import Write
 from node.http.strict_json import strict_json
-from node.message import Message, RoutingStrategy
+from node.message import Message
 
 BATCH_LINES: Final = 256
 """Most lines accepted in one write, and as many more are read meanwhile."""
@@ -275,7 +275,7 @@ class MessageStream:
 
 def _broadcast(message: Message) -> bool:
     """Whether every provider answers."""
-    return message.capability is not None and message.routing_strategy is RoutingStrategy.BROADCAST
+    return message.goes_to_all
 
 
 def _size(line: Line) -> int:

@@ -1,4 +1,4 @@
-"""Routes of messages: send, send and wait, look up, conversations."""
+"""Routes of messages: send, send and wait, look up."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
-from node.http.answers import ConversationBody, ErrorBody, HistoryBody, ReceiptBody
+from node.http.answers import ErrorBody, HistoryBody, ReceiptBody
 from node.http.event_streams import EventStream
-from node.http.following import ConversationEvents, MessageEvents
+from node.http.following import MessageEvents
 from node.http.message_answers import HappenedView
-from node.http.models import ConversationQuery, MessageBody, MessageQuery
+from node.http.models import MessageBody, MessageQuery
 from node.http.sending import Sender, receipt_json, refuse_impostor
 from node.http.services import NodeServices
 from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
-from node.message import Message, RoutingStrategy, iso8601
+from node.message import Message, iso8601
 
 WAITING_LIMIT: Final = 256
 """Most requests that wait for a reply at once."""
@@ -36,7 +36,10 @@ def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -
         response_model=ReceiptBody,
         responses={
             200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."},
-            409: {"model": ErrorBody, "description": "A message of this id was accepted before."},
+            409: {
+                "model": ErrorBody,
+                "description": "A message of this id was accepted before, or the conversation takes no more.",
+            },
             504: {"model": ErrorBody, "description": "No reply in the time that the request waited for it."},
         },
     )
@@ -74,19 +77,6 @@ def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -
         """
         await bus.history(message_id)
         return EventStream(streams, MessageEvents(services, message_id).run)
-
-    @router.get("/conversations/{conversation_id}", tags=["conversations"], response_model=ConversationBody)
-    async def conversation(conversation_id: str, query: Annotated[ConversationQuery, Query()]) -> Response:
-        """The messages of a conversation that this node has seen.
-
-        With ``follow``, as server-sent events, and those that are still to come as well.
-        """
-        if query.follow:
-            return EventStream(streams, ConversationEvents(services, conversation_id).run)
-        found = _shown(await bus.conversation(conversation_id))
-        if isinstance(found, list):
-            found = {"conversation_id": conversation_id, "messages": found}
-        return JSONResponse(found)
 
     return router
 
@@ -131,7 +121,7 @@ class _Waiting:
             "status": "answered",
             "timestamp": iso8601(message.timestamp_s),
         }
-        if message.routing_strategy is RoutingStrategy.BROADCAST:
+        if message.goes_to_all:
             replies = await bus.gather(message, timeout_s=wait_s, traceparent=traceparent, ttl_s=ttl_s)
             found["replies"] = [reply.as_json() for reply in replies]
             senders = [reply.sender for reply in replies]
@@ -149,9 +139,3 @@ class _Waiting:
         except CaxtonError:
             return []
         return [str(address) for address in routed] if isinstance(routed, list | tuple) else []
-
-
-def _shown(found: Any) -> Any:
-    if isinstance(found, list | tuple):
-        return [_shown(item) for item in found]
-    return found.as_json() if hasattr(found, "as_json") else found

@@ -16,17 +16,20 @@ from pydantic_core import PydanticCustomError
 
 from node.environment import Environment
 from node.errors import ValidationFailed, nearest
+from node.http.attachments import attachment_from_json
+from node.http.strategies import LOAD_ALGORITHMS, read_strategy
 from node.message import (
     ATTACHMENT_LIMIT,
+    FALLBACK_LIMIT,
+    MERGE_LIMIT,
     Message,
     Performative,
-    RoutingStrategy,
-    attachment_from_json,
     check,
     parse_time,
 )
 from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.client_mailboxes import IDLE_LIMIT_S, WINDOW, WINDOW_LIMIT
+from node.messaging.conversation_index import ARCHIVE_LIMIT, PAGE_LIMIT, Selection
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -89,8 +92,14 @@ class AttachmentBody(StrictBody):
     base64: str | None = None
 
 
+class PreferencesBody(StrictBody):
+    """Another place for the name of a strategy."""
+
+    strategy: Label | None = None
+
+
 class ItemBody(StrictBody):
-    """A FIPA-ACL message to send; exactly one of receiver and capability."""
+    """A FIPA-ACL message to send; exactly one of receiver, capability and topic."""
 
     message_id: Annotated[
         str | None,
@@ -103,6 +112,9 @@ class ItemBody(StrictBody):
     sender: Annotated[Label | None, Field(description="Defaults to client@NODE.")] = None
     receiver: Annotated[Label | None, Field(description="name or name@node")] = None
     capability: Annotated[Label | None, Field(examples=["data-analysis"])] = None
+    topic: Annotated[
+        Label | None, Field(examples=["orders.eu.created"], description="Every subscriber gets it.")
+    ] = None
     content: Annotated[Any, Field(description="Any JSON value.")] = None
     conversation_id: Label | None = None
     reply_with: Label | None = None
@@ -111,11 +123,27 @@ class ItemBody(StrictBody):
     protocol: Label | None = None
     language: Label = "json"
     ontology: Label = "caxton-v1"
-    routing_strategy: Annotated[Label, Field(examples=["best_match", "load_balanced", "broadcast"])] = (
-        "best_match"
-    )
+    routing_strategy: Annotated[
+        Label | None, Field(examples=["best_match", "load_balanced", "broadcast"], description="Or an alias.")
+    ] = None
+    load_algorithm: Annotated[
+        Label | None, Field(description=f"{', '.join(LOAD_ALGORITHMS)}; goes with load_balanced.")
+    ] = None
+    routing_preferences: PreferencesBody | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     attachments: Annotated[list[AttachmentBody], Field(max_length=ATTACHMENT_LIMIT)] = []
+    fallback_versions: Annotated[
+        list[Label],
+        Field(
+            max_length=FALLBACK_LIMIT,
+            examples=[["v1"]],
+            description="Versions of the capability to take when nobody can be given the wanted one.",
+        ),
+    ] = []
+    parent_conversation: Annotated[Label | None, Field(description="The one it came out of.")] = None
+    merge_conversations: Annotated[
+        list[Label], Field(max_length=MERGE_LIMIT, description="Those that go on in it.")
+    ] = []
     ttl_s: Annotated[
         float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
     ] = None
@@ -133,6 +161,7 @@ class ItemBody(StrictBody):
             sender=sender_of(self.sender, node),
             receiver=self.receiver,
             capability=self.capability,
+            topic=self.topic,
             content=self.content,
             conversation_id=self.conversation_id or identifier,
             reply_with=self.reply_with or identifier,
@@ -141,12 +170,19 @@ class ItemBody(StrictBody):
             protocol=self.protocol,
             language=self.language,
             ontology=self.ontology,
-            routing_strategy=RoutingStrategy.parse(self.routing_strategy),
+            routing_strategy=read_strategy(
+                self.routing_strategy,
+                preferred=None if self.routing_preferences is None else self.routing_preferences.strategy,
+                load_algorithm=self.load_algorithm,
+            ),
             priority=self.priority,
             timestamp_s=environment.clock.wall(),
             attachments=tuple(
                 attachment_from_json(a.model_dump(exclude_none=True)) for a in self.attachments
             ),
+            fallback_versions=tuple(self.fallback_versions),
+            parent_conversation=self.parent_conversation,
+            merge_conversations=tuple(self.merge_conversations),
         )
         check(message)
         return message
@@ -264,7 +300,7 @@ class MailboxEventsQuery(_Strict):
     ] = WINDOW
 
 
-class ConversationQuery(_Strict):
+class FollowQuery(_Strict):
     """How a conversation is shown."""
 
     follow: Annotated[bool, Field(description="Go on, as server-sent events.")] = False
@@ -308,6 +344,17 @@ class QuestionBody(StrictBody):
         float | None,
         Field(ge=0.1, le=60, allow_inf_nan=False, description="As long as gossip takes by default."),
     ] = None
+
+
+class CapabilityQuery(_Strict):
+    """Which version of a capability, and how a provider would be chosen."""
+
+    version: Annotated[
+        str | None, Field(pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}$", examples=["v2", "2.1"])
+    ] = None
+    strategy: Annotated[
+        Label, Field(examples=["best_match", "load_balanced", "broadcast"], description="Or an alias.")
+    ] = "best_match"
 
 
 class AgentQuery(_Strict):
@@ -423,6 +470,60 @@ class BulkDropBody(StrictBody):
 
     where: LettersBody
     limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
+
+
+class ConversationQuery(_Strict):
+    """Which conversations to show."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
+    before: Annotated[Label | None, Field(description="The next of the page before.")] = None
+    status: Literal["active", "completed"] | None = None
+    closed: Annotated[bool | None, Field(description="Those that take no messages, or those that do.")] = None
+    participant: Annotated[Label | None, Field(description="name or name@node")] = None
+    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
+
+    def selection(self, now_s: float) -> Selection:
+        """The selection that messaging understands.
+
+        Raises:
+            ValidationFailed: ``since`` is neither a time nor a duration.
+        """
+        since_s = None if self.since is None else _moment(self.since, now_s)
+        return Selection(self.status, self.closed, self.participant, since_s)
+
+
+class ArchiveBody(StrictBody):
+    """Which conversations to close: those named, or those that have been silent for so long."""
+
+    conversations: Annotated[list[Label] | None, Field(min_length=1, max_length=ARCHIVE_LIMIT)] = None
+    older_than: Annotated[Label | None, Field(description="Silence as 90s, 15m, 24h, 7d.")] = None
+    status: Annotated[
+        Literal["active", "completed"] | None, Field(description="Of those that were silent.")
+    ] = None
+    after: Annotated[Label | None, Field(description="The next of the call before.")] = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> ArchiveBody:
+        if (self.conversations is None) == (self.older_than is None):
+            raise ValueError("exactly one of conversations and older_than must be given")
+        if self.conversations is not None and (self.status or self.after):
+            raise ValueError("status and after belong to older_than")
+        return self
+
+    def older_than_s(self) -> float:
+        """The silence in seconds.
+
+        Raises:
+            ValidationFailed: it is no duration.
+        """
+        found = _DURATION.match(self.older_than or "")
+        if found is None:
+            raise ValidationFailed(
+                f"{(self.older_than or '')[:80]!r} is not a duration",
+                fix="Write 90s, 15m, 24h or 7d.",
+                details={"field": "older_than"},
+            )
+        return float(int(found[1]) * _SECONDS[found[2]])
 
 
 class TailQuery(_Strict):

@@ -14,6 +14,7 @@ from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.conversation_cursor import ConversationCursor
+from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
@@ -145,8 +146,9 @@ class MessageBus(Protocol):
         """What is new in a conversation since the last time."""
         ...
 
-    async def conversation(self, conversation_id: str) -> Any:
-        """The messages of a conversation."""
+    @property
+    def conversations(self) -> Conversations:
+        """Who talks with whom about what."""
         ...
 
     @property

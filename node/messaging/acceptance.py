@@ -16,6 +16,7 @@ from node.errors import (
     invariant,
 )
 from node.message import Message
+from node.messaging.conversation_index import Conversations
 from node.messaging.letterbox import Insertion
 from node.messaging.letters import Letter
 from node.messaging.outbox import Outbox
@@ -41,12 +42,21 @@ class Acceptance:
         outbox: Routes, writes and sends them.
         tracing: Starts spans.
         max_bytes: Largest sealed message.
+        conversations: Says which take no messages.
     """
 
     def __init__(
-        self, *, node: str, storage: Storage, outbox: Outbox, tracing: Tracer, max_bytes: int
+        self,
+        *,
+        node: str,
+        storage: Storage,
+        outbox: Outbox,
+        tracing: Tracer,
+        max_bytes: int,
+        conversations: Conversations,
     ) -> None:
         self.node, self._storage, self._outbox = node, storage, outbox
+        self._conversations = conversations
         self._tracing, self._max_bytes = tracing, max_bytes
 
     def sender(self, message: Message) -> Message:
@@ -118,8 +128,11 @@ class Acceptance:
             prepared: list[Letter | CaxtonError] = []
             letters: list[Letter] = []
             size, moment = 0, self._outbox.moment()
+            closed = await self._conversations.refusals(messages, moment[1])
             for message, life_s in zip(messages, _each(ttl_s, len(messages)), strict=True):
                 try:
+                    if closed and message.conversation_id in closed:
+                        raise closed[message.conversation_id]
                     message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
                     self._outbox.check_room(len(letters) + 1, size + len(sealed))
                     letter = self._outbox.prepare(
@@ -173,6 +186,6 @@ def _outcome(letter: Letter, known: frozenset[int]) -> Receipt | CaxtonError:
         message.conversation_id,
         routed,
         message.routing_strategy.value,
-        "routed" if routed else "waiting",
+        "routed" if routed else "settled" if letter.ended == "settled" else "waiting",
         letter.accepted_s,
     )

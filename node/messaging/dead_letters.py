@@ -106,7 +106,7 @@ def sender_is_told(message: Message) -> bool:
 
 def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
     """Nobody offers what ``message`` wants."""
-    wanted = message.capability or message.receiver or ""
+    wanted = message.wanted
     suggestions = [name for name, _ in related]
     fix = "Deploy an agent that offers it, or look at the capabilities of the cluster."
     if suggestions:
@@ -126,7 +126,7 @@ def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonE
 def undelivered(message: Message, reason: str) -> CaxtonError:
     """The message was given up for another reason."""
     return MessageDeliveryFailed(
-        f"the message to {message.receiver or message.capability} was not handled",
+        f"the message to {message.wanted} was not handled",
         why=reason,
         fix="Look at the message's history, then send it again.",
         details={"message_id": message.id},

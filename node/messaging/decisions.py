@@ -13,11 +13,13 @@ from typing import Final
 
 from node.config.model import MessagingConfig
 from node.messaging.calendar import Calendar
+from node.messaging.explanation import Decision
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Time
+from node.messaging.router import Choice
 from node.messaging.settings import ROUTE_LIMIT, Timing
 from node.storage import outbox as table
 from node.storage.decisions import DecisionRow
@@ -106,6 +108,9 @@ class Decisions:
         """Give a message to a provider, or let it wait for one."""
         choice = self.placement.decide(letter, now)
         decision, encoded = choice.decision, choice.encoded
+        if not decision.targets and letter.message.topic is not None:
+            self._nobody_listens(letter, choice, changes)
+            return
         if not decision.targets:
             if letter.waiting_since is None:
                 letter.waiting_since = now
@@ -134,6 +139,14 @@ class Decisions:
             if changes is not None:
                 changes.save(route)
                 changes.queued.append(route)
+
+    def _nobody_listens(self, letter: Letter, choice: Choice, changes: Changes | None) -> None:
+        """A message to a topic is for whoever subscribes, be it nobody: it has reached them all."""
+        if changes is None:
+            letter.ended, letter.reason, letter.wait = "settled", choice.decision.reason, choice.encoded
+            return
+        self._keep(letter, letter.epoch + 1, choice.encoded, changes)
+        self.end(letter, "settled", choice.decision.reason, changes)
 
     def _keep(self, letter: Letter, epoch: int, encoded: bytes, changes: Changes) -> None:
         """Keep a decision beside those of the routes, which hold one for each provider."""
@@ -232,7 +245,24 @@ class Decisions:
         route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._time.wall()
         self.lanes.release(route)
         changes.save(route)
+        self._give_to_the_group(route, changes)
         self._see_whether_ended(route.letter, route, changes)
+
+    def _give_to_the_group(self, route: Route, changes: Changes) -> None:
+        """Another member of a queue group of a topic gets what one will not handle."""
+        letter, wall = route.letter, self._time.wall()
+        if letter.ended != OPEN or letter.placements >= ROUTE_LIMIT:
+            return
+        for target in self.placement.instead(letter, self._time.now()):
+            letter.epoch += 1
+            letter.placements += 1
+            reason = f"{route.target[0]}@{route.target[1]} of its group: {route.reason}"
+            encoded = Decision((target,), "load_balanced", reason, wanted=letter.wanted).encode()
+            self._keep(letter, letter.epoch, encoded, changes)
+            another = Route(letter, target, letter.epoch, wall, encoded)
+            letter.give(another)
+            changes.save(another)
+            changes.queued.append(another)
 
     def _see_whether_ended(self, letter: Letter, route: Route, changes: Changes) -> None:
         if not letter.broadcast:

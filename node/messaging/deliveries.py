@@ -93,6 +93,7 @@ class Deliveries:
                 registry=around.registry,
                 membership=around.membership,
                 in_flight=self._lanes.in_flight,
+                locality=settings.routing.locality,
             ),
         )
         self._sweep = Sweep(
@@ -182,6 +183,7 @@ class Deliveries:
                     route.state = RouteState.QUEUED
                     self._lanes.queue(route)
                     self._awaited[route.target[1]] = None
+                    self._decisions.placement.stick(letter, route.target)
             letter.placements = letter.epoch + 1
             if not any(letter.active_routes()):
                 letter.waiting_since = now
@@ -240,7 +242,7 @@ class Deliveries:
         for letter in letters:
             self._decisions.counts["accepted"] += 1
             if letter.ended != OPEN:
-                self._decisions.counts["failed"] += 1
+                self._decisions.counts[letter.ended] += 1
                 continue
             self._decisions.hold(letter)
             movable = letter.address is None

@@ -49,6 +49,8 @@ class Draft:
         routing_strategy: How a provider of ``capability`` is chosen.
         priority: 0 to 9; that of the delivery otherwise.
         reply_by_s: Unix seconds after which no answer to it is wanted.
+        fallback_versions: Versions of ``capability`` that do, too, in this order.
+        topic: A topic to send it to.
     """
 
     performative: Performative
@@ -61,6 +63,8 @@ class Draft:
     routing_strategy: RoutingStrategy = RoutingStrategy.BEST_MATCH
     priority: int | None = None
     reply_by_s: float | None = None
+    fallback_versions: tuple[str, ...] = ()
+    topic: str | None = None
 
 
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
@@ -76,7 +80,7 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         identifier: The new message's id.
         wall_s: Unix seconds now.
     """
-    is_reply = draft.receiver is None and draft.capability is None
+    is_reply = draft.receiver is None and draft.capability is None and draft.topic is None
     return Message(
         id=identifier,
         performative=draft.performative,
@@ -93,6 +97,8 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         priority=answered.priority if draft.priority is None else draft.priority,
         timestamp_s=wall_s,
         attachments=tuple(draft.attachments),
+        fallback_versions=tuple(draft.fallback_versions),
+        topic=draft.topic,
     )
 
 

@@ -28,6 +28,7 @@ _KEYS: Final = {
     "candidates": "of",
     "considered": "n",
     "excluded": "not",
+    "wanted": "for",
 }
 """Short, because a decision is stored with every message."""
 
@@ -38,12 +39,14 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Args:
         agent: Agent id.
         node: Its node.
-        score: Priority x health x (1 - load).
+        score: Priority x health x (1 - load) x nearness.
         priority: 0 to 1000.
         health: 0.0 to 1.0.
         load: 0.0 to 1.0, as its node last gossiped.
         in_flight: Messages of this node that it had not settled when the providers were ranked; that is
             as old as ``node.messaging.placement`` lets a ranking become.
+        offer: What it offers of what was wanted, with its version; empty for an agent.
+        nearness: The factor of its distance, 1.0 on this node.
     """
 
     agent: str
@@ -53,6 +56,8 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     health: float
     load: float
     in_flight: int
+    offer: str = ""
+    nearness: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
         """The candidate as the public API shows it."""
@@ -64,6 +69,8 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
             "health": round(self.health, 4),
             "load": round(self.load, 4),
             "in_flight": self.in_flight,
+            "offer": self.offer or None,
+            "nearness": round(self.nearness, 4),
         }
 
 
@@ -86,6 +93,7 @@ class Decision(
         considered: How many candidates there were.
         excluded: (agent, node, why) of providers that could not be chosen, at most :data:`EXPLAINED_LIMIT`.
         view: The cluster as the node saw it.
+        wanted: The wish that was met: another than the message's own when it fell back to another version.
     """
 
     targets: tuple[Target, ...]
@@ -96,6 +104,7 @@ class Decision(
     considered: int = 0
     excluded: tuple[tuple[str, str, str], ...] = ()
     view: ClusterView | None = None
+    wanted: str = ""
 
     def encode(self) -> bytes:
         """The decision as it is stored with each route; what a broadcast has chosen, its routes say."""
@@ -107,6 +116,7 @@ class Decision(
             "targets": ["@".join(target) for target in self.targets],
             "strategy": self.strategy,
             "reason": self.reason,
+            "wanted": self.wanted or None,
             "considered": self.considered,
             "candidates": [candidate.as_json() for candidate in self.candidates],
             "sticky": None if self.sticky is None else "@".join(self.sticky),

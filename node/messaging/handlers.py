@@ -17,7 +17,7 @@ import trio
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import CaxtonError, ResourceLimitExceeded, invariant
+from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed, invariant
 from node.message import Performative
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
@@ -26,8 +26,10 @@ from node.messaging.inbox import STOPPED, Inbox
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
+from node.messaging.protocols import is_plain
 from node.messaging.receiver import Handling
 from node.messaging.recording import record_mailbox
+from node.messaging.referee import Referee
 from node.messaging.settings import HANDLER_ATTEMPTS, Timing
 from node.messaging.settlement import Handled, Settlement
 from node.messaging.tail import Tail
@@ -108,6 +110,7 @@ class Handlers:
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
         self._settlement: Settlement
         self._agents: dict[str, _Agent] = {}
+        self._referee = Referee(node=node, storage=storage)
         self._stopped: dict[str, None] = {}
         self._running: dict[tuple[str, str], float] = {}  # as many as agents have workers
         self._nursery: trio.Nursery | None = None
@@ -228,7 +231,7 @@ class Handlers:
             finally:
                 self._nursery = None
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> dict[str, int | dict[str, int]]:
         """Counts and sizes."""
         return {
             "agents": len(self._agents),
@@ -237,6 +240,7 @@ class Handlers:
             "running": sum(agent.mailbox.running for agent in self._agents.values()),
             "raised": self._raised,
             **self._settlement.statistics(),
+            "protocol": self._referee.statistics(),
         }
 
     # Workers
@@ -316,6 +320,9 @@ class Handlers:
     async def _handle(self, agent: _Agent, entry: Entry) -> Handled:
         while self._outbox.overfull:
             await self._clock.sleep(PAUSE_S)
+        ruled_out = None if is_plain(entry.message) else await self._judged(agent, entry)
+        if ruled_out is not None:
+            return ruled_out
         while True:
             if self._clock.now() >= entry.deadline:
                 return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
@@ -329,6 +336,15 @@ class Handlers:
                 return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
             await self._inbox.count_attempt(entry)
             await self._clock.sleep(PAUSE_S)
+
+    async def _judged(self, agent: _Agent, entry: Entry) -> Handled | None:
+        """What becomes of a message that is out of protocol; None when the agent may have it."""
+        while True:
+            try:
+                return await self._referee.look_at(agent.name, entry)
+            except StorageFailed as error:
+                _log.warning("a message for %s cannot be judged yet: %s", agent.name, error)
+                await self._clock.sleep(PAUSE_S)
 
     async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | str:
         """What the handler answers, or what it raised, as text of bounded length."""

@@ -17,8 +17,6 @@ COPIES_LIMIT: Final = 64
 """Most received copies and replies shown with a message."""
 RETRY_OF: Final = "retry_of"
 """The event by which a message tells which dead letter it repeats."""
-CONVERSATION_LIMIT: Final = 500
-"""Most messages shown of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,53 +125,6 @@ class MessageHistory:
         ranks = {state: rank for rank, state in enumerate(order)}
         moments.sort(key=lambda moment: (moment[0], ranks.get(moment[1], len(ranks))))
         return [{"state": state, "at": iso8601(at_s), "detail": detail} for at_s, state, detail in moments]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """The messages of one conversation that this node has seen, in order of time."""
-
-    conversation_id: str
-    messages: list[tuple[Message, str]]
-    truncated: bool
-
-    @classmethod
-    def load(cls, connection: apsw.Connection, conversation_id: str) -> Conversation:
-        """Read it from the database; an unknown one is empty."""
-        found: dict[str, tuple[float, Message, str]] = {}
-        sent = outbox.conversation(connection, conversation_id, CONVERSATION_LIMIT)
-        got = inbox.conversation(connection, conversation_id, CONVERSATION_LIMIT)
-        for row in sent:
-            found[row.message_id] = (row.accepted_s, Message.unseal(row.sealed), row.state)
-        for copy in got:
-            if copy.message_id not in found:
-                shown = reported(ItemState(copy.state)) if copy.state != ItemState.LATE else copy.state
-                found[copy.message_id] = (copy.received_s, Message.unseal(copy.sealed), shown)
-        ordered = sorted(found.values(), key=lambda entry: (entry[0], entry[1].id))
-        return cls(
-            conversation_id,
-            [(message, state) for _, message, state in ordered[-CONVERSATION_LIMIT:]],
-            truncated=len(sent) == CONVERSATION_LIMIT or len(got) == CONVERSATION_LIMIT,
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The conversation as the public API shows it."""
-        participants: dict[str, None] = {}
-        for message, _ in self.messages:
-            participants[message.sender] = None
-            if message.receiver:
-                participants[message.receiver] = None
-        found: dict[str, Any] = {
-            "conversation_id": self.conversation_id,
-            "participants": list(participants),
-            "message_count": len(self.messages),
-            "messages": [message.as_json() | {"status": state} for message, state in self.messages],
-            "truncated": self.truncated,
-        }
-        if self.messages:
-            found["created_at"] = iso8601(self.messages[0][0].timestamp_s)
-            found["last_activity"] = iso8601(self.messages[-1][0].timestamp_s)
-        return found
 
 
 def _route_as_json(route: outbox.RouteRow) -> dict[str, Any]:

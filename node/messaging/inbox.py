@@ -9,7 +9,8 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import apsw
@@ -17,8 +18,10 @@ import cbor2
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.message import Message
+from node.message import Message, Performative
 from node.messaging.arrivals import Arrivals, Arrived, Arriving, Ended, Receivers, Told
+from node.messaging.conversation_index import NOTED_AFTER_S
+from node.messaging.conversation_view import kin_of
 from node.messaging.conversations import Waits
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
@@ -29,6 +32,7 @@ from node.messaging.recording_inbox import record_arrivals
 from node.messaging.settings import CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
+from node.storage import conversations as conversation_table
 from node.storage import inbox as table
 from node.storage import outbox as outbox_table
 from node.storage.query import Forgotten
@@ -84,6 +88,9 @@ class Inbox:
         self._settings = settings
         self._owed = owed
         self._tail = tail
+        self._dates = 0
+        self._untold: dict[int, float] = {}
+        self._told_late_s = 0.0
         around = Receivers(
             time=environment.clock,
             accepts=accepts,
@@ -117,15 +124,16 @@ class Inbox:
         Raises:
             StorageFailed: the disk refused; nothing was acknowledged.
         """
-        batch = self._core.judge(origin, arrived)
         encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
-        if batch.items:
-            await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
-        if self._tail.listeners:
-            for each in batch.items:
-                if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
-                    self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
-        self._core.stored(batch)
+        with self.ending():  # replies that somebody waits for end as they arrive
+            batch = self._core.judge(origin, arrived)
+            if batch.items:
+                await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
+            if self._tail.listeners:
+                for each in batch.items:
+                    if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
+                        self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
+            self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
         """What is known of each of the deliveries that ``origin`` has not settled."""
@@ -226,13 +234,16 @@ class Inbox:
         """Give back every held message of an agent that is gone."""
         while True:
             rows, exhausted = await self._storage.read(lambda c: _first_held(c, target))
-            job = functools.partial(_refuse, rows=rows, wall=self._clock.wall(), reason=reason)
-            refused = await durably(self._storage, self._clock, job) if rows else []
+            with self.ending() as wall:
+                job = functools.partial(_refuse, rows=rows, wall=wall, reason=reason)
+                refused = await durably(self._storage, self._clock, job) if rows else []
+                keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
+                self._core.ended(
+                    [(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys]
+                )
             if self._tail.listeners:
                 for row in refused:
                     self._tail.handled(Message.unseal(row.sealed), target, ItemState.REFUSED, reason)
-            keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
-            self._core.ended([(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys])
             if exhausted:
                 return
 
@@ -252,6 +263,23 @@ class Inbox:
         """``node`` is back, and asks about what it has not heard."""
         self._core.origin_back(node)
 
+    @contextmanager
+    def ending(self) -> Iterator[float]:
+        """Date ends that are written, and told, inside the block; gives Unix seconds.
+
+        A disk may refuse for long between the date of an end and its telling, and a peer's word of what it
+        has taken by then does not cover it.
+        """
+        self._dates += 1
+        number, dated_s = self._dates, self._clock.wall()
+        self._untold[number] = dated_s
+        try:
+            yield dated_s
+        finally:
+            del self._untold[number]
+            if self._clock.wall() - dated_s > CONFIRMED_MARGIN_S / 2:
+                self._told_late_s = self._clock.wall()
+
     def forgotten_by_origin(self, confirmed_s: Mapping[str, float]) -> Callable[[str, str, str, float], bool]:
         """Tells whether the origin of (origin, message id, target) that ended then has forgotten the message.
 
@@ -261,8 +289,12 @@ class Inbox:
         watermark_s, holds = self._core.watermark(WATERMARK_S), self._owed.holds
 
         def is_forgotten(origin: str, message_id: str, target: str, ended_s: float) -> bool:
-            told = ended_s < watermark_s or ended_s < confirmed_s.get(origin, 0.0) - CONFIRMED_MARGIN_S
-            return told and not holds(origin, message_id, target)
+            proven_s = confirmed_s.get(origin, 0.0)
+            if proven_s <= self._told_late_s:  # asked anew for each: an end may be told during the round
+                proven_s = 0.0
+            told = ended_s < watermark_s or ended_s < proven_s - CONFIRMED_MARGIN_S
+            untold = any(ended_s >= dated_s for dated_s in self._untold.values())
+            return told and not untold and not holds(origin, message_id, target)
 
         return is_forgotten
 
@@ -280,6 +312,7 @@ class Inbox:
             after,
             ended_before_s=wall - self._settings.retention_s,
             keep=KEEP_ROWS,
+            noted_before_s=wall - NOTED_AFTER_S,
             is_forgotten=is_forgotten,
         )
 
@@ -295,6 +328,9 @@ class Inbox:
 def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
     """Store what is new of the deliveries of a frame; what is known already is left in the items."""
     proof_id = None if proof is None else table.add_proof(connection, origin, proof)
+    for item in items:
+        if item.message.has_kin:
+            conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
     if all(item.row.in_reply_to is None for item in items):
         seqs = table.insert_many(connection, [item.row for item in items], proof_id)
         if seqs is not None:
@@ -311,8 +347,13 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
     row = item.row
     known = table.find_key(connection, origin, row.message_id, row.target)
     if known is None:
+        message = item.message
         if row.in_reply_to is not None and not outbox_table.reply_arrived(
-            connection, row.in_reply_to, item.message.sender, row.received_s
+            connection,
+            row.in_reply_to,
+            message.sender,
+            row.received_s,
+            is_bid=message.performative is Performative.PROPOSE,
         ):
             item.state, item.reason = ItemState.LATE, "another provider answered first"
             row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)

@@ -309,7 +309,7 @@ def _again(message: Message, change: Redirection, identifier: str, wall_s: float
         timestamp_s=wall_s,
     )
     if change.is_elsewhere:
-        again = replace(again, receiver=change.receiver, capability=change.capability)
+        again = replace(again, receiver=change.receiver, capability=change.capability, topic=None)
     return again
 
 

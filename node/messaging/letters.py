@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
-from node.message import Message, RoutingStrategy
+from node.cluster.versions import with_version
+from node.message import Message
 from node.messaging.explanation import Target
 from node.messaging.origin import ACTIVE, RouteEvent, RouteState, step
 from node.storage import outbox as table
@@ -60,6 +61,11 @@ class Route:
     """Whether it is stored in the row of its message."""
     lane: Lane | None = None
     """Where it stands in line, or takes a place in the window; set when it is queued."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether its provider has handled the message."""
+        return self.state is RouteState.SETTLED
 
     @property
     def active(self) -> bool:
@@ -139,11 +145,13 @@ class Letter:
     own: Route | None = None
     """The route that is stored in its row; set by :meth:`give`."""
     broadcast: bool = field(init=False)
-    """Whether every provider gets it."""
+    """Whether every provider gets it, or every subscriber of a topic."""
     address: Target | None = field(init=False)
     """The one agent instance it is for, when its sender named one."""
     wanted: str = field(init=False)
-    """What it is for: a capability or a receiver."""
+    """What it is for: a capability, a receiver or a topic."""
+    wishes: tuple[str, ...] = field(init=False)
+    """The same, and what it is content with if nobody can be given that, in order."""
     order: tuple[str, str] = field(init=False)
     """What first in, first out holds within."""
     cause: str | None = None
@@ -151,14 +159,12 @@ class Letter:
 
     def __post_init__(self) -> None:
         message = self.message
-        if message.capability is not None:
-            self.wanted, self.address = message.capability, None
-            self.broadcast = message.routing_strategy is RoutingStrategy.BROADCAST
-        else:
-            self.wanted, self.broadcast = message.receiver or "", False
-            agent, at, node = self.wanted.rpartition("@")
+        self.wanted, self.broadcast, self.address = message.wanted, message.goes_to_all, None
+        if message.receiver is not None:
+            agent, at, node = message.receiver.rpartition("@")
             self.address = (agent, node) if at else None
         self.order = message.conversation_id, message.sender
+        self.wishes = wishes(message)
 
     def give(self, route: Route) -> None:
         """Add a route; the first one of a message that goes to one provider stands in its row."""
@@ -191,6 +197,12 @@ class Letter:
             self.answers,
             self.cause,
         )
+
+
+def wishes(message: Message) -> tuple[str, ...]:
+    """What a message is for, and what it is content with if nobody can be given that, in order."""
+    wanted = message.wanted
+    return (wanted, *(with_version(wanted, version) for version in message.fallback_versions))
 
 
 _SEQ: Final = attrgetter("letter.seq")

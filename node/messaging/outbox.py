@@ -20,6 +20,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import ResourceLimitExceeded
 from node.message import Message
+from node.messaging.conversation_view import kin_of
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.drain import DrainRate
@@ -33,6 +34,7 @@ from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
+from node.storage import conversations as conversation_table
 from node.storage import dead_letters as dead_letter_table
 from node.storage import decisions as decision_table
 from node.storage import outbox as table
@@ -187,6 +189,8 @@ class Outbox:
         for letter in letters:
             if letter.seq not in known and (letter.own is None or letter.ended != OPEN):
                 self._insert_beside(connection, letter)
+            if letter.message.has_kin:
+                conversation_table.relate(connection, kin_of(letter.message), letter.accepted_s)
         return known
 
     def _insert_beside(self, connection: apsw.Connection, letter: Letter) -> None:
@@ -198,7 +202,7 @@ class Outbox:
             decision_table.save(
                 connection, DecisionRow(letter.seq, letter.epoch + 1, letter.accepted_s, letter.wait)
             )
-        if letter.ended != OPEN:
+        if letter.ended not in (OPEN, "settled"):
             bury(connection, letter, letter.accepted_s)
             dead_letter_table.trim(connection)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.message import RoutingStrategy
+from node.messaging.audience import Audience
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import Choice, Exclusions, Ranking, addressed, ranked
+from node.messaging.router import Choice, Exclusions, Ranking, addressed
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
@@ -37,13 +39,11 @@ class _Ranked:
 
     Args:
         ranking: Providers that may be used, best first.
-        excluded: Providers that may not, whatever the message.
         version: Of the registry's answer.
         until: Moment on the monotonic clock from which loads are looked at again.
     """
 
     ranking: Ranking
-    excluded: Exclusions
     version: int
     until: float
 
@@ -58,6 +58,7 @@ class Placement:
         registry: Who offers what.
         membership: Who is there.
         in_flight: Messages that a provider was given and has not settled.
+        locality: Whether near providers are preferred.
     """
 
     def __init__(
@@ -69,16 +70,18 @@ class Placement:
         registry: CapabilityView,
         membership: MembershipView,
         in_flight: Callable[[Target], int],
+        locality: bool = True,
     ) -> None:
         self._time = time
         self._chance = chance
         self._node = node
         self._registry = registry
         self._membership = membership
-        self._in_flight = in_flight
+        self._in_flight, self._locality = in_flight, locality
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
-        self._rankings: OrderedDict[tuple[str, str | None], _Ranked] = OrderedDict()
+        self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
+        self._audiences: OrderedDict[str, tuple[Audience, int, float]] = OrderedDict()
         self._addressed: OrderedDict[Target, Choice] = OrderedDict()
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
@@ -91,6 +94,8 @@ class Placement:
             now: Monotonic seconds.
         """
         how, wanted = letter.message.routing_strategy, letter.wanted
+        if letter.message.topic is not None:
+            return self._audience(wanted, now).choose(how, self._chance)
         waiting = self._waiting.get(letter.order)
         if waiting is not None:
             for earlier in waiting.values():
@@ -100,26 +105,30 @@ class Placement:
                     return Choice.of(Decision((), chosen_by, reason, view=self._look(now)))
         if letter.address is not None:
             return self._decide_addressed(letter, letter.address, now)
-        version = self._registry.version(wanted)
-        kept = self._rankings.get((wanted, letter.message.capability))
-        if kept is None or kept.version != version or now >= kept.until:
-            kept = self._rank(letter, version, now)
-        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
         conversation = letter.message.conversation_id, wanted
-        choice = ranking.choose(how, self._chance, self._sticky.get(conversation))
+        sticky = self._sticky.get(conversation)
+        choice = self._ranking(letter, wanted, now).choose(how, self._chance, sticky)
+        if not choice.decision.targets:
+            for wish in letter.wishes[1:]:
+                other = self._ranking(letter, wish, now).choose(how, self._chance, sticky)
+                if other.decision.targets:
+                    choice = other
+                    break
         if choice.decision.targets and not letter.broadcast:
-            self._sticky[conversation] = choice.decision.targets[0]
-            self._sticky.move_to_end(conversation)
-            if len(self._sticky) > STICKY_LIMIT:
-                self._sticky.popitem(last=False)
+            self._remember(conversation, choice.decision.targets[0])
         return choice
 
     def providers(self, letter: Letter) -> list[Provider]:
-        """All that offer what a message wants, on nodes that are alive."""
-        capability = letter.message.capability
-        if capability is None:
-            return list(self._registry.instances(letter.message.receiver or ""))
-        return list(self._registry.providers(capability))
+        """All that offer what a message wants or is content with, on nodes that are alive."""
+        return [p for wish in letter.wishes for p in self._offering(letter, wish)]
+
+    def instead(self, letter: Letter, now: float) -> list[Target]:
+        """Who else gets a message to a topic, because a member of its group will not handle it."""
+        message = letter.message
+        if message.topic is None or message.routing_strategy is not RoutingStrategy.LOAD_BALANCED:
+            return []
+        served = [route.target for route in letter.routes.values() if route.active or route.settled]
+        return self._audience(message.topic, now).instead(letter.routes, served, self._chance)
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -127,7 +136,7 @@ class Placement:
 
     def is_hopeful(self, letter: Letter) -> bool:
         """Whether somebody who offers what a message wants is there, or may come back."""
-        return bool(self.providers(letter)) or self._registry.expects(letter.wanted)
+        return bool(self.providers(letter)) or any(map(self._registry.expects, letter.wishes))
 
     def related(self, letter: Letter) -> list[tuple[str, int]]:
         """Capabilities like the wanted one, with their numbers of agents."""
@@ -136,6 +145,11 @@ class Placement:
     def sticky(self, conversation_id: str, wanted: str) -> Target | None:
         """The provider that has had this conversation so far."""
         return self._sticky.get((conversation_id, wanted))
+
+    def stick(self, letter: Letter, target: Target) -> None:
+        """The conversation of a message that was open at the last stop has had this provider so far."""
+        if letter.address is None and not letter.broadcast:
+            self._remember((letter.message.conversation_id, letter.wanted), target)
 
     def unstick(self, letter: Letter) -> None:
         """The conversation of a message needs another provider."""
@@ -164,6 +178,8 @@ class Placement:
             "sticky_limit": STICKY_LIMIT,
             "rankings": len(self._rankings),
             "rankings_limit": RANKINGS_LIMIT,
+            "audiences": len(self._audiences),
+            "audiences_limit": RANKINGS_LIMIT,
         }
 
     def _decide_addressed(self, letter: Letter, address: Target, now: float) -> Choice:
@@ -178,16 +194,41 @@ class Placement:
                 self._addressed.popitem(last=False)
         return found
 
-    def _rank(self, letter: Letter, version: int, now: float) -> _Ranked:
-        """Rank all that offer what a message wants, as the registry shows them now."""
-        found = self.providers(letter)
-        ill = [(p.agent, p.node) for p in found if p.health <= 0.0]
-        excluded = _reasons([], ((target, "its health is 0") for target in ill))
-        usable = [p for p in found if p.health > 0.0] if ill else found
-        ranking = Ranking(ranked(usable), in_flight=self._in_flight, excluded=excluded, view=self._look(now))
-        counts_s = min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * len(found))
-        kept = _Ranked(ranking, excluded, version, now + counts_s)
-        self._rankings[letter.wanted, letter.message.capability] = kept
+    def _audience(self, topic: str, now: float) -> Audience:
+        """The subscribers of a topic."""
+        version = self._registry.topics_version()
+        kept = self._audiences.get(topic)
+        if kept is None or kept[1] != version or now >= kept[2]:
+            found = self._registry.subscribers(topic)
+            audience = Audience(
+                found, topic, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+            )
+            kept = self._audiences[topic] = audience, version, now + _counts_s(len(found))
+            if len(self._audiences) > RANKINGS_LIMIT:
+                self._audiences.popitem(last=False)
+        return kept[0]
+
+    def _offering(self, letter: Letter, wish: str) -> Sequence[Provider]:
+        by_name = letter.message.capability is None
+        return self._registry.instances(wish) if by_name else self._registry.providers(wish)
+
+    def _ranking(self, letter: Letter, wish: str, now: float) -> Ranking:
+        """Those that meet a wish of a message and may be given it."""
+        version = self._registry.version(wish)
+        kept = self._rankings.get((wish, letter.message.capability is None))
+        if kept is None or kept.version != version or now >= kept.until:
+            kept = self._rank(letter, wish, version, now)
+        return self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+
+    def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
+        """Rank all that meet a wish of a message, as the registry shows them now."""
+        found, by_name = self._offering(letter, wish), letter.message.capability is None
+        wanted = "" if by_name else wish
+        ranking = Ranking.of(
+            found, wanted, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+        )
+        kept = _Ranked(ranking, version, now + _counts_s(len(found)))
+        self._rankings[wish, by_name] = kept
         if len(self._rankings) > RANKINGS_LIMIT:
             self._rankings.popitem(last=False)
         return kept
@@ -199,13 +240,24 @@ class Placement:
         if not left_out:
             return kept.ranking
         reasons = ((target, f"left out for {pause_s:.1f} s") for target, pause_s in sorted(left_out.items()))
-        return kept.ranking.without(left_out, _reasons(kept.excluded, reasons))
+        return kept.ranking.without(left_out, _reasons(kept.ranking.excluded, reasons))
+
+    def _remember(self, conversation: tuple[str, str], target: Target) -> None:
+        self._sticky[conversation] = target
+        self._sticky.move_to_end(conversation)
+        if len(self._sticky) > STICKY_LIMIT:
+            self._sticky.popitem(last=False)
 
     def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""
         if self._view is None or now - self._viewed_at >= VIEW_S:
             self._view, self._viewed_at = self._membership.view(), now
         return self._view
+
+
+def _counts_s(providers: int) -> float:
+    """How long a ranking of so many counts, in seconds."""
+    return min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * providers)
 
 
 def _reasons(before: Iterable[tuple[str, str, str]], more: Iterable[tuple[Target, str]]) -> Exclusions:

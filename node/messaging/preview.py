@@ -9,10 +9,12 @@ from msgspec.structs import replace
 from node.cluster.provider import CapabilityView
 from node.message import Message, RoutingStrategy
 from node.messaging.acceptance import Acceptance
+from node.messaging.audience import Audience
 from node.messaging.explanation import Decision
+from node.messaging.letters import wishes
 from node.messaging.outbox import Outbox
 from node.messaging.ports import MembershipView
-from node.messaging.router import Ranking, addressed, ranked
+from node.messaging.router import Ranking, addressed
 
 
 class Previews:
@@ -24,6 +26,7 @@ class Previews:
         membership: Who is there.
         outbox: Knows who is busy, and who has which conversation.
         chance: Draws in the place of the router's own, which must not notice that it was asked.
+        locality: Whether near providers are preferred.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class Previews:
         membership: MembershipView,
         outbox: Outbox,
         chance: random.Random,
+        locality: bool,
     ) -> None:
         self._acceptance = acceptance
         self._registry = registry
         self._membership = membership
         self._outbox = outbox
         self._chance = chance
+        self._locality = locality
 
     def preview(self, message: Message) -> Decision:
         """Who would get ``message``; nobody where it would wait, or where chance decides.
@@ -52,18 +57,37 @@ class Previews:
         agent, at, node = (message.receiver or "").rpartition("@")
         if at:
             return addressed(agent, node)
-        wanted = message.capability or message.receiver or ""
-        of_all = self._registry.instances if message.capability is None else self._registry.providers
-        usable = [p for p in of_all(wanted) if p.health > 0.0 and self._reaches(p.node)]
-        ranking = Ranking(ranked(usable), in_flight=self._outbox.in_flight)
-        sticky = self._outbox.sticky(message.conversation_id, wanted)
-        decision = ranking.choose(message.routing_strategy, self._chance, sticky).decision
-        drawn = decision.strategy == RoutingStrategy.LOAD_BALANCED and len(usable) > 1
-        if not drawn:
+        if message.topic is not None:
+            return self._audience(message.topic).choose(message.routing_strategy, self._chance).decision
+        found = [self._choose(message, wish) for wish in wishes(message)]
+        decision = next((choice for choice in found if choice.targets), found[0])
+        if decision.strategy != RoutingStrategy.LOAD_BALANCED or decision.considered == 1:
             return decision
         return replace(
-            decision, targets=(), reason=f"the less loaded of two drawn from {len(usable)} providers"
+            decision, targets=(), reason=f"the less loaded of two drawn from {decision.considered} providers"
         )
+
+    def _audience(self, topic: str) -> Audience:
+        return Audience(
+            self._registry.subscribers(topic),
+            topic,
+            in_flight=self._outbox.in_flight,
+            view=self._membership.view(),
+            locality=self._locality,
+        )
+
+    def _choose(self, message: Message, wish: str) -> Decision:
+        by_name = message.capability is None
+        of_all = self._registry.instances if by_name else self._registry.providers
+        ranking = Ranking.of(
+            [p for p in of_all(wish) if self._reaches(p.node)],
+            "" if by_name else wish,
+            in_flight=self._outbox.in_flight,
+            view=self._membership.view(),
+            locality=self._locality,
+        )
+        sticky = self._outbox.sticky(message.conversation_id, message.wanted)
+        return ranking.choose(message.routing_strategy, self._chance, sticky).decision
 
     def _reaches(self, node: str) -> bool:
         return node == self._acceptance.node or self._membership.is_alive(node)

@@ -55,6 +55,8 @@ class Handling(StrEnum):
     """It raised for the last time."""
     EXPIRED = "expired"
     NO_AGENT = "no_agent"
+    OUT_OF_PROTOCOL = "out_of_protocol"
+    """It answers nothing that it could answer: its sender is told, its agent never sees it."""
 
 
 _S = ItemState
@@ -81,6 +83,7 @@ ENDINGS: Final[dict[Handling, ItemState]] = {
     Handling.EXHAUSTED: _S.FAILED,
     Handling.EXPIRED: _S.FAILED,
     Handling.NO_AGENT: _S.REFUSED,
+    Handling.OUT_OF_PROTOCOL: _S.SETTLED,
 }
 """What a held message becomes; one that has ended stays as it is."""
 

@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -233,6 +233,14 @@ class TapedRegistry:
     def instances(self, agent: str) -> Sequence[Provider]:
         """All instances of an agent."""
         return self._tape.draw("instances", agent.encode(), partial(self._registry.instances, agent))
+
+    def topics_version(self) -> int:
+        """What changes with the subscriptions to topics."""
+        return self._tape.draw("topics version", b"", self._registry.topics_version)
+
+    def subscribers(self, topic: str) -> Sequence[Provider]:
+        """All that subscribe to a topic."""
+        return self._tape.draw("subscribers", topic.encode(), partial(self._registry.subscribers, topic))
 
     def expects(self, wanted: str) -> bool:
         """Whether somebody who is away offers it."""

@@ -9,6 +9,7 @@ import apsw
 
 from node.config.model import MessagingConfig
 from node.errors import StorageFailed
+from node.messaging.conversation_index import NOTED_AFTER_S, Conversations
 from node.messaging.inbox import Inbox
 from node.messaging.letterbox import DeadLetters
 from node.messaging.settings import KEEP_ROWS
@@ -27,6 +28,7 @@ async def forget_old_rows(  # noqa: PLR0917 - one caller
     wall: float,
     inbox: Inbox,
     letters: DeadLetters,
+    conversations: Conversations,
     confirmed_s: Mapping[str, float],
 ) -> None:
     """One round, in steps that let other writes pass; what a disk refuses is left for the next round.
@@ -37,6 +39,7 @@ async def forget_old_rows(  # noqa: PLR0917 - one caller
         wall: Unix seconds now.
         inbox: Knows which received messages no duplicate can follow.
         letters: Is told how many dead letters are left.
+        conversations: What outlives their messages is bounded here, too.
         confirmed_s: Origin -> Unix seconds; ends that it was told before are on its disk.
     """
     is_forgotten = inbox.forgotten_by_origin(confirmed_s)
@@ -44,10 +47,17 @@ async def forget_old_rows(  # noqa: PLR0917 - one caller
 
     def dead(connection: apsw.Connection) -> Totals:
         dead_letter_table.forget(connection, wall - settings.dead_letter_retention_s)
+        conversations.forget(connection, wall)
         return dead_letter_table.totals(connection)
 
     def sent(connection: apsw.Connection) -> Forgotten:
-        return outbox_table.forget(connection, step.reached, ended_before_s=ended_before_s, keep=KEEP_ROWS)
+        return outbox_table.forget(
+            connection,
+            step.reached,
+            ended_before_s=ended_before_s,
+            keep=KEEP_ROWS,
+            noted_before_s=wall - NOTED_AFTER_S,
+        )
 
     def received(connection: apsw.Connection) -> Forgotten:
         return inbox.forget(connection, step.reached, wall=wall, is_forgotten=is_forgotten)

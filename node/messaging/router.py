@@ -3,6 +3,16 @@
 Providers are weighed once, in a :class:`Ranking`, and then chosen from for as long as the registry says the
 same. What a message costs is a look at who has the least in flight; a decision that was made before is not
 made and encoded again.
+
+Of a capability's versions the highest is preferred: providers of lower ones get a message only when nobody
+who offers the highest may be used, or all of these are full. A conversation stays with its provider all the
+same, and a broadcast goes to all versions.
+
+Near providers are preferred: scores are multiplied by a :func:`nearness` that falls in steps from 1.0 on this
+node to 0.7 beyond 100 ms. So among equals the nearest gets the message, and a far one does when it is a third
+better, or less loaded by as much. Load is gossiped once a second; what happens between is seen in what this
+node itself has given away: from :data:`CROWD` unsettled messages on, equally good ones farther off are
+compared with the nearest.
 """
 
 from __future__ import annotations
@@ -10,14 +20,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.cluster.provider import ClusterView, Provider
+from node.cluster.versions import Version, best_offer, shown_version, split
 from node.message import RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 
 EQUALS_LIMIT: Final = 16
 """Of the best that are equal, how many are compared for one message; the next message goes on behind them."""
+CROWD: Final = 64
+"""Unsettled messages at a near provider from which on far ones that are as good are looked at."""
+NEARNESS: Final = ((0.0, 1.0), (0.001, 0.98), (0.005, 0.95), (0.025, 0.9), (0.1, 0.8))
+"""Round trips in seconds up to which a factor holds: this node, a rack, a site, a region, a continent."""
+FAR: Final = 0.7
+"""The factor beyond them."""
 CHOICES_LIMIT: Final = 64
 """Decisions of one ranking that are kept with their encoding."""
 
@@ -25,6 +42,27 @@ InFlight = Callable[[Target], int]
 """Messages of this node that a provider has not settled yet; fresher than gossiped load."""
 Exclusions = tuple[tuple[str, str, str], ...]
 """Agent, node, and why it may not be used."""
+
+
+class Weighed(NamedTuple):
+    """A provider with its weight.
+
+    Args:
+        weight: Its score, times its nearness where that counts.
+        provider: Whose it is.
+        offer: What it offers of what is wanted; empty for instances of an agent.
+        nearness: 1.0 on this node, and where it does not count.
+    """
+
+    weight: float
+    provider: Provider
+    offer: str = ""
+    nearness: float = 1.0
+
+    @property
+    def version(self) -> Version:
+        """The version of what it offers."""
+        return split(self.offer)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +88,39 @@ def addressed(agent: str, node: str, *, view: ClusterView | None = None) -> Deci
     return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}", view=view)
 
 
+def nearness(provider: Provider) -> float:
+    """The factor of a provider's distance; 1.0 while that is not known."""
+    rtt_s = provider.rtt_s
+    if rtt_s is None:
+        return 1.0
+    return next((factor for limit_s, factor in NEARNESS if rtt_s <= limit_s), FAR)
+
+
 def score(provider: Provider) -> float:
     """Priority x health x (1 - load)."""
     return provider.priority * provider.health * (1.0 - min(1.0, max(0.0, provider.load)))
 
 
-def ranked(candidates: Sequence[Provider]) -> list[tuple[float, Provider]]:
-    """Providers with their scores, best first, equal ones by node and agent."""
-    weighed = [(-score(p), p.node, p.agent, p) for p in candidates]
-    weighed.sort(key=lambda entry: entry[:3])
-    return [(-negative, p) for negative, _, _, p in weighed]
+def ranked(candidates: Sequence[Provider], wanted: str = "", *, locality: bool = True) -> list[Weighed]:
+    """Providers with their weights, best first, equal ones by node and agent.
+
+    Args:
+        candidates: In any order.
+        wanted: The capability they offer, whose highest version comes first unless all that offer it are
+            full; the empty string for instances of an agent.
+        locality: Whether near ones are preferred.
+    """
+    offers = [best_offer(p.capabilities, wanted) or "" if wanted else "" for p in candidates]
+    has_room = {offer for offer, p in zip(offers, candidates, strict=True) if p.load < 1.0}
+    ranks = {offer: (offer in has_room, split(offer)[1]) for offer in offers}
+    order = {rank: place for place, rank in enumerate(sorted(set(ranks.values()), reverse=True))}
+    weighed = []
+    for offer, p in zip(offers, candidates, strict=True):
+        near = nearness(p) if locality else 1.0
+        weight = score(p) * near
+        weighed.append((order[ranks[offer]], -weight, p.node, p.agent, Weighed(weight, p, offer, near)))
+    weighed.sort(key=lambda entry: entry[:4])
+    return [entry[4] for entry in weighed]
 
 
 class Ranking:
@@ -70,25 +131,46 @@ class Ranking:
         in_flight: Asked of whoever is compared.
         excluded: Providers that may not be used, and why; kept with each decision.
         view: The cluster as it looks; kept with each decision.
+        wanted: The capability they offer; kept with each decision.
     """
 
     def __init__(
         self,
-        weighed: list[tuple[float, Provider]],
+        weighed: list[Weighed],
         *,
         in_flight: InFlight,
         excluded: Exclusions = (),
         view: ClusterView | None = None,
+        wanted: str = "",
     ) -> None:
         self._weighed, self._in_flight = weighed, in_flight
-        self._excluded, self._view = excluded, view
-        self._targets: list[Target] = [(p.agent, p.node) for _, p in weighed]
+        self.excluded, self._view, self._wanted = excluded, view, wanted
+        self._targets: list[Target] = [(w.provider.agent, w.provider.node) for w in weighed]
         self._places = {target: place for place, target in enumerate(self._targets)}
-        best = weighed[0][0] if weighed else 0.0
-        self._equals = next((at for at, (found, _) in enumerate(weighed) if found != best), len(weighed))
-        self._next_equal = 0
+        others = (at for at, each in enumerate(weighed) if each.version != weighed[0].version)
+        self._preferred = next(others, len(weighed))
+        worse = (at for at in range(self._preferred) if weighed[at].weight != weighed[0].weight)
+        self._leaders = self._targets[: next(worse, self._preferred)]
+        self._rivals: list[Target] | None = None
+        self._turn = 0
         self._explained = tuple(map(self._candidate, range(min(len(weighed), EXPLAINED_LIMIT))))
         self._choices: dict[object, Choice] = {}
+
+    @classmethod
+    def of(
+        cls,
+        found: Sequence[Provider],
+        wanted: str,
+        *,
+        in_flight: InFlight,
+        view: ClusterView | None,
+        locality: bool = True,
+    ) -> Ranking:
+        """The ranking of all that offer ``wanted``, the ill among them left out; see the class."""
+        ill = tuple((p.agent, p.node, "its health is 0") for p in found if p.health <= 0.0)
+        usable = [p for p in found if p.health > 0.0] if ill else found
+        weighed = ranked(usable, wanted, locality=locality)
+        return cls(weighed, in_flight=in_flight, excluded=ill[:EXPLAINED_LIMIT], view=view, wanted=wanted)
 
     def without(self, left_out: Container[Target], excluded: Exclusions) -> Ranking:
         """The same ranking but for some providers, which costs no weighing.
@@ -97,8 +179,11 @@ class Ranking:
             left_out: Who may not be used for now.
             excluded: These and all others that may not be used, and why.
         """
-        rest = [entry for entry in self._weighed if (entry[1].agent, entry[1].node) not in left_out]
-        return Ranking(rest, in_flight=self._in_flight, excluded=excluded, view=self._view)
+        places = (place for target, place in self._places.items() if target not in left_out)
+        rest = [self._weighed[place] for place in places]
+        return Ranking(
+            rest, in_flight=self._in_flight, excluded=excluded, view=self._view, wanted=self._wanted
+        )
 
     def choose(self, strategy: RoutingStrategy, chance: random.Random, sticky: Target | None) -> Choice:
         """Choose for one message.
@@ -120,7 +205,8 @@ class Ranking:
         elif strategy is RoutingStrategy.LOAD_BALANCED:
             key = target, other = self._less_loaded(chance)
         else:
-            key = target = self._targets[0] if self._equals == 1 else self._least_busy()
+            target, other = self._best()
+            key = target if other is None else ("crowded", target, other)
         repeats = sticky is None or target is sticky  # one that is gone is told in this decision only
         found = self._choices.get(key) if repeats else None
         if found is None:
@@ -129,14 +215,31 @@ class Ranking:
                 self._choices[key] = found
         return found
 
-    def _least_busy(self) -> Target:
-        """Of the best, who has the least in flight; the first of these."""
-        first, equals = 0, self._equals
-        if equals > EQUALS_LIMIT:
-            first, self._next_equal = self._next_equal, (self._next_equal + EQUALS_LIMIT) % equals
-        found, least = self._targets[first], -1
-        for place in range(first, first + min(equals, EQUALS_LIMIT)):
-            target = self._targets[place % equals]
+    def _best(self) -> tuple[Target, Target | None]:
+        """The heaviest with the least in flight; or one as good and farther off, and the crowded one."""
+        leaders = self._leaders
+        found = leaders[0] if len(leaders) == 1 else self._least_busy(leaders)
+        waiting = self._in_flight(found)
+        if waiting < CROWD:
+            return found, None
+        if self._rivals is None:
+            good = score(self._weighed[0].provider)
+            rest = range(len(leaders), self._preferred)
+            self._rivals = [self._targets[at] for at in rest if score(self._weighed[at].provider) >= good]
+        if not self._rivals:
+            return found, None
+        other = self._least_busy(self._rivals)
+        return (other, found) if self._in_flight(other) < waiting else (found, None)
+
+    def _least_busy(self, among: Sequence[Target]) -> Target:
+        """Who has the least in flight; the first of these. Of many, only some are asked, others next time."""
+        count = len(among)
+        first = 0
+        if count > EQUALS_LIMIT:
+            first, self._turn = self._turn % count, self._turn + EQUALS_LIMIT
+        found, least = among[first], -1
+        for place in range(first, first + min(count, EQUALS_LIMIT)):
+            target = among[place % count]
             waiting = self._in_flight(target)
             if waiting < least or least < 0:
                 found, least = target, waiting
@@ -146,29 +249,39 @@ class Ranking:
 
     def _less_loaded(self, chance: random.Random) -> tuple[Target, Target | None]:
         """The power of two choices (Mitzenmacher 2001): compare two at random, take the less loaded."""
-        count = len(self._targets)
+        count = self._preferred
         if count == 1:
             return self._targets[0], None
         first, second = int(chance.random() * count), int(chance.random() * (count - 1))
         if second >= first:
             second += 1
         one, other = self._targets[first], self._targets[second]
-        p, q = self._weighed[first][1], self._weighed[second][1]
-        load_of_one = (self._in_flight(one), p.load, -p.health)
-        load_of_other = (self._in_flight(other), q.load, -q.health)
+        p, q = self._weighed[first], self._weighed[second]
+        load_of_one = (self._in_flight(one), p.provider.load, -p.provider.health * p.nearness)
+        load_of_other = (self._in_flight(other), q.provider.load, -q.provider.health * q.nearness)
         # equal ones fall by chance, since their order is drawn
         return (one, other) if load_of_one <= load_of_other else (other, one)
 
     def _nobody(self, strategy: RoutingStrategy, sticky: Target | None) -> Choice:
-        reason = "nobody who offers it may be used" if self._excluded else "nobody offers it"
+        reason = "nobody who offers it may be used" if self.excluded else "nobody offers it"
         return Choice.of(
-            Decision((), strategy.value, reason, sticky=sticky, excluded=self._excluded, view=self._view)
+            Decision(
+                (),
+                strategy.value,
+                reason,
+                sticky=sticky,
+                excluded=self.excluded,
+                view=self._view,
+                wanted=self._wanted,
+            )
         )
 
     def _decision(
         self, strategy: RoutingStrategy, target: Target | None, other: Target | None, sticky: Target | None
     ) -> Decision:
         how, count, candidates = strategy.value, len(self._targets), self._explained
+        version = shown_version(self._weighed[0].version)
+        among = f"{self._preferred} with {version}" if version and self._preferred < count else f"{count}"
         if target is None:
             targets = tuple(sorted(self._targets, key=lambda t: (t[1], t[0])))
             reason = f"all {count} providers"
@@ -180,14 +293,18 @@ class Ranking:
             if target is sticky:
                 how, reason = "sticky", "the provider of this conversation so far"
             elif strategy is not RoutingStrategy.LOAD_BALANCED:
-                reason = f"highest of {count} by priority x health x (1 - load)"
+                reason = f"highest of {among} by priority x health x (1 - load) x nearness"
+                if other is not None:
+                    reason = f"as good as {other[0]}@{other[1]}, which is nearer and has more in flight"
             elif other is None:
                 reason = "the only provider"
             else:
-                reason = f"less loaded than {other[0]}@{other[1]}, of {count} providers"
-        return Decision(targets, how, reason, candidates, sticky, count, self._excluded, self._view)
+                reason = f"less loaded than {other[0]}@{other[1]}, of {among} providers"
+        return Decision(
+            targets, how, reason, candidates, sticky, count, self.excluded, self._view, self._wanted
+        )
 
     def _candidate(self, place: int) -> Candidate:
-        weight, p = self._weighed[place]
+        weight, p, offer, near = self._weighed[place]
         waiting = self._in_flight((p.agent, p.node))
-        return Candidate(p.agent, p.node, weight, p.priority, p.health, p.load, waiting)
+        return Candidate(p.agent, p.node, weight, p.priority, p.health, p.load, waiting, offer, near)

@@ -129,8 +129,16 @@ class Settlement:
         return {"settling": len(self._backlog), "settling_limit": BACKLOG_LIMIT, **self._counts}
 
     async def _settle(self, batch: Sequence[Handled]) -> None:
+        with self._inbox.ending() as wall:
+            letters = await self._end(batch, wall)
+        if letters:
+            self._counts["answers"] += len(letters)
+            self._outbox.admit(letters)
+        self._on_settled(batch)
+
+    async def _end(self, batch: Sequence[Handled], wall: float) -> list[Letter]:
+        """Write down how messages ended, and tell it; returns the answers, which are to be sent."""
         moment = self._outbox.moment()
-        wall = moment[1]
         answers: dict[int, list[Letter]] = {}
         ends = []
         for handled in batch:
@@ -164,10 +172,7 @@ class Settlement:
             if self._tail.listeners:
                 self._tail.handled(entry.message, handled.agent, state, handled.reason)
         self._inbox.ended(ended)
-        if letters:
-            self._counts["answers"] += len(letters)
-            self._outbox.admit(letters)
-        self._on_settled(batch)
+        return letters
 
     def _letters(self, handled: Handled, moment: tuple[float, float]) -> list[Letter]:
         """The answers as messages; what cannot be sent becomes a FAILURE that says why."""

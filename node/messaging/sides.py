@@ -40,6 +40,7 @@ class Described(msgspec.Struct, frozen=True, gc=False):
     capability: Note | None
     conversation_id: Note
     in_reply_to: Note | None
+    topic: Note | None = None
 
     @classmethod
     def of(cls, message: Message) -> Described:
@@ -52,6 +53,7 @@ class Described(msgspec.Struct, frozen=True, gc=False):
             capability=message.capability,
             conversation_id=message.conversation_id,
             in_reply_to=message.in_reply_to,
+            topic=message.topic,
         )
 
 

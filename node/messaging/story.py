@@ -44,7 +44,7 @@ class Told:
             "message_id": message.message_id,
             "performative": message.performative,
             "sender": message.sender,
-            "to": message.receiver or message.capability,
+            "to": message.receiver or message.capability or message.topic,
             "capability": message.capability,
             "conversation_id": message.conversation_id,
             "in_reply_to": message.in_reply_to,
@@ -189,7 +189,7 @@ class Explanation:
         return {
             "node": self.node,
             "message_id": message.message_id,
-            "wanted": message.receiver or message.capability,
+            "wanted": message.receiver or message.capability or message.topic,
             "status": self.accepted.state,
             "reason": self.accepted.reason,
             "decisions": [

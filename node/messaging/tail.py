@@ -200,7 +200,7 @@ class Tail:
             "conversation_id": message.conversation_id,
             "performative": message.performative.value,
             "from": message.sender,
-            "to": target or message.receiver or message.capability,
+            "to": target or message.wanted,
             "capability": message.capability,
         }
         if message.in_reply_to is not None:

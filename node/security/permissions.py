@@ -90,7 +90,9 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("DELETE", "/mailboxes/{name}"): _P.READ_MESSAGES,
         ("GET", "/mailboxes/{name}/events"): _P.READ_MESSAGES,
         ("POST", "/mailboxes/{name}/acknowledgements"): _P.READ_MESSAGES,
+        ("GET", "/conversations"): _P.READ_MESSAGES,
         ("GET", "/conversations/{conversation_id}"): _P.READ_MESSAGES,
+        ("POST", "/conversations/archive"): _P.MANAGE_CLUSTER,  # whoever talks in it cannot go on
         ("GET", "/dead-letters"): _P.READ_MESSAGES,
         ("GET", "/dead-letters/{message_id}"): _P.READ_MESSAGES,
         ("POST", "/dead-letters/retry"): _P.SEND_MESSAGE,

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from node.storage import conversations
 from node.storage.query import Forgotten, each, number, rows
 
 RETENTION_BATCH: Final = 1_000
@@ -275,6 +276,37 @@ def replies(connection: apsw.Connection, quoted: str, limit: int) -> list[InboxR
     return [InboxRow(*row) for row in found]
 
 
+def answers(
+    connection: apsw.Connection, quoted: str, target: str, between: tuple[int, int], limit: int
+) -> list[InboxRow]:
+    """The first ``limit`` messages that ``target`` received as answers to ``quoted`` between two seqs."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM inbox WHERE in_reply_to = ? AND target = ? AND seq > ? AND seq < ?"  # noqa: S608
+        " ORDER BY seq LIMIT ?",
+        (quoted, target, *between, limit),
+    )
+    return [InboxRow(*row) for row in found]
+
+
+def earlier(
+    connection: apsw.Connection, conversation_id: str, target: str, before: int, limit: int
+) -> list[bytes]:
+    """The first ``limit`` messages, sealed, that ``target`` received in a conversation before a seq."""
+    found = rows(
+        connection,
+        "SELECT sealed FROM inbox WHERE conversation_id = ? AND target = ? AND seq < ? ORDER BY seq LIMIT ?",
+        (conversation_id, target, before, limit),
+    )
+    return [sealed for (sealed,) in found]
+
+
+def received_s(connection: apsw.Connection, seq: int) -> float | None:
+    """Unix seconds at which a message was received, or None when it is not here."""
+    found = rows(connection, "SELECT received_s FROM inbox WHERE seq = ?", (seq,))
+    return float(found[0][0]) if found else None
+
+
 def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[InboxRow]:
     """The newest ``limit`` received messages of a conversation, oldest first."""
     found = rows(
@@ -308,6 +340,7 @@ def forget(
     *,
     ended_before_s: float,
     keep: int,
+    noted_before_s: float,
     is_forgotten: Callable[[str, str, str, float], bool],
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
@@ -320,6 +353,7 @@ def forget(
         after: The seq to go on after.
         ended_before_s: Rows that ended before go whatever their number.
         keep: Newest rows to keep otherwise.
+        noted_before_s: Of rows received before, it is remembered when their conversations were active.
         is_forgotten: Whether the origin of (origin, message id, target) that ended at that time has forgotten
             the message.
     """
@@ -328,20 +362,21 @@ def forget(
     kept = newest if number(connection, "SELECT count(*) FROM mailboxes") else newest + 1
     found = rows(
         connection,
-        "SELECT seq, origin, message_id, target, ended_s, received_s FROM inbox"
+        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s FROM inbox"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, RETENTION_BATCH),
     )
     old = [
-        (seq,)
-        for seq, origin, message_id, target, ended_s, _ in found
+        (seq, conversation_id, received_s)
+        for seq, origin, message_id, target, ended_s, conversation_id, received_s in found
         if ended_s is not None
         and seq < kept
         and (
             ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
         )
     ]
-    connection.executemany("DELETE FROM inbox WHERE seq = ?", old)
+    connection.executemany("DELETE FROM inbox WHERE seq = ?", [row[:1] for row in old])
+    conversations.note(connection, [row[1:] for row in old if row[2] < noted_before_s])
     connection.execute(
         "DELETE FROM proofs WHERE proof_id IN (SELECT proof_id FROM proofs ORDER BY proof_id LIMIT ?)"
         " AND proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL)",
@@ -349,5 +384,5 @@ def forget(
     )
     if len(found) < RETENTION_BATCH:
         return Forgotten(len(old), after, finished=True)
-    last, received_s = found[-1][0], found[-1][5]
+    last, received_s = found[-1][0], found[-1][6]
     return Forgotten(len(old), last, finished=last > beyond and received_s >= ended_before_s)

@@ -168,6 +168,28 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
+_CONVERSATIONS: Final = """
+-- What outlives the messages of a conversation: when it began, was last active, was closed by an operator.
+CREATE TABLE conversations (
+    seq INTEGER PRIMARY KEY,
+    conversation_id TEXT NOT NULL UNIQUE,
+    created_s REAL NOT NULL,
+    last_s REAL NOT NULL,
+    archived_s REAL
+);
+
+-- Which conversation came out of which (branch), and which took which in (merge).
+CREATE TABLE conversation_kin (
+    seq INTEGER PRIMARY KEY,
+    conversation_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    other TEXT NOT NULL,
+    at_s REAL NOT NULL,
+    UNIQUE (conversation_id, kind, other)
+);
+CREATE INDEX conversation_kin_other ON conversation_kin (other);
+"""
+
 _MAILBOXES: Final = """
 -- Named addresses of clients; what they hold is in the inbox.
 CREATE TABLE mailboxes (
@@ -179,7 +201,7 @@ CREATE TABLE mailboxes (
 );
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _MAILBOXES)
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _MAILBOXES)
 """Every step there has ever been, oldest first."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from node.storage import conversations
 from node.storage.query import Forgotten, number, rows
 
 EVENT_LIMIT: Final = 64
@@ -171,11 +172,14 @@ def add_event(connection: apsw.Connection, seq: int, event: EventRow) -> None:
     )
 
 
-def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s: float) -> bool:
+def reply_arrived(
+    connection: apsw.Connection, quoted: str, responder: str, at_s: float, *, is_bid: bool = False
+) -> bool:
     """Note who answered the message that is quoted; False when somebody else had answered before.
 
     A message that was given to one provider after another is answered by the first who replies; a
-    broadcast by everybody; a message that is not known here by anybody.
+    broadcast by everybody; a message that is not known here by anybody. A bid counts although a node has
+    told the end of the call: whoever makes it waits for a decision.
     """
     found = rows(
         connection,
@@ -189,7 +193,7 @@ def reply_arrived(connection: apsw.Connection, quoted: str, responder: str, at_s
     if answered_by is None:
         connection.execute("UPDATE outbox SET answered_by = ? WHERE seq = ?", (responder, seq))
         return True
-    if broadcast or answered_by == responder:
+    if broadcast or answered_by == responder or (is_bid and answered_by.startswith("system@")):
         return True
     add_event(connection, seq, EventRow(at_s, "late_reply", f"from {responder}"))
     return False
@@ -249,6 +253,17 @@ def find(connection: apsw.Connection, message_id: str) -> OutboxRow | None:
     return _outbox_row(found[0]) if found else None
 
 
+def find_quoted(connection: apsw.Connection, label: str) -> OutboxRow | None:
+    """The accepted message that a reply quotes by ``label``; None where there is none, or more than one."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM outbox WHERE message_id = ?1 AND reply_with IS NULL UNION ALL"  # noqa: S608
+        f" SELECT {_COLUMNS} FROM outbox WHERE reply_with = ?1 LIMIT 2",
+        (label,),
+    )
+    return _outbox_row(found[0]) if len(found) == 1 else None
+
+
 def conversation(connection: apsw.Connection, conversation_id: str, limit: int) -> list[OutboxRow]:
     """The newest ``limit`` accepted messages of a conversation, oldest first."""
     found = rows(
@@ -286,10 +301,13 @@ def last_seq(connection: apsw.Connection) -> int:
     return number(connection, "SELECT coalesce(max(seq), 0) FROM outbox")
 
 
-def forget(connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int) -> Forgotten:
+def forget(
+    connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int, noted_before_s: float
+) -> Forgotten:
     """Drop ended messages that are too old, or beyond the newest ``keep``, of the next rows after ``after``.
 
-    One step looks at :data:`RETENTION_BATCH` messages.
+    One step looks at :data:`RETENTION_BATCH` messages. Of those accepted before ``noted_before_s`` it is
+    remembered when their conversations were active.
     """
     beyond = last_seq(connection) - keep
     found = rows(
@@ -298,12 +316,15 @@ def forget(connection: apsw.Connection, after: int, *, ended_before_s: float, ke
         (after, RETENTION_BATCH - 1),
     )
     reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
-    connection.execute(
-        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)",
+    gone = rows(
+        connection,
+        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)"
+        " RETURNING conversation_id, accepted_s",
         (after, reached, ended_before_s, beyond),
     )
+    conversations.note(connection, [row for row in gone if row[1] < noted_before_s])
     finished = not found or (reached > beyond and accepted_s >= ended_before_s)
-    return Forgotten(connection.changes(), reached, finished)
+    return Forgotten(len(gone), reached, finished)
 
 
 def _outbox_row(row: Any) -> OutboxRow:

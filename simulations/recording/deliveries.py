@@ -148,9 +148,13 @@ class Unasked:
         """Not asked."""
         raise CaxtonError("the record answers this")
 
-    instances = related = providers
+    instances = related = subscribers = providers
 
     def version(self, wanted: str) -> int:
+        """Not asked."""
+        raise CaxtonError("the record answers this")
+
+    def topics_version(self) -> int:
         """Not asked."""
         raise CaxtonError("the record answers this")
 

@@ -1,16 +1,17 @@
 """A message is sealed once, decodes to itself, and nothing a peer sends escapes as another error."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ValidationFailed
+from node.http.attachments import attachment_from_json
 from node.message import (
     Attachment,
     Message,
     Performative,
     RoutingStrategy,
-    attachment_from_json,
     check,
     check_capability,
     parse_time,
@@ -169,3 +170,29 @@ def test_malformed_attachments_are_refused(data):
 def test_attachments_come_as_text_or_base64():
     assert attachment_from_json({"name": "x.csv", "media_type": "text/csv", "text": "é"}).data == "é".encode()
     assert attachment_from_json({"name": "x", "base64": "AAE="}).data == b"\x00\x01"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("parent_conversation", "c-1"),
+        ("parent_conversation", ""),
+        ("parent_conversation", "a\nb"),
+        ("merge_conversations", ("c-1",)),
+        ("merge_conversations", ("c-2", "c-2")),
+        ("merge_conversations", ("c-2", "\x00")),
+        ("merge_conversations", tuple(f"c{n}" for n in range(2, 19))),
+    ],
+)
+def test_a_conversation_has_others_as_its_kin_and_each_once(field, value):
+    with pytest.raises(ValidationFailed) as caught:
+        check(message(**{field: value}))
+    assert caught.value.details["field"] == field
+
+
+def test_kin_travels_in_the_seal_and_a_message_without_it_is_read_from_before_there_was_any():
+    original = message(parent_conversation="c-0", merge_conversations=("c-2", "c-3"))
+    assert Message.unseal(original.seal()) == original
+    assert (original.has_kin, message().has_kin) == (True, False)
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(message().seal())[:-2])
+    assert Message.unseal(older) == message()

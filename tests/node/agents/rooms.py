@@ -94,12 +94,21 @@ class FakeBus:
 class FakeRegistry:
     def __init__(self) -> None:
         self.published: dict[str, tuple[str, tuple[str, ...], int]] = {}
+        self.topics: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def publish(
-        self, agent: str, *, version: str, capabilities: tuple[str, ...], priority: int, health: float
+        self,
+        agent: str,
+        *,
+        version: str,
+        capabilities: tuple[str, ...],
+        priority: int,
+        health: float,
+        topics: tuple[tuple[str, str], ...] = (),
     ) -> None:
         assert health == 1.0
         self.published[agent] = (version, capabilities, priority)
+        self.topics[agent] = topics
 
     def withdraw(self, agent: str) -> None:
         self.published.pop(agent, None)

@@ -235,3 +235,26 @@ system_prompt: Be careful.
         "security.restricted_tools[0]",
         ("csv_parser/csv_find",),
     )
+
+
+def test_topics_are_patterns_with_or_without_a_group():
+    lines = "topics: [orders.#, {topic: stock.*, group: billing}, {topic: a.b}, orders.#]"
+    definition = parse_definition(
+        f"---\nname: Listener\nversion: 1.0.0\n{lines}\nsystem_prompt: x\n---\n".encode()
+    )
+    assert definition.topics == (("orders.#", ""), ("stock.*", "billing"), ("a.b", ""))
+    assert definition.capabilities == ()
+
+
+@pytest.mark.parametrize(
+    "topics",
+    ["[a.#.b]", "7", "[{group: x}]", "[{topic: a, grup: x}]", "[{topic: a, group: two words}]", "[[a]]",
+     "[" + "a, " * 17 + "]", "['']"],
+)  # fmt: skip
+def test_a_wrong_subscription_is_refused_with_its_place(topics):
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(
+            f"---\nname: Listener\nversion: 1.0.0\ntopics: {topics}\nsystem_prompt: x\n---\n".encode()
+        )
+    [problem] = caught.value.details["problems"]
+    assert (problem["field"], problem["line"]) == ("topics", 4)

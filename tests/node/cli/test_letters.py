@@ -216,6 +216,7 @@ def test_an_explanation_shows_who_was_chosen_among_whom(node: FakeNode, shell: S
         "health": 0.9,
         "load": 0.0,
         "in_flight": 2,
+        "nearness": 0.95,
     }
     decided = {
         "epoch": 0,
@@ -245,7 +246,7 @@ def test_an_explanation_shows_who_was_chosen_among_whom(node: FakeNode, shell: S
     assert "  3 of 4 members were up, side majority; the registry had last changed 2.5 s before" in lines
     assert "  w@d had the conversation so far" in lines
     assert "  w@e could not be chosen: its health is 0" in lines
-    assert ["w@b", "45.00", "50", "0.90", "0.00", "2", "chosen"] in rows(shell)
+    assert ["w@b", "45.00", "50", "0.90", "0.00", "0.95", "2", "chosen"] in rows(shell)
     assert "  and 10 more" in lines
     assert "2026-01-01  nobody, by best_match: highest of 12" in lines
     assert shell.json("explain", "m1") == found

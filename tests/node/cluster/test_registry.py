@@ -5,10 +5,22 @@ import random
 import cbor2
 import pytest
 
-from node.cluster.registry import CapabilityRegistry, base_name
+from node.cluster.registry import RTT_KEPT_S, CapabilityRegistry
 from node.errors import ResourceLimitExceeded
 from swim.map_events import EntryChanged, EventsLost
-from tests.node.security.environments import seeded
+
+
+class HandClock:
+    """A clock that stands where the test puts it."""
+
+    def __init__(self, wall=0.0):
+        self.at, self.wall_s = 0.0, wall
+
+    def now(self):
+        return self.at
+
+    def wall(self):
+        return self.wall_s
 
 
 class FakeMaps:
@@ -50,7 +62,7 @@ def registry(maps, up):
         is_up=lambda node: up.get(node) is True,
         is_lost=lambda node: up.get(node) == "lost",
         flush=lambda: None,
-        clock=seeded()[1],
+        clock=HandClock(),
     )
 
 
@@ -109,7 +121,7 @@ def test_a_new_version_of_an_entry_replaces_the_old_and_deletion_removes_it(regi
 
 
 def test_an_entry_is_dated_so_that_peers_can_tell_how_long_it_was_on_its_way(maps):
-    clock = seeded(wall=1_800_000_000.0)[1]
+    clock = HandClock(wall=1_800_000_000.0)
     registry = CapabilityRegistry(maps, "me", is_up=bool, is_lost=bool, flush=lambda: None, clock=clock)
     registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
     assert maps.dated == {("me", "agent/a/1.0.0"): 1_800_000_000.0}
@@ -122,6 +134,17 @@ def test_publishing_another_version_leaves_one_entry(registry, maps):
     registry.withdraw("a")
     registry.withdraw("a")
     assert maps.held == {}
+
+
+def test_an_agent_that_changes_its_own_version_is_offered_all_the_time(registry):
+    registry.apply([entry("you", "b", ["sum"], version="1.0.0")])
+    registry.apply([entry("you", "b", ["sum"], version="2.0.0")])
+    registry.apply([EntryChanged("you", "agent/b/1.0.0", None)])  # withdrawn after the new one was told
+    assert [(p.agent, p.version) for p in registry.providers("sum")] == [("b", "2.0.0")]
+    assert [p.version for p in registry.instances("b")] == ["2.0.0"]
+    registry.apply([EntryChanged("you", "agent/b/2.0.0", None)])
+    assert registry.providers("sum") == [] == registry.instances("b")
+    assert registry.statistics()["capabilities"] == 0
 
 
 def test_what_is_published_is_what_others_read(registry, maps):
@@ -183,11 +206,6 @@ def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
         registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
 
 
-def test_the_version_suffix_is_not_part_of_the_name():
-    assert base_name("data-analysis:v2.1") == "data-analysis"
-    assert base_name("system:routing-debug") == "system:routing-debug"
-
-
 def test_a_version_grows_with_what_concerns_it_and_with_nothing_else(registry, maps):
     registry.apply([entry("you", "b", ["sum:v2"]), entry("me", "a", ["max"])])
     seen = {name: registry.version(name) for name in ("sum", "sum:v2", "b", "max", "a")}
@@ -213,3 +231,91 @@ def test_a_version_grows_when_a_node_comes_or_goes(registry):
     before = registry.version("sum")
     registry.liveness_changed()
     assert registry.version("sum") > before
+
+
+def test_providers_are_shown_with_the_round_trip_to_their_node_which_is_kept_for_a_while(maps):
+    asked, clock = [], HandClock()
+    registry = CapabilityRegistry(
+        maps, "me", is_up=lambda _: True, is_lost=bool, flush=lambda: None, clock=clock,
+        rtt=lambda node: asked.append(node) or 0.02,
+    )  # fmt: skip
+    registry.apply([entry("you", "b", ["sum"]), entry("you", "c", ["sum"]), entry("me", "a", ["sum"])])
+    assert [p.rtt_s for p in registry.providers("sum")] == [0.0, 0.02, 0.02]
+    assert [p.rtt_s for p in registry.instances("b")] == [0.02]
+    assert asked == ["you"]
+    clock.at += RTT_KEPT_S
+    registry.providers("sum")
+    assert asked == ["you", "you"]
+
+
+def subscriber(owner, agent, *topics, capabilities=(), version="1.0.0"):
+    value = cbor2.dumps([list(capabilities), 50, 255, [list(topic) for topic in topics]])
+    return EntryChanged(owner, f"agent/{agent}/{version}", value)
+
+
+def test_subscribers_of_a_topic_are_found_by_their_patterns(registry, up):
+    registry.apply(
+        [
+            subscriber("you", "b", ("orders.#", "billing")),
+            subscriber("me", "a", ("*.eu", ""), ("orders.eu", "")),
+        ]
+    )
+    assert [(p.agent, p.topics[0]) for p in registry.subscribers("orders.eu")] == [
+        ("a", ("*.eu", "")), ("b", ("orders.#", "billing")),
+    ]  # fmt: skip
+    assert [p.agent for p in registry.subscribers("orders")] == ["b"]
+    up["you"] = False
+    assert registry.subscribers("orders") == []
+
+
+def test_subscriptions_follow_their_entry(registry):
+    versions = [registry.topics_version()]
+    registry.apply([subscriber("you", "b", ("orders.#", ""), capabilities=["sum"])])
+    versions.append(registry.topics_version())
+    registry.apply([entry("you", "c", ["sum"])])
+    assert registry.topics_version() == versions[-1]
+    registry.apply(
+        [subscriber("you", "b", ("stock.#", ""), version="2.0.0"), EntryChanged("you", "agent/b/1.0.0", None)]
+    )
+    versions.append(registry.topics_version())
+    assert registry.subscribers("orders") == []
+    assert [p.version for p in registry.subscribers("stock.eu")] == ["2.0.0"]
+    registry.apply([EntryChanged("you", "agent/b/2.0.0", None)])
+    versions.append(registry.topics_version())
+    assert versions == sorted(set(versions))
+    assert registry.statistics()["subscriptions"] == 0
+
+
+def test_published_subscriptions_are_what_others_read(registry, maps):
+    registry.publish(
+        "a",
+        version="1.0.0",
+        capabilities=("sum",),
+        priority=50,
+        health=1.0,
+        topics=(("orders.#", "billing"),),
+    )
+    ((owner, key), value), *_ = maps.held.items()
+    registry.apply([EntryChanged(owner, key, value)])
+    [provider] = registry.subscribers("orders.eu")
+    assert (provider.capabilities, provider.topics) == (("sum",), (("orders.#", "billing"),))
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        [],
+        7,
+        [["a.#.b", ""]],
+        [["a", "two words"]],
+        [["a"]],
+        ["a"],
+        [["a", ""]] * 17,
+        [[1, ""]],
+        [["a", None]],
+    ],
+)
+def test_malformed_subscriptions_are_counted_and_not_believed(registry, topics):
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([[], 50, 255, topics]))])
+    assert registry.subscribers("a") == []
+    assert registry.statistics()["malformed_entries"] == 1

@@ -28,12 +28,15 @@ from node.errors import (
 from node.http.app import create_app
 from node.http.services import NodeServices
 from node.message import Message, Performative
+from node.messaging.conversation_index import Archived, Page, Selection
+from node.messaging.conversation_view import Conversation, Said
 from node.messaging.conversations import Wait
 from node.messaging.dead_letters import DeadLetter
 from node.messaging.explanation import Candidate, Decision
 from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection, Refusal, Retried
 from node.messaging.tail import Tail
 from node.security.tokens import Tokens
+from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
 from swim.keyring_messages import Verb
@@ -142,12 +145,41 @@ class FakeInvestigation:
         raise MessageNotFound("received here, not accepted", fix="Ask beta.")
 
 
+class FakeConversations:
+    def __init__(self, bus: FakeBus) -> None:
+        self._bus = bus
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def get(self, conversation_id: str) -> Conversation:
+        said = [
+            Said(message, "settled", START, is_open=False)
+            for message, _, _ in self._bus.accepted
+            if message.conversation_id == conversation_id
+        ]
+        span = Span(START, START, None) if said else None
+        return Conversation(conversation_id, said, truncated=False, span=span, closure=None, wall=START)
+
+    async def page(self, limit: int, selection: Selection, before: str | None) -> Page:
+        self.calls.append(("page", limit, selection, before))
+        found = dict.fromkeys(message.conversation_id for message, _, _ in self._bus.accepted)
+        return Page([await self.get(each) for each in found], "3.4")
+
+    async def archive(self, *, older_than_s: float, status: str | None, after: str | None) -> Archived:
+        self.calls.append(("archive", older_than_s, status, after))
+        return Archived(["c1", "c2"], "5.6")
+
+    async def archive_these(self, conversation_ids: Sequence[str]) -> Archived:
+        self.calls.append(("archive_these", *conversation_ids))
+        return Archived(conversation_ids, None)
+
+
 class FakeBus:
     def __init__(self) -> None:
         self.accepted: list[tuple[Message, str, float | None]] = []
         self.error: Exception | None = None
         self.delay_s = 0.0
         self.letters, self.investigation = FakeLetters(), FakeInvestigation()
+        self.conversations = FakeConversations(self)
         self.tail = Tail(NODE, TrioClock())
         self.batches: list[int] = []
         self.mailboxes: Any = NoMailboxes()
@@ -203,7 +235,7 @@ class FakeBus:
 
     def preview(self, message: Message) -> Decision:
         candidate = Candidate("worker", "beta", 2.5, 5, 1.0, 0.5, 3)
-        return Decision((("worker", "beta"),), "best_match", "the highest", (candidate,))
+        return Decision((("worker", "beta"),), message.routing_strategy.value, "the highest", (candidate,))
 
     async def request(
         self, message: Message, *, timeout_s: float, traceparent: str = "", ttl_s: float | None = None
@@ -232,9 +264,6 @@ class FakeBus:
             if message.id == message_id:
                 return Shown(message.as_json() | {"routed_to": ["worker@beta"], "history": []})
         raise MessageNotFound(f"no message {message_id[:80]!r}")
-
-    async def conversation(self, conversation_id: str) -> list[Message]:
-        return [m for m, _, _ in self.accepted if m.conversation_id == conversation_id]
 
     def unsettled_by_node(self) -> Mapping[str, int]:
         return {"beta": 2}

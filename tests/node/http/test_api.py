@@ -165,6 +165,22 @@ async def test_messages_conversations_and_dead_letters_can_be_looked_up() -> Non
         ({"capabilty": "echo"}, "capabilty", "capability"),
         ({"capability": "Data Analysis"}, "capability", "kebab-case"),
         ({"receiver": "worker"}, "receiver", "exactly one"),
+        ({"load_algorithm": "roundrobin"}, "load_algorithm", "round_robin"),
+        (
+            {"load_algorithm": "performance", "routing_strategy": "broadcast"},
+            "load_algorithm",
+            "load_balanced",
+        ),
+        ({"routing_preferences": {"strategy": "brodcast"}}, "routing_strategy", "broadcast"),
+        ({"routing_preferences": {"strateg": "x"}}, "routing_preferences.strateg", "strategy"),
+        ({"fallback_versions": ["one"]}, "fallback_versions", "v?"),
+        ({"fallback_versions": "v1"}, "fallback_versions", "list"),
+        ({"fallback_versions": ["v1"] * 9}, "fallback_versions", "8"),
+        (
+            {"fallback_versions": ["v1"], "capability": None, "receiver": "w"},
+            "fallback_versions",
+            "capability",
+        ),
         ({"capability": None}, "receiver", "exactly one"),
         ({"priority": 10}, "priority", "9"),
         ({"priority": "5"}, "priority", "integer"),
@@ -318,7 +334,7 @@ async def test_capabilities_name_their_providers_and_their_neighbours() -> None:
         one = (await client.get("/capabilities/echo")).json()
         missing = await client.get("/capabilities/ecco")
         wrong = await client.get("/capabilities/Not%20One")
-    assert every["capabilities"][0] == one
+    assert every["capabilities"][0] | {"chosen": one["chosen"]} == one
     assert one["providers"][0]["node"] == "beta"
     assert (missing.status_code, missing.json()["details"]["related"]) == (
         404,
@@ -408,3 +424,16 @@ async def test_a_change_of_keys_that_makes_no_sense_is_refused(body: dict[str, A
         answer = await client.post("/cluster/keys", json=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
     assert world.members.keys.asked == []
+
+
+async def test_a_capability_is_shown_with_its_versions_and_who_would_be_chosen() -> None:
+    world = World()
+    async with world.client() as client:
+        found = (await client.get("/capabilities/echo?strategy=least-loaded")).json()
+        unknown = await client.get("/capabilities/echo?strategy=bestmatch")
+        odd = await client.get("/capabilities/echo?version=two")
+    assert found["versions"] == [{"version": None, "agents_count": 1}]
+    assert found["providers"][0]["offers"] == "echo"
+    assert (found["chosen"]["targets"], found["chosen"]["strategy"]) == (["worker@beta"], "load_balanced")
+    assert unknown.json()["error"]["details"]["nearest"] == "best_match"
+    assert (odd.status_code, odd.json()["details"]["field"]) == (400, "version")

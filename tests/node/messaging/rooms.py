@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from node.cluster.provider import ClusterView, Provider
+from node.cluster.versions import best_offer
 from node.config.model import MessagingConfig
 from node.environment import Environment, SystemClock, SystemNetwork
 from node.errors import StorageFailed
@@ -20,6 +21,7 @@ from node.messaging.delivery import Delivery, Draft
 from node.messaging.settings import Timing
 from node.storage import Storage
 from node.telemetry.tracing import Tracing
+from node.topics import matches
 from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 from node.transport.proof import FrameProof
 
@@ -101,15 +103,24 @@ class World:
         return ClusterView(len(self.alive), len(self.alive) + len(self.lost), "majority", 1.5)
 
     def providers(self, capability: str) -> Sequence[Provider]:
-        base = capability.partition(":")[0]
         return [
             p
-            for key, p in sorted(self.providers_.items())
-            if p.node in self.alive and any(c.partition(":")[0] == base for c in p.capabilities)
+            for _, p in sorted(self.providers_.items())
+            if p.node in self.alive and best_offer(p.capabilities, capability)
         ]
 
     def instances(self, agent: str) -> Sequence[Provider]:
         return [p for _, p in sorted(self.providers_.items()) if p.node in self.alive and p.agent == agent]
+
+    def topics_version(self) -> int:
+        return self.version("")
+
+    def subscribers(self, topic: str) -> Sequence[Provider]:
+        return [
+            p
+            for _, p in sorted(self.providers_.items())
+            if p.node in self.alive and any(matches(pattern, topic) for pattern, _ in p.topics)
+        ]
 
     def expects(self, wanted: str) -> bool:
         return any(

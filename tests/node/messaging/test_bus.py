@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import random
 
@@ -15,8 +14,9 @@ from node.errors import (
     ValidationFailed,
 )
 from node.message import Attachment, Envelope, Performative, RoutingStrategy
-from node.messaging.delivery import Draft, compose
-from node.messaging.settings import HOP_LIMIT, Timing
+from node.messaging.delivery import Draft
+from node.messaging.explanation import decision
+from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.transport.frames import DeliverItem
 from tests.node.messaging.rooms import PROOF, VirtualClock, cluster, echo, eventually, pause
@@ -376,7 +376,7 @@ async def test_no_reply_within_the_time_leaves_the_message_on_its_way(tmp_path, 
         await eventually(settled(c))
         shown = (await c["a"].bus.history(message.id)).as_json()
         assert [reply["from"] for reply in shown["replies"]] == ["worker@b"]
-        talk = (await c["a"].bus.conversation(message.conversation_id)).as_json()
+        talk = (await c["a"].bus.conversations.get(message.conversation_id)).as_json()
         assert [m["performative"] for m in talk["messages"]] == ["request", "inform"]
         assert talk["participants"] == ["client@a", "worker@b"]
 
@@ -499,7 +499,7 @@ async def test_bad_messages_are_refused_at_the_edge(tmp_path, autojump_clock):
             await node.bus.accept(message)
         with pytest.raises(MessageNotFound):
             await node.bus.history("unknown")
-        assert (await node.bus.conversation("unknown")).as_json()["message_count"] == 0
+        assert (await node.bus.conversations.get("unknown")).as_json()["message_count"] == 0
 
 
 async def test_a_full_disk_refuses_the_client_and_nothing_is_routed(tmp_path, autojump_clock):
@@ -566,46 +566,6 @@ async def test_one_trace_leads_through_both_nodes(tmp_path, autojump_clock):
     assert handle.parent.span_id == accept.context.span_id
 
 
-async def test_old_messages_are_forgotten(tmp_path, autojump_clock, monkeypatch):
-    settings = {"retention": "60s", "dead_letter_retention": "60s", "default_ttl": "50s"}
-    async with cluster(tmp_path, "a", "b", settings=settings, timing=Timing(retention_every_s=10)) as c:
-        c["b"].attach("worker", echo(), "work")
-        message = c["a"].message(capability="work")
-        await c["a"].bus.request(message, timeout_s=5)
-        await ask(c["a"], capability="nothing")
-        assert len(await c["a"].bus.letters.page(5)) == 1
-        await pause(300)
-        with pytest.raises(MessageNotFound):
-            await c["a"].bus.history(message.id)
-        assert await c["a"].bus.letters.page(5) == []
-        assert c["b"].bus.statistics()["inbox"]["rows"] == 0
-
-
-def test_replying_keeps_what_belongs_together():
-    class Asked:
-        sender, conversation_id, reply_with, priority, protocol = "s@n", "c", "r", 7, "fipa-request"
-
-    draft = Draft(Performative.INFORM, 1)
-    reply = compose(draft, Asked, sender="a@n", identifier="i", wall_s=1.0)
-    assert (reply.receiver, reply.in_reply_to, reply.priority, reply.protocol) == (
-        "s@n",
-        "r",
-        7,
-        "fipa-request",
-    )
-    other = compose(
-        dataclasses.replace(draft, capability="x", priority=1),
-        Asked,
-        sender="a@n",
-        identifier="i",
-        wall_s=1.0,
-    )
-    assert (other.receiver, other.capability, other.in_reply_to, other.priority, other.protocol) == (
-        None, "x", None, 1, None,
-    )  # fmt: skip
-    assert other.conversation_id == "c"
-
-
 async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, autojump_clock):
     async with cluster(tmp_path, "a", "b") as c:
         c["b"].attach("worker", echo(), "work")
@@ -613,3 +573,47 @@ async def test_what_was_handled_at_the_hop_limit_is_still_answered(tmp_path, aut
         reply = await c["a"].bus.request(message, timeout_s=30, hops=HOP_LIMIT)
         assert reply.performative is Performative.INFORM
         assert await c["b"].bus.letters.page(10) == []
+
+
+async def test_a_lower_version_is_taken_when_nobody_has_the_wanted_one(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["a"].attach("old", echo("old"), "work:v1.4")
+        c["b"].attach("new", echo("new"), "work:v2")
+        fields = {"capability": "work:v3", "fallback_versions": ("v2", "1")}
+        assert (await ask(c["a"], **fields)).content["by"] == "new"
+        [route] = (await c["a"].bus.history((await send(c["a"], **fields)).message_id)).routes
+        assert decision(route.decision).wanted == "work:v2"
+        c["a"].cluster.withdraw("b", "new")
+        assert (await ask(c["a"], **fields)).content["by"] == "old"
+
+
+async def test_a_conversation_goes_back_to_the_wanted_version_when_it_is_there(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a") as c:
+        c["a"].attach("old", echo("old"), "work:v1")
+        fields = {"capability": "work:v2", "fallback_versions": ("v1",), "conversation_id": "talk"}
+        assert (await ask(c["a"], **fields)).content["by"] == "old"
+        c["a"].attach("new", echo("new"), "work:v2")
+        assert (await ask(c["a"], **fields)).content["by"] == "new"
+
+
+async def test_a_message_waits_when_no_version_it_is_content_with_is_there(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a") as c:
+        c["a"].attach("old", echo("old"), "work:v1")
+        reply = await ask(c["a"], capability="work:v3", fallback_versions=("v2",))
+        assert (reply.performative, reply.content["code"]) == (Performative.FAILURE, "CAPABILITY_NOT_FOUND")
+
+
+async def test_who_would_be_chosen_follows_versions(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["a"].attach("old", echo(), "work:v1")
+        c["b"].attach("new", echo(), "work:v2")
+        bus, message = c["a"].bus, c["a"].message
+        assert bus.preview(message(capability="work")).targets == (("new", "b"),)
+        assert bus.preview(message(capability="work:v1")).targets == (("old", "a"),)
+        fallen = bus.preview(message(capability="work:v7", fallback_versions=("v3", "v1")))
+        assert (fallen.targets, fallen.wanted) == ((("old", "a"),), "work:v1")
+        assert bus.preview(message(capability="work:v7")).targets == ()
+
+
+async def send(node, **fields):
+    return await node.bus.accept(node.message(**fields))

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from node.cluster.provider import Provider
 from node.errors import MessageNotFound
 from node.message import Envelope, Performative
 from node.messaging.delivery import Draft
@@ -12,7 +13,7 @@ from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 ACCEPT, STORE, FINISH, END = (
     *("Acceptance.accept_many", "Inbox.receive"),
-    *("Settlement._settle", "Outbox._job"),
+    *("Settlement._end", "Outbox._job"),
 )
 
 
@@ -496,3 +497,26 @@ async def test_after_a_restart_the_work_of_a_provider_that_does_not_come_back_go
         await c.start("a")
         await eventually(quiet(c), 30)
         assert await replies_of(c["a"], message) == ("settled", [("worker@c", "settled")])
+
+
+async def test_a_restarted_origin_knows_the_providers_of_conversations_with_open_messages(
+    tmp_path, autojump_clock
+):
+    log = []
+
+    async def slow(delivery):
+        await pause(20)
+        return await echo("b", log)(delivery)
+
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        c["b"].attach("worker", slow, "work", priority=60)
+        c["c"].attach("worker", echo("c", log), "work", priority=50)
+        await c["a"].bus.accept(c["a"].message(capability="work", content=1, conversation_id="talk"))
+        await pause(1)
+        await c.crash("a")
+        c.publish(Provider("worker", "b", "1.0.0", ("work",), priority=40))
+        await c.start("a")
+        follows = c["a"].message(capability="work", content=2, conversation_id="talk")
+        assert (await c["a"].bus.accept(follows)).routed_to == ("worker@b",)
+        begins = c["a"].message(capability="work", content=3)
+        assert (await c["a"].bus.accept(begins)).routed_to == ("worker@c",)

@@ -241,7 +241,7 @@ async def test_an_explanation_shows_candidates_figures_reasons_and_the_view(tmp_
         found = (await c["a"].bus.investigation.explain(message.id)).as_json()
         [decided] = found["decisions"]
         assert decided["targets"] == ["worker@c"]
-        same = {"agent": "worker", "load": 0.0, "in_flight": 0}
+        same = {"agent": "worker", "load": 0.0, "in_flight": 0, "offer": "work", "nearness": 1.0}
         assert decided["candidates"] == [
             same | {"node": "c", "score": 50.0, "priority": 50, "health": 1.0},
             same | {"node": "b", "score": 45.0, "priority": 90, "health": 0.5},

@@ -138,3 +138,42 @@ def test_decisions_that_are_kept_with_a_ranking_are_bounded_and_name_the_chosen(
         found = ranking.choose(RoutingStrategy.LOAD_BALANCED, chance, None).decision
         assert found.targets[0][0] in {candidate.agent for candidate in found.candidates}
     assert len(ranking._choices) == CHOICES_LIMIT
+
+
+def test_a_conversation_keeps_its_provider_whatever_its_load_until_it_is_let_go():
+    registry = Registry(provider("a"), provider("b"))
+    placement = placement_of(registry)
+    assert chosen(placement, 1, conversation="talk") == (("a", "n"),)
+    registry.found, registry.number = [provider("a", load=0.9), provider("b")], 2
+    assert chosen(placement, 2, now=9.0, conversation="talk") == (("a", "n"),)
+    assert chosen(placement, 3, now=9.0, conversation="other") == (("b", "n"),)
+    placement.unstick(letter(4, conversation="talk"))
+    assert chosen(placement, 4, now=9.0, conversation="talk") == (("b", "n"),)
+
+
+def test_a_conversation_goes_to_another_provider_when_its_own_is_ill_gone_or_refuses():
+    for gone in ([provider("a", health=0.0), provider("b")], [provider("b")]):
+        registry = Registry(provider("a"), provider("b"))
+        placement = placement_of(registry)
+        chosen(placement, 1, conversation="talk")
+        registry.found, registry.number = gone, 2
+        assert chosen(placement, 2, conversation="talk") == (("b", "n"),)
+        registry.found, registry.number = [provider("a"), provider("b")], 3
+        assert chosen(placement, 3, conversation="talk") == (("b", "n"),)
+    placement = placement_of(Registry(provider("a"), provider("b")))
+    refused = letter(1, conversation="talk")
+    placement.decide(refused, 0.0)
+    refused.excluded["a", "n"] = 5.0
+    assert placement.decide(refused, 1.0).decision.targets == (("b", "n"),)
+
+
+def test_only_so_many_conversations_are_remembered_and_the_longest_unused_is_forgotten(monkeypatch):
+    monkeypatch.setattr(limits, "STICKY_LIMIT", 2)
+    registry = Registry(provider("a"))
+    placement = placement_of(registry)
+    for number, talk in enumerate(["one", "two", "one", "three"]):
+        chosen(placement, number, conversation=talk)
+    registry.found, registry.number = [provider("a", load=0.5), provider("b")], 2
+    assert placement.statistics()["sticky"] == 2
+    assert chosen(placement, 8, now=9.0, conversation="one") == (("a", "n"),)
+    assert chosen(placement, 9, now=9.0, conversation="two") == (("b", "n"),)

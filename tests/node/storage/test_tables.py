@@ -153,8 +153,8 @@ def test_outbox_retention_spares_open_messages_and_the_newest(connection):
         outbox.add_event(connection, seq, outbox.EventRow(1, "x", ""))
         if seq != 3:
             ends(connection, seq, "settled", float(seq))
-    assert outbox.forget(connection, 0, ended_before_s=0.0, keep=5) == (4, 10, True)
-    assert outbox.forget(connection, 0, ended_before_s=8.0, keep=5) == (2, 10, True)
+    assert outbox.forget(connection, 0, ended_before_s=0.0, keep=5, noted_before_s=0.0) == (4, 10, True)
+    assert outbox.forget(connection, 0, ended_before_s=8.0, keep=5, noted_before_s=0.0) == (2, 10, True)
     left = [row[0] for row in connection.execute("SELECT seq FROM outbox ORDER BY seq")]
     assert left == [3, 8, 9, 10]
     assert connection.execute("SELECT count(*) FROM routes").fetchall() == [(4,)]
@@ -172,13 +172,18 @@ def test_retention_goes_on_past_what_is_open_until_nothing_later_can_be_old(conn
             handled(connection, seq, "settled", 100.0)
     looked, step = [], outbox.Forgotten(0, 0, False)
     while not step.finished:
-        step = outbox.forget(connection, step.reached, ended_before_s=10.0, keep=8)
+        step = outbox.forget(connection, step.reached, ended_before_s=10.0, keep=8, noted_before_s=0.0)
         looked.append(step)
     assert [(each.gone, each.reached) for each in looked] == [(0, 4), (2, 8), (4, 12), (0, 16)]
     gone, step = 0, outbox.Forgotten(0, 0, False)
     while not step.finished:
         step = inbox.forget(
-            connection, step.reached, ended_before_s=10.0, keep=8, is_forgotten=lambda *_: True
+            connection,
+            step.reached,
+            ended_before_s=10.0,
+            keep=8,
+            noted_before_s=0.0,
+            is_forgotten=lambda *_: True,
         )
         gone += step.gone
     assert (gone, step.reached) == (6, 16)
@@ -216,8 +221,14 @@ def test_inbox_retention_never_drops_what_a_duplicate_can_follow(connection):
         if number != 2:
             handled(connection, seq, "settled", float(number))
     told = lambda origin, message_id, target, ended_s: ended_s < 4.0  # noqa: E731
-    assert inbox.forget(connection, 0, ended_before_s=0.0, keep=5, is_forgotten=told).gone == 2
-    assert inbox.forget(connection, 0, ended_before_s=5.0, keep=100, is_forgotten=told).gone == 1
+    assert (
+        inbox.forget(connection, 0, ended_before_s=0.0, keep=5, noted_before_s=0.0, is_forgotten=told).gone
+        == 2
+    )
+    assert (
+        inbox.forget(connection, 0, ended_before_s=5.0, keep=100, noted_before_s=0.0, is_forgotten=told).gone
+        == 1
+    )
     left = [row[0] for row in connection.execute("SELECT message_id FROM inbox ORDER BY seq")]
     assert left == ["m2", "m5", "m6", "m7", "m8", "m9", "m10"]
     proofs = [row[0] for row in connection.execute("SELECT proof_id FROM proofs ORDER BY 1")]
@@ -229,7 +240,7 @@ def test_proofs_of_later_messages_outlive_older_local_ones(connection):
         inbox.insert(connection, inbox_row(number), None)
     proof = inbox.add_proof(connection, "n1", b"proof")
     inbox.insert(connection, inbox_row(9), proof)
-    inbox.forget(connection, 0, ended_before_s=0.0, keep=5, is_forgotten=lambda *_: False)
+    inbox.forget(connection, 0, ended_before_s=0.0, keep=5, noted_before_s=0.0, is_forgotten=lambda *_: False)
     assert connection.execute("SELECT count(*) FROM proofs").fetchall() == [(1,)]
 
 
