@@ -30,7 +30,7 @@ from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
-from node.http import answers, message_answers, models
+from node.http import answers, conversation_models, mailbox_models, message_answers, models
 from node.http.frames import FRAMES
 from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.scripted import ScriptedProvider
@@ -60,6 +60,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 Table = list[dict[str, str]]
+MODELS = (models, mailbox_models, conversation_models, answers, message_answers)
 
 
 def cells(line: str) -> list[str]:
@@ -528,7 +529,7 @@ def test_the_examples_of_the_api_are_valid() -> None:
         "ErrorBody",
     }
     for name, text in found:
-        model = next(getattr(m, name) for m in (models, answers, message_answers) if hasattr(m, name))
+        model = next(getattr(module, name) for module in MODELS if hasattr(module, name))
         body = model.model_validate(json.loads(text))
         if isinstance(body, models.DeployBody):
             assert parse_definition(body.file()).id == "greeter"

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from node.http.answers import ArchivedBody, ConversationBody, ConversationsBody
+from node.http.conversation_models import ArchiveBody, ConversationQuery, FollowQuery
 from node.http.event_streams import EventStream
 from node.http.following import ConversationEvents
-from node.http.models import ArchiveBody, ConversationQuery, FollowQuery
 from node.http.services import NodeServices
 from node.http.streams import Streams
 from node.http.strict_json import StrictRoute

@@ -106,7 +106,7 @@ class ConversationEvents:
         events = Events(write, self._services.environment.clock)
         try:
             while True:
-                found = await self._services.bus.follow(self._cursor)
+                found = await self._services.bus.conversations.follow(self._cursor)
                 for message, status in found:
                     await events.send("message", message.as_json() | {"status": status})
                 if not found:

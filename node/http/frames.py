@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from node.http.models import MAILBOX_NAME, Label, StrictBody
-from node.messaging.client_mailboxes import WINDOW_LIMIT
+from node.http.mailbox_models import MAILBOX_NAME
+from node.http.models import Label, StrictBody
+from node.messaging.consumer import WINDOW_LIMIT
 
 CREDIT: Final = 64
 """Messages of a mailbox that a client is sent before it has acknowledged some, unless it says otherwise."""

@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from node.http.event_streams import EventStream
 from node.http.mailbox_events import MailboxEvents, parse_event_id
+from node.http.mailbox_models import MAILBOX_NAME, AcknowledgeBody, MailboxBody, MailboxEventsQuery
 from node.http.message_answers import AcknowledgedBody, HeldView, MailboxesBody, MailboxView
-from node.http.models import MAILBOX_NAME, AcknowledgeBody, MailboxBody, MailboxEventsQuery
 from node.http.sending import caller_of
 from node.http.services import Caller, NodeServices
 from node.http.streams import Streams

@@ -28,8 +28,6 @@ from node.message import (
     parse_time,
 )
 from node.messaging.acceptance import BATCH_LIMIT
-from node.messaging.client_mailboxes import IDLE_LIMIT_S, WINDOW, WINDOW_LIMIT
-from node.messaging.conversation_index import ARCHIVE_LIMIT, PAGE_LIMIT, Selection
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
@@ -42,9 +40,6 @@ KEY_TIMEOUT_LIMIT_S: Final = 60.0
 ARTIFACT_LIMIT: Final = 16
 """Most artifacts deployed beside one agent file."""
 
-MAILBOX_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""What a mailbox may be called."""
-
 Label = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -53,7 +48,7 @@ _DURATION: Final = re.compile(r"^(\d{1,9})(s|m|h|d)$")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class _Strict(BaseModel):
+class StrictQuery(BaseModel):
     """Refuses unknown keys, by their nearest valid name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,7 +72,7 @@ class _Strict(BaseModel):
         return data
 
 
-class StrictBody(_Strict):
+class StrictBody(StrictQuery):
     """The same for JSON bodies, which have types of their own: no text is taken for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -273,46 +268,13 @@ def _decoded(field: str, text: str) -> bytes:
         ) from None
 
 
-class MailboxBody(StrictBody):
-    """How a mailbox is to be."""
-
-    idle_s: Annotated[
-        float | None,
-        Field(ge=1, le=IDLE_LIMIT_S, allow_inf_nan=False, description="Seconds without use until it goes."),
-    ] = None
-
-
-class AcknowledgeBody(StrictBody):
-    """Which messages of a mailbox its client has."""
-
-    up_to: Annotated[Label | None, Field(description="Id of an event: this one and all before it.")] = None
-    ids: Annotated[
-        list[Label], Field(max_length=WINDOW_LIMIT, description="Ids of events, each itself.")
-    ] = []
-
-
-class MailboxEventsQuery(_Strict):
-    """How a mailbox is read."""
-
-    ack: Annotated[str | None, Field(max_length=4096, description="As Last-Event-ID.")] = None
-    window: Annotated[
-        int, Field(ge=1, le=WINDOW_LIMIT, description="Most messages that are not acknowledged.")
-    ] = WINDOW
-
-
-class FollowQuery(_Strict):
-    """How a conversation is shown."""
-
-    follow: Annotated[bool, Field(description="Go on, as server-sent events.")] = False
-
-
 class StopBody(StrictBody):
     """How to stop an agent."""
 
     grace_period_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = 10.0
 
 
-class KeyQuery(_Strict):
+class KeyQuery(StrictQuery):
     """How long to wait for the members' word about their keys."""
 
     timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
@@ -346,7 +308,7 @@ class QuestionBody(StrictBody):
     ] = None
 
 
-class CapabilityQuery(_Strict):
+class CapabilityQuery(StrictQuery):
     """Which version of a capability, and how a provider would be chosen."""
 
     version: Annotated[
@@ -357,7 +319,7 @@ class CapabilityQuery(_Strict):
     ] = "best_match"
 
 
-class AgentQuery(_Strict):
+class AgentQuery(StrictQuery):
     """Which agents to list."""
 
     status: Label | None = None
@@ -366,13 +328,13 @@ class AgentQuery(_Strict):
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
-class DeleteQuery(_Strict):
+class DeleteQuery(StrictQuery):
     """How to delete an agent."""
 
     force: bool = False
 
 
-class LogQuery(_Strict):
+class LogQuery(StrictQuery):
     """Which log records to show."""
 
     tail: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -385,29 +347,35 @@ class LogQuery(_Strict):
         Raises:
             ValidationFailed: it is neither a time nor a duration.
         """
-        return None if self.since is None else _moment(self.since, now_s)
+        return None if self.since is None else moment(self.since, now_s)
 
 
-class MessageQuery(_Strict):
+class MessageQuery(StrictQuery):
     """Whether to wait for the reply."""
 
     wait: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
 
 
-def _moment(text: str, now_s: float) -> float:
+def duration_s(text: str) -> int | None:
+    """A duration as 90s, 15m, 24h or 7d in seconds; None where it is none."""
+    found = _DURATION.match(text)
+    return None if found is None else int(found[1]) * _SECONDS[found[2]]
+
+
+def moment(text: str, now_s: float) -> float:
     """A time, or a duration before now, as Unix seconds.
 
     Raises:
         ValidationFailed: it is neither.
     """
-    found = _DURATION.match(text)
-    return parse_time(text) if found is None else max(0.0, now_s - int(found[1]) * _SECONDS[found[2]])
+    ago_s = duration_s(text)
+    return parse_time(text) if ago_s is None else max(0.0, now_s - ago_s)
 
 
 Place = Annotated[int | None, Field(ge=0, le=2**53)]
 
 
-class DeadLetterQuery(_Strict):
+class DeadLetterQuery(StrictQuery):
     """Which dead letters to show."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -423,7 +391,7 @@ class DeadLetterQuery(_Strict):
         Raises:
             ValidationFailed: ``since`` is neither a time nor a duration.
         """
-        since_s = None if self.since is None else _moment(self.since, now_s)
+        since_s = None if self.since is None else moment(self.since, now_s)
         return Choice(self.before, None, self.capability, self.reason, since_s, self.retried)
 
 
@@ -443,7 +411,7 @@ class LettersBody(StrictBody):
         Raises:
             ValidationFailed: ``since`` is neither a time nor a duration.
         """
-        since_s = None if self.since is None else _moment(self.since, now_s)
+        since_s = None if self.since is None else moment(self.since, now_s)
         return Choice(self.before, self.after, self.capability, self.reason, since_s, self.retried)
 
 
@@ -472,61 +440,7 @@ class BulkDropBody(StrictBody):
     limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
 
 
-class ConversationQuery(_Strict):
-    """Which conversations to show."""
-
-    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
-    before: Annotated[Label | None, Field(description="The next of the page before.")] = None
-    status: Literal["active", "completed"] | None = None
-    closed: Annotated[bool | None, Field(description="Those that take no messages, or those that do.")] = None
-    participant: Annotated[Label | None, Field(description="name or name@node")] = None
-    since: Annotated[Label | None, Field(description="ISO 8601, or a duration as 90s, 15m, 1h, 2d.")] = None
-
-    def selection(self, now_s: float) -> Selection:
-        """The selection that messaging understands.
-
-        Raises:
-            ValidationFailed: ``since`` is neither a time nor a duration.
-        """
-        since_s = None if self.since is None else _moment(self.since, now_s)
-        return Selection(self.status, self.closed, self.participant, since_s)
-
-
-class ArchiveBody(StrictBody):
-    """Which conversations to close: those named, or those that have been silent for so long."""
-
-    conversations: Annotated[list[Label] | None, Field(min_length=1, max_length=ARCHIVE_LIMIT)] = None
-    older_than: Annotated[Label | None, Field(description="Silence as 90s, 15m, 24h, 7d.")] = None
-    status: Annotated[
-        Literal["active", "completed"] | None, Field(description="Of those that were silent.")
-    ] = None
-    after: Annotated[Label | None, Field(description="The next of the call before.")] = None
-
-    @model_validator(mode="after")
-    def _one_choice(self) -> ArchiveBody:
-        if (self.conversations is None) == (self.older_than is None):
-            raise ValueError("exactly one of conversations and older_than must be given")
-        if self.conversations is not None and (self.status or self.after):
-            raise ValueError("status and after belong to older_than")
-        return self
-
-    def older_than_s(self) -> float:
-        """The silence in seconds.
-
-        Raises:
-            ValidationFailed: it is no duration.
-        """
-        found = _DURATION.match(self.older_than or "")
-        if found is None:
-            raise ValidationFailed(
-                f"{(self.older_than or '')[:80]!r} is not a duration",
-                fix="Write 90s, 15m, 24h or 7d.",
-                details={"field": "older_than"},
-            )
-        return float(int(found[1]) * _SECONDS[found[2]])
-
-
-class TailQuery(_Strict):
+class TailQuery(StrictQuery):
     """Which messages to watch."""
 
     capability: Label | None = None

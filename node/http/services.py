@@ -13,7 +13,6 @@ from node.environment import Environment
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.client_mailboxes import ClientMailboxes
-from node.messaging.conversation_cursor import ConversationCursor
 from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
@@ -140,10 +139,6 @@ class MessageBus(Protocol):
 
     async def history(self, message_id: str) -> Rendered:
         """What became of a message."""
-        ...
-
-    async def follow(self, cursor: ConversationCursor) -> Sequence[tuple[Message, str]]:
-        """What is new in a conversation since the last time."""
         ...
 
     @property

@@ -32,7 +32,7 @@ from node.http.mailboxes import check_owner
 from node.http.sending import Item, Sender, accept_items, read_item, receipt_json
 from node.http.services import Caller, NodeServices
 from node.http.strict_json import strict_json
-from node.messaging.client_mailboxes import Consumer
+from node.messaging.consumer import WINDOW_LIMIT, Consumer
 from node.security.permissions import WS_FRAMES
 
 HELLO_S: Final = 5.0
@@ -45,6 +45,8 @@ SUBSCRIPTION_LIMIT: Final = 64
 """Most mailboxes that one socket reads."""
 AT_ONCE: Final = 16
 """Most messages of a mailbox that are told at once."""
+DELIVERY_LIMIT: Final = SUBSCRIPTION_LIMIT * WINDOW_LIMIT
+"""Deliveries remembered until they are acknowledged; beyond it those that have expired are forgotten."""
 BAD_FRAME_LIMIT: Final = 16
 """Frames that are none; then the socket is closed."""
 
@@ -339,6 +341,8 @@ class Session:
                         self._delivered += 1
                         number = self._delivered
                         self._deliveries[number] = (name, entry.seq, entry.message.id)
+                        if len(self._deliveries) > DELIVERY_LIMIT:
+                            self._forget_expired()
                         shown = {"mailbox": name, "delivery": number, "message": entry.message.as_json()}
                         await self._tell({"type": "message", **shown})
                 reason = consumer.reason
@@ -347,6 +351,15 @@ class Session:
         finally:
             self._forget(name)
         await self._tell({"type": "unsubscribed", "mailbox": name, "reason": reason})
+
+    def _forget_expired(self) -> None:
+        """Keep the deliveries that the windows count; the others have ended without an acknowledgement."""
+        consumers = self._consumers
+        self._deliveries = {
+            number: (name, seq, message_id)
+            for number, (name, seq, message_id) in self._deliveries.items()
+            if name in consumers and consumers[name].waits_for(seq)
+        }
 
     def _forget(self, name: str) -> None:
         self._consumers.pop(name, None)

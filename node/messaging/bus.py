@@ -21,7 +21,6 @@ from node.errors import CaxtonError, NoReply
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
 from node.messaging.client_mailboxes import ClientMailboxes
-from node.messaging.conversation_cursor import ConversationCursor
 from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
@@ -153,7 +152,7 @@ class Bus:
             recorder=recorder,
         )
         self._handlers.use_inbox(self._inbox)
-        self.mailboxes.use_inbox(self._inbox)
+        self.mailboxes.use_inbox(self._inbox, self._handlers.in_protocol)
         self.investigation = Investigation(
             node=node,
             clock=environment.clock,
@@ -315,10 +314,6 @@ class Bus:
             MessageNotFound: this node knows no such message (any more).
         """
         return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
-
-    async def follow(self, cursor: ConversationCursor) -> list[tuple[Message, str]]:
-        """What is new in a conversation since the last time, with how it stands."""
-        return await self._storage.read(cursor.read)
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.

@@ -4,7 +4,8 @@ A client owns ``NAME@node``. What is sent there is held in the inbox table, in t
 until the client acknowledges it, its time is up, or the mailbox goes. A mailbox has no handler: one client
 at a time consumes it, in order of receipt, which is the order of each conversation; a client that comes anew
 takes over, and is given everything that was not acknowledged, from the oldest on. So nothing is lost when a
-client or the node goes away, and what was given out but not acknowledged is given again.
+client or the node goes away, and what was given out but not acknowledged is given again. What is out of
+protocol is answered when its turn comes, as with an agent, and not given to the client.
 
 A mailbox is addressed as the receiver of a message and by nothing else: it offers no capability.
 """
@@ -14,15 +15,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
-
-import trio
 
 from node.config.model import MessagingConfig
 from node.environment import Clock
 from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded, StorageFailed, ValidationFailed
 from node.message import iso8601
+from node.messaging.consumer import WINDOW, Box, Consumer, Screen
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.inbox import Inbox
 from node.messaging.mailboxes import Entry
@@ -46,10 +46,6 @@ SWEEP_S: Final = 5.0
 """How often expired messages and idle mailboxes are looked for, in seconds."""
 TOUCH_S: Final = 60.0
 """How far what is stored about the last use may be behind, in seconds."""
-WINDOW: Final = 256
-"""Most messages given to a client before it has acknowledged some, unless it says otherwise."""
-WINDOW_LIMIT: Final = 1_000
-"""Largest such number."""
 FULL: Final = "the mailbox is full"
 
 
@@ -65,74 +61,6 @@ class NameConflict(CaxtonError):
 
     code = "NAME_CONFLICT"
     status = 409
-
-
-@dataclass(slots=True, eq=False)
-class _Box:
-    row: table.MailboxRow
-    held: int = 0
-    expires_s: float = float("inf")
-    """No message of it expires before this time of day."""
-    touched: bool = False
-    consumer: Consumer | None = None
-    changed: trio.Event = field(default_factory=trio.Event)
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-
-class Consumer:
-    """One client that reads one mailbox, from the oldest message on.
-
-    Args:
-        name: The mailbox.
-        box: Its state.
-        inbox: Where its messages are.
-        window: Most messages that it has been given and that are not acknowledged.
-    """
-
-    def __init__(self, name: str, box: _Box, inbox: Inbox, window: int) -> None:
-        self.name = name
-        self.reason = ""
-        """Why it is the mailbox's consumer no more; the empty string while it is."""
-        self._ended = trio.Event()
-        self._box = box
-        self._inbox = inbox
-        self._after = 0
-        self._window = window
-        self._given: dict[int, None] = {}
-
-    async def take(self, most: int) -> list[Entry]:
-        """The next messages, in order, at most so many; waits for one. Empty when it was ended."""
-        while not self._ended.is_set():
-            changed = self._box.changed
-            room = min(most, self._window - len(self._given))
-            found = await self._inbox.read_held_after(self.name, self._after, room) if room > 0 else []
-            if found and not self._ended.is_set():
-                self._after = found[-1].seq
-                self._given.update(dict.fromkeys(entry.seq for entry in found))
-                return found
-            await changed.wait()
-        return []
-
-    def open_window(self, window: int) -> None:
-        """From now on it is given no more than so many before it has acknowledged some."""
-        self._window = window
-        self._box.wake()
-
-    def forget(self, seqs: Iterable[int]) -> None:
-        """These have ended: they need no place in the window any more."""
-        for seq in seqs:
-            self._given.pop(seq, None)
-        self._box.wake()
-
-    def end(self, reason: str) -> None:
-        """It is the mailbox's consumer no more."""
-        if not self._ended.is_set():
-            self.reason = reason
-            self._ended.set()
-        self._box.wake()
 
 
 class ClientMailboxes:
@@ -152,21 +80,22 @@ class ClientMailboxes:
         self._capacity = max(1, settings.inbox_capacity // MAILBOX_SHARE)
         self._total = max(1, settings.inbox_capacity // 2)
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
-        self._boxes: dict[str, _Box] = {}
+        self._in_protocol: Screen
+        self._boxes: dict[str, Box] = {}
+        self._going: dict[str, None] = {}
         self._held = 0
-        self._counts = dict.fromkeys(("acknowledged", "expired", "idle"), 0)
+        self._counts = dict.fromkeys(("acknowledged", "expired", "out_of_protocol", "idle"), 0)
 
-    def use_inbox(self, inbox: Inbox) -> None:
-        """Give the inbox, which needs these mailboxes in turn."""
-        self._inbox = inbox
+    def use_inbox(self, inbox: Inbox, in_protocol: Screen) -> None:
+        """Give the inbox, and who judges its messages; both need these mailboxes in turn."""
+        self._inbox, self._in_protocol = inbox, in_protocol
 
     async def load(self) -> None:
         """Take up the mailboxes of the last run."""
         stored = await self._storage.read(lambda connection: table.load(connection, MAILBOX_LIMIT))
-        held = await self._storage.read(inbox_table.held_counts)
         for row in stored:
-            self._boxes[row.name] = box = _Box(row, expires_s=0.0)
-            self._count(box, held.get(row.name, 0))
+            self._boxes[row.name] = box = Box(row)
+            await self._take_up(box)
 
     async def run(self) -> None:
         """Look for what has expired until cancelled."""
@@ -190,15 +119,23 @@ class ClientMailboxes:
 
     def refusal(self, name: str) -> str:
         """Why a mailbox takes no message; the empty string when it does."""
-        full = self._boxes[name].held >= self._capacity or self._held >= self._total
+        full = len(self._boxes[name].held) >= self._capacity or self._held >= self._total
         return FULL if full else ""
 
     def arrived(self, name: str, entry: Entry) -> None:
         """A message for a mailbox is on disk."""
         box = self._boxes[name]
-        self._count(box, 1)
+        self._hold(box, [entry.seq])
+        if box.consumer is not None:
+            box.consumer.look_back(entry.seq)
         box.expires_s = min(box.expires_s, self._clock.wall() + entry.deadline - self._clock.now())
         box.wake()
+
+    def ruled_out(self, name: str, seq: int) -> None:
+        """A message of a mailbox was out of protocol; that it has ended is durable."""
+        self._counts["out_of_protocol"] += 1
+        if name in self._boxes:
+            self._ended(self._boxes[name], [seq])
 
     # For clients
 
@@ -232,6 +169,12 @@ class ClientMailboxes:
             return False
         if name in CLIENTS:
             raise NameConflict(f"{name!r} is no name for a mailbox", why="it is the address of all clients")
+        if name in self._going:
+            raise NameConflict(
+                f"the mailbox {name!r} is being removed",
+                why="the senders of what it held are told first",
+                fix="Try again in a moment.",
+            )
         if len(self._boxes) >= MAILBOX_LIMIT:
             raise ResourceLimitExceeded(
                 "this node takes no more mailboxes",
@@ -240,12 +183,13 @@ class ClientMailboxes:
                 details={"limit": MAILBOX_LIMIT},
             )
         made = table.MailboxRow(name, owner, wall, wall, IDLE_S if idle_s is None else idle_s)
-        self._boxes[name] = box = _Box(made)  # from now on no agent takes the name
+        self._boxes[name] = box = Box(made)  # from now on no agent takes the name
         try:
+            await self._take_up(box)  # what waited for an agent of this name that did not come
             await self._storage.write(lambda connection: table.save(connection, made))
         except BaseException:
             if self._boxes.get(name) is box:
-                del self._boxes[name]
+                self._remove(box)
             raise
         return True
 
@@ -258,12 +202,17 @@ class ClientMailboxes:
         """
         self._find(name)
         await self._storage.write(lambda connection: table.delete(connection, name))
-        box = self._boxes.pop(name, None)
-        if box is not None:
-            self._held -= box.held
-            if box.consumer is not None:
-                box.consumer.end("the mailbox was deleted")
-        await self._inbox.refuse_held(name, NO_SUCH_AGENT)
+        box = self._boxes.get(name)
+        if box is None:
+            return  # somebody else was quicker
+        self._remove(box)
+        if box.consumer is not None:
+            box.consumer.end("the mailbox was deleted")
+        self._going[name] = None
+        try:
+            await self._inbox.refuse_held(name, NO_SUCH_AGENT)
+        finally:
+            del self._going[name]
 
     def refuse_agent(self, agent: str) -> None:
         """Refuse an agent that would share its name with a mailbox.
@@ -315,7 +264,7 @@ class ClientMailboxes:
         box = self._find(name)
         if box.consumer is not None:
             box.consumer.end("another client reads the mailbox now")
-        consumer = box.consumer = Consumer(name, box, self._inbox, window)
+        consumer = box.consumer = Consumer(name, box, self._inbox, self._in_protocol, window)
         self._use(box)
         try:
             yield consumer
@@ -368,7 +317,7 @@ class ClientMailboxes:
             "name": name,
             "address": f"{name}@{self._node}",
             "owner": box.row.owner,
-            "held": box.held,
+            "held": len(box.held),
             "held_limit": self._capacity,
             "connected": box.consumer is not None,
             "created_at": iso8601(box.row.created_s),
@@ -389,7 +338,7 @@ class ClientMailboxes:
 
     # Inside
 
-    def _find(self, name: str) -> _Box:
+    def _find(self, name: str) -> Box:
         found = self._boxes.get(name)
         if found is None:
             raise MailboxNotFound(
@@ -399,27 +348,41 @@ class ClientMailboxes:
             )
         return found
 
-    def _use(self, box: _Box) -> None:
+    def _use(self, box: Box) -> None:
         box.row, box.touched = replace(box.row, used_s=self._clock.wall()), True
 
-    def _count(self, box: _Box, change: int) -> None:
-        """Note that a mailbox holds so many more."""
-        box.held += change
-        if self._boxes.get(box.row.name) is box:
-            self._held += change
+    async def _take_up(self, box: Box) -> None:
+        """Learn what a mailbox holds on disk."""
+        name = box.row.name
+        self._hold(box, await self._storage.read(lambda c: inbox_table.held_seqs(c, name)))
+        box.expires_s = 0.0
 
-    def _acknowledged(self, box: _Box, ended: list[int]) -> int:
+    def _hold(self, box: Box, seqs: Iterable[int]) -> None:
+        """Note what a mailbox holds."""
+        before = len(box.held)
+        box.held.update(seqs)
+        self._held += len(box.held) - before
+
+    def _remove(self, box: Box) -> None:
+        """There is no such mailbox any more."""
+        del self._boxes[box.row.name]
+        self._held -= len(box.held)
+        box.held.clear()
+
+    def _acknowledged(self, box: Box, ended: list[int]) -> int:
         self._ended(box, ended)
         self._counts["acknowledged"] += len(ended)
         self._use(box)
         return len(ended)
 
-    def _ended(self, box: _Box, seqs: list[int]) -> None:
-        self._count(box, -len(seqs))
+    def _ended(self, box: Box, seqs: list[int]) -> None:
+        before = len(box.held)
+        box.held.difference_update(seqs)
+        self._held -= before - len(box.held)
         if box.consumer is not None:
             box.consumer.forget(seqs)
 
-    async def _sweep(self, name: str, box: _Box) -> None:
+    async def _sweep(self, name: str, box: Box) -> None:
         """End what has expired in a mailbox, and the mailbox if nobody uses it."""
         wall = self._clock.wall()
         if box.consumer is None and wall - box.row.used_s >= box.row.idle_s:

@@ -19,6 +19,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ValidationFailed
 from node.message import Message, iso8601
+from node.messaging.conversation_cursor import ConversationCursor
 from node.messaging.conversation_view import Closure, Conversation, Limits, Status
 from node.storage import conversations as table
 from node.storage.conversations import Place, Span
@@ -112,6 +113,10 @@ class Conversations:
         return await self._storage.read(
             lambda connection: Conversation.load(connection, conversation_id, limits=self._limits, wall=wall)
         )
+
+    async def follow(self, cursor: ConversationCursor) -> list[tuple[Message, str]]:
+        """What is new in a conversation since the cursor's last look, with how each message stands."""
+        return await self._storage.read(cursor.read)
 
     async def page(self, limit: int, selection: Selection | None = None, before: str | None = None) -> Page:
         """The conversations with the latest messages, the latest first.

@@ -112,6 +112,7 @@ class Handlers:
         self._agents: dict[str, _Agent] = {}
         self._referee = Referee(node=node, storage=storage)
         self._stopped: dict[str, None] = {}
+        self._ruled_out: dict[int, None] = {}  # rows of clients' mailboxes that wait to be settled
         self._running: dict[tuple[str, str], float] = {}  # as many as agents have workers
         self._nursery: trio.Nursery | None = None
         self._unclaimed_until = environment.clock.now() + timing.agent_wait_s
@@ -194,6 +195,26 @@ class Handlers:
                 found.arrivals.unpark()
         elif self._clients.knows(agent):
             self._clients.arrived(agent, entry)
+
+    async def in_protocol(self, client: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Those messages of a client's mailbox that the client may be given; the others are answered."""
+        found = []
+        for entry in entries:
+            if is_plain(entry.message):
+                found.append(entry)
+                continue
+            while self._outbox.overfull:
+                await self._clock.sleep(PAUSE_S)
+            ruled_out = await self._judged(client, entry)
+            if ruled_out is None:
+                found.append(entry)
+                continue
+            if entry.seq not in self._ruled_out:  # another client of the mailbox may have come to it before
+                self._ruled_out[entry.seq] = None
+                self._settlement.add(ruled_out)
+            if self._settlement.full:
+                await self._settlement.room()
+        return found
 
     def raise_epoch(self, agent: str, seq: int, epoch: int) -> None:
         """A held message was delivered again under a higher epoch."""
@@ -283,6 +304,10 @@ class Handlers:
             if agent is not None:
                 settled[handled.agent] = agent
                 agent.mailbox.forget(handled.entry)
+            if handled.entry.seq in self._ruled_out:
+                del self._ruled_out[handled.entry.seq]
+                if handled.ended:
+                    self._clients.ruled_out(handled.agent, handled.entry.seq)
         for agent in settled.values():
             self._see_whether_idle(agent)
 
@@ -320,7 +345,7 @@ class Handlers:
     async def _handle(self, agent: _Agent, entry: Entry) -> Handled:
         while self._outbox.overfull:
             await self._clock.sleep(PAUSE_S)
-        ruled_out = None if is_plain(entry.message) else await self._judged(agent, entry)
+        ruled_out = None if is_plain(entry.message) else await self._judged(agent.name, entry)
         if ruled_out is not None:
             return ruled_out
         while True:
@@ -337,13 +362,13 @@ class Handlers:
             await self._inbox.count_attempt(entry)
             await self._clock.sleep(PAUSE_S)
 
-    async def _judged(self, agent: _Agent, entry: Entry) -> Handled | None:
+    async def _judged(self, agent: str, entry: Entry) -> Handled | None:
         """What becomes of a message that is out of protocol; None when the agent may have it."""
         while True:
             try:
-                return await self._referee.look_at(agent.name, entry)
+                return await self._referee.look_at(agent, entry)
             except StorageFailed as error:
-                _log.warning("a message for %s cannot be judged yet: %s", agent.name, error)
+                _log.warning("a message for %s cannot be judged yet: %s", agent, error)
                 await self._clock.sleep(PAUSE_S)
 
     async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | str:

@@ -189,7 +189,7 @@ class Inbox:
         Returns:
             The rows of those that were still held.
         """
-        state, wall, watched = end(ItemState.HELD, handling), self._clock.wall(), bool(self._tail.listeners)
+        state, watched = end(ItemState.HELD, handling), bool(self._tail.listeners)
 
         def job(connection: apsw.Connection) -> list[tuple[table.HeldKey, bytes]]:
             keys = list(chosen(connection))
@@ -201,12 +201,13 @@ class Inbox:
                 if key.seq in done
             ]
 
-        ended = await durably(self._storage, self._clock, job)
+        with self.ending() as wall:
+            ended = await durably(self._storage, self._clock, job)
+            keys = [(key.origin, DeliveryKey(key.message_id, target, key.epoch)) for key, _ in ended]
+            self._core.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
         for _, sealed in ended:
             if sealed:
                 self._tail.handled(Message.unseal(sealed), target, state, reason)
-        keys = [(key.origin, DeliveryKey(key.message_id, target, key.epoch)) for key, _ in ended]
-        self._core.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
         return [key.seq for key, _ in ended]
 
     async def count_attempt(self, entry: Entry) -> None:

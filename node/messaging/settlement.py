@@ -50,6 +50,7 @@ class Handled:
         reason: Why it failed.
         drafts: What it answered.
         traceparent: W3C Trace Context of the handler's run.
+        ended: Whether it has ended by this; false where it had ended before. Storage says so.
     """
 
     agent: str
@@ -58,6 +59,7 @@ class Handled:
     reason: str = ""
     drafts: Sequence[Draft] = ()
     traceparent: str = ""
+    ended: bool = False
 
 
 class Settlement:
@@ -162,6 +164,7 @@ class Settlement:
             entry = handled.entry
             if entry.seq not in done:
                 continue  # it had ended before: nothing of it was written
+            handled.ended = True
             caused = answers.get(entry.seq, [])
             letters += caused
             key = DeliveryKey(entry.message.id, handled.agent, entry.epoch)

@@ -199,6 +199,12 @@ def held_after(
     return [InboxRow(*row) for row in found]
 
 
+def held_seqs(connection: apsw.Connection, target: str) -> list[int]:
+    """The numbers of what a target holds."""
+    found = rows(connection, "SELECT seq FROM inbox WHERE target = ? AND ended_s IS NULL", (target,))
+    return [int(seq) for (seq,) in found]
+
+
 def held_keys(connection: apsw.Connection, target: str, given: Iterable[tuple[int, str]]) -> list[HeldKey]:
     """Those of these messages (row and id of each) that a target still holds."""
     found = []
@@ -345,8 +351,7 @@ def forget(
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
 
-    While there are mailboxes of clients the newest row stays, so that no number is given twice: by it clients
-    know how far they are.
+    The newest row stays, so that no number is given twice: by it clients of mailboxes know how far they are.
 
     Args:
         connection: A writing connection.
@@ -359,7 +364,6 @@ def forget(
     """
     newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
     beyond = newest - keep
-    kept = newest if number(connection, "SELECT count(*) FROM mailboxes") else newest + 1
     found = rows(
         connection,
         "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s FROM inbox"
@@ -370,7 +374,7 @@ def forget(
         (seq, conversation_id, received_s)
         for seq, origin, message_id, target, ended_s, conversation_id, received_s in found
         if ended_s is not None
-        and seq < kept
+        and seq < newest
         and (
             ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
         )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import trio
 
+from node.environment import SystemClock
 from node.errors import Forbidden, ResourceLimitExceeded, StorageFailed, ValidationFailed
 from node.message import Message, Performative
 from node.messaging import client_mailboxes
@@ -104,6 +105,175 @@ async def test_nothing_is_lost_over_a_crash_of_the_node(autojump_clock: object, 
             assert contents(found) == list(range(5, 20))
             await nodes["a"].bus.mailboxes.acknowledge("alice", given(found))
         await eventually(settled(nodes, "b"))
+
+
+async def proposed(nodes: Cluster) -> tuple[str, list[Message]]:
+    """A proposal that alice@a has made to boss@b, and what boss@b is told after that."""
+    told: list[Message] = []
+
+    async def note(delivery: Delivery) -> list[Draft]:
+        await trio.lowlevel.checkpoint()
+        told.append(delivery.message)
+        return []
+
+    nodes["b"].attach("boss", note, "lead")
+    await nodes["a"].bus.mailboxes.put("alice", "token")
+    proposal = nodes["a"].message(performative=Performative.PROPOSE, sender="alice@a", receiver="boss@b")
+    await nodes["a"].bus.accept(proposal)
+    await eventually(lambda: len(told) == 1)
+    return proposal.reply_with or "", told
+
+
+async def decide(
+    nodes: Cluster, label: str, performative: Performative = Performative.ACCEPT_PROPOSAL
+) -> Message:
+    message = nodes["b"].message(
+        performative=performative, sender="boss@b", receiver="alice@a", in_reply_to=label
+    )
+    await nodes["b"].bus.accept(message)
+    return message
+
+
+async def test_what_is_out_of_protocol_is_answered_and_not_given_to_the_client(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, "a", "b") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        label, told = await proposed(nodes)
+        first = await decide(nodes, label)
+        second = await decide(nodes, label)
+        await decide(nodes, "no-such-label")
+        await send(nodes, "b", range(1), sender="boss@b")
+        await eventually(lambda: mailboxes.shown("alice")["held"] == 4)
+        assert len(told) == 1  # nothing is judged before its turn
+        with mailboxes.consume("alice", window=2) as consumer:
+            found = await take(consumer, 2)
+            assert [entry.message.id for entry in found][:1] == [first.id]
+            assert found[1].message.content == 0
+            await eventually(lambda: mailboxes.shown("alice")["held"] == 2)
+        await eventually(lambda: len(told) == 3)
+        assert {message.performative for message in told[1:]} == {Performative.NOT_UNDERSTOOD}
+        assert {message.sender for message in told[1:]} == {"alice@a"}
+        assert told[1].in_reply_to == second.reply_with
+        assert mailboxes.statistics()["out_of_protocol"] == 2
+        history = (await nodes["b"].bus.history(second.id)).as_json()
+        assert history["outcome"] == "settled"
+
+
+async def test_a_verdict_is_the_same_for_a_client_that_comes_back(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, "a", "b") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        label, told = await proposed(nodes)
+        first = await decide(nodes, label)
+        with mailboxes.consume("alice") as consumer:
+            assert [entry.message.id for entry in await consumer.take(5)] == [first.id]
+        await decide(nodes, label, Performative.REJECT_PROPOSAL)
+        await nodes.crash("a")
+        await nodes.start("a")
+        mailboxes = nodes["a"].bus.mailboxes
+        await eventually(lambda: mailboxes.shown("alice")["held"] == 2)
+        for _ in range(2):
+            with mailboxes.consume("alice") as consumer:
+                assert [entry.message.id for entry in await consumer.take(5)] == [first.id]
+        await eventually(lambda: len(told) == 2)
+        assert told[1].performative is Performative.NOT_UNDERSTOOD
+        await pause(10)
+        assert (mailboxes.shown("alice")["held"], len(told)) == (1, 2)
+
+
+async def test_the_end_of_a_message_is_dated_and_told_as_one_step(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention must not believe a peer about an end that a slow disk has dated and not told yet."""
+    async with cluster(tmp_path, "a") as nodes:
+        mailboxes, inbox = nodes["a"].bus.mailboxes, nodes["a"].bus._inbox
+        await mailboxes.put("alice", "token")
+        await send(nodes, "a", range(1))
+        wall = nodes["a"].environment.clock.wall
+        verdicts: list[bool] = []
+        write = nodes["a"].storage.write
+
+        async def slow(job: Callable[..., Any]) -> Any:
+            found = await write(job)
+            await pause(5)
+            asked = inbox.forgotten_by_origin({"a": wall() + 1_000})
+            verdicts.append(asked("a", "x", "alice", wall()))
+            return found
+
+        with mailboxes.consume("alice") as consumer:
+            found = await take(consumer, 1)
+            monkeypatch.setattr(nodes["a"].storage, "write", slow)
+            await mailboxes.acknowledge("alice", given(found))
+        assert verdicts == [False]
+
+
+async def test_what_a_stopped_agent_gave_back_reaches_the_mailbox_that_took_its_name(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def never(delivery: Delivery) -> list[Draft]:
+        await trio.sleep_forever()
+        return []
+
+    async with cluster(tmp_path, "a") as nodes:
+        bus = nodes["a"].bus
+        bus.attach("alice", never, capacity=10, concurrency=1)
+        await send(
+            nodes,
+            "a",
+            range(2),
+        )
+        await eventually(lambda: bus.statistics()["inbox"]["held"] == 2)
+        await bus.detach("alice", drain_s=0)
+        await bus.mailboxes.put("alice", "token")
+        await send(nodes, "a", range(7, 8), conversation_id="another")
+        with bus.mailboxes.consume("alice") as consumer:
+            assert contents(await take(consumer, 1)) == [7]
+            assert contents(await take(consumer, 2)) == [0, 1]
+            with SystemClock().move_on_after(60):
+                raise AssertionError(await consumer.take(1))
+
+
+async def test_a_mailbox_takes_up_what_waits_for_its_name_and_counts_it(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, "a") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        await send(nodes, "a", range(3))  # just after a start any name may still come
+        await eventually(lambda: nodes["a"].bus.statistics()["inbox"]["held"] == 3)
+        await mailboxes.put("alice", "token")
+        assert (mailboxes.shown("alice")["held"], mailboxes.statistics()["held"]) == (3, 3)
+        with mailboxes.consume("alice") as consumer:
+            assert await mailboxes.acknowledge("alice", given(await take(consumer, 3))) == 3
+        assert (mailboxes.shown("alice")["held"], mailboxes.statistics()["held"]) == (0, 0)
+
+
+async def test_a_name_is_free_again_when_the_senders_of_what_was_held_are_told(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(tmp_path, "a") as nodes:
+        mailboxes, inbox = nodes["a"].bus.mailboxes, nodes["a"].bus._inbox
+        await mailboxes.put("alice", "token")
+        [message] = await send(nodes, "a", range(1))
+        await eventually(lambda: mailboxes.shown("alice")["held"] == 1)
+        refuse = inbox.refuse_held
+
+        async def slowly(target: str, reason: str) -> None:
+            await pause(1)
+            await refuse(target, reason)
+
+        monkeypatch.setattr(inbox, "refuse_held", slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mailboxes.delete, "alice")
+            while mailboxes.knows("alice"):
+                await trio.lowlevel.checkpoint()
+            with pytest.raises(NameConflict, match="is being removed"):
+                await mailboxes.put("alice", "token")
+        assert await mailboxes.put("alice", "token")
+        assert (mailboxes.shown("alice")["held"], mailboxes.statistics()["held"]) == (0, 0)
+        history = (await nodes["a"].bus.history(message.id)).as_json()
+        assert history["outcome"] == "failed"
 
 
 async def test_a_reply_comes_to_the_mailbox_that_asked(autojump_clock: object, tmp_path: Path) -> None:
