@@ -87,6 +87,23 @@ async def test_a_client_that_comes_back_is_given_what_it_did_not_acknowledge(
             assert contents(await take(consumer, 2)) == [10, 11]
 
 
+async def test_no_more_is_given_than_the_window_until_some_is_acknowledged(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, "a") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        await mailboxes.put("alice", "token")
+        await send(nodes, "a", range(6))
+        with mailboxes.consume("alice", window=3) as consumer:
+            found = await take(consumer, 3)
+            with SystemClock().move_on_after(60):
+                raise AssertionError(await consumer.take(5))
+            await mailboxes.acknowledge("alice", given(found[1:]))
+            assert contents(await consumer.take(5)) == [3, 4]
+            consumer.open_window(4)
+            assert contents(await consumer.take(5)) == [5]
+
+
 async def test_nothing_is_lost_over_a_crash_of_the_node(autojump_clock: object, tmp_path: Path) -> None:
     async with cluster(tmp_path, "a", "b") as nodes:
         await nodes["a"].bus.mailboxes.put("alice", "token", 5_000)
@@ -181,6 +198,7 @@ async def test_a_verdict_is_the_same_for_a_client_that_comes_back(
         assert told[1].performative is Performative.NOT_UNDERSTOOD
         await pause(10)
         assert (mailboxes.shown("alice")["held"], len(told)) == (1, 2)
+        assert nodes["a"].bus.statistics()["inbox"]["held"] == 1  # each end is counted once
 
 
 async def test_the_end_of_a_message_is_dated_and_told_as_one_step(
