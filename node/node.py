@@ -171,6 +171,7 @@ class Node:
             node=self.name,
             storage=self.storage,
             registry=self.membership.registry,
+            announce=self.membership.registry,
             membership=self.membership,
             tracing=self.tracing,
             settings=config.messaging,

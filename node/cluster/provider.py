@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -12,14 +12,18 @@ Subscription = tuple[str, str]
 """A pattern over topics, and the queue group that shares what it brings; empty for none."""
 
 
+MAILBOX: Final = "mailbox"
+"""The version under which a client's mailbox is published, which no agent has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One agent instance, as its owner's map says.
+    """One agent instance, or a client's mailbox that subscribes to topics, as its owner's map says.
 
     Args:
         agent: Agent id, unique on its node (``data-analyzer``).
         node: Name of the node it runs on.
-        version: Semantic version of the agent's definition.
+        version: Semantic version of the agent's definition; :data:`MAILBOX` of a mailbox.
         capabilities: The capabilities it offers, each possibly with a version (``name:v2``).
         priority: 0 to 1000, 50 by default; higher is preferred.
         health: 0.0 (unusable) to 1.0.

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import cbor2
 
-from node.cluster.provider import Provider, Subscription
+from node.cluster.provider import MAILBOX, Provider, Subscription
 from node.cluster.subscriptions import Subscriptions
 from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
@@ -262,7 +262,8 @@ class CapabilityRegistry:
             self._entries[key] = provider
             for name in {base_name(c): None for c in provider.capabilities}:
                 self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
-            self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
+            if provider.version != MAILBOX:  # which is addressed with its node, or by a topic
+                self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
             for pattern, _ in provider.topics:
                 self._subscriptions.add(pattern, key)
         for concerned in (gone, provider):
@@ -273,7 +274,8 @@ class CapabilityRegistry:
 
     def _note_change(self, provider: Provider) -> None:
         """Give new versions to the names that an entry had or has; no more are kept than there are names."""
-        for name in (provider.agent, *map(base_name, provider.capabilities)):
+        own = () if provider.version == MAILBOX else (provider.agent,)
+        for name in (*own, *map(base_name, provider.capabilities)):
             if name in self._by_capability or name in self._by_agent:
                 self._changed[name] = self._changes
             else:

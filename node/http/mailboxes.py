@@ -58,9 +58,10 @@ def mailbox_routes(services: NodeServices) -> APIRouter:
         """Make a mailbox, or say that you still use it.
 
         From now on messages to ``NAME@node`` are held for you until you acknowledge them, whether you are
-        connected or not. What nobody uses for ``idle_s`` goes, with what it holds.
+        connected or not, and so are those to the topics that it subscribes to. What nobody uses for
+        ``idle_s`` goes, with what it holds.
         """
-        caller, idle_s = caller_of(request), None if body is None else body.idle_s
+        caller, body = caller_of(request), body or MailboxBody()
         known = mailboxes.knows(name)
         if not known and services.supervisor.knows(name):
             raise NameConflict(
@@ -70,7 +71,7 @@ def mailbox_routes(services: NodeServices) -> APIRouter:
                 details={"field": "name"},
             )
         owner = mailboxes.owner(name) if known and manages(caller) else caller.name
-        is_new = await mailboxes.put(name, owner, idle_s)
+        is_new = await mailboxes.put(name, owner, body.idle_s, body.subscriptions())
         return JSONResponse(mailboxes.shown(name), 201 if is_new else 200)
 
     @router.delete("/{name}", status_code=204)

@@ -216,6 +216,7 @@ class MailboxView(BaseModel):
     owner: Annotated[str, Field(description="Name of the token that made it.")]
     held: Annotated[int, Field(description="Messages that were not acknowledged.")]
     held_limit: int
+    topics: Annotated[list[dict[str, str | None]], Field(description="What it subscribes to.")]
     connected: Annotated[bool, Field(description="Whether a client reads it now.")]
     created_at: Time
     last_used: Time

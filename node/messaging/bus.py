@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from node.cluster.provider import CapabilityView
+from node.cluster.provider import CapabilityView, RegistryWriter
 from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, NoReply
@@ -55,6 +55,7 @@ class Bus:
         node: This node's name.
         storage: The node's database.
         registry: Who offers what.
+        announce: Where it is published what this node's mailboxes subscribe to.
         membership: Who is there.
         tracing: Starts spans.
         settings: The section ``messaging``.
@@ -70,6 +71,7 @@ class Bus:
         node: str,
         storage: Storage,
         registry: CapabilityView,
+        announce: RegistryWriter,
         membership: MembershipView,
         tracing: Tracer,
         settings: MessagingConfig,
@@ -122,7 +124,7 @@ class Bus:
             locality=settings.routing.locality,
         )
         self.mailboxes = ClientMailboxes(
-            clock=environment.clock, node=node, storage=storage, settings=settings
+            clock=environment.clock, node=node, storage=storage, settings=settings, announce=announce
         )
         self._handlers = Handlers(
             environment=environment,

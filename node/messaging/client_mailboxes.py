@@ -7,7 +7,8 @@ takes over, and is given everything that was not acknowledged, from the oldest o
 client or the node goes away, and what was given out but not acknowledged is given again. What is out of
 protocol is answered when its turn comes, as with an agent, and not given to the client.
 
-A mailbox is addressed as the receiver of a message and by nothing else: it offers no capability.
+A mailbox is addressed as the receiver of a message, with its node. It offers no capability, but it may
+subscribe to topics, as agents do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from node.cluster.provider import MAILBOX, RegistryWriter, Subscription
 from node.config.model import MessagingConfig
 from node.environment import Clock
 from node.errors import CaxtonError, Forbidden, ResourceLimitExceeded, StorageFailed, ValidationFailed
@@ -71,10 +73,19 @@ class ClientMailboxes:
         node: This node's name.
         storage: The node's database.
         settings: The section ``messaging``.
+        announce: Where it is published what they subscribe to.
     """
 
-    def __init__(self, *, clock: Clock, node: str, storage: Storage, settings: MessagingConfig) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        node: str,
+        storage: Storage,
+        settings: MessagingConfig,
+        announce: RegistryWriter,
+    ) -> None:
+        self._clock, self._announce = clock, announce
         self._node = node
         self._storage = storage
         self._capacity = max(1, settings.inbox_capacity // MAILBOX_SHARE)
@@ -96,6 +107,7 @@ class ClientMailboxes:
         for row in stored:
             self._boxes[row.name] = box = Box(row)
             await self._take_up(box)
+            self._publish(row)
 
     async def run(self) -> None:
         """Look for what has expired until cancelled."""
@@ -139,18 +151,25 @@ class ClientMailboxes:
 
     # For clients
 
-    async def put(self, name: str, owner: str, idle_s: float | None = None) -> bool:
-        """Make a mailbox, or use it and change how long it may be idle; returns whether it is new.
+    async def put(
+        self,
+        name: str,
+        owner: str,
+        idle_s: float | None = None,
+        topics: tuple[Subscription, ...] | None = None,
+    ) -> bool:
+        """Make a mailbox, or use it and change what it is like; returns whether it is new.
 
         Args:
             name: Its name.
             owner: Name of the token of who asks.
             idle_s: Seconds without use after which it goes; None keeps what it has.
+            topics: What it subscribes to, instead of what it did; None keeps that.
 
         Raises:
             NameConflict: the name is taken otherwise.
             Forbidden: it is somebody else's.
-            ResourceLimitExceeded: there are too many.
+            ResourceLimitExceeded: there are too many, or the topics do not fit into the registry.
             StorageFailed: it could not be stored; it is not there.
         """
         wall = self._clock.wall()
@@ -163,9 +182,14 @@ class ClientMailboxes:
         box = self._boxes.get(name)
         if box is not None:
             self.check_owner(name, owner)
-            box.row = replace(box.row, used_s=wall, idle_s=box.row.idle_s if idle_s is None else idle_s)
-            row = box.row
-            await self._storage.write(lambda connection: table.save(connection, row))
+            earlier = box.row
+            box.row = row = replace(
+                earlier,
+                used_s=wall,
+                idle_s=earlier.idle_s if idle_s is None else idle_s,
+                topics=earlier.topics if topics is None else topics,
+            )
+            await self._save(box, row, earlier)
             return False
         if name in CLIENTS:
             raise NameConflict(f"{name!r} is no name for a mailbox", why="it is the address of all clients")
@@ -182,11 +206,11 @@ class ClientMailboxes:
                 fix="Delete one, or wait until one that is idle goes.",
                 details={"limit": MAILBOX_LIMIT},
             )
-        made = table.MailboxRow(name, owner, wall, wall, IDLE_S if idle_s is None else idle_s)
+        made = table.MailboxRow(name, owner, wall, wall, IDLE_S if idle_s is None else idle_s, topics or ())
         self._boxes[name] = box = Box(made)  # from now on no agent takes the name
         try:
             await self._take_up(box)  # what waited for an agent of this name that did not come
-            await self._storage.write(lambda connection: table.save(connection, made))
+            await self._save(box, made, None)
         except BaseException:
             if self._boxes.get(name) is box:
                 self._remove(box)
@@ -319,6 +343,7 @@ class ClientMailboxes:
             "owner": box.row.owner,
             "held": len(box.held),
             "held_limit": self._capacity,
+            "topics": [{"topic": pattern, "group": group or None} for pattern, group in box.row.topics],
             "connected": box.consumer is not None,
             "created_at": iso8601(box.row.created_s),
             "last_used": iso8601(self._clock.wall() if box.consumer is not None else box.row.used_s),
@@ -333,6 +358,7 @@ class ClientMailboxes:
             "connected": sum(box.consumer is not None for box in self._boxes.values()),
             "held": self._held,
             "held_limit": self._total,
+            "subscribed": sum(bool(box.row.topics) for box in self._boxes.values()),
             **self._counts,
         }
 
@@ -351,6 +377,25 @@ class ClientMailboxes:
     def _use(self, box: Box) -> None:
         box.row, box.touched = replace(box.row, used_s=self._clock.wall()), True
 
+    async def _save(self, box: Box, row: table.MailboxRow, earlier: table.MailboxRow | None) -> None:
+        """Announce and store what a mailbox is like; where that fails, it is what it was."""
+        try:
+            self._publish(row)
+            await self._storage.write(lambda connection: table.save(connection, row))
+        except BaseException:
+            if box.row is row and self._boxes.get(row.name) is box:
+                box.row = earlier or row
+                self._publish(earlier or replace(row, topics=()))
+            raise
+
+    def _publish(self, row: table.MailboxRow) -> None:
+        if row.topics:
+            self._announce.publish(
+                row.name, version=MAILBOX, capabilities=(), priority=50, health=1.0, topics=row.topics
+            )
+        else:
+            self._announce.withdraw(row.name)
+
     async def _take_up(self, box: Box) -> None:
         """Learn what a mailbox holds on disk."""
         name = box.row.name
@@ -365,6 +410,7 @@ class ClientMailboxes:
 
     def _remove(self, box: Box) -> None:
         """There is no such mailbox any more."""
+        self._announce.withdraw(box.row.name)
         del self._boxes[box.row.name]
         self._held -= len(box.held)
         box.held.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class MailboxRow:
         created_s: Unix seconds.
         used_s: Unix seconds at which a client last used it; up to a minute behind.
         idle_s: Seconds without use after which it goes.
+        topics: (pattern, group) of the topics it subscribes to; the group is empty for none.
     """
 
     name: str
@@ -27,14 +29,16 @@ class MailboxRow:
     created_s: float
     used_s: float
     idle_s: float
+    topics: tuple[tuple[str, str], ...] = ()
 
 
 def save(connection: apsw.Connection, row: MailboxRow) -> None:
     """Store a mailbox, or what has changed about it."""
     connection.execute(
-        "INSERT INTO mailboxes (name, owner, created_s, used_s, idle_s) VALUES (?,?,?,?,?)"
-        " ON CONFLICT (name) DO UPDATE SET used_s = excluded.used_s, idle_s = excluded.idle_s",
-        (row.name, row.owner, row.created_s, row.used_s, row.idle_s),
+        "INSERT INTO mailboxes (name, owner, created_s, used_s, idle_s, topics) VALUES (?,?,?,?,?,?)"
+        " ON CONFLICT (name) DO UPDATE"
+        " SET used_s = excluded.used_s, idle_s = excluded.idle_s, topics = excluded.topics",
+        (row.name, row.owner, row.created_s, row.used_s, row.idle_s, json.dumps(row.topics)),
     )
 
 
@@ -48,10 +52,15 @@ def load(connection: apsw.Connection, limit: int) -> list[MailboxRow]:
     """All mailboxes, by name."""
     found = rows(
         connection,
-        "SELECT name, owner, created_s, used_s, idle_s FROM mailboxes ORDER BY name LIMIT ?",
+        "SELECT name, owner, created_s, used_s, idle_s, topics FROM mailboxes ORDER BY name LIMIT ?",
         (limit,),
     )
-    return [MailboxRow(*row) for row in found]
+    return [
+        MailboxRow(
+            name, owner, created_s, used_s, idle_s, tuple((p, group) for p, group in json.loads(topics))
+        )
+        for name, owner, created_s, used_s, idle_s, topics in found
+    ]
 
 
 def delete(connection: apsw.Connection, name: str) -> None:

@@ -197,7 +197,8 @@ CREATE TABLE mailboxes (
     owner TEXT NOT NULL,
     created_s REAL NOT NULL,
     used_s REAL NOT NULL,
-    idle_s REAL NOT NULL
+    idle_s REAL NOT NULL,
+    topics TEXT NOT NULL
 );
 """
 

@@ -319,3 +319,15 @@ def test_malformed_subscriptions_are_counted_and_not_believed(registry, topics):
     registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([[], 50, 255, topics]))])
     assert registry.subscribers("a") == []
     assert registry.statistics()["malformed_entries"] == 1
+
+
+def test_a_mailbox_is_found_by_its_topics_and_not_by_its_name(registry, maps):
+    before = registry.version("alice"), registry.version("anything"), registry.topics_version()
+    value = cbor2.dumps([[], 50, 255, [["orders.#", ""]]])
+    registry.apply([EntryChanged("you", "agent/alice/mailbox", value)])
+    assert [(p.agent, p.node) for p in registry.subscribers("orders.eu")] == [("alice", "you")]
+    assert registry.instances("alice") == []
+    assert (registry.version("alice"), registry.version("anything")) == before[:2]  # no ranking is void
+    assert registry.topics_version() > before[2]
+    registry.apply([EntryChanged("you", "agent/alice/mailbox", None)])
+    assert registry.subscribers("orders.eu") == []

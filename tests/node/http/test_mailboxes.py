@@ -44,6 +44,40 @@ async def test_a_mailbox_is_made_used_shown_and_removed(tmp_path: Path) -> None:
         assert (gone.status_code, gone.json()["code"]) == (404, "MAILBOX_NOT_FOUND")
 
 
+async def test_a_mailbox_subscribes_to_topics_as_an_agent_does(tmp_path: Path) -> None:
+    async with node(tmp_path) as (world, _), world.client(SENDER) as client:
+        topics = ["orders.#", {"topic": "prices.*", "group": "readers"}, "orders.#"]
+        made = await client.put("/mailboxes/alice", json={"topics": topics})
+        assert made.json()["topics"] == [
+            {"topic": "orders.#", "group": None},
+            {"topic": "prices.*", "group": "readers"},
+        ]
+        sent = await client.post("/messages", json={"performative": "inform", "topic": "orders.eu"})
+        assert sent.json()["routed_to"] == [f"alice@{NODE}"]
+        assert (await client.put("/mailboxes/alice", json={})).json()["topics"] != []
+        assert (await client.put("/mailboxes/alice", json={"topics": []})).json()["topics"] == []
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        ["orders..eu"],
+        ["a.#.b"],
+        [{"topic": "x", "group": "not one"}],
+        [{"group": "x"}],
+        [7],
+        "x",
+        ["x"] * 17,
+        [{"topic": "x", "more": 1}],
+    ],
+)
+async def test_what_is_no_topic_is_refused(tmp_path: Path, topics: Any) -> None:
+    async with node(tmp_path) as (world, nodes), world.client(SENDER) as client:
+        refused = await client.put("/mailboxes/alice", json={"topics": topics})
+        assert (refused.status_code, refused.json()["code"]) == (400, "VALIDATION_ERROR")
+        assert not nodes[NODE].bus.mailboxes.knows("alice")
+
+
 async def test_a_mailbox_is_its_owners_and_the_managers(tmp_path: Path) -> None:
     async with node(tmp_path) as (world, _):
         async with world.client(SENDER) as sender, world.client() as admin:

@@ -251,6 +251,19 @@ class MemoryLinks:
                     return
 
 
+class Announcements:
+    """What one node's mailboxes publish."""
+
+    def __init__(self, cluster: Cluster, node: str) -> None:
+        self.cluster, self.node = cluster, node
+
+    def publish(self, agent: str, *, version: str, capabilities: tuple[str, ...], **rest: Any) -> None:
+        self.cluster.publish(Provider(agent, self.node, version, capabilities, **rest))
+
+    def withdraw(self, agent: str) -> None:
+        self.cluster.withdraw(self.node, agent)
+
+
 class Node:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster = cluster
@@ -271,6 +284,7 @@ class Node:
             node=name,
             storage=self.storage,
             registry=cluster.world,
+            announce=Announcements(cluster, name),
             membership=cluster.world,
             tracing=cluster.tracing,
             settings=cluster.settings,

@@ -475,3 +475,63 @@ async def test_a_mailbox_that_could_not_be_stored_is_not_there(
             await nodes["a"].bus.mailboxes.put("alice", "token")
         monkeypatch.undo()
         assert not nodes["a"].bus.mailboxes.knows("alice")
+
+
+async def publish(nodes: Cluster, node: str, topic: str) -> tuple[str, ...]:
+    receipt = await nodes[node].bus.accept(
+        nodes[node].message(performative=Performative.INFORM, topic=topic, content=topic)
+    )
+    return tuple(receipt.routed_to)
+
+
+async def test_a_mailbox_gets_what_its_topics_bring_until_it_subscribes_no_more(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, "a", "b") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        await mailboxes.put("alice", "token", topics=(("orders.*", ""), ("prices.#", "readers")))
+        assert mailboxes.shown("alice")["topics"] == [
+            {"topic": "orders.*", "group": None},
+            {"topic": "prices.#", "group": "readers"},
+        ]
+        assert await publish(nodes, "b", "orders.eu") == ("alice@a",)
+        await mailboxes.put("alice", "token", 50)  # says nothing of topics
+        assert await publish(nodes, "b", "prices") == ("alice@a",)
+        assert await publish(nodes, "b", "orders") == ()
+        with mailboxes.consume("alice") as consumer:
+            assert contents(await take(consumer, 2)) == ["orders.eu", "prices"]
+        await mailboxes.put("alice", "token", topics=(("news", ""),))
+        assert await publish(nodes, "a", "orders.eu") == ()
+        assert await publish(nodes, "a", "news") == ("alice@a",)
+        await mailboxes.delete("alice")
+        assert await publish(nodes, "b", "news") == ()
+
+
+async def test_the_topics_of_a_mailbox_outlive_its_node(autojump_clock: object, tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a", "b") as nodes:
+        await nodes["a"].bus.mailboxes.put("alice", "token", topics=(("orders.#", "g"),))
+        await nodes.crash("a")
+        nodes.withdraw("a", "alice")
+        await nodes.start("a")
+        assert nodes["a"].bus.mailboxes.statistics()["subscribed"] == 1
+        assert await publish(nodes, "b", "orders") == ("alice@a",)
+
+
+async def test_topics_that_could_not_be_stored_are_not_subscribed_to(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(tmp_path, "a") as nodes:
+        mailboxes = nodes["a"].bus.mailboxes
+        await mailboxes.put("alice", "token", topics=(("orders", ""),))
+
+        async def refuse(job: object) -> None:
+            raise StorageFailed("the disk is full")
+
+        monkeypatch.setattr(nodes["a"].storage, "write", refuse)
+        for name in ("alice", "bob"):
+            with pytest.raises(StorageFailed):
+                await mailboxes.put(name, "token", 5, topics=(("news", ""),))
+        monkeypatch.undo()
+        assert mailboxes.shown("alice")["topics"] == [{"topic": "orders", "group": None}]
+        assert await publish(nodes, "a", "news") == ()
+        assert await publish(nodes, "a", "orders") == ("alice@a",)
