@@ -23,6 +23,7 @@ from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
 from node.messaging.bus import Bus
+from node.messaging.conversation_view import Limits
 from node.recording.tape import Recorder, RecordTo
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
 from node.security.tokens import Tokens
@@ -32,6 +33,7 @@ from node.telemetry.version import Release, software_version
 from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
+from node.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -89,6 +91,7 @@ class Node:
     tools: ToolHost
     providers: ProviderRegistry
     supervisor: AgentSupervisor
+    webhooks: Webhooks
 
     def __init__(
         self,
@@ -136,6 +139,7 @@ class Node:
             "links": self.links.statistics(),
             "storage": self.storage.statistics(),
             "agents": self.supervisor.statistics(),
+            "webhooks": self.webhooks.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
             "tracing": self.tracing.statistics(),
@@ -203,6 +207,15 @@ class Node:
             tracing=self.tracing,
             settings=AgentSettings.from_config(config.runtime, config.messaging),
         )
+        self.webhooks = Webhooks(
+            environment=self.environment,
+            node=self.name,
+            storage=self.storage,
+            settings=config.webhooks,
+            dev_mode=config.server.dev_mode,
+            limits=Limits(config.messaging.conversation_ttl_s, config.messaging.conversation_lifetime_s),
+            version=software_version(),
+        )
 
     async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
         cluster = self.config.cluster
@@ -218,6 +231,8 @@ class Node:
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
+            if application is not None:
+                await nursery.start(self.webhooks.run)
             api = None if application is None else await nursery.start(self._serve, application)
             self._ready = True
             log.info("node %s is ready", self.name)
@@ -254,6 +269,7 @@ class Node:
             registry=self.membership.registry,
             bus=self.bus,
             supervisor=self.supervisor,
+            webhooks=self.webhooks,
             storage=self.storage,
             tokens=self.tokens,
             tracing=self.tracing,

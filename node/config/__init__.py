@@ -17,6 +17,7 @@ from node.config.model import (
     StorageConfig,
     ToolsConfig,
     TracingConfig,
+    WebhooksConfig,
     is_loopback,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "StorageConfig",
     "ToolsConfig",
     "TracingConfig",
+    "WebhooksConfig",
     "is_loopback",
     "load_config",
 ]

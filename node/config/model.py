@@ -52,6 +52,15 @@ def _no_network(text: str) -> str:
     return f"the network {text!r} has bits set below its prefix; write {str(meant)!r}"
 
 
+def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(_no_network(network)) from None
+    return networks
+
+
 def default_node_name() -> str:
     """This machine's host name, made fit to name a node."""
     label = socket.gethostname().lower().partition(".")[0]
@@ -122,12 +131,7 @@ class ClusterConfig(Section):
     @field_validator("allowed_networks")
     @classmethod
     def _networks_are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
-        for network in networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError:
-                raise ValueError(_no_network(network)) from None
-        return networks
+        return _checked_networks(networks)
 
     @field_validator("seeds")
     @classmethod
@@ -306,6 +310,25 @@ class ToolsConfig(Section):
     max_result_bytes: Bytes = Field(default=256 * 1024, alias="max_result")
 
 
+class WebhooksConfig(Section):
+    """Where others are told, over HTTP, of what happens here.
+
+    Attributes:
+        require_https: Whether webhooks need https; in dev mode this machine does not.
+        allowed_networks: Networks that webhooks may lead to although their addresses are not public.
+        max_attempts: Attempts before a delivery is dead.
+    """
+
+    require_https: bool = True
+    allowed_networks: Texts = ()
+    max_attempts: Annotated[Count, Field(le=20)] = 8
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks_are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_networks(networks)
+
+
 class LoggingConfig(Section):
     """Log records.
 
@@ -360,6 +383,7 @@ class NodeConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     llm: LlmConfig = LlmConfig()
     tools: ToolsConfig = ToolsConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
 
     @model_validator(mode="before")

@@ -31,6 +31,7 @@ from node.http.streams import Streams
 from node.http.tail import tail_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
+from node.http.webhooks import webhook_routes
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.version import software_version
 
@@ -88,7 +89,7 @@ def create_app(services: NodeServices) -> FastAPI:
         conversation_routes(services, streams),
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
-    routers += [mailbox_routes(services), reading_routes(services, streams)]
+    routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -5,7 +5,7 @@ These models describe, as those of ``node.http.answers``, which they stand besid
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -254,3 +254,55 @@ class HappenedView(BaseModel):
     detail: str | None = None
     reply: MessageView | None = None
     status: Annotated[str | None, Field(description="How it ended, with the event end.")] = None
+
+
+class WebhookView(BaseModel):
+    """A webhook, and how it fares; counts are since the start of the node."""
+
+    id: str
+    url: str
+    events: list[str]
+    filter: dict[str, str]
+    owner: Annotated[str, Field(description="Name of the token that made it.")]
+    created_at: Time
+    queued: Annotated[int, Field(description="Deliveries that wait.")]
+    queued_limit: int
+    watched: Annotated[int, Field(description="Conversations that are not complete yet.")]
+    dead: Annotated[int, Field(description="Deliveries that were given up, and are kept.")]
+    dead_limit: int
+    missed: Annotated[int, Field(description="Messages that were forgotten before they were looked at.")]
+    delivered: int
+    failures: Annotated[int, Field(description="Attempts that failed.")]
+    breaker: Literal["closed", "open", "half_open"]
+    last_delivered: Time | None
+    last_error: str | None
+
+
+class DeadDeliveryView(BaseModel):
+    """A delivery that was given up."""
+
+    delivery_id: str
+    event: str
+    about: Annotated[str, Field(description="The message or conversation.")]
+    attempts: int
+    reason: str
+    created_at: Time
+
+
+class WebhookDetailBody(WebhookView):
+    """One webhook with the deliveries that were given up."""
+
+    dead_deliveries: list[DeadDeliveryView]
+
+
+class WebhookMadeBody(WebhookDetailBody):
+    """A webhook that was made, with its secret, which is never shown again."""
+
+    secret: str
+
+
+class WebhooksBody(BaseModel):
+    """The webhooks of one node, the oldest first."""
+
+    node: str
+    webhooks: list[WebhookView]

@@ -20,6 +20,7 @@ from node.messaging.letterbox import DeadLetters
 from node.messaging.tail import Tail
 from node.security.permissions import Permission
 from node.telemetry.tracing import Tracing
+from node.webhooks.webhooks import Webhooks
 from swim.keyring_messages import Verb
 
 
@@ -409,6 +410,7 @@ class NodeServices:
         registry: Who offers what.
         bus: Takes messages.
         supervisor: Runs agents.
+        webhooks: Tells others what happens.
         storage: The node's database; HTTP shows only what ``statistics`` says of it.
         tokens: Says who a caller is.
         tracing: Starts the span of a request.
@@ -425,6 +427,7 @@ class NodeServices:
     registry: Capabilities
     bus: MessageBus
     supervisor: Agents
+    webhooks: Webhooks
     storage: object
     tokens: TokenCheck
     tracing: Tracing

@@ -90,6 +90,10 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("DELETE", "/mailboxes/{name}"): _P.READ_MESSAGES,
         ("GET", "/mailboxes/{name}/events"): _P.READ_MESSAGES,
         ("POST", "/mailboxes/{name}/acknowledgements"): _P.READ_MESSAGES,
+        ("POST", "/webhooks"): _P.MODIFY_CONFIG,  # the node calls an address, and tells it what all say
+        ("GET", "/webhooks"): _P.MODIFY_CONFIG,  # addresses may have secrets in them
+        ("GET", "/webhooks/{webhook_id}"): _P.MODIFY_CONFIG,
+        ("DELETE", "/webhooks/{webhook_id}"): _P.MODIFY_CONFIG,
         ("GET", "/conversations"): _P.READ_MESSAGES,
         ("GET", "/conversations/{conversation_id}"): _P.READ_MESSAGES,
         ("POST", "/conversations/archive"): _P.MANAGE_CLUSTER,  # whoever talks in it cannot go on

@@ -96,10 +96,14 @@ class Totals:
 
 
 def add(connection: apsw.Connection, row: DeadLetterRow) -> None:
-    """Keep a dead letter; the caller trims the table when it has added all it has to."""
+    """Keep a dead letter; the caller trims the table when it has added all it has to.
+
+    Its number is above any that a webhook has read, also where those above are gone.
+    """
     connection.execute(
-        "INSERT INTO dead_letters (message_id, at_s, reason, history, capability, hops, bytes, sealed)"
-        " VALUES (?,?,?,?,?,?,?,?)",
+        "INSERT INTO dead_letters (seq, message_id, at_s, reason, history, capability, hops, bytes, sealed)"
+        " VALUES (1 + max((SELECT coalesce(max(seq), 0) FROM dead_letters),"
+        " (SELECT coalesce(max(dead_seq), 0) FROM webhooks)), ?,?,?,?,?,?,?,?)",
         (
             row.message_id,
             row.at_s,

@@ -351,7 +351,8 @@ def forget(
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
 
-    The newest row stays, so that no number is given twice: by it clients of mailboxes know how far they are.
+    While there are mailboxes of clients, or webhooks, the newest row stays, so that no number is given twice:
+    by it they know how far they are. Without any, what is too old goes to the last row.
 
     Args:
         connection: A writing connection.
@@ -364,6 +365,8 @@ def forget(
     """
     newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
     beyond = newest - keep
+    numbered = "SELECT (SELECT count(*) FROM mailboxes) + (SELECT count(*) FROM webhooks)"
+    kept = newest if number(connection, numbered) else newest + 1
     found = rows(
         connection,
         "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s FROM inbox"
@@ -374,7 +377,7 @@ def forget(
         (seq, conversation_id, received_s)
         for seq, origin, message_id, target, ended_s, conversation_id, received_s in found
         if ended_s is not None
-        and seq < newest
+        and seq < kept
         and (
             ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
         )

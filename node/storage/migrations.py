@@ -202,7 +202,39 @@ CREATE TABLE mailboxes (
 );
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _MAILBOXES)
+_WEBHOOKS: Final = """
+-- Where others are told of what happens here. Each has read the inbox and the dead letters up to a number.
+CREATE TABLE webhooks (
+    id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    events TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    inbox_seq INTEGER NOT NULL,
+    dead_seq INTEGER NOT NULL,
+    missed INTEGER NOT NULL
+);
+
+-- What a webhook is to be told: watched (a conversation that may complete), queued, or dead.
+CREATE TABLE webhook_deliveries (
+    seq INTEGER PRIMARY KEY,
+    webhook_id TEXT NOT NULL,
+    delivery_id TEXT NOT NULL,
+    event TEXT NOT NULL,
+    about TEXT NOT NULL,
+    state TEXT NOT NULL,
+    body BLOB NOT NULL,
+    created_s REAL NOT NULL,
+    next_s REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    reason TEXT NOT NULL
+);
+CREATE INDEX webhook_deliveries_by_state ON webhook_deliveries (webhook_id, state, seq);
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _MAILBOXES, _WEBHOOKS)
 """Every step there has ever been, oldest first."""
 
 

@@ -444,8 +444,10 @@ class World:
         tracing: Tracing | None = None,
         limit_bytes: int = 4096,
         bus: Any = None,
+        webhooks: Any = None,
     ) -> None:
         self.bus: Any = bus or FakeBus()
+        self.webhooks: Any = webhooks
         self.agents, self.stopped = FakeAgents(), 0
         self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
@@ -462,6 +464,7 @@ class World:
             registry=FakeRegistry(),
             bus=self.bus,
             supervisor=self.agents,
+            webhooks=self.webhooks,
             storage=None,
             tokens=tokens,
             tracing=tracing or Tracing.off(),

@@ -46,6 +46,12 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/mailboxes/nobody/events", None, 404),
     ("POST", "/mailboxes/talk/acknowledgements", {"up_to": "1-none"}, 200),
     ("GET", "/messages/{message_id}/events", None, 200),
+    ("POST", "/webhooks", {"url": "https://hooks.example/", "events": ["message.dead"]}, 201),
+    ("GET", "/webhooks", None, 200),
+    ("GET", "/webhooks/{webhook_id}", None, 200),
+    ("DELETE", "/webhooks/{webhook_id}", None, 204),
+    ("DELETE", "/webhooks/{webhook_id}", None, 404),
+    ("POST", "/webhooks", {"url": "http://hooks.example/", "events": ["message.dead"]}, 403),
     ("DELETE", "/mailboxes/talk", None, 204),
     ("DELETE", "/mailboxes/talk", None, 404),
     ("GET", "/messages/{message_id}", None, 200),
@@ -145,12 +151,16 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
             base_url=f"http://{host}:{port}/api/v1", headers=headers, timeout=60.0
         ) as client:
             document = (await client.get("/openapi.json")).json()
-            message_id, called = "", set()
+            message_id, webhook_id, called = "", "", set()
             for method, path, body, status in CALLS:
-                answer = await client.request(method, path.format(message_id=message_id), json=body)
+                answer = await client.request(
+                    method, path.format(message_id=message_id, webhook_id=webhook_id), json=body
+                )
                 while status == 200 and answer.status_code == 404:  # until the message is given up
                     await SystemClock().sleep(0.05)
-                    answer = await client.request(method, path.format(message_id=message_id), json=body)
+                    answer = await client.request(
+                        method, path.format(message_id=message_id, webhook_id=webhook_id), json=body
+                    )
                 assert answer.status_code == status, (method, path, answer.text)
                 model = described(document, method, path, status)
                 assert (model is None) == (not answer.content), (method, path)
@@ -161,8 +171,14 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                 elif model is not None:
                     exact(model).model_validate(answer.json(), strict=True)
                     message_id = answer.json().get("message_id", message_id)
+                    webhook_id = answer.json().get("id", webhook_id)
                 called.add(
-                    (method, re.sub(r"data-analy\w+|talk|alpha|nobody(?=/)", "*", path.partition("?")[0]))
+                    (
+                        method,
+                        re.sub(
+                            r"data-analy\w+|talk|alpha|nobody(?=/)|{webhook_id}", "*", path.partition("?")[0]
+                        ),
+                    )
                 )
         stop.set()
     routes = {

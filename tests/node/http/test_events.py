@@ -287,7 +287,7 @@ async def test_a_disk_that_refuses_ends_a_stream_with_an_error(
         async def refuse(cursor: object) -> None:
             raise StorageFailed("the disk is broken")
 
-        monkeypatch.setattr(nodes[NODE].bus, "follow", refuse)
+        monkeypatch.setattr(nodes[NODE].bus.conversations, "follow", refuse)
         last = await client.event()
         assert last is not None
         assert (last["event"], last["data"]["code"]) == ("error", "STORAGE_ERROR")

@@ -1,0 +1,1 @@
+"""Webhooks: others are told, over HTTP, of what happens to messages here."""
