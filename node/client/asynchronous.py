@@ -188,7 +188,7 @@ class AsyncClient:
             conversation_id: Its id; one is made otherwise.
             fields: Of every message in it, where the message has no other, as for :meth:`send`.
         """
-        return AsyncConversation(self, conversation_id or uuid.uuid4().hex, fields)
+        return AsyncConversation(self, self._calls, conversation_id or uuid.uuid4().hex, fields)
 
     # Inside
 
@@ -235,12 +235,13 @@ class AsyncConversation:
 
     Args:
         client: Sends its messages.
+        calls: Calls of the node.
         id: Its id.
         fields: Of every message in it.
     """
 
-    def __init__(self, client: AsyncClient, id: str, fields: Mapping[str, Any]) -> None:  # noqa: A002 - its name
-        self._client, self.id = client, id
+    def __init__(self, client: AsyncClient, calls: Calls, id: str, fields: Mapping[str, Any]) -> None:  # noqa: A002
+        self._client, self._calls, self.id = client, calls, id
         self._fields = {**fields, "conversation_id": id}
 
     async def send(self, content: Any = None, **fields: Any) -> Receipt:
@@ -254,7 +255,7 @@ class AsyncConversation:
     async def shown(self) -> Message:
         """It, with its messages, as its node has seen it."""
         path = f"/conversations/{quote(self.id, safe='')}"
-        answer = await self._client._calls.call("GET", path, route="/conversations/{conversation_id}")  # noqa: SLF001
+        answer = await self._calls.call("GET", path, route="/conversations/{conversation_id}")
         return dict(answer.body)
 
 

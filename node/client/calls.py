@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,8 +23,6 @@ from node.client.failures import Refused, error_of
 from node.errors import CaxtonError, NodeUnreachable
 
 API: Final = "/api/v1"
-ANSWER_LIMIT: Final = 64 * 1024**2
-"""Longest answer that is read, in bytes."""
 OnMetric = Callable[[str, float, Mapping[str, str]], None]
 """Told name, value and attributes of each measurement."""
 DURATION: Final = "caxton.client.duration"
@@ -184,13 +182,13 @@ class Calls:
                 status, outcome = 0, type(broken).__name__
                 error = unreachable(self._http.base_url, broken)
                 unsure = True
-            attributes["outcome"] = outcome
-            self._meters.attempt(time.monotonic() - began, attributes)
+            measured = attributes | {"outcome": outcome}
+            self._meters.attempt(time.monotonic() - began, measured)
             if (status and status not in self.retries.statuses) or attempt >= self.retries.attempts:
                 if unsure:
                     error.details.setdefault("unsure", True)
                 raise error
-            self._meters.retry(attributes)
+            self._meters.retry(measured)
             await anyio.sleep(self.retries.pause_s(attempt, asked_s, self.chance))
             attempt += 1
 
@@ -211,7 +209,12 @@ class Calls:
             if response.status_code >= 400:
                 await response.aread()
                 raise _refusal(response)
-            yield _events(response)
+            lines = response.aiter_lines()
+            try:
+                async with aclosing(_events(lines)) as found:
+                    yield found
+            finally:
+                await _finish(response, lines)
 
 
 def traced() -> dict[str, str]:
@@ -243,12 +246,25 @@ def _refusal(response: httpx.Response) -> CaxtonError:
     return error
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[tuple[str, str, Any]]:
+async def _events(lines: AsyncIterator[str]) -> AsyncGenerator[tuple[str, str, Any], None]:
     fields: dict[str, str] = {}
-    async for line in response.aiter_lines():
+    async for line in lines:
         name, colon, value = line.partition(":")
         if colon and name:
             fields[name] = value.removeprefix(" ")
         elif not line and "data" in fields:
             yield fields.get("event", "message"), fields.get("id", ""), json.loads(fields["data"])
             fields = {}
+
+
+async def _finish(response: httpx.Response, lines: AsyncIterator[str]) -> None:
+    """End a stream that was not read to its end.
+
+    The generators inside of it end by reading on, which fails at once: none is left for the garbage
+    collector, which could not wait for it.
+    """
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
+        with suppress(httpx.HTTPError, httpx.StreamError):
+            async for _ in lines:
+                pass

@@ -6,6 +6,7 @@ again that was not; what the application already has in hand of it is left out h
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
@@ -18,10 +19,14 @@ import httpx
 from node.client.calls import Calls, unreachable
 from node.client.failures import TakenOver, error_of
 from node.client.shapes import Delivery, Message
-from node.errors import CaxtonError
+from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed
 
 SILENCE_S: Final = 45.0
 """Seconds without a byte after which a connection is given up; a node sends a comment every 15."""
+PATIENCE_S: Final = 300.0
+"""How long a connection is tried for, unless the application says otherwise, in seconds."""
+PAUSE_LIMIT_S: Final = 5.0
+"""Longest pause between attempts, in seconds."""
 
 
 class AsyncMailbox:
@@ -39,13 +44,14 @@ class AsyncMailbox:
         """Where others send to, and what to give as ``sender`` for replies to come here."""
         self._path = f"/mailboxes/{quote(self.name, safe='')}"
 
-    def subscribe(self, *, window: int = 256) -> Subscription:
+    def subscribe(self, *, window: int = 256, patience_s: float = PATIENCE_S) -> Subscription:
         """Read it: an asynchronous context manager, and iterator of deliveries.
 
         Args:
             window: Most deliveries in hand that are not acknowledged, 1 to 1,000.
+            patience_s: How long to try for a connection, in seconds.
         """
-        return Subscription(self._calls, self._path, window)
+        return Subscription(self._calls, self._path, window, patience_s)
 
     async def ack(self, *deliveries: Delivery) -> int:
         """These are done: the node holds them no more; returns how many it still held."""
@@ -66,14 +72,16 @@ class Subscription:
         calls: Calls of the node.
         path: The mailbox's.
         window: Most deliveries in hand.
+        patience_s: How long to try for a connection, in seconds.
     """
 
-    def __init__(self, calls: Calls, path: str, window: int) -> None:
-        self._calls, self._path, self._window = calls, path, window
+    def __init__(self, calls: Calls, path: str, window: int, patience_s: float) -> None:
+        self._calls, self._path, self._window, self._patience_s = calls, path, window, patience_s
         self._in_hand: dict[str, None] = {}
         self._stack: AsyncExitStack | None = None
         self._events: AsyncIterator[tuple[str, str, Any]] | None = None
         self._failures = 0
+        self._failing_since = 0.0
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -93,25 +101,21 @@ class Subscription:
         Raises:
             TakenOver: another client reads the mailbox now, or it was deleted.
             CaxtonError: the node refuses.
-            NodeUnreachable: no connection could be made, as often as calls are tried.
+            NodeUnreachable: no connection could be made for too long.
         """
         while True:
             try:
                 if self._events is None:
                     await self._connect()
                 found = await self._next()
-            except (httpx.TransportError, ValueError) as error:
-                await self._disconnect()
-                self._failures += 1
-                if self._failures >= self._calls.retries.attempts:
-                    raise unreachable(self._path, error) from None
-                pause_s = self._calls.retries.pause_s(self._failures, None, self._calls.chance)
-                await anyio.sleep(pause_s)
+            except (httpx.TransportError, ResourceLimitExceeded, StorageFailed, ValueError) as error:
+                await self._failed(error)
+                continue
+            if found is None:  # the node stops, or what is between closes what is silent
+                await self._failed(httpx.RemoteProtocolError("the stream ended"))
                 continue
             self._failures = 0
-            if found is None:
-                await self._disconnect()
-            elif found.id not in self._in_hand:
+            if found.id not in self._in_hand:
                 self._in_hand[found.id] = None
                 return found
 
@@ -123,6 +127,17 @@ class Subscription:
         for delivery in deliveries:
             self._in_hand.pop(delivery.id, None)
         return int(answer.body["acknowledged"])
+
+    async def _failed(self, error: Exception) -> None:
+        """A connection has ended or could not be made: pause before the next."""
+        await self._disconnect()
+        now = time.monotonic()
+        self._failing_since = now if self._failures == 0 else self._failing_since
+        self._failures += 1
+        if now - self._failing_since >= self._patience_s:
+            raise error if isinstance(error, CaxtonError) else unreachable(self._path, error) from None
+        pause_s = self._calls.retries.pause_s(self._failures, None, self._calls.chance)
+        await anyio.sleep(min(pause_s, PAUSE_LIMIT_S))
 
     async def _connect(self) -> None:
         stack = AsyncExitStack()

@@ -13,7 +13,7 @@ from typing import Any
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from node.client.asynchronous import AsyncClient, AsyncConversation
-from node.client.mailbox import AsyncMailbox, Subscription
+from node.client.mailbox import PATIENCE_S, AsyncMailbox, Subscription
 from node.client.shapes import Delivery, Message, Receipt
 from node.errors import CaxtonError
 
@@ -110,9 +110,9 @@ class Mailbox:
         self.name, self.address = inner.name, inner.address
 
     @contextmanager
-    def subscribe(self, *, window: int = 256) -> Iterator[Iterator[Delivery]]:
+    def subscribe(self, *, window: int = 256, patience_s: float = PATIENCE_S) -> Iterator[Iterator[Delivery]]:
         """Read it: a context manager that gives an iterator of deliveries, which waits for each."""
-        reading = self._inner.subscribe(window=window)
+        reading = self._inner.subscribe(window=window, patience_s=patience_s)
         try:
             yield _each(self._portal, reading)
         finally:
