@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.backlog
 
 One node accepts messages for an agent of a node that does not run, a hundred at a time; then it is stopped
-and started again (how long does that take, beside a start with an empty disk?); then the other node starts, and
-they leave (how many settled per second, in which order, and what does the process weigh?). Each step is a
-process of its own, driven through the bus, so that HTTP is no part of the figures.
+and started again (how long does that take, beside a start with an empty disk?); then the other node starts,
+and they leave (how many settled per second, and what does the process weigh?). Each step is a process of its
+own, driven through the bus, so that HTTP is no part of the figures.
 """
 
 from __future__ import annotations
