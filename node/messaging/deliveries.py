@@ -261,7 +261,7 @@ class Deliveries:
         limit = HOP_LIMIT if message.in_reply_to is None else HOP_LIMIT + 1
         if hops > limit:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
-        elif not letter.broadcast and self._backlog.holds(letter.wanted):
+        elif self.backlog_count and not letter.broadcast and self._backlog.holds(letter.wanted):
             self._park(letter)
         else:
             self._decisions.place(letter, None, now)
@@ -456,6 +456,8 @@ class Deliveries:
     def _waits_for_long(self, letter: Letter) -> bool:
         """Whether a message is better on disk: nobody can take it now, and many wait for the same."""
         placement, route = self._decisions.placement, letter.own
+        if route is not None and letter.address is None:
+            return False  # who is chosen for a capability is there
         crowded = self.open_count >= SHARES // 2 * self._share or self.open_bytes >= OUTBOX_BYTES_LIMIT // 2
         enough = 1 if crowded else self._share
         if route is None:

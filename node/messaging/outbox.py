@@ -131,7 +131,11 @@ class Outbox:
         Raises:
             ResourceLimitExceeded: the outbox is full, or the backlog that it would have to go to.
         """
-        if not message.goes_to_all and self._core.follows_backlog(message.wanted):
+        if (
+            self._core.backlog_count
+            and not message.goes_to_all
+            and self._core.follows_backlog(message.wanted)
+        ):
             if not self._core.backlog_has_room(message.wanted, len(sealed)):
                 raise _backlog_full(message.wanted, self._core.backlog_count)
             return
