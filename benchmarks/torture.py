@@ -301,7 +301,8 @@ class Torture:
 
 def _open_messages(node: Node) -> int:
     messaging = node.get("/status")["rooms"]["messaging"]
-    return int(messaging["outbox"]["open"]) + int(messaging["inbox"]["held"]) + int(messaging["local"])
+    outbox, inbox = messaging["outbox"], messaging["inbox"]
+    return int(outbox["open"] + outbox["backlog"] + inbox["held"] + messaging["local"])
 
 
 def torture(directory: Path, seed: int, seconds: float) -> Report:

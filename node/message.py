@@ -493,24 +493,30 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _check_json(value: object, depth: int) -> None:
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
         return
     if depth < 0:
         raise _invalid("content", f"nested deeper than {CONTENT_DEPTH_LIMIT}")
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise _invalid("content", "object keys must be text")
-        for item in value.values():
-            _check_json(item, depth - 1)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise _invalid("content", "object keys must be text")
+            if type(item) not in _SCALARS:
+                _check_json(item, depth - 1)
     elif isinstance(value, list):
         for item in value:
-            _check_json(item, depth - 1)
-    elif isinstance(value, float):
+            if type(item) not in _SCALARS:
+                _check_json(item, depth - 1)
+    else:
+        _check_scalar(value)
+
+
+def _check_scalar(value: object) -> None:
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise _invalid("content", "numbers must be finite")
     elif not isinstance(value, str | int):
-        raise _invalid("content", f"a {kind.__name__} is not a JSON value")
+        raise _invalid("content", f"a {type(value).__name__} is not a JSON value")
 
 
 def _invalid(name: str, why: str) -> ValidationFailed:

@@ -20,7 +20,7 @@ from node.config.swim_settings import SwimSettings
 from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
 from swim.config import SwimConfig
 
-TTL_LIMIT_S: Final = 86_400.0
+TTL_LIMIT_S: Final = 30 * 86_400.0
 """Longest life of a message in seconds; the same as messaging's, which stands on a higher floor."""
 NODE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -212,6 +212,8 @@ class MessagingConfig(Section):
         max_message_bytes: Largest sealed message, attachments included.
         mailbox_capacity: Most messages waiting for one agent.
         outbox_capacity: Most messages waiting to leave this node; beyond it new ones are refused.
+        backlog_capacity: Most messages for whom is away that wait on disk, beyond those in the outbox.
+        backlog_bytes: Most bytes of them.
         inbox_capacity: Most messages from peers that are not settled yet.
         delivery_timeout_s: How long one provider may take to acknowledge before the next attempt.
         default_ttl_s: Life of a message whose sender names no ``reply_by``.
@@ -230,6 +232,8 @@ class MessagingConfig(Section):
     max_message_bytes: Annotated[Bytes, Field(le=4 * 1024**2)] = 1024**2
     mailbox_capacity: Count = 1000
     outbox_capacity: Count = 10_000
+    backlog_capacity: Count = 1_000_000
+    backlog_bytes: Bytes = Field(default=2 * 1024**3, alias="backlog_limit")
     inbox_capacity: Count = 10_000
     delivery_timeout_s: Seconds = Field(default=30.0, alias="delivery_timeout")
     default_ttl_s: Annotated[Seconds, Field(le=TTL_LIMIT_S)] = Field(default=3600.0, alias="default_ttl")

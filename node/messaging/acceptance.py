@@ -134,7 +134,7 @@ class Acceptance:
                     if closed and message.conversation_id in closed:
                         raise closed[message.conversation_id]
                     message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
-                    self._outbox.check_room(len(letters) + 1, size + len(sealed))
+                    self._outbox.check_room(message, sealed, len(letters), size)
                     letter = self._outbox.prepare(
                         message, sealed, at=moment, traceparent=trace, hops=hops, ttl_s=life_s
                     )
@@ -147,11 +147,21 @@ class Acceptance:
                 letters.append(letter)
             known: frozenset[int] = frozenset()
             if letters:
-                known = await self._storage.write(lambda c: self._insert(c, letters, together_with))
+                known = await self._write(letters, together_with)
             fresh = [letter for letter in letters if letter.seq not in known] if known else letters
             receipts = [each if isinstance(each, CaxtonError) else _outcome(each, known) for each in prepared]
             self._outbox.admit(fresh)
         return receipts
+
+    async def _write(self, letters: Sequence[Letter], together_with: Insertion | None) -> frozenset[int]:
+        """Write messages; returns the seqs of those that were known already."""
+        known: frozenset[int] | None = None
+        try:
+            known = await self._storage.write(lambda c: self._insert(c, letters, together_with))
+        finally:
+            if known is None or known:
+                self._outbox.not_written([each for each in letters if known is None or each.seq in known])
+        return known
 
     def _insert(
         self, connection: apsw.Connection, letters: Sequence[Letter], together_with: Insertion | None

@@ -179,6 +179,7 @@ class Bus:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
+            nursery.start_soon(self._outbox.run_backlog)
             nursery.start_soon(self._local.run, self._inbox)
             nursery.start_soon(self._ended_here.run, self._outbox)
             nursery.start_soon(self._forget)

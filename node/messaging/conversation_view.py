@@ -17,8 +17,8 @@ import apsw
 
 from node.message import Message, iso8601
 from node.messaging.receiver import ItemState, reported
+from node.storage import accepted, inbox
 from node.storage import conversations as table
-from node.storage import inbox, outbox
 
 SHOWN_LIMIT: Final = 500
 """Most messages shown of one conversation, the latest ones."""
@@ -113,7 +113,7 @@ class Conversation:
             limit: Most messages to look at.
         """
         found: dict[str, Said] = {}
-        sent = outbox.conversation(connection, conversation_id, limit)
+        sent = accepted.conversation(connection, conversation_id, limit)
         got = inbox.conversation(connection, conversation_id, limit)
         for row in sent:
             message = Message.unseal(row.sealed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import MessagingConfig
+from node.messaging.backlog import Backlog
 from node.messaging.calendar import Calendar
 from node.messaging.explanation import Decision
 from node.messaging.lanes import Lanes
@@ -45,6 +46,7 @@ class Changes:
 
     Args:
         number: Tells it from those of other rounds.
+        taken_up: Messages of the backlog, whose turn has come; they move to the outbox.
         lost: Of what ended, what was given up; known before it is written.
         told: The FAILUREs that tell its senders.
     """
@@ -55,6 +57,7 @@ class Changes:
     decisions: list[DecisionRow] = field(default_factory=list)
     ended: list[Letter] = field(default_factory=list)
     queued: list[Route] = field(default_factory=list)
+    taken_up: list[Letter] = field(default_factory=list)
     lost: list[Letter] = field(default_factory=list)
     told: list[Letter] = field(default_factory=list)
 
@@ -63,7 +66,7 @@ class Changes:
         self.routes[id(route)] = route
 
     def __bool__(self) -> bool:
-        return bool(self.routes or self.events or self.decisions or self.ended)
+        return bool(self.routes or self.events or self.decisions or self.ended or self.taken_up)
 
 
 class Decisions:
@@ -76,6 +79,7 @@ class Decisions:
         lanes: Where routes stand in line.
         placement: Chooses providers.
         calendar: When to look at which message.
+        backlog: What waits on disk only.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Decisions:
         lanes: Lanes,
         placement: Placement,
         calendar: Calendar,
+        backlog: Backlog,
     ) -> None:
         self._time = time
         self._settings = settings
@@ -94,6 +99,7 @@ class Decisions:
         self.lanes = lanes
         self.placement = placement
         self.calendar = calendar
+        self.backlog = backlog
         self.open: dict[str, Letter] = {}
         """Open messages by id; bounded by the outbox's capacity."""
         self.bytes = 0
@@ -285,6 +291,8 @@ class Decisions:
             if route.counted:
                 self.lanes.release(route)
         self._release(letter)
+        if letter.parked:
+            self.backlog.ended(letter.wanted)
         changes.ended.append(letter)
 
     def _late(self, peer: str, state: Outcome | KeyState, changes: Changes) -> None:

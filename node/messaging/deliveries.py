@@ -11,12 +11,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging import dead_letters
+from node.messaging.backlog import TAKEN_LIMIT, Backlog
 from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.explanation import Target
@@ -25,10 +27,14 @@ from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Carrier, MembershipView, Time
-from node.messaging.settings import HOP_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, TTL_LIMIT_S, Timing
 from node.messaging.sweep import NO_PROVIDER, Sweep
 from node.storage import outbox as table
+from node.storage.backlog import Parked, Sum
 from node.transport.frames import DeliveryKey, KeyState, Outcome
+
+SHARES: Final = 8
+"""Who is away gets this part of the outbox's capacity in memory; the rest of its messages waits on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,10 @@ class Deliveries:
         self._node, self._settings, self._timing, self._around = node, settings, timing, around
         self._time = around.time
         calendar = Calendar(timing.sweep_s)
+        self._backlog = Backlog(capacity=settings.backlog_capacity, size=settings.backlog_bytes)
+        self._share = max(1, settings.outbox_capacity // SHARES)
+        self.taken_limit = min(self._share, TAKEN_LIMIT)
+        """Most messages of the backlog that are taken up at once."""
         self._lanes = Lanes(
             node=node,
             time=around.time,
@@ -85,6 +95,7 @@ class Deliveries:
             settings=settings,
             timing=timing,
             calendar=calendar,
+            backlog=self._backlog,
             lanes=self._lanes,
             placement=Placement(
                 time=around.time,
@@ -125,6 +136,31 @@ class Deliveries:
         """Bytes of their sealed forms."""
         return self._decisions.bytes
 
+    @property
+    def backlog_count(self) -> int:
+        """Messages that wait on disk only."""
+        return len(self._backlog)
+
+    def follows_backlog(self, wanted: str) -> bool:
+        """Whether a message for ``wanted`` has to go to the backlog, behind others."""
+        return self._backlog.holds(wanted)
+
+    def backlog_has_room(self, wanted: str, size: int) -> bool:
+        """Whether the backlog takes one more message of so many bytes."""
+        return self._backlog.has_room(wanted, size)
+
+    def ready(self) -> list[str]:
+        """For whom messages of the backlog can be taken up: nothing before them waits for a provider."""
+        if self.open_bytes >= OUTBOX_BYTES_LIMIT:
+            return []
+        found = []
+        for wanted, back in self._backlog.waiting():
+            _, at, node = wanted.rpartition("@")
+            is_away = bool(at) and not self._decisions.placement.reaches(node)
+            if back < self._share and not is_away and not self._decisions.placement.waiting_for(wanted):
+                found.append(wanted)
+        return found
+
     def unsettled(self, peer: str) -> list[DeliveryKey]:
         """Deliveries towards ``peer`` that have not ended, in order of acceptance."""
         return [
@@ -156,6 +192,7 @@ class Deliveries:
             **self._decisions.placement.statistics(),
             **self._decisions.counts,
             **self._lanes.statistics(),
+            **self._backlog.statistics(),
         }
 
     # Acceptance
@@ -164,17 +201,7 @@ class Deliveries:
         """Take up messages that had not ended when the node stopped."""
         now, wall = self._time.now(), self._time.wall()
         for row, own, further in stored:
-            letter = Letter(
-                row.seq,
-                Message.unseal(row.sealed),
-                row.sealed,
-                row.traceparent,
-                row.hops,
-                row.accepted_s,
-                row.expires_s,
-                now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
-                answers=row.answers,
-            )
+            letter = _letter(row, now, wall)
             for stored_route in further if own is None else (own, *further):
                 route = _restored(letter, stored_route, row.answered_by)
                 if stored_route is not own and route.own:
@@ -189,8 +216,14 @@ class Deliveries:
                 letter.waiting_since = now
             self._decisions.hold(letter)
 
-    def begin(self, last_seq: int) -> None:
-        """All is taken up; messages that come now are numbered after ``last_seq``."""
+    def begin(self, last_seq: int, backlog: Iterable[Sum] = ()) -> None:
+        """All is taken up; messages that come now are numbered after ``last_seq``.
+
+        Args:
+            last_seq: The highest there is.
+            backlog: What waits on disk only.
+        """
+        self._backlog.recall(backlog)
         self._next_seq = 1 + last_seq
         now = self._time.now()
         self._swept_at = now
@@ -228,9 +261,19 @@ class Deliveries:
         limit = HOP_LIMIT if message.in_reply_to is None else HOP_LIMIT + 1
         if hops > limit:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
+        elif self.backlog_count and not letter.broadcast and self._backlog.holds(letter.wanted):
+            self._park(letter)
         else:
             self._decisions.place(letter, None, now)
+            if self.open_count >= self._share and not letter.broadcast and self._waits_for_long(letter):
+                self._park(letter)
         return letter
+
+    def not_written(self, letters: Iterable[Letter]) -> None:
+        """Forget prepared messages that were not written, and will not be."""
+        for letter in letters:
+            if letter.parked:
+                self._backlog.dropped(letter.wanted, len(letter.sealed))
 
     def admit(self, letters: Iterable[Letter]) -> bool:
         """Take up messages that are durable now, and send them on their way.
@@ -238,12 +281,20 @@ class Deliveries:
         Returns:
             Whether a node was found to be lost, so that :meth:`attend` is needed soon.
         """
-        nodes: dict[str, bool] = {}
+        taken = []
         for letter in letters:
             self._decisions.counts["accepted"] += 1
             if letter.ended != OPEN:
                 self._decisions.counts[letter.ended] += 1
-                continue
+            elif letter.parked:
+                self._backlog.wrote(letter.wanted)
+            else:
+                taken.append(letter)
+        return self._dispatch(taken)
+
+    def _dispatch(self, letters: Sequence[Letter]) -> bool:
+        nodes: dict[str, bool] = {}
+        for letter in letters:
             self._decisions.hold(letter)
             movable = letter.address is None
             for route in letter.routes.values():
@@ -257,6 +308,30 @@ class Deliveries:
                 self.node_lost(node, "died")  # while the messages were being written
                 found = True
         return found
+
+    def take_up_parked(self, parked: Iterable[Parked]) -> Changes:
+        """Take up the oldest messages that the backlog has for somebody, or some whose time is up.
+
+        Args:
+            parked: In their order. They are in the backlog until the changes are durable.
+        """
+        changes = self._new_changes()
+        now, wall = self._time.now(), self._time.wall()
+        for wanted, row in parked:
+            letter = _letter(row, now, wall)
+            letter.parked = True
+            if now >= letter.deadline:
+                letter.ended, letter.reason = "expired", f"its time was up before {wanted} was there"
+                self._decisions.counts["expired"] += 1
+                changes.ended.append(letter)
+            else:
+                self._decisions.place(letter, None, now)
+                for route in letter.routes.values():
+                    route.routed_s = wall
+                if letter.waiting_since is not None:
+                    letter.waiting_since -= max(0.0, wall - row.accepted_s)
+            changes.taken_up.append(letter)
+        return changes
 
     # What peers say
 
@@ -342,9 +417,12 @@ class Deliveries:
         """What was decided is durable: tell it; returns what :meth:`admit` does."""
         for route in changes.routes.values():
             route.decision = None
+        for letter in changes.taken_up:
+            self._backlog.took_up(letter.wanted, len(letter.sealed), is_open=letter.ended == OPEN)
+        found = self._dispatch([letter for letter in changes.taken_up if letter.ended == OPEN])
         for letter in changes.ended:
             self._around.on_end(letter)
-        return self.admit(changes.told)
+        return self.admit(changes.told) or found
 
     def send(self, changes: Changes) -> None:
         """Send what found a provider."""
@@ -370,6 +448,23 @@ class Deliveries:
     def _new_changes(self) -> Changes:
         self._changes += 1
         return Changes(self._changes)
+
+    def _park(self, letter: Letter) -> None:
+        letter.park()
+        self._backlog.prepare(letter.wanted, len(letter.sealed))
+
+    def _waits_for_long(self, letter: Letter) -> bool:
+        """Whether a message is better on disk: nobody can take it now, and many wait for the same."""
+        placement, route = self._decisions.placement, letter.own
+        if route is not None and letter.address is None:
+            return False  # who is chosen for a capability is there
+        crowded = self.open_count >= SHARES // 2 * self._share or self.open_bytes >= OUTBOX_BYTES_LIMIT // 2
+        enough = 1 if crowded else self._share
+        if route is None:
+            is_away = placement.waiting_for(letter.wanted) >= enough and placement.is_hopeful(letter)
+        else:
+            is_away = self._lanes.in_flight(route.target) >= enough and not placement.reaches(route.target[1])
+        return is_away and self._backlog.has_room(letter.wanted, len(letter.sealed))
 
     def _backoff(self, attempt: int) -> float:
         pause_s = min(
@@ -401,6 +496,22 @@ class Deliveries:
         )
         told.cause = letter.message.id
         return told
+
+
+def _letter(row: table.OutboxRow, now: float, wall: float) -> Letter:
+    """A message as it was on disk."""
+    return Letter(
+        row.seq,
+        Message.unseal(row.sealed),
+        row.sealed,
+        row.traceparent,
+        row.hops,
+        row.accepted_s,
+        row.expires_s,
+        now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
+        answers=row.answers,
+        cause=row.cause,
+    )
 
 
 def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:

@@ -11,7 +11,7 @@ from node.errors import MessageNotFound
 from node.message import Message, iso8601
 from node.messaging.explanation import decision
 from node.messaging.receiver import ItemState, reported
-from node.storage import inbox, outbox
+from node.storage import accepted, inbox, outbox
 
 COPIES_LIMIT: Final = 64
 """Most received copies and replies shown with a message."""
@@ -46,7 +46,7 @@ class MessageHistory:
         Raises:
             MessageNotFound: this node knows no such message (any more).
         """
-        row = outbox.find(connection, message_id)
+        row = accepted.find(connection, message_id)
         received = inbox.find(connection, message_id, COPIES_LIMIT)
         if row is None and not received:
             raise MessageNotFound(

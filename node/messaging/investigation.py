@@ -23,7 +23,7 @@ from node.messaging.explanation import Decision, decision
 from node.messaging.ports import LinkSender, MembershipView
 from node.messaging.sides import Accepted, Copy, Described, Running, Side
 from node.messaging.story import Explanation, Told, Trace
-from node.storage import decisions, outbox
+from node.storage import accepted, decisions, outbox
 from node.storage.storage import Storage
 
 TRACE: Final = "trace"
@@ -200,7 +200,7 @@ class Investigation:
 
 def _decisions(connection: apsw.Connection, message_id: str) -> list[tuple[int, float, Decision]]:
     """(epoch, when, decision) of everything that was decided about a message, in order."""
-    row = outbox.find(connection, message_id)
+    row = accepted.find(connection, message_id)
     if row is None:
         return []
     found = {

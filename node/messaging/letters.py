@@ -156,6 +156,8 @@ class Letter:
     """What first in, first out holds within."""
     cause: str | None = None
     wait: bytes | None = None
+    parked: bool = False
+    """Whether it waits, or has waited, in the backlog."""
 
     def __post_init__(self) -> None:
         message = self.message
@@ -171,6 +173,12 @@ class Letter:
         if not self.routes and not self.broadcast:
             self.own, route.own = route, True
         self.routes[route.target] = route
+
+    def park(self) -> None:
+        """It goes to the backlog: nothing is decided about it yet."""
+        self.routes.clear()
+        self.own, self.wait, self.waiting_since = None, None, None
+        self.epoch, self.placements, self.parked = -1, 0, True
 
     def active_routes(self) -> Iterator[Route]:
         """The routes whose provider is expected to do something."""

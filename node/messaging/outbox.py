@@ -10,6 +10,7 @@ providers that appear (:mod:`node.messaging.sweep`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import apsw
@@ -20,6 +21,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import ResourceLimitExceeded
 from node.message import Message
+from node.messaging.backlog import TAKEN_BYTES
 from node.messaging.conversation_view import kin_of
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
@@ -34,6 +36,7 @@ from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
+from node.storage import accepted, backlog
 from node.storage import conversations as conversation_table
 from node.storage import dead_letters as dead_letter_table
 from node.storage import decisions as decision_table
@@ -109,7 +112,7 @@ class Outbox:
             self._core = record_deliveries(recorder, node, settings, timing, around)
         self._drain = DrainRate()
         self._unwritten: list[Changes] = []
-        self._attention = trio.Event()
+        self._attention, self._stir = trio.Event(), trio.Event()
 
     def use_links(self, links: LinkSender) -> None:
         """Give the links, which need this node's bus in turn."""
@@ -118,17 +121,27 @@ class Outbox:
 
     # Acceptance
 
-    def check_room(self, messages: int, size: int) -> None:
-        """Refuse messages of clients when the outbox is full.
+    def check_room(self, message: Message, sealed: bytes, others: int, size: int) -> None:
+        """Refuse a message of a client when there is no room for it.
 
         Args:
-            messages: How many are to be accepted.
+            message: It.
+            sealed: Its sealed form.
+            others: How many are to be accepted before it.
             size: Their bytes.
 
         Raises:
-            ResourceLimitExceeded: it is.
+            ResourceLimitExceeded: the outbox is full, or the backlog that it would have to go to.
         """
-        if self.has_room(messages, size):
+        if (
+            self._core.backlog_count
+            and not message.goes_to_all
+            and self._core.follows_backlog(message.wanted)
+        ):
+            if not self._core.backlog_has_room(message.wanted, len(sealed)):
+                raise _backlog_full(message.wanted, self._core.backlog_count)
+            return
+        if self.has_room(others + 1, size + len(sealed)):
             return
         capacity, held = self._settings.outbox_capacity, self._core.open_bytes
         raise ResourceLimitExceeded(
@@ -180,20 +193,38 @@ class Outbox:
         Returns:
             The seqs of those whose id was known already: they are not written.
         """
+        if self._core.backlog_count:
+            parked = [backlog.Parked(letter.wanted, letter.row()) for letter in letters if letter.parked]
+            letters = [letter for letter in letters if not letter.parked]
+            known = backlog.insert(connection, parked)
+            ids = {letter.message.id: letter.seq for letter in letters}
+            known |= {ids[found] for found in backlog.known(connection, list(ids))}
+            letters = [letter for letter in letters if letter.seq not in known]
+            return known | self._insert(connection, letters)
+        return self._insert(connection, letters)
+
+    def not_written(self, letters: Iterable[Letter]) -> None:
+        """Forget prepared messages that were not written, and will not be."""
+        self._core.not_written(list(letters))
+
+    def _insert(
+        self, connection: apsw.Connection, letters: Sequence[Letter], *, end: bool = True
+    ) -> frozenset[int]:
+        """Write messages; ``end`` says whether the ends that some have already are written with them."""
         rows = []
         for letter in letters:
             own = letter.own
-            ended_s = letter.accepted_s if letter.ended != OPEN else None
+            ended_s = letter.accepted_s if end and letter.ended != OPEN else None
             rows.append((letter.row(ended_s), None if own is None else own.row()))
         known = table.insert(connection, rows)
         for letter in letters:
             if letter.seq not in known and (letter.own is None or letter.ended != OPEN):
-                self._insert_beside(connection, letter)
+                self._insert_beside(connection, letter, end=end)
             if letter.message.has_kin:
                 conversation_table.relate(connection, kin_of(letter.message), letter.accepted_s)
         return known
 
-    def _insert_beside(self, connection: apsw.Connection, letter: Letter) -> None:
+    def _insert_beside(self, connection: apsw.Connection, letter: Letter, *, end: bool) -> None:
         """What most messages do not have: routes of a broadcast, a wait, and an end before the beginning."""
         for route in letter.routes.values():
             if not route.own:
@@ -202,7 +233,7 @@ class Outbox:
             decision_table.save(
                 connection, DecisionRow(letter.seq, letter.epoch + 1, letter.accepted_s, letter.wait)
             )
-        if letter.ended not in (OPEN, "settled"):
+        if end and letter.ended not in (OPEN, "settled"):
             bury(connection, letter, letter.accepted_s)
             dead_letter_table.trim(connection)
 
@@ -214,6 +245,8 @@ class Outbox:
             self._tail.ended(letters)
         if not self._core.open_count:
             self._attention.set()  # time matters again
+        if self._core.backlog_count:
+            self._stir.set()
         if self._core.admit(letters):
             self._attention.set()
 
@@ -245,6 +278,8 @@ class Outbox:
         """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""
         await self._commit(self._core.report(peer, states))
         self._core.pump(peer)
+        if self._core.backlog_count:
+            self._stir.set()
 
     def link_lost(self, peer: str) -> bool:
         """The link to ``peer`` closed; returns whether a new one is needed."""
@@ -277,10 +312,11 @@ class Outbox:
     async def load(self) -> None:
         """Take up what had not ended when the node stopped."""
         rows = await self._storage.read(lambda connection: table.load_open(connection, LOAD_LIMIT))
-        last_seq = await self._storage.read(table.last_seq)
+        last_seq = await self._storage.read(accepted.last_seq)
+        sums = await self._storage.read(backlog.sums)
         for batch in _batches(rows):
             self._core.take_up(batch)
-        self._core.begin(last_seq)
+        self._core.begin(last_seq, sums)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Attend to time, membership and registry until cancelled."""
@@ -295,6 +331,24 @@ class Outbox:
                 await self._commit(left)
             await self._commit(self._core.attend())
             self._core.pump_all()
+
+    async def run_backlog(self) -> None:
+        """Take up what waits on disk when its turn has come, until cancelled."""
+        while True:
+            pause_s = self._timing.sweep_s if self._core.backlog_count else float("inf")
+            with self._clock.move_on_after(pause_s):
+                await self._stir.wait()
+            self._stir = trio.Event()
+            await self._take_up(lambda c: backlog.expired(c, self._clock.wall(), self._core.taken_limit))
+            for wanted in self._core.ready():
+                if await self._take_up(partial(_first, wanted=wanted, limit=self._core.taken_limit)):
+                    self._stir.set()  # perhaps there is room for more
+
+    async def _take_up(self, query: Callable[[apsw.Connection], list[backlog.Parked]]) -> bool:
+        parked = await self._storage.read(query)
+        if parked:
+            await self._commit(self._core.take_up_parked(parked))
+        return bool(parked)
 
     def statistics(self) -> dict[str, int]:
         """Counts and sizes."""
@@ -359,7 +413,12 @@ class Outbox:
         further = [(route.own, route.row()) for route in routes.values()]
         dead, told, decided = list(changes.lost), list(changes.told), list(changes.decisions)
 
+        taken_up = list(changes.taken_up)
+
         def job(connection: apsw.Connection) -> Totals | None:
+            if taken_up:
+                backlog.remove(connection, [letter.seq for letter in taken_up])
+                self._insert(connection, taken_up, end=False)
             for decision in decided:
                 decision_table.save(connection, decision)
             for own, row in further:
@@ -375,6 +434,19 @@ class Outbox:
             return dead_letter_table.trim(connection) if dead else None
 
         return job
+
+
+def _first(connection: apsw.Connection, wanted: str, limit: int) -> list[backlog.Parked]:
+    return backlog.first(connection, wanted, limit, TAKEN_BYTES)
+
+
+def _backlog_full(wanted: str, held: int) -> ResourceLimitExceeded:
+    return ResourceLimitExceeded(
+        "too many messages wait for whom is away",
+        why=f"{held} messages wait on disk, those for {wanted} among them",
+        fix="Bring the provider back, or raise messaging.backlog_capacity and messaging.backlog_limit.",
+        details={"backlog": held, "wanted": wanted, "retry_after_s": 30},
+    )
 
 
 def _batches(stored: Sequence[table.StoredMessage]) -> Iterator[list[table.StoredMessage]]:

@@ -80,6 +80,7 @@ class Placement:
         self._in_flight, self._locality = in_flight, locality
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
+        self._waiting_for: dict[str, int] = {}
         self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
         self._audiences: OrderedDict[str, tuple[Audience, int, float]] = OrderedDict()
         self._addressed: OrderedDict[Target, Choice] = OrderedDict()
@@ -157,13 +158,25 @@ class Placement:
 
     def waits(self, letter: Letter) -> None:
         """A message has no provider for now; those behind it wait, too."""
-        self._waiting.setdefault(letter.order, {})[letter.seq] = letter
+        waiting = self._waiting.setdefault(letter.order, {})
+        if letter.seq not in waiting:
+            waiting[letter.seq] = letter
+            self._waiting_for[letter.wanted] = self._waiting_for.get(letter.wanted, 0) + 1
 
     def waits_no_more(self, letter: Letter) -> None:
         """A message has a provider, or has ended."""
         waiting = self._waiting.get(letter.order)
-        if waiting is not None and waiting.pop(letter.seq, None) is not None and not waiting:
+        if waiting is None or waiting.pop(letter.seq, None) is None:
+            return
+        if not waiting:
             del self._waiting[letter.order]
+        self._waiting_for[letter.wanted] -= 1
+        if not self._waiting_for[letter.wanted]:
+            del self._waiting_for[letter.wanted]
+
+    def waiting_for(self, wanted: str) -> int:
+        """How many messages for a capability or receiver have no provider."""
+        return self._waiting_for.get(wanted, 0)
 
     def waiting(self) -> list[Letter]:
         """The messages without a provider, in order of acceptance."""

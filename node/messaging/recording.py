@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 4
+VERSION: Final = 5
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -78,6 +78,7 @@ def changes_shown(changes: Changes) -> list[object]:
         changes.events,
         [[letter.seq, letter.ended, letter.reason] for letter in changes.ended],
         [[route.letter.seq, *route.target] for route in changes.queued],
+        [letter_shown(letter) for letter in changes.taken_up],
     ]
 
 
@@ -117,6 +118,8 @@ VERBS: Final[dict[str, Verb]] = {
     "begin": Verb(as_given),
     "prepare": Verb(_prepared, letter_shown),
     "admit": Verb(_numbers),
+    "not_written": Verb(_numbers),
+    "take_up_parked": Verb(as_given, changes_shown),
     "received": Verb(as_given),
     "report": Verb(as_given, changes_shown),
     "link_lost": Verb(as_given),

@@ -19,7 +19,7 @@ INBOX_ROW_LIMIT: Final = 1_000_000
 """Most rows of the inbox, ended ones included; deliveries are refused beyond it."""
 KEEP_ROWS: Final = 50_000
 """Ended messages kept for their history, as long as they are not too old."""
-TTL_LIMIT_S: Final = 86_400.0
+TTL_LIMIT_S: Final = 30 * 86_400.0
 """Longest life of a message."""
 WATERMARK_S: Final = 120.0
 """An outcome this old was received by its origin, provided that the link stayed up."""

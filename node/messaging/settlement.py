@@ -162,10 +162,11 @@ class Settlement:
         letters: list[Letter] = []
         for handled in batch:
             entry = handled.entry
-            if entry.seq not in done:
-                continue  # it had ended before: nothing of it was written
-            handled.ended = True
             caused = answers.get(entry.seq, [])
+            if entry.seq not in done:  # it had ended before: nothing of it was written
+                self._outbox.not_written(caused)
+                continue
+            handled.ended = True
             letters += caused
             key = DeliveryKey(entry.message.id, handled.agent, entry.epoch)
             state = end(ItemState.HELD, handled.handling)

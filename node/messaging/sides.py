@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from node.message import Counter, Message, Note
 from node.messaging.explanation import decision
-from node.storage import inbox, outbox
+from node.storage import accepted, inbox, outbox
 from node.transport.frames import MAX_ANSWER_BYTES
 
 CAUSED_LIMIT: Final = 32
@@ -163,9 +163,9 @@ Running = Callable[[str, str], float | None]
 
 def load(connection: apsw.Connection, message_id: str, running_since: Running) -> Side:
     """What this node knows of a message; empty when that is nothing."""
-    row = outbox.find(connection, message_id)
+    row = accepted.find(connection, message_id)
     copies = inbox.find(connection, message_id, COPIES_LIMIT + 1)
-    caused = outbox.caused(connection, message_id, CAUSED_LIMIT + 1)
+    caused = accepted.caused(connection, message_id, CAUSED_LIMIT + 1)
     sealed = row.sealed if row is not None else copies[0].sealed if copies else None
     return Side(
         message=None if sealed is None else Described.of(Message.unseal(sealed)),

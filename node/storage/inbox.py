@@ -240,12 +240,13 @@ def sealed(connection: apsw.Connection, seq: int) -> bytes:
 
 
 def owed(connection: apsw.Connection, limit: int) -> list[tuple[str, str, str, int, list[str]]]:
-    """Settled messages that have open answers in the outbox: their key, epoch, and the answers' ids."""
+    """Settled messages that have open answers here: their key, epoch, and the answers' ids."""
     found = rows(
         connection,
-        "SELECT i.seq, i.origin, i.message_id, i.target, i.epoch, o.message_id FROM outbox o"
-        " JOIN inbox i ON i.seq = o.answers WHERE o.ended_s IS NULL AND i.state = 'settled'"
-        " ORDER BY i.seq, o.seq LIMIT ?",
+        "SELECT i.seq, i.origin, i.message_id, i.target, i.epoch, o.message_id"
+        " FROM (SELECT seq, message_id, answers FROM outbox WHERE ended_s IS NULL AND answers IS NOT NULL"
+        " UNION ALL SELECT seq, message_id, answers FROM backlog WHERE answers IS NOT NULL) o"
+        " JOIN inbox i ON i.seq = o.answers WHERE i.state = 'settled' ORDER BY i.seq, o.seq LIMIT ?",
         (limit,),
     )
     by_seq: dict[int, tuple[str, str, str, int, list[str]]] = {}

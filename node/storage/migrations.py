@@ -190,6 +190,30 @@ CREATE TABLE conversation_kin (
 CREATE INDEX conversation_kin_other ON conversation_kin (other);
 """
 
+_BACKLOG: Final = """
+-- Accepted messages beyond those that memory has room for, while whom they are for is away.
+CREATE TABLE backlog (
+    seq INTEGER PRIMARY KEY,         -- as in the outbox, where the row goes when its turn has come
+    message_id TEXT NOT NULL UNIQUE,
+    wanted TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    conversation_id TEXT NOT NULL,
+    reply_with TEXT,
+    accepted_s REAL NOT NULL,
+    expires_s REAL NOT NULL,
+    hops INTEGER NOT NULL,
+    answers INTEGER,
+    cause TEXT,
+    traceparent TEXT NOT NULL,
+    sealed BLOB NOT NULL
+);
+CREATE INDEX backlog_wanted ON backlog (wanted, seq, size);
+CREATE INDEX backlog_expiry ON backlog (expires_s);
+CREATE INDEX backlog_conversation ON backlog (conversation_id);
+CREATE INDEX backlog_cause ON backlog (cause) WHERE cause IS NOT NULL;
+CREATE INDEX backlog_answers ON backlog (answers) WHERE answers IS NOT NULL;
+"""
+
 _MAILBOXES: Final = """
 -- Named addresses of clients; what they hold is in the inbox.
 CREATE TABLE mailboxes (
@@ -234,7 +258,16 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_by_state ON webhook_deliveries (webhook_id, state, seq);
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _MAILBOXES, _WEBHOOKS)
+STEPS: Final = (
+    _FIRST,
+    _ANSWERS,
+    _OWN_ROUTE,
+    _FOR_OPERATORS,
+    _CONVERSATIONS,
+    _BACKLOG,
+    _MAILBOXES,
+    _WEBHOOKS,
+)
 """Every step there has ever been, oldest first."""
 
 

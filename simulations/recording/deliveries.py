@@ -17,6 +17,7 @@ from node.messaging.recording import BEGIN, CORE, VERBS, VERSION, Beginning, Tap
 from node.messaging.settings import Timing
 from node.recording.chance import generator
 from node.recording.values import UnknownValue
+from node.storage.backlog import Parked, Sum
 from node.storage.outbox import OutboxRow, RouteRow
 from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
 from simulations.recording.tape import ReplayTape
@@ -30,8 +31,10 @@ CLASSES: Final[dict[str, type[Any]]] = {
         KeyState,
         OutboxRow,
         Outcome,
+        Parked,
         Provider,
         RouteRow,
+        Sum,
         Timing,
     )
 }
@@ -81,6 +84,10 @@ class DeliveriesReplay:
             case "admit", tuple(numbers):
                 letters = [self._letters.pop(number, None) for number in numbers]
                 return core.admit([self._known(letter) for letter in letters])
+            case "not_written", tuple(numbers):
+                return core.not_written([self._known(self._letters.pop(number, None)) for number in numbers])
+            case "take_up_parked", (tuple(parked),):
+                return self._kept(core.take_up_parked(parked))
             case "report", (str() as peer, tuple(states)):
                 return self._kept(core.report(peer, states))
             case "attend", ():

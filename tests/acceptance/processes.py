@@ -109,6 +109,7 @@ class Node:
             "cluster.link_port": free_port(),
         }
         self.settings = {}
+        self.command = CAXTON
         self.process = None
         self.client = httpx.Client(
             base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {cluster.token}"}, timeout=60
@@ -153,7 +154,7 @@ class Node:
         command = ["start", "--config", self.bundle / "node.yaml", "--ready-file", self.ready_file]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*CAXTON, *map(str, [*command, *options, *arguments])],
+                [*self.command, *map(str, [*command, *options, *arguments])],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -261,9 +262,17 @@ class Cluster:
         self.nodes |= {node.name: node for node in added}
         return added
 
-    def start(self, *names, settings=()):
-        """Start new nodes at once, all but the first with the first as seed, and wait until each sees all."""
+    def start(self, *names, settings=(), command=CAXTON):
+        """Start new nodes at once, all but the first with the first as seed, and wait until each sees all.
+
+        Args:
+            names: Of the nodes.
+            settings: (key, value) pairs for ``--set``.
+            command: What is started instead of ``caxton``.
+        """
         nodes = self.add(*names)
+        for node in nodes:
+            node.command = command
         for node in nodes:
             node.start(*([] if node is nodes[0] else [nodes[0]]), wait=False, settings=settings)
         for node in nodes:

@@ -56,10 +56,10 @@ def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
 
 def test_the_longest_life_of_a_message_is_that_of_messaging(tmp_path: Path) -> None:
     assert model.TTL_LIMIT_S == messaging.TTL_LIMIT_S
-    assert load(tmp_path, "messaging: {default_ttl: 1d}").messaging.default_ttl_s == messaging.TTL_LIMIT_S
-    [problem] = problems(tmp_path, "messaging: {default_ttl: 2d}")
+    assert load(tmp_path, "messaging: {default_ttl: 30d}").messaging.default_ttl_s == messaging.TTL_LIMIT_S
+    [problem] = problems(tmp_path, "messaging: {default_ttl: 31d}")
     assert problem["key"] == "messaging.default_ttl"
-    assert "86400" in str(problem)
+    assert "2592000" in str(problem)
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:

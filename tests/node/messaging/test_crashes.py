@@ -12,7 +12,7 @@ from node.transport.frames import DeliverItem, DeliveryKey, Outcome
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 ACCEPT, STORE, FINISH, END = (
-    *("Acceptance.accept_many", "Inbox.receive"),
+    *("Acceptance._write", "Inbox.receive"),
     *("Settlement._end", "Outbox._job"),
 )
 

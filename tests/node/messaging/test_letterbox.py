@@ -89,7 +89,7 @@ async def test_of_two_retries_at_once_one_is_accepted(tmp_path, autojump_clock):
 async def test_a_crash_leaves_both_the_new_message_and_the_mark_or_neither(tmp_path, autojump_clock, moment):
     async with cluster(tmp_path, "a") as c:
         [old] = await given_up(c["a"], 1)
-        setattr(c["a"].storage, moment, "accept")
+        setattr(c["a"].storage, moment, "Acceptance")
         c.nursery.start_soon(c["a"].bus.letters.retry, old)
         await c["a"].storage.frozen.wait()
         await c.crash("a")

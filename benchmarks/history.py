@@ -1,0 +1,303 @@
+"""Kill real nodes with SIGKILL while clients send, then check the whole history, from outside and from disk.
+
+    .venv/bin/python -m benchmarks.history --messages 5000 --kills 5 --rounds 20 --csv
+
+Each round has a cluster of its own of three processes on loopback. Clients, one per conversation and each at
+one node, send requests with ids of their own in batches, and write down what they invoked, what was
+acknowledged, refused, or never answered; what was not answered is sent again under the same ids. Meanwhile
+nodes are killed, one after the other, at moments drawn from the seed, and started again after a time below or
+above what membership takes to declare them dead. In the end all are stopped, and this is checked:
+
+* what was acknowledged is in its origin's database and was settled there, or is among its dead letters;
+* what was settled was handled: a witness on some node has written so (``benchmarks/witness.py``);
+* within one life of a node, each conversation was handled in the order in which it was sent;
+* no witness ran twice for one message on one node, unless the node was killed in between;
+* nothing is open, and no log holds a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import httpx
+
+from benchmarks.report import machine, show, write
+from benchmarks.witness import CAPABILITY, LOG
+from tests.acceptance.processes import Cluster, Node, eventually
+
+NAMES: Final = ("a", "b", "c")
+COMMAND: Final = [sys.executable, "-P", "-m", "benchmarks.witness"]
+CONVERSATIONS: Final = 6
+BATCH: Final = 25
+DOWN_S: Final = (0.0, 0.5, 2.0, 6.0)
+"""How long a killed node stays away: below and above what membership takes to declare it dead."""
+TTL_S: Final = 900.0
+DRAIN_S: Final = 180.0
+EXAMPLES: Final = 3
+"""Most broken promises of one kind that are told with their particulars."""
+ACCEPTED: Final = (202, "DUPLICATE_MESSAGE")
+"""What acknowledges a message, or says that it was acknowledged before."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a round.
+
+    Args:
+        counts: What happened, by kind.
+        problems: Broken promises, in words; the first few of each kind.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, what: str, example: object) -> None:
+        """A promise was broken."""
+        if sum(problem.startswith(what) for problem in self.problems) < EXAMPLES:
+            self.problems.append(f"{what}: {str(example)[:500]}")
+        self.counts["problems"] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a witness, as its node's log has it."""
+
+    node: str
+    message_id: str
+    conversation: str
+    number: int
+    process: int
+
+
+class History:
+    """One round.
+
+    Args:
+        cluster: Fresh; its nodes are added here.
+        seed: Draws who is killed when.
+        messages: How many are sent in all.
+        kills: How many nodes are killed.
+    """
+
+    def __init__(self, cluster: Cluster, seed: int, messages: int, kills: int) -> None:
+        self.report = Report()
+        self._cluster, self._chance = cluster, random.Random(f"history {seed}")
+        self._messages, self._kills = messages, kills
+        self._lock = threading.Lock()
+        self._acknowledged: dict[str, str] = {}
+        self._progress = threading.Condition(self._lock)
+        nodes = cluster.start(*NAMES, command=COMMAND)
+        self._nodes: dict[str, Node] = {node.name: node for node in nodes}
+        cluster.wait_for_providers(nodes, **{CAPABILITY: NAMES})
+
+    def run(self) -> Report:
+        """Send, kill, bring back, stop and check."""
+        share = -(-self._messages // CONVERSATIONS)
+        with ThreadPoolExecutor(CONVERSATIONS + 1) as pool:
+            clients = [pool.submit(self._send, number, share) for number in range(CONVERSATIONS)]
+            killer = pool.submit(self._kill)
+            for each in (*clients, killer):
+                each.result()
+        started = time.monotonic()
+        self._cluster.wait_for_each_other(*self._nodes.values())
+        try:
+            eventually(lambda: not any(map(_open, self._nodes.values())), within=DRAIN_S, every=0.3)
+        except AssertionError:
+            self.report.problem("some did not come to rest", {n.name: _open(n) for n in self._nodes.values()})
+        self.report.counts["drained_ms"] = round(1000 * (time.monotonic() - started))
+        for node in self._nodes.values():
+            node.stop()
+        self._check()
+        return self.report
+
+    # Clients and faults
+
+    def _send(self, number: int, share: int) -> None:
+        """One client: one conversation at one node, a batch after the other."""
+        node, conversation = self._nodes[NAMES[number % len(NAMES)]], f"conversation-{number}"
+        for first in range(0, share, BATCH):
+            batch = {str(uuid.uuid4()): n for n in range(first, min(share, first + BATCH))}
+            self._count("invoked", len(batch))
+            while batch:
+                items = [
+                    {
+                        "message_id": identifier,
+                        "capability": CAPABILITY,
+                        "content": content,
+                        "conversation_id": conversation,
+                        "ttl_s": TTL_S,
+                    }
+                    for identifier, content in batch.items()
+                ]
+                try:
+                    answer = node.client.post("/messages/batch", json={"messages": items}, timeout=20)
+                    results = answer.json()["results"] if answer.status_code < 300 else []
+                except httpx.HTTPError:
+                    results = []
+                if not results:
+                    self._count("batches_unanswered")
+                    time.sleep(0.2)
+                    continue
+                batch = self._acknowledge(node.name, batch, results)
+
+    def _acknowledge(self, node: str, batch: dict[str, int], results: list[dict[str, Any]]) -> dict[str, int]:
+        """Write down what was acknowledged; returns what must be sent again, from the first refusal on."""
+        with self._progress:
+            for place, (identifier, result) in enumerate(zip(list(batch), results, strict=True)):
+                said = result.get("code", 202)
+                if said not in ACCEPTED:
+                    self.report.counts[f"refused_{said}"] += 1
+                    rest = list(batch.items())[place + 1 :]
+                    later = [
+                        i for (i, _), r in zip(rest, results[place + 1 :], strict=True) if "code" not in r
+                    ]
+                    if later:
+                        self.report.problem(
+                            "accepted after one that was refused before it", (identifier, later[0])
+                        )
+                    time.sleep(0.1)
+                    return dict(list(batch.items())[place:])
+                self._acknowledged[identifier] = node
+            self._progress.notify_all()
+        return {}
+
+    def _kill(self) -> None:
+        """Kill one node after the other, each when so many messages have been acknowledged."""
+        for number in range(self._kills):
+            due = self._messages * (number + self._chance.random()) / self._kills
+            name, down_s = self._chance.choice(NAMES), self._chance.choice(DOWN_S)
+            with self._progress:
+                self._progress.wait_for(lambda due=due: len(self._acknowledged) >= due, timeout=300)
+            time.sleep(self._chance.uniform(0.0, 0.2))
+            node = self._nodes[name]
+            node.kill()
+            self._count("killed")
+            time.sleep(down_s)
+            node.start(*[other for other in self._nodes.values() if other is not node])
+
+    def _count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            self.report.counts[what] += number
+
+    # The check
+
+    def _check(self) -> None:
+        states, letters = {}, set()
+        for name, node in self._nodes.items():
+            connection = apsw.Connection(str(node.data_dir / "caxton.db"), flags=apsw.SQLITE_OPEN_READWRITE)
+            for message_id, state, ended_s in connection.execute(
+                "SELECT message_id, state, ended_s FROM outbox"
+            ):
+                states[message_id] = name, state, ended_s
+            letters |= {
+                message_id for (message_id,) in connection.execute("SELECT message_id FROM dead_letters")
+            }
+            connection.close()
+        runs = list(self._runs())
+        handled = {run.message_id for run in runs}
+        for message_id, origin in self._acknowledged.items():
+            found = states.get(message_id)
+            if found is None or found[0] != origin:
+                self.report.problem("an acknowledged message is not in its origin's database", message_id)
+            elif found[2] is None:
+                self.report.problem("an acknowledged message has not ended", (message_id, found))
+            elif found[1] == "settled":
+                self.report.counts["settled"] += 1
+                if message_id not in handled:
+                    self.report.problem("a settled message was handled by nobody", message_id)
+            elif message_id in letters:
+                self.report.counts["dead_letters"] += 1
+            else:
+                self.report.problem("a message was given up without a dead letter", (message_id, found))
+        self.report.counts["acknowledged"] = len(self._acknowledged)
+        check_runs(runs, self.report)
+
+    def _runs(self) -> Iterator[Run]:
+        for name, node in self._nodes.items():
+            for line in (node.home / LOG).read_text().splitlines():
+                what, message_id, conversation, number, process = line.split()
+                if what == "begin":
+                    yield Run(name, message_id, conversation, int(number), int(process))
+
+
+def check_runs(runs: list[Run], report: Report) -> None:
+    """What witnesses have done, held against what was promised."""
+    lives: dict[tuple[str, str], list[int]] = defaultdict(list)
+    lines: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    for run in runs:
+        lives[run.node, run.message_id].append(run.process)
+        lines[run.node, run.process, run.conversation].append(run.number)
+    report.counts["runs"] = len(runs)
+    for key, processes in lives.items():
+        report.counts["runs_again_after_a_kill"] += len(processes) - 1
+        if len(set(processes)) < len(processes):
+            report.problem("a handler ran twice for one message in one life of its node", key)
+    for line, numbers in lines.items():
+        report.counts["in_order"] += len(numbers)
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
+            report.problem("a conversation was handled out of order", (line, numbers))
+
+
+def _open(node: Node) -> int:
+    messaging = node.get("/status")["rooms"]["messaging"]
+    outbox = messaging["outbox"]
+    return int(outbox["open"] + outbox["backlog"] + messaging["inbox"]["held"] + messaging["local"])
+
+
+def check(directory: Path, seed: int, messages: int, kills: int) -> Report:
+    """One round in processes and directories of its own."""
+    cluster = Cluster(directory / "cluster")
+    try:
+        report = History(cluster, seed, messages, kills).run()
+        report.problems += [f"a traceback is in the log of {name}" for name in cluster.close()]
+    finally:
+        cluster.close()
+    return report
+
+
+def main() -> int:
+    """Check round after round; the exit status is 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--messages", type=int, default=5_000, help="in each round")
+    parser.add_argument("--kills", type=int, default=5, help="in each round")
+    parser.add_argument("--csv", action="store_true", help="write the figures to results/")
+    options = parser.parse_args()
+    facts, rows = machine(), []
+    for seed in range(options.seed, options.seed + options.rounds):
+        with tempfile.TemporaryDirectory(prefix=f"history-{seed}-") as directory:
+            report = check(Path(directory), seed, options.messages, options.kills)
+        rows.append({"seed": seed} | {key: report.counts[key] for key in COLUMNS})
+        print(f"seed {seed}:", ", ".join(f"{key} {value}" for key, value in sorted(report.counts.items())))
+        for problem in report.problems:
+            print(f"  {problem}")
+    total = {key: sum(int(row[key]) for row in rows) for key in COLUMNS}
+    show(list(total), [list(total.values())])
+    print(f"raw: {write('history', facts, rows) if options.csv else 'not written'}")
+    return int(bool(total["problems"]))
+
+
+COLUMNS: Final = (
+    "acknowledged", "killed", "settled", "dead_letters", "runs", "runs_again_after_a_kill", "in_order",
+    "batches_unanswered", "drained_ms", "problems",
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main())
