@@ -89,7 +89,6 @@ class Reader:
         counts = table.counts(connection, row.id)
         room = max(0, QUEUE_LIMIT - counts["queued"])
         before = room
-        room -= self._watched(connection, row, wall, room)
         inbox_seq, missed, watching = row.inbox_seq, row.missed, counts["watched"]
         found = rows(
             connection,
@@ -121,9 +120,12 @@ class Reader:
                 watching += self._watch(connection, row, message.conversation_id, wall)
         dead_seq, letters_queued = self._letters(connection, row, wall, room)
         room -= letters_queued
+        finished = seen == len(found) < SCAN and room > 0
+        if finished:  # what is not read yet may be of a conversation that is watched
+            room -= self._watched(connection, row, wall, room)
         table.read_up_to(connection, row.id, inbox_seq, dead_seq, missed)
         read = replace(row, inbox_seq=inbox_seq, dead_seq=dead_seq, missed=missed)
-        return Step(read, before - room, finished=seen == len(found) < SCAN and room > 0)
+        return Step(read, before - room, finished=finished)
 
     def _letters(
         self, connection: apsw.Connection, row: WebhookRow, wall: float, room: int

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx  # noqa: F401 - imported before time counts
 import pytest
 import trio
 
@@ -101,7 +102,7 @@ async def test_an_answer_is_told_signed_with_an_id(tmp_path) -> None:
 
 
 async def test_what_fails_is_tried_again_under_the_same_id_until_it_arrives(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(courier, "ATTEMPT_S", 0.3)
+    monkeypatch.setattr(courier, "ATTEMPT_S", 1.0)
     settings = LOOPBACK.model_copy(update={"max_attempts": 9})
     async with (
         cluster(tmp_path, "a") as c,
@@ -184,6 +185,11 @@ async def test_a_conversation_is_told_when_nothing_is_open_in_it_once(tmp_path) 
         body = server.received[0].json
         assert (body["event"], body["data"]["conversation_id"]) == ("conversation.complete", "talk")
         assert body["data"]["message_count"] == 4
+        await until(lambda: hooks.statistics()["delivered"] == 1)
+        for _ in range(20):  # two answers, and one end
+            await SystemClock().sleep(0.01)
+        shown = await hooks.listed()
+        assert (len(server.received), shown[0]["watched"], shown[0]["queued"]) == (1, 0, 0)
         assert last
 
 
