@@ -20,7 +20,7 @@ from tests.node.http.fakes import NODE, SENDER, VIEWER, TrioClock, World
 from tests.node.http.socket_client import SocketClient
 from tests.node.http.test_events import put, served
 from tests.node.http.test_server import start
-from tests.node.messaging.rooms import Cluster, echo
+from tests.node.messaging.rooms import Cluster, echo, eventually
 
 MESSAGE = {"capability": "echo", "content": 1}
 
@@ -351,7 +351,7 @@ async def test_a_silent_or_slow_client_loses_its_socket_and_frees_its_mailbox(
                 await lively.expect("pong")
                 await TrioClock().sleep(0.05)
         await until_left(nodes, "alice")
-        assert nodes[NODE].bus.mailboxes.shown("alice")["held"] == 60
+        await eventually(lambda: nodes[NODE].bus.mailboxes.shown("alice")["held"] == 60)
         for client in (lively, silent, slow):
             await client.close()
 
