@@ -152,6 +152,13 @@ class NoReply(CaxtonError):
     status = 504
 
 
+class ReplyTimeout(CaxtonError):
+    """No reply came by the ``reply_by`` of a message: its sender is told by a FAILURE with this code."""
+
+    code = "REPLY_TIMEOUT"
+    status = 504
+
+
 class ResourceLimitExceeded(CaxtonError):
     """A bound was reached: agents, queue length, bytes, rate."""
 

@@ -477,6 +477,9 @@ class Deliveries:
         error: CaxtonError
         if letter.reason == NO_PROVIDER:
             error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
+        elif letter.ended == "expired" and _is_by_its_reply_by(letter):
+            missing = [f"{agent}@{node}" for agent, node in letter.unhandled()]
+            error = dead_letters.no_reply_in_time(letter.message, missing=missing)
         else:
             error = dead_letters.undelivered(letter.message, letter.reason)
         message = dead_letters.failure(
@@ -512,6 +515,14 @@ def _letter(row: table.OutboxRow, now: float, wall: float) -> Letter:
         answers=row.answers,
         cause=row.cause,
     )
+
+
+def _is_by_its_reply_by(letter: Letter) -> bool:
+    """Whether it is the ``reply_by`` of a message that has ended its life."""
+    reply_by_s = letter.message.reply_by_s
+    if reply_by_s is None or not dead_letters.awaits_reply(letter.message):
+        return False
+    return letter.expires_s > reply_by_s - 0.001  # it was computed by way of a duration
 
 
 def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:

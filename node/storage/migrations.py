@@ -214,7 +214,17 @@ CREATE INDEX backlog_cause ON backlog (cause) WHERE cause IS NOT NULL;
 CREATE INDEX backlog_answers ON backlog (answers) WHERE answers IS NOT NULL;
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _BACKLOG)
+_EXPECTED_REPLIES: Final = """
+-- Messages of agents that want a reply by a certain time (seq is that of the outbox). They stay in the outbox
+-- until then.
+CREATE TABLE expected_replies (
+    seq INTEGER PRIMARY KEY,
+    reply_by_s REAL NOT NULL
+);
+CREATE INDEX expected_replies_by ON expected_replies (reply_by_s);
+"""
+
+STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _BACKLOG, _EXPECTED_REPLIES)
 """Every step there has ever been, oldest first."""
 
 
