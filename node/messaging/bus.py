@@ -21,6 +21,7 @@ from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
 from node.messaging.asking import Asking
+from node.messaging.contract_net import ContractNet
 from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
@@ -127,6 +128,16 @@ class Bus:
             give_up=self.expectations.give_up,
         )
         self.request, self.gather = self._asking.request, self._asking.gather
+        self.contracts = ContractNet(
+            environment=environment,
+            storage=storage,
+            waits=self._waits,
+            sender=self._acceptance.sender,
+            accept=self.accept,
+            give_up=self.expectations.give_up,
+            is_alive=lambda other: other == node or membership.is_alive(other),
+        )
+        self.call_for_proposals, self.task_of = self.contracts.call, self.contracts.task_of
         self._previews = Previews(
             acceptance=self._acceptance,
             registry=registry,
@@ -183,6 +194,7 @@ class Bus:
         await self._outbox.load()
         await self.letters.load()
         await self.expectations.load()
+        await self.contracts.load()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
@@ -190,6 +202,7 @@ class Bus:
             nursery.start_soon(self._local.run, self._inbox)
             nursery.start_soon(self._report_locally)
             nursery.start_soon(self.expectations.run)
+            nursery.start_soon(self.contracts.run)
             nursery.start_soon(self._forget)
             task_status.started()
 
@@ -312,6 +325,7 @@ class Bus:
             "handlers": self._handlers.statistics(),
             "waits": self._waits.statistics(),
             "expectations": self.expectations.statistics(),
+            "contracts": self.contracts.statistics(),
             "dead_letters": self.letters.statistics(),
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
@@ -397,6 +411,7 @@ class Bus:
     def _lose(self, node: str, how: str) -> None:
         self._inbox.origin_lost(node)
         self._outbox.node_lost(node, how)
+        self.contracts.node_lost(node)
         if self._outbox.links is not None:
             self._outbox.links.drop(node)
 

@@ -224,7 +224,25 @@ CREATE TABLE expected_replies (
 CREATE INDEX expected_replies_by ON expected_replies (reply_by_s);
 """
 
-STEPS: Final = (_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS, _BACKLOG, _EXPECTED_REPLIES)
+_CALLS: Final = """
+-- Calls for proposals: bids that answer one are decided, also when they come late or the node had stopped.
+CREATE TABLE calls (
+    message_id TEXT PRIMARY KEY,
+    sender TEXT NOT NULL,
+    reply_with TEXT NOT NULL,
+    at_s REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX calls_at ON calls (at_s);
+"""
+
+STEPS: Final = (
+    *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
+    *(
+        _BACKLOG,
+        _EXPECTED_REPLIES,
+        _CALLS,
+    ),
+)
 """Every step there has ever been, oldest first."""
 
 
