@@ -30,7 +30,7 @@ from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
-from node.http import answers, message_answers, models
+from node.http import answers, message_answers, models, task_models
 from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.scripted import ScriptedProvider
 from node.message import (
@@ -519,7 +519,9 @@ def test_the_examples_of_the_api_are_valid() -> None:
         "ErrorBody",
     }
     for name, text in found:
-        model = next(getattr(m, name) for m in (models, answers, message_answers) if hasattr(m, name))
+        model = next(
+            getattr(m, name) for m in (models, task_models, answers, message_answers) if hasattr(m, name)
+        )
         body = model.model_validate(json.loads(text))
         if isinstance(body, models.DeployBody):
             assert parse_definition(body.file()).id == "greeter"

@@ -20,6 +20,8 @@ from node.topics import check_pattern, is_topic
 
 TEXT_LIMIT: Final = 32_768
 """Longest prompt, in characters."""
+COST_LIMIT: Final = 1e12
+"""Largest cost in the rules of bids."""
 LIST_LIMIT: Final = 64
 """Most entries of a list field."""
 
@@ -230,6 +232,13 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         **_later("max_tokens", "base_url"),
     },
     "proposals": _rows(Effect.USED, accept=strings, reject=strings),
+    "bids": _rows(
+        Effect.USED,
+        cost=number(0, COST_LIMIT),
+        load_cost=number(0, COST_LIMIT),
+        max_load=number(0, 1),
+        valid=duration_s,
+    ),
     "resource_limits": {
         **_rows(Effect.USED, response_timeout=duration_s, tool_call_timeout=duration_s),
         **_later("max_conversations", "max_memory_entities", "conversation_limit"),

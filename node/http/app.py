@@ -27,6 +27,7 @@ from node.http.routes import API
 from node.http.services import NodeServices
 from node.http.streams import Streams
 from node.http.tail import tail_routes
+from node.http.tasks import task_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
 from node.security.permissions import ROUTES, Permission
@@ -78,6 +79,7 @@ def create_app(services: NodeServices) -> FastAPI:
         user_traffic_routes(services),
     ]
     routers += [tail_routes(services), batch_routes(services, streams), message_routes(services, traffic)]
+    routers += [task_routes(services, traffic)]
     routers += [conversation_routes(services), investigation_routes(services), dead_letter_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)

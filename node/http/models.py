@@ -73,13 +73,13 @@ class _Strict(BaseModel):
         return data
 
 
-class _StrictBody(_Strict):
+class StrictBody(_Strict):
     """The same for JSON bodies, which have types of their own: no text is taken for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class AttachmentBody(_StrictBody):
+class AttachmentBody(StrictBody):
     """A file that travels inside a message: a name, and its content as text or base64."""
 
     name: Label
@@ -88,13 +88,13 @@ class AttachmentBody(_StrictBody):
     base64: str | None = None
 
 
-class PreferencesBody(_StrictBody):
+class PreferencesBody(StrictBody):
     """Another place for the name of a strategy."""
 
     strategy: Label | None = None
 
 
-class ItemBody(_StrictBody):
+class ItemBody(StrictBody):
     """A FIPA-ACL message to send; exactly one of receiver, capability and topic."""
 
     message_id: Annotated[
@@ -190,7 +190,7 @@ class MessageBody(ItemBody):
     wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
 
 
-class BatchBody(_StrictBody):
+class BatchBody(StrictBody):
     """Messages to send, each accepted or refused by itself."""
 
     messages: Annotated[list[SkipValidation[ItemBody]], Field(min_length=1, max_length=BATCH_LIMIT)]
@@ -216,7 +216,7 @@ def sender_of(sender: str | None, node: str) -> str:
     return f"{name}@{node}"
 
 
-class DeployBody(_StrictBody):
+class DeployBody(StrictBody):
     """An agent file to deploy: Markdown with front matter as text, or any file as base64."""
 
     content: Annotated[str | None, Field(description="The agent file as text.")] = None
@@ -269,7 +269,7 @@ def _decoded(field: str, text: str) -> bytes:
         ) from None
 
 
-class StopBody(_StrictBody):
+class StopBody(StrictBody):
     """How to stop an agent."""
 
     grace_period_seconds: Annotated[float, Field(ge=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = 10.0
@@ -281,7 +281,7 @@ class KeyQuery(_Strict):
     timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
 
 
-class KeyChangeBody(_StrictBody):
+class KeyChangeBody(StrictBody):
     """What every member shall do with a gossip key; a new one is made on the node that is asked."""
 
     operation: Literal["install", "use", "remove"]
@@ -290,14 +290,14 @@ class KeyChangeBody(_StrictBody):
     timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
 
 
-class FireBody(_StrictBody):
+class FireBody(StrictBody):
     """A user event: what every node shall hear."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, examples=["deploy"])]
     payload: Annotated[str, Field(max_length=512, description="At most 512 bytes of UTF-8.")] = ""
 
 
-class QuestionBody(_StrictBody):
+class QuestionBody(StrictBody):
     """A query to every node, or to some."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, examples=["ping", "uptime"])]
@@ -390,7 +390,7 @@ class DeadLetterQuery(_Strict):
         return Choice(self.before, None, self.capability, self.reason, since_s, self.retried)
 
 
-class LettersBody(_StrictBody):
+class LettersBody(StrictBody):
     """Which dead letters are meant; an empty object means all of them."""
 
     before: Annotated[Place, Field(description="Those with a lower seq.")] = None
@@ -410,7 +410,7 @@ class LettersBody(_StrictBody):
         return Choice(self.before, self.after, self.capability, self.reason, since_s, self.retried)
 
 
-class RetryBody(_StrictBody):
+class RetryBody(StrictBody):
     """What is different when the message of a dead letter is sent again."""
 
     receiver: Annotated[Label | None, Field(description="Another receiver: name or name@node.")] = None
@@ -428,7 +428,7 @@ class BulkRetryBody(RetryBody):
     limit: Annotated[int, Field(ge=1, le=BULK_LIMIT)] = BULK_LIMIT
 
 
-class BulkDropBody(_StrictBody):
+class BulkDropBody(StrictBody):
     """Which dead letters to forget."""
 
     where: LettersBody
@@ -455,7 +455,7 @@ class ConversationQuery(_Strict):
         return Selection(self.status, self.closed, self.participant, since_s)
 
 
-class ArchiveBody(_StrictBody):
+class ArchiveBody(StrictBody):
     """Which conversations to close: those named, or those that have been silent for so long."""
 
     conversations: Annotated[list[Label] | None, Field(min_length=1, max_length=ARCHIVE_LIMIT)] = None

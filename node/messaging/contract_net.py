@@ -28,7 +28,7 @@ from node.messaging.asking import Accept
 from node.messaging.conversations import Quoted, Wait, Waits
 from node.messaging.letters import Letter
 from node.messaging.settings import CLIENTS
-from node.messaging.tender import Award, Bid, Tender, decision_id
+from node.messaging.tender import DEADLINE_LIMIT_S, RESULT_LIMIT_S, Award, Bid, Tender, decision_id
 from node.storage import calls as table
 from node.storage import inbox, outbox
 from node.storage.storage import Storage
@@ -46,10 +46,6 @@ REJECTIONS_LIMIT: Final = 10_000
 """Most bids that wait to be rejected; what is beyond it is left for the next start."""
 BID_ROWS_LIMIT: Final = 2_000
 """Most answers to one call that are looked through for undecided bids."""
-DEADLINE_LIMIT_S: Final = 60.0
-"""Longest time for bids, in seconds."""
-RESULT_LIMIT_S: Final = 300.0
-"""Longest time for the result of one award, in seconds."""
 AGAIN_S: Final = 1.0
 """Pause before a rejection that could not be accepted is tried again."""
 

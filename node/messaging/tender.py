@@ -24,6 +24,10 @@ WINNERS_LIMIT: Final = 16
 """Most bids that may be awarded at once."""
 RESERVES_LIMIT: Final = 16
 """Most bids that may be left standing for when a winner fails."""
+DEADLINE_LIMIT_S: Final = 60.0
+"""Longest time for bids, in seconds."""
+RESULT_LIMIT_S: Final = 300.0
+"""Longest time for the result of one award, in seconds."""
 PATH_LIMIT: Final = 8
 """Most names in the path to a field of a bid."""
 

@@ -52,6 +52,15 @@ class FakeBus:
         self.drains: list[tuple[str, float]] = []
         self.asked: list[tuple[Message, int]] = []
         self.reply: Message | None = None
+        self.busy = 0.0
+        self.called: Message | None = None
+
+    def load(self) -> float:
+        return self.busy
+
+    async def task_of(self, accept: Message) -> Message | None:
+        await trio.lowlevel.checkpoint()
+        return self.called
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         assert agent not in self.handlers

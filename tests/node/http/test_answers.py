@@ -40,6 +40,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/messages/validate", MESSAGE, 200),
     ("POST", "/messages/validate", {"capabilty": "x"}, 200),
     ("POST", "/messages/stream", MESSAGE, 200),
+    ("POST", "/tasks", {"capability": "data-analysis", "content": MESSAGE["content"]}, 200),
+    ("POST", "/tasks", {"capability": "data-analysis", "award": {"prefer": "lowest"}}, 400),
     ("GET", "/messages/{message_id}", None, 200),
     ("GET", "/conversations/talk", None, 200),
     ("GET", "/conversations?limit=1&status=completed", None, 200),
