@@ -41,6 +41,7 @@ from node.messaging.preview import Previews
 from node.messaging.receipt import Receipt
 from node.messaging.retention import forget_old_rows
 from node.messaging.settings import Timing
+from node.messaging.subscriptions import Subscriptions
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
@@ -138,6 +139,9 @@ class Bus:
             is_alive=lambda other: other == node or membership.is_alive(other),
         )
         self.call_for_proposals, self.task_of = self.contracts.call, self.contracts.task_of
+        self.subscriptions = Subscriptions(
+            environment=environment, node=node, storage=storage, accept_many=self.accept_many
+        )
         self._previews = Previews(
             acceptance=self._acceptance,
             registry=registry,
@@ -195,6 +199,7 @@ class Bus:
         await self.letters.load()
         await self.expectations.load()
         await self.contracts.load()
+        await self.subscriptions.load()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
@@ -203,6 +208,7 @@ class Bus:
             nursery.start_soon(self._report_locally)
             nursery.start_soon(self.expectations.run)
             nursery.start_soon(self.contracts.run)
+            nursery.start_soon(self.subscriptions.run)
             nursery.start_soon(self._forget)
             task_status.started()
 
@@ -326,6 +332,7 @@ class Bus:
             "waits": self._waits.statistics(),
             "expectations": self.expectations.statistics(),
             "contracts": self.contracts.statistics(),
+            "subscriptions": self.subscriptions.statistics(),
             "dead_letters": self.letters.statistics(),
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
@@ -423,6 +430,7 @@ class Bus:
     def _on_end(self, letter: Letter) -> None:
         self._owed.arrived(letter.message.id)
         self._asking.ended(letter)
+        self.subscriptions.ended(letter)
 
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
         """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""

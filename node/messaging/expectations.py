@@ -43,8 +43,8 @@ BATCH: Final = 200
 """Most messages that are looked at in one read."""
 ANSWER_LIMIT: Final = 1_000
 """Most answers to one message that are looked through."""
-LOOK_S: Final = 60.0
-"""Longest pause between two looks at the clock, which may have been set."""
+LOOK_S: Final = 5.0
+"""Longest pause between two looks at the clock: it may have been set, or a message taken back from disk."""
 AGAIN_S: Final = 0.5
 """Pause where the disk has refused, or the end of a message is still to be written."""
 
@@ -93,7 +93,9 @@ class Expectations:
         """Write what is expected of messages that are accepted; part of the caller's job."""
         if self._expected < EXPECTED_LIMIT:
             for letter in letters:
-                table.add(connection, letter.seq, letter.message.reply_by_s or 0.0)
+                reply_by_s = letter.message.reply_by_s or 0.0
+                table.add(connection, letter.seq, reply_by_s)
+                self._soonest = min(self._soonest, reply_by_s)  # of those, too, that come back from disk
 
     def written(self, letters: Sequence[Letter]) -> None:
         """What :meth:`write` was given is durable."""
@@ -101,10 +103,7 @@ class Expectations:
             self._counts["unwatched"] += len(letters)
             return
         self._expected += len(letters)
-        soonest = min(letter.message.reply_by_s or 0.0 for letter in letters)
-        if soonest < self._soonest:
-            self._soonest = soonest
-            self._attention.set()
+        self._attention.set()  # one of them may be due before all others
 
     async def run(self) -> None:
         """Tell who waits in vain until cancelled."""
@@ -119,7 +118,8 @@ class Expectations:
                 found = await self._due()
                 if found:
                     await self._end(found)
-                    await self._find_soonest()
+                await self._find_soonest()
+                if self._soonest > self._clock.wall():
                     continue
             except StorageFailed as error:
                 _log.warning("who has not answered in time cannot be read yet: %s", error)

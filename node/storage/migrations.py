@@ -235,13 +235,23 @@ CREATE TABLE calls (
 CREATE INDEX calls_at ON calls (at_s);
 """
 
+_SUBSCRIBERS: Final = """
+-- Who has subscribed to what agents of this node offer.
+CREATE TABLE subscribers (
+    agent TEXT NOT NULL,
+    label TEXT NOT NULL,
+    subscriber TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    protocol TEXT,
+    since_s REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    PRIMARY KEY (agent, label)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
-    *(
-        _BACKLOG,
-        _EXPECTED_REPLIES,
-        _CALLS,
-    ),
+    *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
 )
 """Every step there has ever been, oldest first."""
 

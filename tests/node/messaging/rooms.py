@@ -203,7 +203,10 @@ class MemoryLinks:
             link.wake.set()
 
     async def _run(self, peer: str, link: Link) -> None:
-        bus = self.cluster.nodes[self.name].bus
+        node = self.cluster.nodes.get(self.name)
+        if node is None:  # it crashed before the link was dialled
+            return
+        bus = node.bus
         try:
             with link.scope:
                 await self._connected(peer, link, bus)
