@@ -36,6 +36,7 @@ class AgentDefinition:
         version: Semantic version.
         capabilities: What it offers, kebab-case, possibly with a version.
         topics: (pattern, group) of the topics it subscribes to; the group is empty for none.
+        accepts: The expression that a content must meet (``node.predicates``); empty for any content.
         tools: Tool servers (``csv_parser``) or single tools (``csv_parser/csv_top``) it may use.
         system_prompt: What it is told before every message.
         runtime: ``config`` or ``wasm``.
@@ -56,6 +57,7 @@ class AgentDefinition:
     description: str = ""
     capabilities: tuple[str, ...] = ()
     topics: tuple[tuple[str, str], ...] = ()
+    accepts: str = ""
     tools: tuple[str, ...] = ()
     system_prompt: str = ""
     runtime: str = "config"
@@ -166,6 +168,7 @@ def _build(
         description=fields.get("description", ""),
         capabilities=tuple(dict.fromkeys(fields.get("capabilities", ()))),
         topics=fields.get("topics", ()),
+        accepts=fields.get("accepts", ""),
         tools=tuple(dict.fromkeys(fields.get("tools", ()))),
         system_prompt=fields.get("system_prompt", ""),
         runtime=runtime,

@@ -16,6 +16,7 @@ from typing import Any, Final
 from node.agents.frontmatter import FrontMatter, Path
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.errors import ValidationFailed, nearest
+from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
 
 TEXT_LIMIT: Final = 32_768
@@ -125,6 +126,14 @@ def _shared(item: Any) -> tuple[Any, str]:
     return item["topic"], group
 
 
+def expression(value: Any) -> str:
+    """An expression over the content of messages."""
+    try:
+        return check_predicate(value)
+    except ValidationFailed as error:
+        raise Invalid(f"is no expression: {error.why}") from None
+
+
 def anything(value: Any) -> Any:
     """Any JSON value."""
     return value
@@ -187,6 +196,7 @@ TOP: Final[Mapping[str, Field]] = {
         module=text(128),
         priority=number(0, 1000, whole=True),
         topics=subscriptions,
+        accepts=expression,
     ),
     **_rows(
         Effect.DATA,

@@ -26,6 +26,7 @@ class Provider:
         load: 0.0 (idle) to 1.0 (full), as its node last gossiped.
         rtt_s: Estimated round trip to its node in seconds, 0.0 to this node; None while it is not known.
         topics: What it subscribes to.
+        accepts: The expression that a content must meet for it (``node.predicates``); empty for any content.
     """
 
     agent: str
@@ -37,6 +38,7 @@ class Provider:
     load: float = 0.0
     rtt_s: float | None = None
     topics: tuple[Subscription, ...] = ()
+    accepts: str = ""
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -99,6 +101,7 @@ class RegistryWriter(Protocol):
         priority: int,
         health: float,
         topics: tuple[Subscription, ...] = (),
+        accepts: str = "",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...

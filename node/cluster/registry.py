@@ -20,6 +20,7 @@ from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
+from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
 from swim import strict_cbor
 from swim.map_events import EntryChanged, EventsLost, MapEvent
@@ -119,6 +120,7 @@ class CapabilityRegistry:
         priority: int,
         health: float,
         topics: tuple[Subscription, ...] = (),
+        accepts: str = "",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that.
 
@@ -127,7 +129,8 @@ class CapabilityRegistry:
         """
         key = f"{PREFIX}{agent}/{version}"
         offer = [list(capabilities), priority, round(health * _HEALTH_STEPS)]
-        value = cbor2.dumps([*offer, [list(topic) for topic in topics]] if topics else offer)
+        more = [[list(topic) for topic in topics], accepts] if accepts else [[list(t) for t in topics]]
+        value = cbor2.dumps([*offer, *more] if topics or accepts else offer)
         earlier = self._own.get(agent)
         try:
             self._maps.put(key, value, self._clock.wall())
@@ -137,7 +140,7 @@ class CapabilityRegistry:
             raise ResourceLimitExceeded(
                 f"the agent {agent!r} cannot be announced to the cluster",
                 why=str(error),
-                fix="Offer fewer capabilities or topics, or give them shorter names.",
+                fix="Offer fewer capabilities or topics, or give them and `accepts` shorter texts.",
             ) from error
         if earlier is not None and earlier != key:
             self._maps.delete(earlier, self._clock.wall())
@@ -296,7 +299,8 @@ class CapabilityRegistry:
             _, agent, version = path.split("/")
             capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
-            topics = _topics(*more)
+            topics = _topics(*more[:1])
+            accepts = _accepts(*more[1:])
             if (
                 type(capabilities) is list
                 and type(priority) is type(health) is int
@@ -308,7 +312,9 @@ class CapabilityRegistry:
                 and 0 <= health <= _HEALTH_STEPS
             ):
                 part = health / _HEALTH_STEPS
-                return Provider(agent, owner, version, names, int(priority), part, topics=topics)
+                return Provider(
+                    agent, owner, version, names, int(priority), part, topics=topics, accepts=accepts
+                )
         except _MALFORMED:
             pass  # counted below, like what is out of range
         self._malformed += 1
@@ -321,7 +327,8 @@ class CapabilityRegistry:
         if not load and rtt_s is None:
             return p
         return Provider(
-            p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s, p.topics
+            *(p.agent, p.node, p.version, p.capabilities, p.priority, p.health),
+            *(load, rtt_s, p.topics, p.accepts),
         )
 
     def _rtt_to(self, node: str, now: float) -> float | None:
@@ -334,6 +341,15 @@ class CapabilityRegistry:
                 self._rtts.clear()
             self._rtts[node] = rtt_s, now + RTT_KEPT_S
         return rtt_s
+
+
+def _accepts(found: object = "") -> str:
+    """The predicate of an entry, which is compiled once here.
+
+    Raises:
+        ValidationFailed: it is none.
+    """
+    return "" if found == "" else check_predicate(found)
 
 
 def _topics(found: object = ()) -> tuple[Subscription, ...]:

@@ -216,6 +216,9 @@ class ProviderView(BaseModel):
     priority: int
     health: float
     load: float
+    accepts: Annotated[
+        str | None, Field(description="The expression that a content must meet; None for any content.")
+    ]
     rtt_s: Annotated[float | None, Field(description="Estimated round trip from this node.")]
     offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 

@@ -199,5 +199,6 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "priority": provider.priority,
         "health": provider.health,
         "load": provider.load,
+        "accepts": provider.accepts or None,
         "rtt_s": None if provider.rtt_s is None else round(provider.rtt_s, 6),
     }

@@ -98,7 +98,7 @@ class Placement:
             return self._decide_addressed(letter, letter.address, now)
         how, wanted = letter.message.routing_strategy, letter.wanted
         if letter.message.topic is not None:
-            return self._audience(wanted, now).choose(how, self._chance)
+            return self._audience(wanted, now).accepting(letter.message.content).choose(how, self._chance)
         waiting = self._waiting.get(letter.order)
         if waiting is not None:
             for earlier in waiting.values():
@@ -127,8 +127,9 @@ class Placement:
         message = letter.message
         if message.topic is None or message.routing_strategy is not RoutingStrategy.LOAD_BALANCED:
             return []
+        audience = self._audience(message.topic, now).accepting(message.content)
         served = [route.target for route in letter.routes.values() if route.active or route.settled]
-        return self._audience(message.topic, now).instead(letter.routes, served, self._chance)
+        return audience.instead(letter.routes, served, self._chance)
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -230,7 +231,8 @@ class Placement:
         kept = self._rankings.get((wish, letter.message.capability is None))
         if kept is None or kept.version != version or now >= kept.until:
             kept = self._rank(letter, wish, version, now)
-        return self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        return ranking if letter.message.capability is None else ranking.accepting(letter.message.content)
 
     def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
         """Rank all that meet a wish of a message, as the registry shows them now."""

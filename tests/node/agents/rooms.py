@@ -93,6 +93,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.published: dict[str, tuple[str, tuple[str, ...], int]] = {}
         self.topics: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.accepts: dict[str, str] = {}
 
     def publish(
         self,
@@ -103,10 +104,12 @@ class FakeRegistry:
         priority: int,
         health: float,
         topics: tuple[tuple[str, str], ...] = (),
+        accepts: str = "",
     ) -> None:
         assert health == 1.0
         self.published[agent] = (version, capabilities, priority)
         self.topics[agent] = topics
+        self.accepts[agent] = accepts
 
     def withdraw(self, agent: str) -> None:
         self.published.pop(agent, None)

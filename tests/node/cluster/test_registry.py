@@ -319,3 +319,28 @@ def test_malformed_subscriptions_are_counted_and_not_believed(registry, topics):
     registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([[], 50, 255, topics]))])
     assert registry.subscribers("a") == []
     assert registry.statistics()["malformed_entries"] == 1
+
+
+def test_a_predicate_travels_with_its_entry_and_is_seen_with_load_and_distance(registry, maps):
+    text = "content.amount > 100"
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0, accepts=text)
+    registry.apply([EntryChanged("me", "agent/a/1.0.0", maps.held["me", "agent/a/1.0.0"])])
+    registry.set_load(0.5, now=0.0)
+    [found] = registry.providers("sum")
+    assert (found.accepts, found.topics, found.load > 0) == (text, (), True)
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+    registry.apply([EntryChanged("me", "agent/a/1.0.0", maps.held["me", "agent/a/1.0.0"])])
+    assert [p.accepts for p in registry.providers("sum")] == [""]
+
+
+@pytest.mark.parametrize("accepts", ["content.", "__import__('os')", 7, None, ["content.a == 1"], "x" * 500])
+def test_broken_predicates_are_counted_and_not_believed(registry, accepts):
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([["sum"], 50, 255, [], accepts]))])
+    assert registry.providers("sum") == []
+    assert registry.statistics()["malformed_entries"] == 1
+
+
+def test_an_entry_with_more_than_it_may_have_is_not_believed(registry):
+    value = cbor2.dumps([["sum"], 50, 255, [], "content.a == 1", "more"])
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", value)])
+    assert registry.statistics()["malformed_entries"] == 1
