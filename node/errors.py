@@ -145,6 +145,13 @@ class CapabilityNotFound(CaxtonError):
     status = 404
 
 
+class MinorityRefused(CaxtonError):
+    """This node is on the smaller side of a partition, where the capability is not served."""
+
+    code = "MINORITY_REFUSED"
+    status = 503
+
+
 class NoReply(CaxtonError):
     """The reply did not arrive within the time the caller was ready to wait; the message goes on."""
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from node.agents.frontmatter import FrontMatter, Path
+from node.cluster.provider import MINORITY_POLICIES
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.errors import ValidationFailed, nearest
 from node.predicates import check_predicate
@@ -197,6 +198,7 @@ TOP: Final[Mapping[str, Field]] = {
         priority=number(0, 1000, whole=True),
         topics=subscriptions,
         accepts=expression,
+        minority=one_of(*MINORITY_POLICIES),
     ),
     **_rows(
         Effect.DATA,

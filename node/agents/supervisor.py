@@ -413,6 +413,7 @@ class AgentSupervisor:
             health=1.0,
             topics=agent.definition.topics,
             accepts=agent.definition.accepts,
+            minority=agent.definition.minority,
         )
 
     async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 Subscription = tuple[str, str]
 """A pattern over topics, and the queue group that shares what it brings; empty for none."""
+
+Minority = Literal["serve", "queue", "refuse"]
+"""A policy for minorities: messages are routed as ever, wait until the partition has healed, or fail."""
+MINORITY_POLICIES: Final[tuple[Minority, ...]] = ("serve", "queue", "refuse")
+"""All of them, the least strict first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Provider:
         rtt_s: Estimated round trip to its node in seconds, 0.0 to this node; None while it is not known.
         topics: What it subscribes to.
         accepts: The expression that a content must meet for it (``node.predicates``); empty for any content.
+        minority: What becomes of messages for its capabilities on the smaller side of a partition.
     """
 
     agent: str
@@ -39,6 +45,7 @@ class Provider:
     rtt_s: float | None = None
     topics: tuple[Subscription, ...] = ()
     accepts: str = ""
+    minority: Minority = "serve"
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,6 +79,10 @@ class CapabilityView(Protocol):
         """All instances of the agent of that name or id, sorted by node."""
         ...
 
+    def minority(self, capability: str) -> Minority:
+        """The strictest policy for minorities of all that offer ``capability``, here or on a lost node."""
+        ...
+
     def topics_version(self) -> int:
         """Another number whenever others than before may subscribe to topics; loads are not part of it."""
         ...
@@ -102,6 +113,7 @@ class RegistryWriter(Protocol):
         health: float,
         topics: tuple[Subscription, ...] = (),
         accepts: str = "",
+        minority: Minority = "serve",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import cbor2
 
-from node.cluster.provider import Provider, Subscription
+from node.cluster.provider import MINORITY_POLICIES, Minority, Provider, Subscription
 from node.cluster.subscriptions import Subscriptions
 from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
@@ -121,6 +121,7 @@ class CapabilityRegistry:
         health: float,
         topics: tuple[Subscription, ...] = (),
         accepts: str = "",
+        minority: Minority = "serve",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that.
 
@@ -129,8 +130,10 @@ class CapabilityRegistry:
         """
         key = f"{PREFIX}{agent}/{version}"
         offer = [list(capabilities), priority, round(health * _HEALTH_STEPS)]
-        more = [[list(topic) for topic in topics], accepts] if accepts else [[list(t) for t in topics]]
-        value = cbor2.dumps([*offer, *more] if topics or accepts else offer)
+        more: list[object] = [[list(topic) for topic in topics], accepts, minority]
+        while more and more[-1] in ([], "", "serve"):  # what says nothing takes no room
+            more.pop()
+        value = cbor2.dumps([*offer, *more])
         earlier = self._own.get(agent)
         try:
             self._maps.put(key, value, self._clock.wall())
@@ -198,6 +201,13 @@ class CapabilityRegistry:
         offering = self._by_capability.get(base_name(wanted), {}).values()
         running = self._by_agent.get(wanted, {}).values()
         return any(self._is_lost(p.node) for p in (*(p for p in offering if offers(p, wanted)), *running))
+
+    def minority(self, capability: str) -> Minority:
+        """The strictest policy for minorities of all that offer ``capability``, here or on a lost node."""
+        held = self._by_capability.get(base_name(capability), {}).values()
+        there = [p for p in held if self._is_up(p.node) or self._is_lost(p.node)]
+        policies = [p.minority for p in there if offers(p, capability)]
+        return max(policies, key=MINORITY_POLICIES.index, default="serve")
 
     def capabilities(self) -> list[tuple[str, list[Provider]]]:
         """Every capability that is offered now, sorted by name, with its providers."""
@@ -300,7 +310,8 @@ class CapabilityRegistry:
             capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
             topics = _topics(*more[:1])
-            accepts = _accepts(*more[1:])
+            accepts = _accepts(*more[1:2])
+            minority = _minority(*more[2:])
             if (
                 type(capabilities) is list
                 and type(priority) is type(health) is int
@@ -313,7 +324,10 @@ class CapabilityRegistry:
             ):
                 part = health / _HEALTH_STEPS
                 return Provider(
-                    agent, owner, version, names, int(priority), part, topics=topics, accepts=accepts
+                    *(agent, owner, version, names, int(priority), part),
+                    topics=topics,
+                    accepts=accepts,
+                    minority=minority,
                 )
         except _MALFORMED:
             pass  # counted below, like what is out of range
@@ -328,7 +342,7 @@ class CapabilityRegistry:
             return p
         return Provider(
             *(p.agent, p.node, p.version, p.capabilities, p.priority, p.health),
-            *(load, rtt_s, p.topics, p.accepts),
+            *(load, rtt_s, p.topics, p.accepts, p.minority),
         )
 
     def _rtt_to(self, node: str, now: float) -> float | None:
@@ -350,6 +364,18 @@ def _accepts(found: object = "") -> str:
         ValidationFailed: it is none.
     """
     return "" if found == "" else check_predicate(found)
+
+
+def _minority(found: object = "serve") -> Minority:
+    """The policy of an entry.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for policy in MINORITY_POLICIES:
+        if found == policy:
+            return policy
+    raise ValueError("not a policy")
 
 
 def _topics(found: object = ()) -> tuple[Subscription, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import cbor2
 
-from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed, ReplyTimeout
+from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed, MinorityRefused, ReplyTimeout
 from node.message import EXPECTS_REPLY, Message, Performative, iso8601
 from node.messaging.delivery import failure_content
 from node.messaging.letters import Letter
@@ -136,6 +136,16 @@ def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonE
             "related": [{"capability": name, "agents": number} for name, number in related],
             "suggestions": suggestions,
         },
+    )
+
+
+def refused_in_minority(message: Message) -> CaxtonError:
+    """The capability is not served on this side of a partition."""
+    return MinorityRefused(
+        f"{message.wanted} is not served on this side of a partition",
+        why="this node sees less than half of the cluster, and the capability's policy is minority: refuse",
+        fix="Send it to a node of the larger side, or again when the partition has healed.",
+        details={"message_id": message.id, "wanted": message.wanted},
     )
 
 

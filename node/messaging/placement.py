@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.message import RoutingStrategy
 from node.messaging.audience import Audience
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import Choice, Exclusions, Ranking, addressed
+from node.messaging.router import MAJORITY, Choice, Exclusions, Ranking, addressed, withheld
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
@@ -97,6 +97,9 @@ class Placement:
         if letter.address is not None:
             return self._decide_addressed(letter, letter.address, now)
         how, wanted = letter.message.routing_strategy, letter.wanted
+        policy = self.minority(letter, now)
+        if policy != "serve":
+            return withheld(letter.message, policy, self._look(now))
         if letter.message.topic is not None:
             return self._audience(wanted, now).accepting(letter.message.content).choose(how, self._chance)
         waiting = self._waiting.get(letter.order)
@@ -117,6 +120,13 @@ class Placement:
         if choice.decision.targets and not letter.broadcast:
             self._remember(conversation, choice.decision.targets[0])
         return choice
+
+    def minority(self, letter: Letter, now: float) -> Minority:
+        """The policy that holds for a message here: that of its capability on the smaller side."""
+        capability = letter.message.capability
+        if capability is None or self._look(now).side == MAJORITY:
+            return "serve"
+        return self._registry.minority(capability)
 
     def providers(self, letter: Letter) -> list[Provider]:
         """All that offer what a message wants or is content with, on nodes that are alive."""

@@ -14,7 +14,7 @@ from node.messaging.explanation import Decision
 from node.messaging.letters import wishes
 from node.messaging.outbox import Outbox
 from node.messaging.ports import MembershipView
-from node.messaging.router import Ranking, addressed
+from node.messaging.router import MAJORITY, Ranking, addressed, withheld
 
 
 class Previews:
@@ -59,6 +59,11 @@ class Previews:
             return addressed(agent, node)
         if message.topic is not None:
             return self._audience(message).choose(message.routing_strategy, self._chance).decision
+        view = self._membership.view()
+        if message.capability is not None and view.side != MAJORITY:
+            policy = self._registry.minority(message.capability)
+            if policy != "serve":
+                return withheld(message, policy, view).decision
         found = [self._choose(message, wish) for wish in wishes(message)]
         decision = next((choice for choice in found if choice.targets), found[0])
         if decision.strategy != RoutingStrategy.LOAD_BALANCED or decision.considered == 1:

@@ -22,9 +22,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from node.cluster.provider import ClusterView, Provider
+from node.cluster.provider import ClusterView, Minority, Provider
 from node.cluster.versions import Version, best_offer, shown_version, split
-from node.message import RoutingStrategy
+from node.message import Message, RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 from node.predicates import predicate
 
@@ -34,6 +34,8 @@ CROWD: Final = 64
 """Unsettled messages at a near provider from which on far ones that are as good are looked at."""
 NEARNESS: Final = ((0.0, 1.0), (0.001, 0.98), (0.005, 0.95), (0.025, 0.9), (0.1, 0.8))
 """Round trips in seconds up to which a factor holds: this node, a rack, a site, a region, a continent."""
+MAJORITY: Final = "majority"
+"""The side of a partition on which all capabilities are served; without a partition every node is on it."""
 FAR: Final = 0.7
 """The factor beyond them."""
 NARROWED_LIMIT: Final = 16
@@ -89,6 +91,14 @@ class Choice:
 def addressed(agent: str, node: str, *, view: ClusterView | None = None) -> Decision:
     """The decision that the sender has taken."""
     return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}", view=view)
+
+
+def withheld(message: Message, policy: Minority, view: ClusterView) -> Choice:
+    """The decision that a message is not given away on this side of a partition."""
+    then = "it waits until the partition has healed" if policy == "queue" else "it is refused"
+    reason = f"this node is on the {view.side} side of a partition ({view.up} of {view.remembered}): {then}"
+    wanted = message.capability or ""
+    return Choice.of(Decision((), message.routing_strategy.value, reason, view=view, wanted=wanted))
 
 
 def nearness(provider: Provider) -> float:

@@ -94,6 +94,7 @@ class FakeRegistry:
         self.published: dict[str, tuple[str, tuple[str, ...], int]] = {}
         self.topics: dict[str, tuple[tuple[str, str], ...]] = {}
         self.accepts: dict[str, str] = {}
+        self.minority: dict[str, str] = {}
 
     def publish(
         self,
@@ -105,11 +106,13 @@ class FakeRegistry:
         health: float,
         topics: tuple[tuple[str, str], ...] = (),
         accepts: str = "",
+        minority: str = "serve",
     ) -> None:
         assert health == 1.0
         self.published[agent] = (version, capabilities, priority)
         self.topics[agent] = topics
         self.accepts[agent] = accepts
+        self.minority[agent] = minority
 
     def withdraw(self, agent: str) -> None:
         self.published.pop(agent, None)

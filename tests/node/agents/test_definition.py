@@ -273,3 +273,11 @@ def test_a_wrong_expression_is_refused_with_its_place(text):
     assert problem["field"] == "accepts"
     assert problem["line"] > 1
     assert "expression" in problem["message"]
+
+
+def test_a_policy_for_minorities_is_one_of_three():
+    assert parse_definition(agent("minority: refuse")).minority == "refuse"
+    assert parse_definition(agent()).minority == "serve"
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(agent("minority: queued"))
+    assert "did you mean 'queue'?" in str(caught.value.details["problems"])

@@ -341,6 +341,35 @@ def test_broken_predicates_are_counted_and_not_believed(registry, accepts):
 
 
 def test_an_entry_with_more_than_it_may_have_is_not_believed(registry):
-    value = cbor2.dumps([["sum"], 50, 255, [], "content.a == 1", "more"])
+    value = cbor2.dumps([["sum"], 50, 255, [], "content.a == 1", "serve", "more"])
     registry.apply([EntryChanged("you", "agent/a/1.0.0", value)])
+    assert registry.statistics()["malformed_entries"] == 1
+
+
+def policy(owner, agent, minority, capability="sum"):
+    return EntryChanged(owner, f"agent/{agent}/1.0.0", cbor2.dumps([[capability], 50, 255, [], "", minority]))
+
+
+def test_the_strictest_policy_for_minorities_counts_also_of_the_lost(registry, up, maps):
+    assert registry.minority("sum") == "serve"
+    registry.apply(
+        [entry("you", "a", ["sum:v2"]), policy("you", "b", "queue"), policy("me", "c", "refuse", "max")]
+    )
+    assert [registry.minority(name) for name in ("sum", "sum:v2", "max", "min")] == [
+        "queue", "serve", "refuse", "serve",
+    ]  # fmt: skip
+    up["you"] = "lost"
+    assert registry.minority("sum") == "queue"
+    up["you"] = False  # it has left by its own word
+    assert registry.minority("sum") == "serve"
+    registry.publish("d", version="1", capabilities=("sum",), priority=50, health=1.0, minority="refuse")
+    registry.apply([EntryChanged("me", "agent/d/1", maps.held["me", "agent/d/1"])])
+    registry.set_load(0.5, now=0.0)
+    assert (registry.minority("sum"), registry.providers("sum")[0].minority) == ("refuse", "refuse")
+
+
+@pytest.mark.parametrize("minority", ["", "Serve", None, 1, ["serve"]])
+def test_a_policy_that_is_none_is_counted_and_not_believed(registry, minority):
+    registry.apply([policy("you", "a", minority)])
+    assert registry.providers("sum") == []
     assert registry.statistics()["malformed_entries"] == 1
