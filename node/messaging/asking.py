@@ -60,12 +60,14 @@ class Asking:
             message, timeout_s, 1, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
         )
         if not replies:
-            if message.sender.partition("@")[0] not in CLIENTS:
+            is_client = message.sender.partition("@")[0] in CLIENTS
+            if not is_client:
                 await self._give_up(message.id)
+            kept = "its reply is kept" if is_client else "its reply is kept as late"
             raise NoReply(
                 f"no reply within {timeout_s:g} s",
                 why="the provider is slow, or nobody offers what is wanted yet",
-                fix="Look at the message's history; its reply is kept when it comes.",
+                fix=f"Look at the message's history; {kept} when it comes.",
                 details={"message_id": message.id, "conversation_id": message.conversation_id},
             )
         return replies[0]

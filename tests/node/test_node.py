@@ -9,7 +9,8 @@ import trio
 from node.cluster.membership import Membership
 from node.config import load_config
 from node.errors import AddressInUse, CaxtonError, ConfigInvalid, NoReply, SecurityMaterialInvalid
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Attachment, Message, Performative, RoutingStrategy
+from node.messaging.tender import Award, Prefer
 from node.node import Node, run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
@@ -351,3 +352,34 @@ def test_three_nodes_one_cut_off_each_capability_by_its_policy(tmp_path):
         ("alpha", "serve"): "inform", ("alpha", "queue"): "inform", ("alpha", "refuse"): "inform",
         ("gamma", "serve"): "inform", ("gamma", "queue"): "none", ("gamma", "refuse"): "MINORITY_REFUSED",
     }  # fmt: skip
+
+
+def test_a_configured_agent_bids_and_does_what_its_bid_was_accepted_for(tmp_path):
+    def agent_of(name, cost):
+        lines = f"name: {name}\nversion: 1.0.0\ncapabilities: [summing]\nbids: {{cost: {cost}}}\n"
+        return f"---\n{lines}system_prompt: You sum up.\ntools: [csv_parser]\n---\n".encode()
+
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        beta, gamma = [await cluster.start(name, "alpha") for name in ("beta", "gamma")]
+        await beta.supervisor.deploy(agent_of("dear-agent", 9))
+        await gamma.supervisor.deploy(agent_of("cheap-agent", 2))
+        await until(lambda: len(alpha.membership.registry.providers("summing")) == 2)
+        file = Attachment("s.csv", "text/csv", b"product,revenue\na,1\nb,2.5\n")
+        task = {"action": "analyze", "file": "s.csv"}
+        outcome = await alpha.bus.call_for_proposals(
+            request(cluster, "alpha", task, capability="summing", attachments=(file,)),
+            deadline_s=10,
+            result_s=30,
+            award=Award(by="content.cost", prefer=Prefer.LOWEST),
+        )
+        found = outcome.as_json()
+        bids = [(bid["from"], bid["value"], bid["state"]) for bid in found["bids"]]
+        return found["status"], bids, outcome.results[0].performative, outcome.results[0].sender
+
+    assert simulate(scenario, tmp_path) == (
+        "done",
+        [("cheap-agent@gamma", 2.0, "done"), ("dear-agent@beta", 9.0, "rejected")],
+        Performative.INFORM,
+        "cheap-agent@gamma",
+    )
