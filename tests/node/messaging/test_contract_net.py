@@ -288,3 +288,24 @@ async def test_a_rejection_waits_for_room_in_the_outbox(tmp_path, autojump_clock
         await call(c["a"])
         await eventually(lambda: workers["b"].decisions)
         assert (workers["b"].decisions, len(refused)) == (REJECTED, 3)
+
+
+async def test_a_bid_whose_acceptance_cannot_be_sent_is_rejected_and_the_next_one_taken(
+    tmp_path, autojump_clock
+):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        workers = {"b": Bidder(3), "c": Bidder(1)}
+        providers(c, **workers)
+        net = c["a"].bus.contracts
+        accept = net._accept
+
+        async def full(message, **options):
+            if message.performative is P.ACCEPT_PROPOSAL and message.receiver == "worker@c":
+                raise ResourceLimitExceeded("the outbox is full")
+            return await accept(message, **options)
+
+        net._accept = full
+        shown = (await call(c["a"])).as_json()
+        await pause(1)
+        assert shown["status"] == "done"
+        assert [workers[name].decisions for name in "bc"] == [ACCEPTED, REJECTED]

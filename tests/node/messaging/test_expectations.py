@@ -132,7 +132,18 @@ async def test_of_a_broadcast_those_missing_are_named_and_late(tmp_path, autojum
             )
         )
         await pause(5)
-        assert (P.INFORM, None) not in boss.seen
+        assert (P.INFORM, "d") not in boss.seen
+
+
+async def test_a_broadcast_that_somebody_is_still_busy_with_is_told_once(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        boss = Scribe()
+        c["a"].attach("boss", boss)
+        c["b"].attach("worker", Scribe(Draft(P.INFORM, "b")), "work")
+        c["c"].attach("worker", Scribe(Draft(P.INFORM, "c"), after_s=20), "work")
+        await ask(c["a"], 10, None, capability="work", routing_strategy=RoutingStrategy.BROADCAST)
+        await pause(60)
+        assert boss.seen == [(P.INFORM, "b"), TIMEOUT]
 
 
 async def test_a_topic_that_nobody_hears_is_not_answered_either(tmp_path, autojump_clock):
