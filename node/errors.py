@@ -145,10 +145,24 @@ class CapabilityNotFound(CaxtonError):
     status = 404
 
 
+class MinorityRefused(CaxtonError):
+    """This node is on the smaller side of a partition, where the capability is not served."""
+
+    code = "MINORITY_REFUSED"
+    status = 503
+
+
 class NoReply(CaxtonError):
     """The reply did not arrive within the time the caller was ready to wait; the message goes on."""
 
     code = "NO_REPLY"
+    status = 504
+
+
+class ReplyTimeout(CaxtonError):
+    """No reply came by the ``reply_by`` of a message: its sender is told by a FAILURE with this code."""
+
+    code = "REPLY_TIMEOUT"
     status = 504
 
 

@@ -30,7 +30,15 @@ from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
 from node.errors import CaxtonError
-from node.http import answers, conversation_models, mailbox_models, message_answers, models, webhook_models
+from node.http import (
+    answers,
+    conversation_models,
+    mailbox_models,
+    message_answers,
+    models,
+    task_models,
+    webhook_models,
+)
 from node.http.frames import FRAMES
 from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.scripted import ScriptedProvider
@@ -60,7 +68,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 Table = list[dict[str, str]]
-MODELS = (models, mailbox_models, conversation_models, webhook_models, answers, message_answers)
+MODELS = (models, task_models, mailbox_models, conversation_models, webhook_models, answers, message_answers)
 
 
 def cells(line: str) -> list[str]:

@@ -8,11 +8,13 @@ code and reason; the agent stays up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Protocol
 
 import trio
 
 from node.agents.ask import Asker, Requester
+from node.agents.bids import Bidder, Contracts
 from node.agents.definition import AgentDefinition
 from node.agents.guard import LoopGuard, LoopLimits
 from node.agents.journal import Journal
@@ -36,7 +38,6 @@ _OUTCOMES: Final = {
     "refused": Performative.REFUSE,
 }
 _DECLINED: Final = {
-    Performative.CFP: (Performative.REFUSE, "configured agents make no bids"),
     Performative.SUBSCRIBE: (Performative.REFUSE, "configured agents keep no subscriptions"),
     Performative.CANCEL: (
         Performative.NOT_UNDERSTOOD,
@@ -44,6 +45,10 @@ _DECLINED: Final = {
     ),
 }
 """Answered without the model: it cannot keep what these ask for beyond one message."""
+
+
+class AskingBus(Requester, Contracts, Protocol):
+    """What a configured agent needs of the bus."""
 
 
 class ConfiguredAgent:
@@ -57,7 +62,7 @@ class ConfiguredAgent:
         tools: Where its tools run.
         specs: The tools it may see.
         tracing: Opens spans.
-        bus: Carries its questions to other agents.
+        bus: Carries its questions to other agents, and knows what it has bid for.
         journal: Where it notes what it does.
         settings: The node's bounds.
     """
@@ -72,7 +77,7 @@ class ConfiguredAgent:
         tools: ToolHost,
         specs: Sequence[ToolSpec],
         tracing: Tracing,
-        bus: Requester,
+        bus: AskingBus,
         journal: Journal,
         settings: AgentSettings,
     ) -> None:
@@ -89,6 +94,7 @@ class ConfiguredAgent:
             bus=bus,
             environment=environment,
         )
+        self._bidder = Bidder(definition, bus=bus, clock=environment.clock)
         self._specs = (*specs, *self._asker.specs())
         wanted = definition.setting("conversation", "max_turns", settings.max_turns)
         self._limits = LoopLimits(wanted, settings.max_tool_calls, settings.max_tokens)
@@ -98,6 +104,12 @@ class ConfiguredAgent:
         message = delivery.message
         if message.performative is Performative.PROPOSE:
             return [self._consider(message)]
+        if message.performative is Performative.CFP:
+            draft = self._bidder.bid(message)
+            self._journal.log("info", f"cfp from {message.sender}: {draft.performative.value}")
+            return [draft]
+        if message.performative is Performative.ACCEPT_PROPOSAL and "bids" in self._definition.groups:
+            return [await self._perform(delivery)]
         if message.performative in _DECLINED:
             performative, reason = _DECLINED[message.performative]
             self._journal.log("info", f"{message.performative.value} from {message.sender} declined")
@@ -106,17 +118,31 @@ class ConfiguredAgent:
         if not message.expects_reply and not (message.performative is Performative.INFORM and responds):
             self._journal.log("info", f"{message.performative.value} from {message.sender} noted")
             return []
+        return [await self._run(delivery)]
+
+    async def _perform(self, delivery: Delivery) -> Draft:
+        """Do what a bid was accepted for; under Contract Net the result is an inform or a failure."""
+        try:
+            draft = await self._run(await self._bidder.task(delivery))
+        except CaxtonError as error:
+            return self._failure(error, LoopGuard(self._limits), delivery.message)
+        if draft.performative is not Performative.REFUSE:
+            return draft
+        return replace(draft, performative=Performative.FAILURE)
+
+    async def _run(self, delivery: Delivery) -> Draft:
+        """Answer a message by the model and its tools."""
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.id": self._definition.id,
             "gen_ai.agent.name": self._definition.name,
-            "gen_ai.conversation.id": message.conversation_id,
+            "gen_ai.conversation.id": delivery.message.conversation_id,
         }
         with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
             draft = await self._answer(delivery, span.traceparent)
             if draft.performative is Performative.FAILURE:
                 span.fail(str(draft.content.get("reason", "")))
-            return [draft]
+            return draft
 
     async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
         budget_s = self._budget_s(delivery)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from node.agents.fields import check_fields
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_front_matter
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES, check_template, variables
+from node.cluster.provider import Minority
 from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.message import check_capability
 
@@ -36,6 +37,8 @@ class AgentDefinition:
         version: Semantic version.
         capabilities: What it offers, kebab-case, possibly with a version.
         topics: (pattern, group) of the topics it subscribes to; the group is empty for none.
+        accepts: The expression that a content must meet (``node.predicates``); empty for any content.
+        minority: What becomes of messages for its capabilities on the smaller side of a partition.
         tools: Tool servers (``csv_parser``) or single tools (``csv_parser/csv_top``) it may use.
         system_prompt: What it is told before every message.
         runtime: ``config`` or ``wasm``.
@@ -56,6 +59,8 @@ class AgentDefinition:
     description: str = ""
     capabilities: tuple[str, ...] = ()
     topics: tuple[tuple[str, str], ...] = ()
+    accepts: str = ""
+    minority: Minority = "serve"
     tools: tuple[str, ...] = ()
     system_prompt: str = ""
     runtime: str = "config"
@@ -166,6 +171,8 @@ def _build(
         description=fields.get("description", ""),
         capabilities=tuple(dict.fromkeys(fields.get("capabilities", ()))),
         topics=fields.get("topics", ()),
+        accepts=fields.get("accepts", ""),
+        minority=fields.get("minority", "serve"),
         tools=tuple(dict.fromkeys(fields.get("tools", ()))),
         system_prompt=fields.get("system_prompt", ""),
         runtime=runtime,
@@ -221,7 +228,7 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
         front.add("missing_field", ("module",), "a wasm agent names its module, for example echo.wat")
     elif module and (re.search(r"[/\\\x00]", module) or not module.endswith((".wasm", ".wat"))):
         front.add("invalid_value", ("module",), "must be a plain file name that ends in .wasm or .wat")
-    for name in ("tools", "requires", "llm", "proposals"):
+    for name in ("tools", "requires", "llm", "proposals", "bids"):
         if fields.get(name):
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 
 from node.agents.ask import Requester
+from node.agents.bids import Contracts
 from node.message import iso8601
 from node.messaging.delivery import Delivery, Draft
 
@@ -35,7 +36,7 @@ class TakenNames(Protocol):
         ...
 
 
-class AgentBus(Requester, Protocol):
+class AgentBus(Requester, Contracts, Protocol):
     """What the supervisor needs of ``node.messaging.bus.Bus``."""
 
     @property

@@ -14,12 +14,16 @@ from enum import Enum
 from typing import Any, Final
 
 from node.agents.frontmatter import FrontMatter, Path
+from node.cluster.provider import MINORITY_POLICIES
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.errors import ValidationFailed, nearest
+from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
 
 TEXT_LIMIT: Final = 32_768
 """Longest prompt, in characters."""
+COST_LIMIT: Final = 1e12
+"""Largest cost in the rules of bids."""
 LIST_LIMIT: Final = 64
 """Most entries of a list field."""
 
@@ -123,6 +127,14 @@ def _shared(item: Any) -> tuple[Any, str]:
     return item["topic"], group
 
 
+def expression(value: Any) -> str:
+    """An expression over the content of messages."""
+    try:
+        return check_predicate(value)
+    except ValidationFailed as error:
+        raise Invalid(f"is no expression: {error.why}") from None
+
+
 def anything(value: Any) -> Any:
     """Any JSON value."""
     return value
@@ -185,6 +197,8 @@ TOP: Final[Mapping[str, Field]] = {
         module=text(128),
         priority=number(0, 1000, whole=True),
         topics=subscriptions,
+        accepts=expression,
+        minority=one_of(*MINORITY_POLICIES),
     ),
     **_rows(
         Effect.DATA,
@@ -230,6 +244,13 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         **_later("max_tokens", "base_url"),
     },
     "proposals": _rows(Effect.USED, accept=strings, reject=strings),
+    "bids": _rows(
+        Effect.USED,
+        cost=number(0, COST_LIMIT),
+        load_cost=number(0, COST_LIMIT),
+        max_load=number(0, 1),
+        valid=duration_s,
+    ),
     "resource_limits": {
         **_rows(Effect.USED, response_timeout=duration_s, tool_call_timeout=duration_s),
         **_later("max_conversations", "max_memory_entities", "conversation_limit"),

@@ -420,6 +420,8 @@ class AgentSupervisor:
             priority=agent.definition.priority,
             health=1.0,
             topics=agent.definition.topics,
+            accepts=agent.definition.accepts,
+            minority=agent.definition.minority,
         )
 
     async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:

@@ -25,6 +25,7 @@ VERBS: Final = {
     "demo": ("node.cli.demo", "Show three nodes answering, and surviving the loss of one."),
     "deploy": ("node.cli.deploy", "Deploy an agent file to a node."),
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
+    "call": ("node.cli.call", "Give a task to whoever makes the best bid, and show the result."),
     "dead-letters": ("node.cli.dead_letters", "Show, send again or drop what could not be delivered."),
     "trace": ("node.cli.trace", "Show the way of a message, and what it caused, across the nodes."),
     "explain": ("node.cli.explain", "Show why a message went where it went."),

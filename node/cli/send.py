@@ -94,9 +94,9 @@ def command(
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     does = Performative.parse(performative)
-    body |= {"performative": does.value, "content": _content(content)}
+    body |= {"performative": does.value, "content": content_of(content)}
     if attach:
-        body["attachments"] = _attachments(attach)
+        body["attachments"] = attachments_of(attach)
     if wait is None:
         wait = does in EXPECTS_REPLY
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
@@ -138,7 +138,12 @@ def _raise_refusal(found: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
-def _content(text: str | None) -> Any:
+def content_of(text: str | None) -> Any:
+    """The content that an argument stands for: JSON, or text; standard input for ``-``.
+
+    Raises:
+        ValidationFailed: standard input is too large, or no text.
+    """
     if text == "-":
         raw = sys.stdin.buffer.read(INPUT_LIMIT_BYTES + 1)
         if len(raw) > INPUT_LIMIT_BYTES:
@@ -157,7 +162,12 @@ def _content(text: str | None) -> Any:
         return text
 
 
-def _attachments(paths: tuple[Path, ...]) -> list[dict[str, str]]:
+def attachments_of(paths: tuple[Path, ...]) -> list[dict[str, str]]:
+    """Files as the admin API takes them.
+
+    Raises:
+        ValidationFailed: one cannot be read, or all are too large together.
+    """
     found: list[dict[str, str]] = []
     left = INPUT_LIMIT_BYTES
     for path in paths:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 Subscription = tuple[str, str]
 """A pattern over topics, and the queue group that shares what it brings; empty for none."""
+
+Minority = Literal["serve", "queue", "refuse"]
+"""A policy for minorities: messages are routed as ever, wait until the partition has healed, or fail."""
+MINORITY_POLICIES: Final[tuple[Minority, ...]] = ("serve", "queue", "refuse")
+"""All of them, the least strict first."""
 
 
 MAILBOX: Final = "mailbox"
@@ -30,6 +35,8 @@ class Provider:
         load: 0.0 (idle) to 1.0 (full), as its node last gossiped.
         rtt_s: Estimated round trip to its node in seconds, 0.0 to this node; None while it is not known.
         topics: What it subscribes to.
+        accepts: The expression that a content must meet for it (``node.predicates``); empty for any content.
+        minority: What becomes of messages for its capabilities on the smaller side of a partition.
     """
 
     agent: str
@@ -41,6 +48,8 @@ class Provider:
     load: float = 0.0
     rtt_s: float | None = None
     topics: tuple[Subscription, ...] = ()
+    accepts: str = ""
+    minority: Minority = "serve"
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -74,6 +83,10 @@ class CapabilityView(Protocol):
         """All instances of the agent of that name or id, sorted by node."""
         ...
 
+    def minority(self, capability: str) -> Minority:
+        """The strictest policy for minorities of all that offer ``capability``, here or on a lost node."""
+        ...
+
     def topics_version(self) -> int:
         """Another number whenever others than before may subscribe to topics; loads are not part of it."""
         ...
@@ -103,6 +116,8 @@ class RegistryWriter(Protocol):
         priority: int,
         health: float,
         topics: tuple[Subscription, ...] = (),
+        accepts: str = "",
+        minority: Minority = "serve",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...

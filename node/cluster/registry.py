@@ -14,12 +14,13 @@ from typing import Final, Protocol
 
 import cbor2
 
-from node.cluster.provider import MAILBOX, Provider, Subscription
+from node.cluster.provider import MAILBOX, MINORITY_POLICIES, Minority, Provider, Subscription
 from node.cluster.subscriptions import Subscriptions
 from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
 from node.message import check_capability
+from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
 from swim import strict_cbor
 from swim.map_events import EntryChanged, EventsLost, MapEvent
@@ -119,6 +120,8 @@ class CapabilityRegistry:
         priority: int,
         health: float,
         topics: tuple[Subscription, ...] = (),
+        accepts: str = "",
+        minority: Minority = "serve",
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that.
 
@@ -127,7 +130,10 @@ class CapabilityRegistry:
         """
         key = f"{PREFIX}{agent}/{version}"
         offer = [list(capabilities), priority, round(health * _HEALTH_STEPS)]
-        value = cbor2.dumps([*offer, [list(topic) for topic in topics]] if topics else offer)
+        more: list[object] = [[list(topic) for topic in topics], accepts, minority]
+        while more and more[-1] in ([], "", "serve"):  # what says nothing takes no room
+            more.pop()
+        value = cbor2.dumps([*offer, *more])
         earlier = self._own.get(agent)
         try:
             self._maps.put(key, value, self._clock.wall())
@@ -137,7 +143,7 @@ class CapabilityRegistry:
             raise ResourceLimitExceeded(
                 f"the agent {agent!r} cannot be announced to the cluster",
                 why=str(error),
-                fix="Offer fewer capabilities or topics, or give them shorter names.",
+                fix="Offer fewer capabilities or topics, or give them and `accepts` shorter texts.",
             ) from error
         if earlier is not None and earlier != key:
             self._maps.delete(earlier, self._clock.wall())
@@ -195,6 +201,13 @@ class CapabilityRegistry:
         offering = self._by_capability.get(base_name(wanted), {}).values()
         running = self._by_agent.get(wanted, {}).values()
         return any(self._is_lost(p.node) for p in (*(p for p in offering if offers(p, wanted)), *running))
+
+    def minority(self, capability: str) -> Minority:
+        """The strictest policy for minorities of all that offer ``capability``, here or on a lost node."""
+        held = self._by_capability.get(base_name(capability), {}).values()
+        there = [p for p in held if self._is_up(p.node) or self._is_lost(p.node)]
+        policies = [p.minority for p in there if offers(p, capability)]
+        return max(policies, key=MINORITY_POLICIES.index, default="serve")
 
     def capabilities(self) -> list[tuple[str, list[Provider]]]:
         """Every capability that is offered now, sorted by name, with its providers."""
@@ -298,7 +311,9 @@ class CapabilityRegistry:
             _, agent, version = path.split("/")
             capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
             names = tuple(check_capability(name) for name in capabilities)
-            topics = _topics(*more)
+            topics = _topics(*more[:1])
+            accepts = _accepts(*more[1:2])
+            minority = _minority(*more[2:])
             if (
                 type(capabilities) is list
                 and type(priority) is type(health) is int
@@ -310,7 +325,12 @@ class CapabilityRegistry:
                 and 0 <= health <= _HEALTH_STEPS
             ):
                 part = health / _HEALTH_STEPS
-                return Provider(agent, owner, version, names, int(priority), part, topics=topics)
+                return Provider(
+                    *(agent, owner, version, names, int(priority), part),
+                    topics=topics,
+                    accepts=accepts,
+                    minority=minority,
+                )
         except _MALFORMED:
             pass  # counted below, like what is out of range
         self._malformed += 1
@@ -323,7 +343,8 @@ class CapabilityRegistry:
         if not load and rtt_s is None:
             return p
         return Provider(
-            p.agent, p.node, p.version, p.capabilities, p.priority, p.health, load, rtt_s, p.topics
+            *(p.agent, p.node, p.version, p.capabilities, p.priority, p.health),
+            *(load, rtt_s, p.topics, p.accepts, p.minority),
         )
 
     def _rtt_to(self, node: str, now: float) -> float | None:
@@ -336,6 +357,27 @@ class CapabilityRegistry:
                 self._rtts.clear()
             self._rtts[node] = rtt_s, now + RTT_KEPT_S
         return rtt_s
+
+
+def _accepts(found: object = "") -> str:
+    """The predicate of an entry, which is compiled once here.
+
+    Raises:
+        ValidationFailed: it is none.
+    """
+    return "" if found == "" else check_predicate(found)
+
+
+def _minority(found: object = "serve") -> Minority:
+    """The policy of an entry.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for policy in MINORITY_POLICIES:
+        if found == policy:
+            return policy
+    raise ValueError("not a policy")
 
 
 def _topics(found: object = ()) -> tuple[Subscription, ...]:

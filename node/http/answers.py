@@ -216,6 +216,10 @@ class ProviderView(BaseModel):
     priority: int
     health: float
     load: float
+    accepts: Annotated[
+        str | None, Field(description="The expression that a content must meet; None for any content.")
+    ]
+    minority: Annotated[str, Field(description="serve, queue or refuse on the smaller side of a partition.")]
     rtt_s: Annotated[float | None, Field(description="Estimated round trip from this node.")]
     offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
@@ -227,12 +231,22 @@ class VersionView(BaseModel):
     agents_count: int
 
 
+class SeenView(BaseModel):
+    """The cluster as the node that decides sees it, and how old its registry is."""
+
+    up: int
+    remembered: int
+    side: PartitionState
+    registry_age_s: Annotated[float, Field(description="Seconds since the registry has changed here.")]
+
+
 class ChosenView(BaseModel):
     """Who would get a message that began a conversation now; no target where chance decides."""
 
     targets: Annotated[list[Address], Field(description="Empty when nobody could be, or two are drawn.")]
     strategy: str
     reason: str
+    view: SeenView | None
 
 
 class OfferedBody(BaseModel):

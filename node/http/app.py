@@ -29,6 +29,7 @@ from node.http.services import NodeServices
 from node.http.sockets import Sockets
 from node.http.streams import Streams
 from node.http.tail import tail_routes
+from node.http.tasks import task_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
 from node.http.webhooks import webhook_routes
@@ -86,6 +87,7 @@ def create_app(services: NodeServices) -> FastAPI:
         tail_routes(services),
         batch_routes(services, streams),
         message_routes(services, traffic, streams),
+        task_routes(services, traffic),
         conversation_routes(services, streams),
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]

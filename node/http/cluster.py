@@ -100,7 +100,7 @@ def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]
             routing_strategy=strategy,
         )
         chosen = services.bus.preview(asking).as_json()
-        shown = {key: chosen[key] for key in ("targets", "strategy", "reason")}
+        shown = {key: chosen[key] for key in ("targets", "strategy", "reason", "view")}
         return JSONResponse(_capability(capability, providers) | {"chosen": shown})
 
     return router
@@ -197,5 +197,7 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "priority": provider.priority,
         "health": provider.health,
         "load": provider.load,
+        "accepts": provider.accepts or None,
+        "minority": provider.minority,
         "rtt_s": None if provider.rtt_s is None else round(provider.rtt_s, 6),
     }

@@ -108,6 +108,43 @@ class TraceBody(BaseModel):
     trace: TracedView
 
 
+class BidView(BaseModel):
+    """One bid for a task, and what has become of it."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    message_id: str
+    from_: Annotated[Address, Field(alias="from")]
+    content: Any
+    value: Annotated[float | None, Field(description="What it was compared by.")]
+    state: Annotated[str, Field(examples=["done", "failed", "rejected", "lapsed"])]
+    reason: str
+    stands_until: Time | None
+
+
+class DeclinedView(BaseModel):
+    """Somebody who was asked and made no bid."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    from_: Annotated[Address, Field(alias="from")]
+    performative: Annotated[str, Field(examples=["refuse"])]
+
+
+class OutcomeBody(BaseModel):
+    """What has become of a task: its bids, the award, and the result."""
+
+    message_id: Annotated[str, Field(description="The call for proposals.")]
+    conversation_id: str
+    status: Annotated[str, Field(examples=["done", "partial", "failed", "no_bids"])]
+    asked: list[Address]
+    bids: Annotated[list[BidView], Field(description="Best first; then those that could not win.")]
+    declined: list[DeclinedView]
+    silent: Annotated[list[Address], Field(description="Who has not answered by the deadline.")]
+    awarded: list[Address]
+    results: list[MessageView]
+
+
 class LineView(BaseModel):
     """One line of a stream: what became of a message, or the reply to it."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from node.errors import CaxtonError, NoReply, ResourceLimitExceeded
+from node.errors import CaxtonError, NoReply
 from node.http.answers import ErrorBody, HistoryBody, ReceiptBody
 from node.http.event_streams import EventStream
 from node.http.following import MessageEvents
@@ -19,9 +19,6 @@ from node.http.streams import Streams
 from node.http.strict_json import StrictRoute
 from node.http.traffic import Traffic
 from node.message import Message, iso8601
-
-WAITING_LIMIT: Final = 256
-"""Most requests that wait for a reply at once."""
 
 
 def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -> APIRouter:
@@ -92,22 +89,13 @@ class _Waiting:
         self, message: Message, wait_s: float, traceparent: str, ttl_s: float | None
     ) -> dict[str, Any]:
         """The receipt of ``message`` with its reply or replies."""
-        if self._traffic.waiting >= WAITING_LIMIT:
-            raise ResourceLimitExceeded(
-                "too many requests wait for a reply",
-                why=f"the limit is {WAITING_LIMIT}",
-                fix="Send without waiting and look the message up, or try again later.",
-                details={"retry_after_s": 1},
-            )
-        self._traffic.waiting += 1
         try:
-            return await self._answer(message, wait_s, traceparent, ttl_s)
+            with self._traffic.wait_for_reply():
+                return await self._answer(message, wait_s, traceparent, ttl_s)
         except NoReply as error:
             error.details.setdefault("message_id", message.id)
             error.details.setdefault("conversation_id", message.conversation_id)
             raise
-        finally:
-            self._traffic.waiting -= 1
 
     async def _answer(
         self, message: Message, wait_s: float, traceparent: str, ttl_s: float | None

@@ -18,6 +18,7 @@ from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
 from node.messaging.tail import Tail
+from node.messaging.tender import Award
 from node.security.permissions import Permission
 from node.telemetry.tracing import Tracing
 from node.webhooks.webhooks import Webhooks
@@ -136,6 +137,12 @@ class MessageBus(Protocol):
         ttl_s: float | None = None,
     ) -> Sequence[Message]:
         """Broadcast and wait for the replies."""
+        ...
+
+    async def call_for_proposals(
+        self, message: Message, *, deadline_s: float, result_s: float, award: Award, traceparent: str = ""
+    ) -> Rendered:
+        """Call for proposals, award the task, and wait for the result."""
         ...
 
     async def history(self, message_id: str) -> Rendered:

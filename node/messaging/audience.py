@@ -13,7 +13,8 @@ from typing import Final
 from node.cluster.provider import ClusterView, Provider
 from node.message import RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
-from node.messaging.router import Choice, Exclusions, InFlight, Ranking, ranked
+from node.messaging.router import NARROWED_LIMIT, Choice, Exclusions, InFlight, Ranking, ranked
+from node.predicates import predicate
 from node.topics import matches
 
 BY_TOPIC: Final = "topic"
@@ -30,6 +31,7 @@ class Audience:
         in_flight: Asked of whoever is compared.
         view: The cluster as it looks; kept with each decision.
         locality: Whether near members of a group are preferred.
+        refusing: The predicates that do not take the content; whose they are is left out.
     """
 
     def __init__(
@@ -40,11 +42,19 @@ class Audience:
         in_flight: InFlight,
         view: ClusterView | None,
         locality: bool = True,
+        refusing: Sequence[str] = (),
     ) -> None:
         self._topic, self._view = topic, view
+        self._found, self._in_flight, self._locality = found, in_flight, locality
+        self._predicates = dict.fromkeys(p.accepts for p in found if p.accepts)
+        self._accepting: dict[tuple[str, ...], Audience] = {}
         ill: list[tuple[str, str, str]] = []
         members: dict[str, list[Provider]] = {}
         for provider in found:
+            if provider.accepts in refusing:
+                told = f"it does not accept the content: {provider.accepts}"
+                ill.append((provider.agent, provider.node, told))
+                continue
             if provider.health <= 0.0:
                 ill.append((provider.agent, provider.node, "its health is 0"))
                 continue
@@ -60,6 +70,25 @@ class Audience:
         everybody = self._sorted((*self._alone, *(t for each in self._members.values() for t in each)))
         reason = f"all {len(everybody)} subscribers" if everybody else "nobody subscribes to it"
         self._everybody = self._choice(everybody, BY_TOPIC, reason)
+
+    def accepting(self, content: object) -> Audience:
+        """The same audience but for those whose predicate does not take a content."""
+        refusing = tuple(text for text in self._predicates if not predicate(text).takes(content))
+        if not refusing:
+            return self
+        kept = self._accepting.get(refusing)
+        if kept is None:
+            kept = Audience(
+                self._found,
+                self._topic,
+                in_flight=self._in_flight,
+                view=self._view,
+                locality=self._locality,
+                refusing=refusing,
+            )
+            if len(self._accepting) < NARROWED_LIMIT:
+                self._accepting[refusing] = kept
+        return kept
 
     def choose(self, strategy: RoutingStrategy, chance: random.Random) -> Choice:
         """Who gets one message.

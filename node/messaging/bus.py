@@ -17,13 +17,16 @@ import trio
 from node.cluster.provider import CapabilityView, RegistryWriter
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import CaxtonError, NoReply
+from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
+from node.messaging.asking import Asking
 from node.messaging.client_mailboxes import ClientMailboxes
+from node.messaging.contract_net import ContractNet
 from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
+from node.messaging.expectations import Expectations
 from node.messaging.explanation import Decision
 from node.messaging.handlers import Handlers
 from node.messaging.history import MessageHistory
@@ -32,7 +35,6 @@ from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters, Insertion
 from node.messaging.letters import Letter
 from node.messaging.local import LocalDeliveries, LocalEnds
-from node.messaging.origin import RouteState
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
 from node.messaging.ports import LinkSender, MembershipView, Tracer
@@ -40,6 +42,7 @@ from node.messaging.preview import Previews
 from node.messaging.receipt import Receipt
 from node.messaging.retention import forget_old_rows
 from node.messaging.settings import Timing
+from node.messaging.subscriptions import Subscriptions
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
@@ -115,6 +118,31 @@ class Bus:
             max_bytes=settings.max_message_bytes,
             conversations=self.conversations,
         )
+        self.expectations = Expectations(
+            environment=environment, node=node, storage=storage, outbox=self._outbox
+        )
+        self._outbox.use_expectations(self.expectations)
+        self._asking = Asking(
+            clock=environment.clock,
+            waits=self._waits,
+            sender=self._acceptance.sender,
+            accept=self.accept,
+            give_up=self.expectations.give_up,
+        )
+        self.request, self.gather = self._asking.request, self._asking.gather
+        self.contracts = ContractNet(
+            environment=environment,
+            storage=storage,
+            waits=self._waits,
+            sender=self._acceptance.sender,
+            accept=self.accept,
+            give_up=self.expectations.give_up,
+            is_alive=lambda other: other == node or membership.is_alive(other),
+        )
+        self.call_for_proposals, self.task_of = self.contracts.call, self.contracts.task_of
+        self.subscriptions = Subscriptions(
+            environment=environment, node=node, storage=storage, accept_many=self.accept_many
+        )
         self._previews = Previews(
             acceptance=self._acceptance,
             registry=registry,
@@ -176,12 +204,18 @@ class Bus:
         await self.mailboxes.load()
         await self._outbox.load()
         await self.letters.load()
+        await self.expectations.load()
+        await self.contracts.load()
+        await self.subscriptions.load()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._handlers.run)
             await nursery.start(self._outbox.run)
             nursery.start_soon(self._outbox.run_backlog)
             nursery.start_soon(self._local.run, self._inbox)
             nursery.start_soon(self._ended_here.run, self._outbox)
+            nursery.start_soon(self.expectations.run)
+            nursery.start_soon(self.contracts.run)
+            nursery.start_soon(self.subscriptions.run)
             nursery.start_soon(self._forget)
             nursery.start_soon(self.mailboxes.run)
             task_status.started()
@@ -266,50 +300,6 @@ class Bus:
         """End what :meth:`expect` began."""
         self._waits.close(wait)
 
-    async def request(
-        self,
-        message: Message,
-        *,
-        timeout_s: float,
-        traceparent: str = "",
-        hops: int = 0,
-        ttl_s: float | None = None,
-        cause: str | None = None,
-    ) -> Message:
-        """Accept a message and wait for the first reply, which may be a FAILURE.
-
-        Raises:
-            NoReply: none came within ``timeout_s``; the message goes on.
-        """
-        replies = await self._ask(
-            message, timeout_s, 1, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
-        )
-        if not replies:
-            raise NoReply(
-                f"no reply within {timeout_s:g} s",
-                why="the provider is slow, or nobody offers what is wanted yet",
-                fix="Look at the message's history; its reply is kept when it comes.",
-                details={"message_id": message.id, "conversation_id": message.conversation_id},
-            )
-        return replies[0]
-
-    async def gather(
-        self,
-        message: Message,
-        *,
-        timeout_s: float,
-        quorum: int | None = None,
-        traceparent: str = "",
-        hops: int = 0,
-        ttl_s: float | None = None,
-    ) -> list[Message]:
-        """Accept a broadcast and wait for the replies of all its providers, or of ``quorum`` of them.
-
-        Returns:
-            The replies that came within ``timeout_s``, in order of arrival.
-        """
-        return await self._ask(message, timeout_s, quorum, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
-
     async def history(self, message_id: str) -> MessageHistory:
         """What became of a message.
 
@@ -349,6 +339,9 @@ class Bus:
             "handlers": self._handlers.statistics(),
             "mailboxes": self.mailboxes.statistics(),
             "waits": self._waits.statistics(),
+            "expectations": self.expectations.statistics(),
+            "contracts": self.contracts.statistics(),
+            "subscriptions": self.subscriptions.statistics(),
             "dead_letters": self.letters.statistics(),
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
@@ -434,6 +427,7 @@ class Bus:
     def _lose(self, node: str, how: str) -> None:
         self._inbox.origin_lost(node)
         self._outbox.node_lost(node, how)
+        self.contracts.node_lost(node)
         if self._outbox.links is not None:
             self._outbox.links.drop(node)
 
@@ -442,40 +436,10 @@ class Bus:
         if self._outbox.links is not None:
             self._outbox.links.ensure(node)
 
-    async def _ask(
-        self,
-        message: Message,
-        timeout_s: float,
-        wanted: int | None,
-        *,
-        traceparent: str,
-        hops: int,
-        ttl_s: float | None,
-        cause: str | None = None,
-    ) -> list[Message]:
-        message = self._acceptance.sender(message)
-        wait = self._waits.open(message, wanted)
-        try:
-            with self._clock.move_on_after(timeout_s):
-                receipt = await self.accept(
-                    message, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
-                )
-                if wanted is None:
-                    wait.expect(len(receipt.routed_to))
-                if receipt.status != "settled":  # to a topic that nobody subscribes to
-                    await wait.satisfied.wait()
-        finally:
-            self._waits.close(wait)
-        return wait.replies
-
     def _on_end(self, letter: Letter) -> None:
-        """Nobody waits for a reply that ended, nor for a broadcast whose providers did not all answer."""
         self._owed.arrived(letter.message.id)
-        if not letter.broadcast:
-            return
-        wait: Wait | None = self._waits.find(letter.message)
-        if wait is not None:
-            wait.lose(sum(route.state is not RouteState.SETTLED for route in letter.routes.values()))
+        self._asking.ended(letter)
+        self.subscriptions.ended(letter)
 
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
         """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""

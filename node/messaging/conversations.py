@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,6 +68,8 @@ class Waits:
     def __init__(self) -> None:
         self._waits: dict[Quoted, Wait] = {}
         self._abandoned: OrderedDict[Quoted, None] = OrderedDict()
+        self.on_unclaimed: Callable[[Message], None] = lambda reply: None
+        """Told of each reply that nobody waits for (any more) and no mailbox gets."""
 
     def open(self, message: Message, wanted: int | None) -> Wait:
         """Begin to wait for replies to ``message``.
@@ -95,7 +98,11 @@ class Waits:
     def close(self, wait: Wait) -> None:
         """Wait no more; replies that come after this go to no mailbox."""
         del self._waits[wait.quoted]
-        self._abandoned[wait.quoted] = None
+        self.abandon(wait.quoted)
+
+    def abandon(self, quoted: Quoted) -> None:
+        """Keep replies to this from mailboxes."""
+        self._abandoned[quoted] = None
         if len(self._abandoned) > ABANDONED_LIMIT:
             self._abandoned.popitem(last=False)
 
@@ -107,9 +114,11 @@ class Waits:
     def answer(self, reply: Message) -> bool:
         """Hand a reply to whoever waits for it; False when nobody does."""
         wait = self._waits.get((reply.receiver or "", reply.in_reply_to or ""))
-        if wait is not None:
-            wait.take(reply)
-        return wait is not None
+        if wait is None:
+            self.on_unclaimed(reply)
+            return False
+        wait.take(reply)
+        return True
 
     def find(self, message: Message) -> Wait | None:
         """The wait for replies to ``message``."""

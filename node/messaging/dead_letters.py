@@ -8,14 +8,21 @@ from typing import Any, Final
 
 import cbor2
 
-from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed
-from node.message import Message, Performative, iso8601
+from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed, MinorityRefused, ReplyTimeout
+from node.message import EXPECTS_REPLY, Message, Performative, iso8601
 from node.messaging.delivery import failure_content
 from node.messaging.letters import Letter
+from node.messaging.settings import CLIENTS
 from node.storage.dead_letters import DeadLetterRow
 
 HISTORY_LIMIT_BYTES: Final = 65_536
 """A dead letter above this is kept without its content."""
+NAMED_LIMIT: Final = 64
+"""Most of those who have not answered that are named."""
+
+AWAITED: Final = (EXPECTS_REPLY - {Performative.SUBSCRIBE}) | {Performative.ACCEPT_PROPOSAL}
+"""Performatives whose ``reply_by`` is watched. A subscription stands until it is cancelled; whoever accepts a
+proposal waits for its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,15 @@ def sender_is_told(message: Message) -> bool:
     return message.in_reply_to is None and message.performative not in silent
 
 
+def awaits_reply(message: Message) -> bool:
+    """Whether the sender of ``message`` is to be told when no reply came by its ``reply_by``."""
+    return (
+        message.reply_by_s is not None
+        and message.performative in AWAITED
+        and message.sender.partition("@")[0] not in CLIENTS
+    )
+
+
 def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
     """Nobody offers what ``message`` wants."""
     wanted = message.wanted
@@ -123,6 +139,16 @@ def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonE
     )
 
 
+def refused_in_minority(message: Message) -> CaxtonError:
+    """The capability is not served on this side of a partition."""
+    return MinorityRefused(
+        f"{message.wanted} is not served on this side of a partition",
+        why="this node sees less than half of the cluster, and the capability's policy is minority: refuse",
+        fix="Send it to a node of the larger side, or again when the partition has healed.",
+        details={"message_id": message.id, "wanted": message.wanted},
+    )
+
+
 def undelivered(message: Message, reason: str) -> CaxtonError:
     """The message was given up for another reason."""
     return MessageDeliveryFailed(
@@ -130,6 +156,30 @@ def undelivered(message: Message, reason: str) -> CaxtonError:
         why=reason,
         fix="Look at the message's history, then send it again.",
         details={"message_id": message.id},
+    )
+
+
+def no_reply_in_time(
+    message: Message, *, missing: Sequence[str], promised: Sequence[str] = ()
+) -> CaxtonError:
+    """The time is up by which ``message`` wanted its replies.
+
+    Args:
+        message: It.
+        missing: Who was asked and has not answered.
+        promised: Those of them who had agreed to.
+    """
+    who = missing[0] if len(missing) == 1 else f"{len(missing)} of those asked" if missing else "nobody"
+    return ReplyTimeout(
+        f"no reply to the {message.performative.value} by its reply_by",
+        why=f"{who} {'was there to answer' if not missing else 'did not answer in time'}",
+        fix="Ask again with more time; what comes after this is recorded as late and not handed over.",
+        details={
+            "message_id": message.id,
+            "missing": list(missing[:NAMED_LIMIT]),
+            "missing_count": len(missing),
+            "promised": list(promised[:NAMED_LIMIT]),
+        },
     )
 
 

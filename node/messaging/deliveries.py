@@ -28,7 +28,7 @@ from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Carrier, MembershipView, Time
 from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, TTL_LIMIT_S, Timing
-from node.messaging.sweep import NO_PROVIDER, Sweep
+from node.messaging.sweep import IN_MINORITY, NO_PROVIDER, Sweep
 from node.storage import outbox as table
 from node.storage.backlog import Parked, Sum
 from node.transport.frames import DeliveryKey, KeyState, Outcome
@@ -477,6 +477,11 @@ class Deliveries:
         error: CaxtonError
         if letter.reason == NO_PROVIDER:
             error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
+        elif letter.reason == IN_MINORITY:
+            error = dead_letters.refused_in_minority(letter.message)
+        elif letter.ended == "expired" and _is_by_its_reply_by(letter):
+            missing = [f"{agent}@{node}" for agent, node in letter.unhandled()]
+            error = dead_letters.no_reply_in_time(letter.message, missing=missing)
         else:
             error = dead_letters.undelivered(letter.message, letter.reason)
         message = dead_letters.failure(
@@ -512,6 +517,14 @@ def _letter(row: table.OutboxRow, now: float, wall: float) -> Letter:
         answers=row.answers,
         cause=row.cause,
     )
+
+
+def _is_by_its_reply_by(letter: Letter) -> bool:
+    """Whether it is the ``reply_by`` of a message that has ended its life."""
+    reply_by_s = letter.message.reply_by_s
+    if reply_by_s is None or not dead_letters.awaits_reply(letter.message):
+        return False
+    return letter.expires_s > reply_by_s - 0.001  # it was computed by way of a duration
 
 
 def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:

@@ -45,6 +45,8 @@ REFUSE_BATCH: Final = 500
 OWED_LIMIT: Final = 200_000
 """Most answers on their way whose requests are taken up at a start; above any capacity of the outbox."""
 STOPPED: Final = "the agent is stopped"
+OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
+"""Answers that want an answer in turn, and get one however late they are."""
 
 
 class Inbox:
@@ -354,7 +356,7 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
             row.in_reply_to,
             message.sender,
             row.received_s,
-            is_bid=message.performative is Performative.PROPOSE,
+            is_offer=message.performative in OFFERS,
         ):
             item.state, item.reason = ItemState.LATE, "another provider answered first"
             row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)

@@ -184,6 +184,11 @@ class Letter:
         """The routes whose provider is expected to do something."""
         return (route for route in self.routes.values() if route.state in ACTIVE)
 
+    def unhandled(self) -> list[Target]:
+        """Who has the message, or had it last, and has not handled it."""
+        gone = (RouteState.SETTLED, RouteState.MOVED, RouteState.REFUSED)
+        return [target for target, route in self.routes.items() if route.state not in gone]
+
     def row(self, ended_s: float | None = None) -> table.OutboxRow:
         """The message as it is stored when it is accepted."""
         message = self.message

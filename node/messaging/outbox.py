@@ -23,6 +23,7 @@ from node.errors import ResourceLimitExceeded
 from node.message import Message
 from node.messaging.backlog import TAKEN_BYTES
 from node.messaging.conversation_view import kin_of
+from node.messaging.dead_letters import awaits_reply
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.drain import DrainRate
@@ -31,7 +32,7 @@ from node.messaging.explanation import Target
 from node.messaging.lanes import LocalDelivery
 from node.messaging.letterbox import bury
 from node.messaging.letters import OPEN, Letter
-from node.messaging.ports import LinkSender, MembershipView
+from node.messaging.ports import ExpectedReplies, LinkSender, MembershipView
 from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
 from node.messaging.tail import Tail
@@ -95,6 +96,7 @@ class Outbox:
         self._on_dead = on_dead
         self._tail = tail
         self.links: LinkSender | None = None
+        self._expectations: ExpectedReplies  # given by use_expectations: each of the two needs the other
         around = Surroundings(
             time=environment.clock,
             registry=registry,
@@ -118,6 +120,10 @@ class Outbox:
         """Give the links, which need this node's bus in turn."""
         self.links = links
         self._core.use_links(links)
+
+    def use_expectations(self, expectations: ExpectedReplies) -> None:
+        """Give whoever watches ``reply_by``, and needs this outbox in turn."""
+        self._expectations = expectations
 
     # Acceptance
 
@@ -222,6 +228,9 @@ class Outbox:
                 self._insert_beside(connection, letter, end=end)
             if letter.message.has_kin:
                 conversation_table.relate(connection, kin_of(letter.message), letter.accepted_s)
+        expected = [letter for letter in _expected(letters) if letter.seq not in known]
+        if expected:
+            self._expectations.write(connection, expected)
         return known
 
     def _insert_beside(self, connection: apsw.Connection, letter: Letter, *, end: bool) -> None:
@@ -240,6 +249,9 @@ class Outbox:
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
         letters = list(letters)
+        expected = _expected(letters)
+        if expected:
+            self._expectations.written(expected)
         if self._tail.listeners:
             self._tail.admitted(letters)
             self._tail.ended(letters)
@@ -447,6 +459,12 @@ def _backlog_full(wanted: str, held: int) -> ResourceLimitExceeded:
         fix="Bring the provider back, or raise messaging.backlog_capacity and messaging.backlog_limit.",
         details={"backlog": held, "wanted": wanted, "retry_after_s": 30},
     )
+
+
+def _expected(letters: Iterable[Letter]) -> list[Letter]:
+    """Those whose senders are told when no reply comes in time."""
+    in_time = [letter for letter in letters if letter.message.reply_by_s is not None]
+    return [letter for letter in in_time if awaits_reply(letter.message)] if in_time else in_time
 
 
 def _batches(stored: Sequence[table.StoredMessage]) -> Iterator[list[table.StoredMessage]]:

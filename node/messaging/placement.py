@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.message import RoutingStrategy
 from node.messaging.audience import Audience
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import Choice, Exclusions, Ranking, addressed
+from node.messaging.router import MAJORITY, Choice, Exclusions, Ranking, addressed, withheld
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""
@@ -95,8 +95,11 @@ class Placement:
             now: Monotonic seconds.
         """
         how, wanted = letter.message.routing_strategy, letter.wanted
+        policy = self.minority(letter, now)
+        if policy != "serve":
+            return withheld(letter.message, policy, self._look(now))
         if letter.message.topic is not None:
-            return self._audience(wanted, now).choose(how, self._chance)
+            return self._audience(wanted, now).accepting(letter.message.content).choose(how, self._chance)
         waiting = self._waiting.get(letter.order)
         if waiting is not None:
             for earlier in waiting.values():
@@ -119,6 +122,13 @@ class Placement:
             self._remember(conversation, choice.decision.targets[0])
         return choice
 
+    def minority(self, letter: Letter, now: float) -> Minority:
+        """The policy that holds for a message here: that of its capability on the smaller side."""
+        capability = letter.message.capability
+        if capability is None or self._look(now).side == MAJORITY:
+            return "serve"
+        return self._registry.minority(capability)
+
     def providers(self, letter: Letter) -> list[Provider]:
         """All that offer what a message wants or is content with, on nodes that are alive."""
         return [p for wish in letter.wishes for p in self._offering(letter, wish)]
@@ -128,8 +138,9 @@ class Placement:
         message = letter.message
         if message.topic is None or message.routing_strategy is not RoutingStrategy.LOAD_BALANCED:
             return []
+        audience = self._audience(message.topic, now).accepting(message.content)
         served = [route.target for route in letter.routes.values() if route.active or route.settled]
-        return self._audience(message.topic, now).instead(letter.routes, served, self._chance)
+        return audience.instead(letter.routes, served, self._chance)
 
     def reaches(self, node: str) -> bool:
         """Whether a node is there now."""
@@ -231,7 +242,8 @@ class Placement:
         kept = self._rankings.get((wish, letter.message.capability is None))
         if kept is None or kept.version != version or now >= kept.until:
             kept = self._rank(letter, wish, version, now)
-        return self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        return ranking if letter.message.capability is None else ranking.accepting(letter.message.content)
 
     def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
         """Rank all that meet a wish of a message, as the registry shows them now."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import apsw
+
 from node.cluster.provider import ClusterView
+from node.messaging.letters import Letter
 from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 
 
@@ -67,6 +70,18 @@ class LinkSender(Carrier, Protocol):
 
     def confirmed(self) -> Mapping[str, float]:
         """Peer -> Unix seconds before which it has taken, and stored, all that it was told."""
+        ...
+
+
+class ExpectedReplies(Protocol):
+    """Who watches the ``reply_by`` of messages (``node.messaging.expectations.Expectations``)."""
+
+    def write(self, connection: apsw.Connection, letters: Iterable[Letter]) -> None:
+        """Write what is expected of messages that are accepted; part of the caller's job."""
+        ...
+
+    def written(self, letters: Sequence[Letter]) -> None:
+        """What :meth:`write` was given is durable."""
         ...
 
 

@@ -14,7 +14,7 @@ from node.messaging.explanation import Decision
 from node.messaging.letters import wishes
 from node.messaging.outbox import Outbox
 from node.messaging.ports import MembershipView
-from node.messaging.router import Ranking, addressed
+from node.messaging.router import MAJORITY, Ranking, addressed, withheld
 
 
 class Previews:
@@ -58,7 +58,12 @@ class Previews:
         if at:
             return addressed(agent, node)
         if message.topic is not None:
-            return self._audience(message.topic).choose(message.routing_strategy, self._chance).decision
+            return self._audience(message).choose(message.routing_strategy, self._chance).decision
+        view = self._membership.view()
+        if message.capability is not None and view.side != MAJORITY:
+            policy = self._registry.minority(message.capability)
+            if policy != "serve":
+                return withheld(message, policy, view).decision
         found = [self._choose(message, wish) for wish in wishes(message)]
         decision = next((choice for choice in found if choice.targets), found[0])
         if decision.strategy != RoutingStrategy.LOAD_BALANCED or decision.considered == 1:
@@ -67,14 +72,16 @@ class Previews:
             decision, targets=(), reason=f"the less loaded of two drawn from {decision.considered} providers"
         )
 
-    def _audience(self, topic: str) -> Audience:
-        return Audience(
+    def _audience(self, message: Message) -> Audience:
+        topic = message.topic or ""
+        audience = Audience(
             self._registry.subscribers(topic),
             topic,
             in_flight=self._outbox.in_flight,
             view=self._membership.view(),
             locality=self._locality,
         )
+        return audience.accepting(message.content)
 
     def _choose(self, message: Message, wish: str) -> Decision:
         by_name = message.capability is None
@@ -86,6 +93,8 @@ class Previews:
             view=self._membership.view(),
             locality=self._locality,
         )
+        if not by_name:
+            ranking = ranking.accepting(message.content)
         sticky = self._outbox.sticky(message.conversation_id, message.wanted)
         return ranking.choose(message.routing_strategy, self._chance, sticky).decision
 

@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
-from node.cluster.provider import CapabilityView, ClusterView, Provider
+from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.config.model import MessagingConfig
 from node.message import Message
 from node.messaging.decisions import Changes
@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 5
+VERSION: Final = 6
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -236,6 +236,10 @@ class TapedRegistry:
     def instances(self, agent: str) -> Sequence[Provider]:
         """All instances of an agent."""
         return self._tape.draw("instances", agent.encode(), partial(self._registry.instances, agent))
+
+    def minority(self, capability: str) -> Minority:
+        """The policy of a capability for minorities."""
+        return self._tape.draw("minority", capability.encode(), partial(self._registry.minority, capability))
 
     def topics_version(self) -> int:
         """What changes with the subscriptions to topics."""

@@ -22,10 +22,11 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from node.cluster.provider import ClusterView, Provider
+from node.cluster.provider import ClusterView, Minority, Provider
 from node.cluster.versions import Version, best_offer, shown_version, split
-from node.message import RoutingStrategy
+from node.message import Message, RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
+from node.predicates import predicate
 
 EQUALS_LIMIT: Final = 16
 """Of the best that are equal, how many are compared for one message; the next message goes on behind them."""
@@ -33,8 +34,12 @@ CROWD: Final = 64
 """Unsettled messages at a near provider from which on far ones that are as good are looked at."""
 NEARNESS: Final = ((0.0, 1.0), (0.001, 0.98), (0.005, 0.95), (0.025, 0.9), (0.1, 0.8))
 """Round trips in seconds up to which a factor holds: this node, a rack, a site, a region, a continent."""
+MAJORITY: Final = "majority"
+"""The side of a partition on which all capabilities are served; without a partition every node is on it."""
 FAR: Final = 0.7
 """The factor beyond them."""
+NARROWED_LIMIT: Final = 16
+"""Groups of providers that accept a content which are kept beside a ranking."""
 CHOICES_LIMIT: Final = 64
 """Decisions of one ranking that are kept with their encoding."""
 
@@ -86,6 +91,14 @@ class Choice:
 def addressed(agent: str, node: str, *, view: ClusterView | None = None) -> Decision:
     """The decision that the sender has taken."""
     return Decision(((agent, node),), "addressed", f"the sender addressed {agent}@{node}", view=view)
+
+
+def withheld(message: Message, policy: Minority, view: ClusterView) -> Choice:
+    """The decision that a message is not given away on this side of a partition."""
+    then = "it waits until the partition has healed" if policy == "queue" else "it is refused"
+    reason = f"this node is on the {view.side} side of a partition ({view.up} of {view.remembered}): {then}"
+    wanted = message.capability or ""
+    return Choice.of(Decision((), message.routing_strategy.value, reason, view=view, wanted=wanted))
 
 
 def nearness(provider: Provider) -> float:
@@ -155,6 +168,11 @@ class Ranking:
         self._turn = 0
         self._explained = tuple(map(self._candidate, range(min(len(weighed), EXPLAINED_LIMIT))))
         self._choices: dict[object, Choice] = {}
+        self._predicates: dict[str, list[Target]] = {}
+        for each, target in zip(weighed, self._targets, strict=True):
+            if each.provider.accepts:
+                self._predicates.setdefault(each.provider.accepts, []).append(target)
+        self._accepting: dict[tuple[str, ...], Ranking] = {}
 
     @classmethod
     def of(
@@ -184,6 +202,29 @@ class Ranking:
         return Ranking(
             rest, in_flight=self._in_flight, excluded=excluded, view=self._view, wanted=self._wanted
         )
+
+    def accepting(self, content: object) -> Ranking:
+        """The same ranking but for those whose predicate does not take a content.
+
+        What is decided among those that are left is kept, as long as not too many groups of them differ.
+        """
+        if not self._predicates:
+            return self
+        refusing = tuple(text for text in self._predicates if not predicate(text).takes(content))
+        if not refusing:
+            return self
+        found = self._accepting.get(refusing)
+        if found is None:
+            reasons = {
+                target: f"it does not accept the content: {text}"
+                for text in refusing
+                for target in self._predicates[text]
+            }
+            told = tuple((agent, node, why) for (agent, node), why in sorted(reasons.items()))
+            found = self.without(reasons, (*self.excluded, *told)[:EXPLAINED_LIMIT])
+            if len(self._accepting) < NARROWED_LIMIT:
+                self._accepting[refusing] = found
+        return found
 
     def choose(self, strategy: RoutingStrategy, chance: random.Random, sticky: Target | None) -> Choice:
         """Choose for one message.

@@ -13,6 +13,7 @@ from node.messaging.ports import Time
 from node.messaging.settings import Timing
 
 NO_PROVIDER: Final = "no provider"
+IN_MINORITY: Final = "refused on the smaller side of a partition"
 
 
 class Sweep:
@@ -79,6 +80,9 @@ class Sweep:
             letter.retry_at = now + self._timing.refusal_pause_s
             self._decisions.place(letter, changes, now)
         if letter.waiting_since is None or letter.address is not None:
+            return
+        if self._decisions.placement.minority(letter, now) == "refuse":
+            self._decisions.end(letter, "failed", IN_MINORITY, changes)
             return
         patient = now - waiting_since < self._timing.no_provider_grace_s
         if not patient and not self._decisions.placement.is_hopeful(letter):

@@ -81,6 +81,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/messages/batch"): _P.SEND_MESSAGE,
         ("POST", "/messages/stream"): _P.SEND_MESSAGE,
         ("POST", "/messages/validate"): _P.SEND_MESSAGE,
+        ("POST", "/tasks"): _P.SEND_MESSAGE,
         ("GET", "/messages/{message_id}"): _P.READ_MESSAGES,
         ("GET", "/messages/{message_id}/events"): _P.READ_MESSAGES,
         ("GET", "/messages/{message_id}/trace"): _P.TRACE_MESSAGES,
@@ -151,6 +152,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "demo": _P.PUBLIC,
         "deploy": _P.DEPLOY_AGENT,
         "send": _P.SEND_MESSAGE,
+        "call": _P.SEND_MESSAGE,
         "dead-letters": _P.READ_MESSAGES,  # retry needs SendMessage, drop ManageCluster
         "trace": _P.TRACE_MESSAGES,
         "explain": _P.TRACE_MESSAGES,

@@ -214,6 +214,41 @@ CREATE INDEX backlog_cause ON backlog (cause) WHERE cause IS NOT NULL;
 CREATE INDEX backlog_answers ON backlog (answers) WHERE answers IS NOT NULL;
 """
 
+_EXPECTED_REPLIES: Final = """
+-- Messages of agents that want a reply by a certain time (seq is that of the outbox). They stay in the outbox
+-- until then.
+CREATE TABLE expected_replies (
+    seq INTEGER PRIMARY KEY,
+    reply_by_s REAL NOT NULL
+);
+CREATE INDEX expected_replies_by ON expected_replies (reply_by_s);
+"""
+
+_CALLS: Final = """
+-- Calls for proposals: bids that answer one are decided, also when they come late or the node had stopped.
+CREATE TABLE calls (
+    message_id TEXT PRIMARY KEY,
+    sender TEXT NOT NULL,
+    reply_with TEXT NOT NULL,
+    at_s REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX calls_at ON calls (at_s);
+"""
+
+_SUBSCRIBERS: Final = """
+-- Who has subscribed to what agents of this node offer.
+CREATE TABLE subscribers (
+    agent TEXT NOT NULL,
+    label TEXT NOT NULL,
+    subscriber TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    protocol TEXT,
+    since_s REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    PRIMARY KEY (agent, label)
+) WITHOUT ROWID;
+"""
+
 _MAILBOXES: Final = """
 -- Named addresses of clients; what they hold is in the inbox.
 CREATE TABLE mailboxes (
@@ -259,14 +294,9 @@ CREATE INDEX webhook_deliveries_by_state ON webhook_deliveries (webhook_id, stat
 """
 
 STEPS: Final = (
-    _FIRST,
-    _ANSWERS,
-    _OWN_ROUTE,
-    _FOR_OPERATORS,
-    _CONVERSATIONS,
-    _BACKLOG,
-    _MAILBOXES,
-    _WEBHOOKS,
+    *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
+    *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
+    *(_MAILBOXES, _WEBHOOKS),
 )
 """Every step there has ever been, oldest first."""
 

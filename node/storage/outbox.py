@@ -20,6 +20,8 @@ EVENT_LIMIT: Final = 64
 """Most events kept for one message; a message that moves for ever must not fill the disk."""
 RETENTION_BATCH: Final = 1_000
 """Rows looked at by one step of retention."""
+SYSTEM: Final = "system"
+"""The name under which a node answers for those who did not."""
 
 _COLUMNS: Final = (
     "seq, message_id, conversation_id, reply_with, state, broadcast, accepted_s, expires_s, hops, "
@@ -173,13 +175,14 @@ def add_event(connection: apsw.Connection, seq: int, event: EventRow) -> None:
 
 
 def reply_arrived(
-    connection: apsw.Connection, quoted: str, responder: str, at_s: float, *, is_bid: bool = False
+    connection: apsw.Connection, quoted: str, responder: str, at_s: float, *, is_offer: bool = False
 ) -> bool:
     """Note who answered the message that is quoted; False when somebody else had answered before.
 
     A message that was given to one provider after another is answered by the first who replies; a
-    broadcast by everybody; a message that is not known here by anybody. A bid counts although a node has
-    told the end of the call: whoever makes it waits for a decision.
+    broadcast by everybody; a message that is not known here by anybody. Once this node has told its sender
+    that no (other) reply comes, those that come all the same are late. An offer (a bid, an acceptance)
+    counts nevertheless: whoever makes it waits for an answer in turn.
     """
     found = rows(
         connection,
@@ -193,10 +196,16 @@ def reply_arrived(
     if answered_by is None:
         connection.execute("UPDATE outbox SET answered_by = ? WHERE seq = ?", (responder, seq))
         return True
-    if broadcast or answered_by == responder or (is_bid and answered_by.startswith("system@")):
+    is_over = answered_by.startswith(f"{SYSTEM}@")
+    if answered_by == responder or (is_offer if is_over else broadcast):
         return True
     add_event(connection, seq, EventRow(at_s, "late_reply", f"from {responder}"))
     return False
+
+
+def no_more_answers(connection: apsw.Connection, seq: int, node: str) -> None:
+    """Whatever answers a message from now on is late: ``node`` has told its sender so."""
+    connection.execute("UPDATE outbox SET answered_by = ? WHERE seq = ?", (f"{SYSTEM}@{node}", seq))
 
 
 StoredMessage = tuple[OutboxRow, RouteRow | None, list[RouteRow]]
@@ -250,6 +259,12 @@ def find(connection: apsw.Connection, message_id: str) -> OutboxRow | None:
         f"SELECT {_COLUMNS} FROM outbox WHERE message_id = ?",  # noqa: S608
         (message_id,),
     )
+    return _outbox_row(found[0]) if found else None
+
+
+def get(connection: apsw.Connection, seq: int) -> OutboxRow | None:
+    """The accepted message of that seq, or None."""
+    found = rows(connection, f"SELECT {_COLUMNS} FROM outbox WHERE seq = ?", (seq,))  # noqa: S608
     return _outbox_row(found[0]) if found else None
 
 
@@ -319,6 +334,7 @@ def forget(
     gone = rows(
         connection,
         "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)"
+        " AND seq NOT IN (SELECT seq FROM expected_replies)"
         " RETURNING conversation_id, accepted_s",
         (after, reached, ended_before_s, beyond),
     )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from node.cluster.provider import ClusterView, Provider
+from node.cluster.provider import ClusterView, Minority, Provider
 from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
@@ -158,6 +158,10 @@ class Unasked:
     instances = related = subscribers = providers
 
     def version(self, wanted: str) -> int:
+        """Not asked."""
+        raise CaxtonError("the record answers this")
+
+    def minority(self, capability: str) -> Minority:
         """Not asked."""
         raise CaxtonError("the record answers this")
 

@@ -8,8 +8,9 @@ import trio
 
 from node.cluster.membership import Membership
 from node.config import load_config
-from node.errors import AddressInUse, CaxtonError, ConfigInvalid, SecurityMaterialInvalid
-from node.message import Message, Performative, RoutingStrategy
+from node.errors import AddressInUse, CaxtonError, ConfigInvalid, NoReply, SecurityMaterialInvalid
+from node.message import Attachment, Message, Performative, RoutingStrategy
+from node.messaging.tender import Award, Prefer
 from node.node import Node, run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
@@ -307,3 +308,78 @@ def test_the_admin_api_is_built_before_membership_could_take_that_for_a_stall(tm
 
     simulate(scenario, tmp_path)
     assert happened == ["built", "membership", "application"]
+
+
+def test_three_nodes_one_cut_off_each_capability_by_its_policy(tmp_path):
+    policies = ("serve", "queue", "refuse")
+
+    def agent_of(policy):
+        lines = f"name: {policy}-agent\nversion: 1.0.0\ncapabilities: [{policy}-work]\nminority: {policy}\n"
+        return f"---\n{lines}runtime: wasm\nmodule: echo.wat\n---\n".encode()
+
+    async def scenario(cluster):
+        nodes = [await cluster.start(name, *seeds) for name, *seeds in
+                 (("alpha",), ("beta", "alpha"), ("gamma", "alpha"))]  # fmt: skip
+        for node in nodes:
+            for policy in policies:
+                await node.supervisor.deploy(agent_of(policy), artifacts=ECHO_FILES)
+        for node in nodes:
+            await until(
+                lambda n=node: all(len(n.membership.registry.providers(f"{p}-work")) == 3 for p in policies)
+            )
+        cluster.network.partition(("alpha", "beta"), ("gamma",))
+        await until(lambda: str(nodes[2].membership.partition().side) != "majority", 120)
+        await until(lambda: not nodes[0].membership.is_alive("gamma"), 120)
+
+        async def ask(name, policy):
+            message = request(cluster, name, policy, capability=f"{policy}-work")
+            try:
+                reply = await cluster.nodes[name].node.bus.request(message, timeout_s=15)
+            except NoReply:
+                return message, "none"
+            return message, reply.content.get("code", reply.performative.value)
+
+        told = {(name, policy): await ask(name, policy) for name in ("alpha", "gamma") for policy in policies}
+        cluster.network.heal()
+        waiting = told["gamma", "queue"][0]
+        gamma = nodes[2]
+        with trio.fail_after(240):
+            while (await gamma.bus.history(waiting.id)).as_json()["status"] != "settled":
+                await trio.sleep(1)
+        return {where: how for where, (_, how) in told.items()}
+
+    assert simulate(scenario, tmp_path) == {
+        ("alpha", "serve"): "inform", ("alpha", "queue"): "inform", ("alpha", "refuse"): "inform",
+        ("gamma", "serve"): "inform", ("gamma", "queue"): "none", ("gamma", "refuse"): "MINORITY_REFUSED",
+    }  # fmt: skip
+
+
+def test_a_configured_agent_bids_and_does_what_its_bid_was_accepted_for(tmp_path):
+    def agent_of(name, cost):
+        lines = f"name: {name}\nversion: 1.0.0\ncapabilities: [summing]\nbids: {{cost: {cost}}}\n"
+        return f"---\n{lines}system_prompt: You sum up.\ntools: [csv_parser]\n---\n".encode()
+
+    async def scenario(cluster):
+        alpha = await cluster.start("alpha")
+        beta, gamma = [await cluster.start(name, "alpha") for name in ("beta", "gamma")]
+        await beta.supervisor.deploy(agent_of("dear-agent", 9))
+        await gamma.supervisor.deploy(agent_of("cheap-agent", 2))
+        await until(lambda: len(alpha.membership.registry.providers("summing")) == 2)
+        file = Attachment("s.csv", "text/csv", b"product,revenue\na,1\nb,2.5\n")
+        task = {"action": "analyze", "file": "s.csv"}
+        outcome = await alpha.bus.call_for_proposals(
+            request(cluster, "alpha", task, capability="summing", attachments=(file,)),
+            deadline_s=10,
+            result_s=30,
+            award=Award(by="content.cost", prefer=Prefer.LOWEST),
+        )
+        found = outcome.as_json()
+        bids = [(bid["from"], bid["value"], bid["state"]) for bid in found["bids"]]
+        return found["status"], bids, outcome.results[0].performative, outcome.results[0].sender
+
+    assert simulate(scenario, tmp_path) == (
+        "done",
+        [("cheap-agent@gamma", 2.0, "done"), ("dear-agent@beta", 9.0, "rejected")],
+        Performative.INFORM,
+        "cheap-agent@gamma",
+    )

@@ -63,6 +63,15 @@ class FakeBus:
         self.drains: list[tuple[str, float]] = []
         self.asked: list[tuple[Message, int]] = []
         self.reply: Message | None = None
+        self.busy = 0.0
+        self.called: Message | None = None
+
+    def load(self) -> float:
+        return self.busy
+
+    async def task_of(self, accept: Message) -> Message | None:
+        await trio.lowlevel.checkpoint()
+        return self.called
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         assert agent not in self.handlers
@@ -95,6 +104,8 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.published: dict[str, tuple[str, tuple[str, ...], int]] = {}
         self.topics: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.accepts: dict[str, str] = {}
+        self.minority: dict[str, str] = {}
 
     def publish(
         self,
@@ -105,10 +116,14 @@ class FakeRegistry:
         priority: int,
         health: float,
         topics: tuple[tuple[str, str], ...] = (),
+        accepts: str = "",
+        minority: str = "serve",
     ) -> None:
         assert health == 1.0
         self.published[agent] = (version, capabilities, priority)
         self.topics[agent] = topics
+        self.accepts[agent] = accepts
+        self.minority[agent] = minority
 
     def withdraw(self, agent: str) -> None:
         self.published.pop(agent, None)

@@ -267,7 +267,6 @@ async def test_a_proposal_is_decided_by_rule(content: object, performative: Perf
 @pytest.mark.parametrize(
     ("asked", "answered"),
     [
-        (Performative.CFP, Performative.REFUSE),
         (Performative.SUBSCRIBE, Performative.REFUSE),
         (Performative.CANCEL, Performative.NOT_UNDERSTOOD),
     ],
@@ -282,6 +281,71 @@ async def test_what_outlives_a_message_is_declined_without_the_model(
         assert draft.performative is answered
         assert "configured agents" in draft.content["reason"]
         assert recorder.requests == []
+
+
+BIDS = "bids: {cost: 10, load_cost: 20, max_load: 0.8, valid: 30s}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "load", "performative", "content"),
+    [
+        (BIDS, 0.5, Performative.PROPOSE, {"load": 0.5, "cost": 20.0}),
+        (BIDS, 0.8, Performative.PROPOSE, {"load": 0.8, "cost": 26.0}),
+        (BIDS, 0.9, Performative.REFUSE, None),
+        ("bids: {max_load: 1}", 0.25, Performative.PROPOSE, {"load": 0.25}),
+        (NOTHING, 0.0, Performative.REFUSE, None),
+    ],
+)
+async def test_a_bid_is_made_by_rule_and_without_the_model(
+    rules: str, load: float, performative: Performative, content: object
+) -> None:
+    recorder = Recorder()
+    async with rooms(providers=recorded(recorder)) as here:
+        here.bus.busy = load
+        await here.supervisor.deploy(agent(rules))
+        [draft] = await here.send("tester", "task", performative=Performative.CFP)
+        assert draft.performative is performative
+        if content is not None:
+            assert draft.content == content
+            assert draft.reply_by_s is not None
+        assert recorder.requests == []
+
+
+async def test_an_agent_whose_bid_is_accepted_does_what_it_has_bid_for() -> None:
+    recorder = Recorder()
+    async with rooms(providers=recorded(recorder)) as here:
+        await here.supervisor.deploy(agent(BIDS))
+        here.bus.called = delivery("the task", CSV, performative=Performative.CFP).message
+        [draft] = await here.send("tester", "something else", performative=Performative.ACCEPT_PROPOSAL)
+        assert draft.performative is Performative.INFORM
+        said = str(recorder.requests[0])
+        assert "the task" in said
+        assert "s.csv" in said
+        assert "something else" not in said
+
+
+async def test_a_task_that_is_forgotten_is_taken_from_the_acceptance_or_has_failed() -> None:
+    recorder = Recorder()
+    async with rooms(providers=recorded(recorder)) as here:
+        await here.supervisor.deploy(agent(BIDS))
+        [draft] = await here.send("tester", "said again", performative=Performative.ACCEPT_PROPOSAL)
+        assert (draft.performative, len(recorder.requests)) == (Performative.INFORM, 1)
+        [draft] = await here.send("tester", None, performative=Performative.ACCEPT_PROPOSAL)
+        assert failure(draft)[0] == "MESSAGE_NOT_FOUND"
+        assert len(recorder.requests) == 1
+
+
+async def test_a_model_that_refuses_an_accepted_task_has_failed() -> None:
+    async with rooms(providers=scripted('text: "not my task", outcome: refused')) as here:
+        await here.supervisor.deploy(agent(BIDS))
+        [draft] = await here.send("tester", "x", performative=Performative.ACCEPT_PROPOSAL)
+        assert draft.performative is Performative.FAILURE
+
+
+async def test_an_acceptance_without_rules_for_bids_is_noted() -> None:
+    async with rooms(providers=recorded(Recorder())) as here:
+        await here.supervisor.deploy(agent())
+        assert await here.send("tester", "x", performative=Performative.ACCEPT_PROPOSAL) == []
 
 
 async def test_a_model_that_refuses_is_answered_for_with_refuse() -> None:

@@ -258,3 +258,26 @@ def test_a_wrong_subscription_is_refused_with_its_place(topics):
         )
     [problem] = caught.value.details["problems"]
     assert (problem["field"], problem["line"]) == ("topics", 4)
+
+
+def test_an_expression_over_contents_is_read():
+    assert parse_definition(agent("accepts: content.amount > 100")).accepts == "content.amount > 100"
+    assert parse_definition(agent()).accepts == ""
+
+
+@pytest.mark.parametrize("text", ["content.amount >", "amount > 1", "content.f()", "7", "[content.a]"])
+def test_a_wrong_expression_is_refused_with_its_place(text):
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(agent(f"accepts: {text}"))
+    [problem] = [p for p in caught.value.details["problems"] if p["severity"] == "error"]
+    assert problem["field"] == "accepts"
+    assert problem["line"] > 1
+    assert "expression" in problem["message"]
+
+
+def test_a_policy_for_minorities_is_one_of_three():
+    assert parse_definition(agent("minority: refuse")).minority == "refuse"
+    assert parse_definition(agent()).minority == "serve"
+    with pytest.raises(AgentInvalid) as caught:
+        parse_definition(agent("minority: queued"))
+    assert "did you mean 'queue'?" in str(caught.value.details["problems"])

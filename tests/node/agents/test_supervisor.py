@@ -238,9 +238,11 @@ async def test_a_node_that_ends_drains_its_agents_and_keeps_them() -> None:
 
 async def test_what_an_agent_subscribes_to_is_published_and_shown() -> None:
     file = (
-        b"---\nname: Listener\nversion: 1.0.0\ntopics: [{topic: orders.#, group: g}]\nsystem_prompt: x\n---\n"
+        b"---\nname: Listener\nversion: 1.0.0\ntopics: [{topic: orders.#, group: g}]\n"
+        b"accepts: content.amount > 100\nsystem_prompt: x\n---\n"
     )
     async with rooms() as here:
         info = (await here.supervisor.deploy(file)).as_json()
         assert here.registry.topics["listener"] == (("orders.#", "g"),)
+        assert here.registry.accepts["listener"] == "content.amount > 100"
         assert (info["topics"], info["capabilities"]) == ([{"topic": "orders.#", "group": "g"}], [])

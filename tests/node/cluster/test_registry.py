@@ -321,6 +321,60 @@ def test_malformed_subscriptions_are_counted_and_not_believed(registry, topics):
     assert registry.statistics()["malformed_entries"] == 1
 
 
+def test_a_predicate_travels_with_its_entry_and_is_seen_with_load_and_distance(registry, maps):
+    text = "content.amount > 100"
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0, accepts=text)
+    registry.apply([EntryChanged("me", "agent/a/1.0.0", maps.held["me", "agent/a/1.0.0"])])
+    registry.set_load(0.5, now=0.0)
+    [found] = registry.providers("sum")
+    assert (found.accepts, found.topics, found.load > 0) == (text, (), True)
+    registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+    registry.apply([EntryChanged("me", "agent/a/1.0.0", maps.held["me", "agent/a/1.0.0"])])
+    assert [p.accepts for p in registry.providers("sum")] == [""]
+
+
+@pytest.mark.parametrize("accepts", ["content.", "__import__('os')", 7, None, ["content.a == 1"], "x" * 500])
+def test_broken_predicates_are_counted_and_not_believed(registry, accepts):
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", cbor2.dumps([["sum"], 50, 255, [], accepts]))])
+    assert registry.providers("sum") == []
+    assert registry.statistics()["malformed_entries"] == 1
+
+
+def test_an_entry_with_more_than_it_may_have_is_not_believed(registry):
+    value = cbor2.dumps([["sum"], 50, 255, [], "content.a == 1", "serve", "more"])
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", value)])
+    assert registry.statistics()["malformed_entries"] == 1
+
+
+def policy(owner, agent, minority, capability="sum"):
+    return EntryChanged(owner, f"agent/{agent}/1.0.0", cbor2.dumps([[capability], 50, 255, [], "", minority]))
+
+
+def test_the_strictest_policy_for_minorities_counts_also_of_the_lost(registry, up, maps):
+    assert registry.minority("sum") == "serve"
+    registry.apply(
+        [entry("you", "a", ["sum:v2"]), policy("you", "b", "queue"), policy("me", "c", "refuse", "max")]
+    )
+    assert [registry.minority(name) for name in ("sum", "sum:v2", "max", "min")] == [
+        "queue", "serve", "refuse", "serve",
+    ]  # fmt: skip
+    up["you"] = "lost"
+    assert registry.minority("sum") == "queue"
+    up["you"] = False  # it has left by its own word
+    assert registry.minority("sum") == "serve"
+    registry.publish("d", version="1", capabilities=("sum",), priority=50, health=1.0, minority="refuse")
+    registry.apply([EntryChanged("me", "agent/d/1", maps.held["me", "agent/d/1"])])
+    registry.set_load(0.5, now=0.0)
+    assert (registry.minority("sum"), registry.providers("sum")[0].minority) == ("refuse", "refuse")
+
+
+@pytest.mark.parametrize("minority", ["", "Serve", None, 1, ["serve"]])
+def test_a_policy_that_is_none_is_counted_and_not_believed(registry, minority):
+    registry.apply([policy("you", "a", minority)])
+    assert registry.providers("sum") == []
+    assert registry.statistics()["malformed_entries"] == 1
+
+
 def test_a_mailbox_is_found_by_its_topics_and_not_by_its_name(registry, maps):
     before = registry.version("alice"), registry.version("anything"), registry.topics_version()
     value = cbor2.dumps([[], 50, 255, [["orders.#", ""]]])

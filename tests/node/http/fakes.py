@@ -35,6 +35,7 @@ from node.messaging.dead_letters import DeadLetter
 from node.messaging.explanation import Candidate, Decision
 from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection, Refusal, Retried
 from node.messaging.tail import Tail
+from node.messaging.tender import Award
 from node.security.tokens import Tokens
 from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
@@ -258,6 +259,14 @@ class FakeBus:
     ) -> list[Message]:
         await self.accept(message, traceparent=traceparent, ttl_s=ttl_s)
         return [self._reply(message, "worker@beta"), self._reply(message, "worker@gamma")]
+
+    async def call_for_proposals(
+        self, message: Message, *, deadline_s: float, result_s: float, award: Award, traceparent: str = ""
+    ) -> Shown:
+        await self.accept(message, traceparent=traceparent, ttl_s=deadline_s)
+        if self.delay_s:
+            await TrioClock().sleep(self.delay_s)
+        return Shown({"message_id": message.id, "status": "done", "by": award.by, "prefer": award.prefer})
 
     async def history(self, message_id: str) -> Shown:
         for message, _, _ in self.accepted:

@@ -54,6 +54,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/webhooks", {"url": "http://hooks.example/", "events": ["message.dead"]}, 403),
     ("DELETE", "/mailboxes/talk", None, 204),
     ("DELETE", "/mailboxes/talk", None, 404),
+    ("POST", "/tasks", {"capability": "data-analysis", "content": MESSAGE["content"]}, 200),
+    ("POST", "/tasks", {"capability": "data-analysis", "award": {"prefer": "lowest"}}, 400),
     ("GET", "/messages/{message_id}", None, 200),
     ("GET", "/conversations/talk", None, 200),
     ("GET", "/conversations?limit=1&status=completed", None, 200),

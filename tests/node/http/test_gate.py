@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from node.errors import ResourceLimitExceeded
-from node.http import gate, messages
+from node.http import gate, traffic
 from node.http.routes import RouteTable
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.tracing import Tracing
@@ -198,7 +198,7 @@ async def test_requests_and_waits_at_once_are_bounded(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     monkeypatch.setattr(gate, "IN_FLIGHT_LIMIT", 3)
-    monkeypatch.setattr(messages, "WAITING_LIMIT", 2)
+    monkeypatch.setattr(traffic, "WAITING_LIMIT", 2)
     world = World()
     world.bus.delay_s = 5
     statuses: list[tuple[int, str]] = []

@@ -90,6 +90,7 @@ class World:
         self.alive: dict[str, None] = {}
         self.lost: dict[str, None] = {}
         self._version, self._seen = 0, ""
+        self.side = "majority"
 
     def version(self, wanted: str) -> int:
         seen = repr((self.providers_, self.alive))
@@ -100,7 +101,7 @@ class World:
         return node in self.alive
 
     def view(self) -> ClusterView:
-        return ClusterView(len(self.alive), len(self.alive) + len(self.lost), "majority", 1.5)
+        return ClusterView(len(self.alive), len(self.alive) + len(self.lost), self.side, 1.5)
 
     def providers(self, capability: str) -> Sequence[Provider]:
         return [
@@ -111,6 +112,10 @@ class World:
 
     def instances(self, agent: str) -> Sequence[Provider]:
         return [p for _, p in sorted(self.providers_.items()) if p.node in self.alive and p.agent == agent]
+
+    def minority(self, capability: str) -> str:
+        found = [p.minority for p in self.providers_.values() if best_offer(p.capabilities, capability)]
+        return max(found, key=("serve", "queue", "refuse").index, default="serve")
 
     def topics_version(self) -> int:
         return self.version("")
@@ -203,7 +208,10 @@ class MemoryLinks:
             link.wake.set()
 
     async def _run(self, peer: str, link: Link) -> None:
-        bus = self.cluster.nodes[self.name].bus
+        node = self.cluster.nodes.get(self.name)
+        if node is None:  # it crashed before the link was dialled
+            return
+        bus = node.bus
         try:
             with link.scope:
                 await self._connected(peer, link, bus)
