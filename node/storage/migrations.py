@@ -6,6 +6,7 @@ own, so a crash between two steps leaves a file that the next start carries on w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import apsw
@@ -256,21 +257,25 @@ STEPS: Final = (
 """Every step there has ever been, oldest first."""
 
 
-def migrate(connection: apsw.Connection) -> int:
+def migrate(connection: apsw.Connection, steps: Sequence[str] = STEPS) -> int:
     """Bring the file up to the newest schema; returns how many steps were taken.
+
+    Args:
+        connection: The writer.
+        steps: Every step there has ever been of this kind of file, oldest first.
 
     Raises:
         StorageFailed: the file was written by a newer Caxton.
     """
     found = number(connection, "PRAGMA user_version")
-    if found > len(STEPS):
+    if found > len(steps):
         raise StorageFailed(
-            f"the data file has schema version {found}, this Caxton knows up to {len(STEPS)}",
+            f"the data file has schema version {found}, this Caxton knows up to {len(steps)}",
             why="it was written by a newer Caxton",
             fix="Start the newer version again, or give this one a data directory of its own.",
-            details={"found": found, "known": len(STEPS)},
+            details={"found": found, "known": len(steps)},
         )
-    for version, step in enumerate(STEPS[found:], start=found + 1):
+    for version, step in enumerate(steps[found:], start=found + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(step)
@@ -279,4 +284,4 @@ def migrate(connection: apsw.Connection) -> int:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-    return len(STEPS) - found
+    return len(steps) - found
