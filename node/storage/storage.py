@@ -41,7 +41,7 @@ GROUP_LIMIT: Final = 2_000
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite itself retries a locked file, in milliseconds."""
 CACHE_KIB: Final = 8_192
-"""Page cache of each connection, in KiB."""
+"""Page cache of each connection, in KiB, where a design does not say otherwise."""
 AUTOCHECKPOINT_PAGES: Final = 8_000
 """WAL length at which a commit checkpoints by itself (32 MB); idle time usually comes first."""
 CHECKPOINT_EVERY_S: Final = 2.0
@@ -82,6 +82,7 @@ class Design:
         lock: Name of the file beside the database whose lock keeps other processes out.
         write_lane: Worker lane of all commits, or None to commit on the loop under ``durability: normal``.
         read_lane: Worker lane of reads, of one thread, or None to read on the loop.
+        cache_kib: Page cache of each connection, in KiB.
     """
 
     steps: Sequence[str] = STEPS
@@ -89,6 +90,7 @@ class Design:
     lock: str = "lock"
     write_lane: str | None = None
     read_lane: str | None = None
+    cache_kib: int = CACHE_KIB
 
 
 NODE: Final = Design()
@@ -370,7 +372,7 @@ def _connect(
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=256)
     design.on_connect(connection)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size = -{design.cache_kib}")
     if not writable:
         connection.execute("PRAGMA query_only = 1")
         return connection
