@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from node.errors import ValidationFailed
 from node.memory.ids import RELATION, show_id
-from node.memory.model import Period, checked_share
+from node.memory.model import NOW, Period, checked_share
 from node.memory.reading import (
     TYPES_LIMIT,
     Entity,
@@ -76,7 +76,7 @@ class Walk:
     order: Order = Order.BREADTH
     nodes: int = 200
     edges: int = EDGES_LIMIT
-    period: Period = Period()
+    period: Period = NOW
     aim: Aim = EVERYWHERE
     observations: bool = False
 
@@ -245,7 +245,8 @@ class _Walker:
         for side in sides:
             where = side % "SELECT value FROM json_each(?)"
             parts.append(
-                f"SELECT {columns} FROM {{relations}} r WHERE {where} AND r.strength >= ? AND {time} AND {kind}"
+                f"SELECT {columns} FROM {{relations}} r"  # noqa: S608 - names of our own
+                f" WHERE {where} AND r.strength >= ? AND {time} AND {kind}"
             )
             bindings += [keys, self.way.min_strength, *at, *types]
         # One more than there is room for, and those of this level that are known already.

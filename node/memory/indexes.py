@@ -1,4 +1,4 @@
-"""What is kept beside the rows so that they are found: full text, names, bit vectors. By key only, never shown.
+"""What is kept beside the rows so that they are found: full text, names, bit vectors. By key, never shown.
 
 The full-text indexes have no copy of the text, so whoever takes a row out must give back the text that went
 in.
@@ -52,9 +52,10 @@ def make_space(connection: apsw.Connection, model: EmbeddingModel) -> Space:
         (model.digest, model.name, model.dimension),
     )
     key = connection.last_insert_rowid()
+    bits = (model.dimension + 7) // 8 * 8
     connection.execute(
-        f"CREATE VIRTUAL TABLE vectors_{key} USING vec0 (key INTEGER PRIMARY KEY, shard INTEGER PARTITION KEY,"
-        f" realm INTEGER, bits bit[{(model.dimension + 7) // 8 * 8}], chunk_size={VECTOR_CHUNK})"
+        f"CREATE VIRTUAL TABLE vectors_{key} USING vec0 (key INTEGER PRIMARY KEY,"
+        f" shard INTEGER PARTITION KEY, realm INTEGER, bits bit[{bits}], chunk_size={VECTOR_CHUNK})"
     )
     return Space(key, model)
 
@@ -103,7 +104,7 @@ def forget_name(connection: apsw.Connection, entity: int, name: str, type_: str)
 
 
 def source_key(connection: apsw.Connection, source: tuple[str, str, str, str]) -> int | None:
-    """The number of a provenance (agent, conversation, message, node), made when it is new; None for nobody's."""
+    """The number of a provenance (agent, conversation, message, node), made when new; None for nobody's."""
     if not any(source):
         return None
     where = "agent = ? AND conversation = ? AND message = ? AND node = ?"
@@ -115,7 +116,7 @@ def source_key(connection: apsw.Connection, source: tuple[str, str, str, str]) -
 
 
 def tidy_text(connection: apsw.Connection, *, first: bool) -> bool:
-    """Merge some of the full text's segments, so that what was taken out leaves the file; says whether to go on.
+    """Merge some of the full text's segments, so that what was taken out leaves the file; says if to go on.
 
     Args:
         connection: The writer.
@@ -124,5 +125,5 @@ def tidy_text(connection: apsw.Connection, *, first: bool) -> bool:
     before = connection.total_changes()
     step = -MERGE_PAGES if first else MERGE_PAGES
     connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (step,))
-    # The statement itself counts as a change; where nothing was left to merge there is no other (FTS5, section 6.9).
+    # The statement itself counts as a change; where nothing was left to merge there is no other.
     return connection.total_changes() - before >= 2

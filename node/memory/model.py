@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -395,6 +394,5 @@ def _invalid(where: str, why: str) -> NoReturn:
     )
 
 
-def finite(value: float) -> bool:
-    """Whether a number is one."""
-    return math.isfinite(value)
+NOW: Final = Period()
+"""What holds now: what questions are about by default."""

@@ -1,4 +1,4 @@
-"""Entities, observations and relations as a viewer sees them, and the conditions on time and kind that questions share."""
+"""Entities, observations and relations as a viewer sees them, and the conditions that questions share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TYPES_LIMIT: Final = 32
 """Most types that a question names."""
 
 _OBSERVATION: Final = (
-    "o.key, o.id, o.text, o.confidence, o.created_s, o.valid_from_s, o.valid_to_s, o.ended, o.successor, o.used,"
-    " o.accepted, o.corrected, o.rejected, o.model IS NOT NULL, o.metadata, o.source"
+    "o.key, o.id, o.text, o.confidence, o.created_s, o.valid_from_s, o.valid_to_s, o.ended, o.successor,"
+    " o.used, o.accepted, o.corrected, o.rejected, o.model IS NOT NULL, o.metadata, o.source"
 )
 _ENTITY: Final = (
     "e.key, e.id, e.realm, e.name, e.type, e.confidence, e.strength, e.version, e.created_s, e.updated_s,"
@@ -159,20 +159,15 @@ class Entity:
 
 def at_time(alias: str, period: Period, now_s: float) -> tuple[str, tuple[Any, ...]]:
     """The condition that a row holds at the time of a question; its alias is a name of our own."""
-    start = f"coalesce({alias}.valid_from_s, {alias}.created_s)"
+    end, start = f"{alias}.valid_to_s", f"coalesce({alias}.valid_from_s, {alias}.created_s)"
     if period.timing is Timing.ALL:
         return "1", ()
     if period.timing is Timing.CURRENT:
-        return (
-            f"({alias}.valid_to_s IS NULL OR {alias}.valid_to_s > ?)"
-            f" AND ({alias}.valid_from_s IS NULL OR {alias}.valid_from_s <= ?)",
-            (now_s, now_s),
-        )
+        begun = f"({alias}.valid_from_s IS NULL OR {alias}.valid_from_s <= ?)"
+        return f"({end} IS NULL OR {end} > ?) AND {begun}", (now_s, now_s)
     # What starts and ends in the same instant never held.
-    return (
-        f"({alias}.valid_to_s IS NULL OR ({alias}.valid_to_s > ? AND {alias}.valid_to_s > {start})) AND {start} < ?",
-        (period.start_s or 0.0, period.end_s if period.end_s is not None else now_s),
-    )
+    where = f"({end} IS NULL OR ({end} > ? AND {end} > {start})) AND {start} < ?"
+    return where, (period.start_s or 0.0, now_s if period.end_s is None else period.end_s)
 
 
 def of_types(alias: str, types: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
@@ -248,8 +243,8 @@ def observations_by_key(scoped: Scoped, keys: Sequence[int]) -> dict[int, Observ
 
 
 RELATION_COLUMNS: Final = (
-    "r.key, r.id, r.source_entity, r.target_entity, s.name, t.name, s.id, t.id, r.type, r.strength, r.confidence,"
-    " r.both_ways, r.created_s, r.valid_from_s, r.valid_to_s, r.version, r.realm, r.metadata"
+    "r.key, r.id, r.source_entity, r.target_entity, s.name, t.name, s.id, t.id, r.type, r.strength,"
+    " r.confidence, r.both_ways, r.created_s, r.valid_from_s, r.valid_to_s, r.version, r.realm, r.metadata"
 )
 """What :func:`relation` reads, of ``r`` and the entities ``s`` and ``t`` that it joins."""
 
@@ -291,14 +286,9 @@ def relations_of(
 
 
 def _entity(scoped: Scoped, row: Sequence[Any]) -> Entity:
-    return Entity(
-        show_id(ENTITY, row[1]),
-        scoped.realm_of(row[2]),
-        *row[3:12],
-        scoped.source(row[12]),
-        row[13],
-        decoded_metadata(row[14]),
-    )
+    told: list[Any] = [show_id(ENTITY, row[1]), scoped.realm_of(row[2]), *row[3:12]]
+    told += [scoped.source(row[12]), row[13], decoded_metadata(row[14])]
+    return Entity(*told)
 
 
 def _observation(scoped: Scoped, row: Sequence[Any]) -> Observation:
@@ -306,16 +296,16 @@ def _observation(scoped: Scoped, row: Sequence[Any]) -> Observation:
     if row[8] is not None:
         found = scoped.rows("SELECT id FROM {observations} WHERE key = ?", (row[8],))
         successor = show_id(OBSERVATION, found[0][0]) if found else None
-    return Observation(
+    told: list[Any] = [
         show_id(OBSERVATION, row[1]),
         *row[2:7],
         bool(row[7]),
         successor,
         *row[9:13],
         bool(row[13]),
-        decoded_metadata(row[14]),
-        scoped.source(row[15]),
-    )
+    ]
+    told += [decoded_metadata(row[14]), scoped.source(row[15])]
+    return Observation(*told)
 
 
 def _time(seconds: float | None) -> str | None:

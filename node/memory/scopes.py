@@ -25,8 +25,10 @@ WORKSPACES_LIMIT: Final = 64
 """Most workspaces that one viewer is in."""
 REALMS_LIMIT: Final = 20_000
 """Most scopes and owners that anything is remembered for."""
+ANSWERS_LIMIT: Final = 1_000
+"""Most answers of one scope and owner that are kept under idempotency keys."""
 SHARDS: Final = 16
-"""Parts that the bit vectors of a model are searched in: sixteen short lists of the best cost less than a long one."""
+"""Parts that bit vectors are searched in: sixteen short lists of the best cost less than a long one."""
 
 _GUARDED: Final = ("entities", "observations", "relations")
 _BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+)(?![}\w])")
@@ -252,12 +254,15 @@ class Scoped:
         found = rows(self._connection, sql, (realm, key))
         return (found[0][0], found[0][1]) if found else None
 
-    def answer(self, realm: int, key: str, digest: bytes, at_s: float, answer: str, most: int) -> None:
-        """Keep what was answered under an idempotency key; of more than ``most`` of a realm the oldest leave."""
+    def answer(self, realm: int, key: str, digest: bytes, at_s: float, answer: str) -> None:
+        """Keep what was answered under an idempotency key; of too many of a realm the oldest leave."""
         invariant(self._everything or realm in self._realms, "a request of somebody else")
         execute = self._connection.execute
         execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", (realm, key, digest, at_s, answer))
-        if number(self._connection, "SELECT count(*) FROM requests WHERE realm = ?", (realm,)) > most:
+        if (
+            number(self._connection, "SELECT count(*) FROM requests WHERE realm = ?", (realm,))
+            > ANSWERS_LIMIT
+        ):
             oldest = "SELECT key FROM requests WHERE realm = ? ORDER BY at_s, key LIMIT 1"
             execute(f"DELETE FROM requests WHERE realm = ? AND key = ({oldest})", (realm, realm))  # noqa: S608
 
@@ -293,7 +298,8 @@ class Scoped:
 
     def _resolve(self, viewer: Viewer, aim: Aim) -> dict[int, Realm]:
         """The realms that a viewer may see and means; an operator who means some is matched by them."""
-        choice, bindings = ["1"], []
+        choice: list[str] = ["1"]
+        bindings: list[Any] = []
         if aim.scope is not None:
             choice.append("scope = ?")
             bindings.append(int(aim.scope))

@@ -23,7 +23,7 @@ import apsw
 from node.errors import ValidationFailed
 from node.memory.embedding import EmbeddingModel
 from node.memory.indexes import space_of
-from node.memory.model import NAME_LIMIT, Period, checked_share
+from node.memory.model import NAME_LIMIT, NOW, Period, checked_share
 from node.memory.reading import (
     TYPES_LIMIT,
     Entity,
@@ -58,7 +58,7 @@ METADATA_FILTERS_LIMIT: Final = 8
 RANK_CONSTANT: Final = 60
 """How little the very first ranks stand out."""
 BYTES_PER_TOKEN: Final = 4
-"""How many bytes of text a model's token is taken for; text in other scripts has more tokens than bytes suggest."""
+"""How many bytes of text a model's token is taken for."""
 TOKENS_LIMIT: Final = 1_000_000
 """Largest budget of tokens."""
 _LISTS: Final = ("meaning", "words", "name")
@@ -93,8 +93,12 @@ class Weighing:
         # From -1 (always rejected) to 1 (always accepted); the 2 keeps a single outcome from deciding alone.
         record = (observation.accepted - 0.5 * observation.corrected - observation.rejected) / (told + 2)
         used = math.log1p(observation.used) / math.log1p(100)
-        found = 1 - self.recency + self.recency * 0.5 ** (age_s / self.half_life_s)
+        found = 1 - self.recency + self.recency * math.exp2(-age_s / self.half_life_s)
         return found * (1 + self.use * min(1.0, used)) * (1 + self.outcomes * record)
+
+
+PLAIN: Final = Weighing()
+"""Nothing counts beside the question but outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +123,14 @@ class Question:
     text: str
     aim: Aim = EVERYWHERE
     types: tuple[str, ...] = ()
-    period: Period = Period()
+    period: Period = NOW
     metadata: Mapping[str, Any] = field(default_factory=dict)
     limit: int = 10
     offset: int = 0
     min_similarity: float | None = None
     relations: bool = False
     max_tokens: int | None = None
-    weighing: Weighing = Weighing()
+    weighing: Weighing = PLAIN
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -291,7 +295,7 @@ def search(
     found = _weighed(scoped, lists, ranked, question, now_s)
     page = found[question.offset : question.offset + question.limit]
     hits, cut = _within_budget(
-        [_shown(scoped, lists, question, now_s, *each) for each in page], question.max_tokens
+        [_shown(scoped, lists, question, now_s, each) for each in page], question.max_tokens
     )
     return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
 
@@ -329,12 +333,12 @@ def _by_meaning(
             (space, *bindings, EXACT_LIMIT + 1),
         )
         few = matching <= EXACT_LIMIT
-    chosen, keys = "1", ()
+    chosen, keys = "1", []
     if not few:
         each_shard = EACH_SHARD_FILTERED if question.filtered else EACH_SHARD
-        past = question.period != Period()
+        past = question.period != NOW
         candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
-        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", (json.dumps(candidates),)
+        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(candidates)]
     found = scoped.rows(
         f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE {chosen} AND o.model = ? AND {where}",  # noqa: S608
         (*keys, space, *bindings),
@@ -403,14 +407,9 @@ def _best_observation(lists: _Lists, entity: int) -> int:
 
 
 def _shown(
-    scoped: Scoped,
-    lists: _Lists,
-    question: Question,
-    now_s: float,
-    key: int,
-    score: float,
-    similarity: float | None,
+    scoped: Scoped, lists: _Lists, question: Question, now_s: float, ranked: tuple[int, float, float | None]
 ) -> Hit:
+    key, score, similarity = ranked
     entity = entities_of(scoped, [key])[key]
     keys = list(dict.fromkeys(each for each in lists.order if lists.entity_of[each] == key))
     reasons = lists.reasons[key]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -23,6 +23,7 @@ from node.memory.embedding import Embedder
 from node.memory.graph import Graph, Path, Walk, shortest_path, walk
 from node.memory.model import (
     NOBODY,
+    NOW,
     EntityDraft,
     ObservationDraft,
     Period,
@@ -55,8 +56,6 @@ from node.storage.storage import Storage
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-IDEMPOTENCY_LIMIT: Final = 10_000
-"""Most answers that are kept under idempotency keys; the oldest leave first."""
 OUTCOME_LIMIT: Final = 100
 """Most observations that one outcome is noted on."""
 REQUEST_RELATIONS_LIMIT: Final = 1_000
@@ -68,7 +67,7 @@ VACUUM_PAGES: Final = 500
 TIDY_STEPS: Final = 1_000
 """Most steps of tidying after one request: what is left then is taken up by the next."""
 THRESHOLD: Final = 0.3
-"""Least similarity of what is found by its meaning alone; sentences about other things are mostly below it."""
+"""Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class MemorySettings:
         threshold: Least similarity of what is found by its meaning alone, 0 to 1.
     """
 
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     threshold: float = THRESHOLD
 
 
@@ -237,7 +236,9 @@ class MemoryStore:
             ScopeDenied: the question aims at somebody else's scope.
             StorageFailed: the disk refused.
         """
-        vectors = await self._embed([question.text[:QUERY_CHARACTERS_LIMIT]])
+        vectors = await self._embed(
+            [question.text[:QUERY_CHARACTERS_LIMIT].encode("utf-8", "replace").decode()]
+        )
         vector = vectors[0] if vectors and vectors[0].any() else None
         now_s = self._environment.clock.wall()
 
@@ -261,7 +262,7 @@ class MemoryStore:
         return replace(found, degraded=not vectors)
 
     async def get(
-        self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE, period: Period = Period(), after: int = 0
+        self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE, period: Period = NOW, after: int = 0
     ) -> Entity:
         """An entity by its name or id, with what is known about it and its relations.
 
@@ -383,9 +384,8 @@ class MemoryStore:
 
         def chosen(scoped: Scoped) -> list[int]:
             where, bindings = of_types("e", types)
-            found = scoped.rows(
-                f"SELECT e.key FROM {{entities}} e WHERE {where} LIMIT ?", (*bindings, FORGET_STEP)
-            )
+            sql = f"SELECT e.key FROM {{entities}} e WHERE {where} LIMIT ?"  # noqa: S608 - names of our own
+            found = scoped.rows(sql, (*bindings, FORGET_STEP))
             return [row[0] for row in found]
 
         return await self._forget_keys(viewer, aim, chosen)
@@ -520,4 +520,4 @@ def _answered(scoped: Scoped, realm: int, key: str, digest: bytes) -> list[dict[
 
 
 def _keep_answer(writer: Writer, realm: int, key: str, digest: bytes, answer: list[dict[str, Any]]) -> None:
-    writer.scoped.answer(realm, key, digest, writer.stamp.now_s, json.dumps(answer), IDEMPOTENCY_LIMIT)
+    writer.scoped.answer(realm, key, digest, writer.stamp.now_s, json.dumps(answer))

@@ -47,7 +47,8 @@ def checked_vectors(vectors: NDArray[np.float32], count: int, dimension: int) ->
             "the embedder answered numbers that are none", why="NaN or infinity is among them"
         )
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
+    unit: NDArray[np.float32] = np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
+    return unit
 
 
 def quantised(vector: Vector) -> bytes:
@@ -80,4 +81,6 @@ def similarities(question: Vector, stored: list[bytes]) -> NDArray[np.float32]:
     matrix = np.frombuffer(b"".join(stored), np.int8).reshape(len(stored), -1).astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
     products = matrix @ question
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0).clip(0.0, 1.0)
+    found = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cut: NDArray[np.float32] = np.clip(found, np.float32(0.0), np.float32(1.0))
+    return cut

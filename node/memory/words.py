@@ -100,7 +100,7 @@ class Vocabulary:
         terms: dict[str, None] = {}
         for token in self._tokenise(head, apsw.FTS5_TOKENIZE_QUERY, None, include_offsets=False):
             for term in token:
-                if len(term) <= TERM_CHARACTERS_LIMIT:
+                if isinstance(term, str) and len(term) <= TERM_CHARACTERS_LIMIT:
                     terms.setdefault(term)
         return tuple(terms)[: 2 * TERMS_LIMIT]
 
@@ -178,7 +178,7 @@ def name_hits(
     return [key for _, _, key in sorted(order)]
 
 
-def _terms_of_row(api: Any) -> str:
+def _terms_of_row(api: apsw.FTS5ExtensionApi, *_: object) -> str:
     """The length of a row in terms, then how often it has each term of the query."""
     times = [sum(map(len, api.phrase_locations(place))) for place in range(api.phrase_count)]
     return ",".join(map(str, (api.column_size(-1), *times)))

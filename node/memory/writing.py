@@ -1,4 +1,4 @@
-"""The jobs that change the memory: each runs inside the writer's transaction, and sees through a ``Scoped``."""
+"""The jobs that change the memory: each runs in the writer's transaction and sees through a ``Scoped``."""
 
 from __future__ import annotations
 
@@ -316,7 +316,8 @@ class Writer:
         )  # fmt: skip
         old = self.scoped.rows(
             "SELECT key, id, version, strength, confidence, both_ways, valid_from_s, valid_to_s, metadata"
-            " FROM {relations} WHERE source_entity = ? AND target_entity = ? AND type = ? AND realm = ? AND ended = 0",
+            " FROM {relations} WHERE source_entity = ? AND target_entity = ? AND type = ? AND realm = ?"
+            " AND ended = 0",
             (source, target, draft.type, place),
         )
         if old and tuple(old[0][3:]) == told:
@@ -425,7 +426,7 @@ class Writer:
     def _observe(
         self, entity: int, realm: int, draft: ObservationDraft, vectors: Mapping[str, Vector]
     ) -> tuple[str, bool, bool]:
-        """Store an observation unless it is there; says its id, whether it is new, whether it has a vector."""
+        """Store an observation unless it is there; says its id, if it is new, and if it has a vector."""
         for id_, text, model in self.scoped.rows(
             "SELECT id, text, model FROM {observations} WHERE entity = ? AND digest = ? AND ended = 0"
             " AND (valid_to_s IS NULL OR valid_to_s > ?)",
@@ -472,7 +473,7 @@ class Writer:
             self.scoped.change("DELETE FROM observations WHERE key = ? AND {reach}", (key,))
 
     def _drop_relations_of(self, entity: int) -> None:
-        """Take out the relations of an entity that ends, and those of others to it, which nobody can follow."""
+        """Take out the relations of an entity that ends, and those of others to it."""
         everyone = Scoped(self.connection, OPERATOR)
         for direction in ("source_entity", "target_entity"):
             for realm, count in everyone.rows(
@@ -510,7 +511,7 @@ class Writer:
         return key, entity, realm, model, bool(ended)
 
     def _end(self, realm: Realm, name: str) -> int:
-        """One end of a relation: in the realm itself, else in a wider one that all who see the relation see."""
+        """One end of a relation: in the realm itself, else in the global one, which all who see it see."""
         for key, place in self.scoped.rows(
             "SELECT e.key, e.realm FROM {entities} e WHERE e.name = ? ORDER BY e.realm = ? DESC, e.key",
             (name, self.scoped.make_realm(realm)),
