@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from node.memory.ids import ENTITY, OBSERVATION, RELATION, read_id, show_id
 from node.memory.model import Period, Provenance, Realm, Timing, decoded_metadata
+from node.memory.records import not_found
 from node.memory.scopes import Scoped
-from node.memory.writing import not_found
 from node.message import iso8601
 
 SHOWN_OBSERVATIONS: Final = 100

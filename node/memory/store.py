@@ -6,7 +6,6 @@ so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -17,10 +16,11 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from node.environment import Environment
-from node.errors import EmbeddingFailed, EntityConflict, MemoryTooLarge, ValidationFailed
+from node.errors import EmbeddingFailed, MemoryTooLarge, ValidationFailed
 from node.memory import ids, indexes, search
 from node.memory.embedding import Embedder
 from node.memory.graph import Graph, Path, Walk, shortest_path, walk
+from node.memory.idempotency import answered, request_digest
 from node.memory.model import (
     NOBODY,
     NOW,
@@ -34,22 +34,14 @@ from node.memory.model import (
     checked_request,
     embedded_text,
 )
+from node.memory.question import Question
 from node.memory.reading import Entity, entities_of, entity_key, observations_of, of_types, relations_of
+from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
 from node.memory.scopes import EVERYWHERE, Aim, Scoped, Viewer
-from node.memory.search import Found, Question
+from node.memory.search import Found
 from node.memory.vectors import Vector, checked_vectors
 from node.memory.words import QUERY_CHARACTERS_LIMIT, Vocabulary
-from node.memory.writing import (
-    FORGET_STEP,
-    OBSERVATIONS_LIMIT,
-    Limits,
-    Outcome,
-    Related,
-    Remembered,
-    Stamp,
-    Writer,
-    not_found,
-)
+from node.memory.writing import FORGET_STEP, OBSERVATIONS_LIMIT, Writer
 from node.storage.query import number
 from node.storage.storage import Storage
 
@@ -153,13 +145,13 @@ class MemoryStore:
         told = [embedded_text(d.name, d.type, o.text) for d in drafts for o in d.observations]
         flat = [(d.name, o.text) for d in drafts for o in d.observations]
         vectors = dict(zip(flat, await self._embed(told), strict=False))
-        stamp, digest = self._stamp(source), _digest(realm, drafts)
+        stamp, digest = self._stamp(source), request_digest(realm, drafts)
 
         def job(connection: apsw.Connection) -> list[Remembered]:
             writer = self._writer(connection, viewer, stamp, with_vectors=bool(vectors))
             place = writer.scoped.make_realm(realm)
             if key is not None:
-                before = _answered(writer.scoped, place, checked_name(key, "idempotency_key"), digest)
+                before = answered(writer.scoped, place, checked_name(key, "idempotency_key"), digest)
                 if before is not None:
                     return [
                         Remembered(**each | {"observation_ids": tuple(each["observation_ids"])})
@@ -170,7 +162,9 @@ class MemoryStore:
                 own = {text: vector for (name, text), vector in vectors.items() if name == draft.name}
                 found.append(writer.remember(realm, draft, own))
             if key is not None:
-                _keep_answer(writer, place, key, digest, [asdict(each) for each in found])
+                writer.scoped.answer(
+                    place, key, digest, stamp.now_s, json.dumps([asdict(each) for each in found])
+                )
             return found
 
         stored = await self._storage.write(job)
@@ -491,33 +485,3 @@ def _entity_of(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:
         (ids.read_id(ids.OBSERVATION, observation_id),),
     )
     return (found[0][0], found[0][1]) if found else None
-
-
-def _digest(realm: Realm, drafts: Sequence[EntityDraft]) -> bytes:
-    """What a request is known by: the same request has the same."""
-    told = [realm.scope.label, realm.owner, [asdict(draft) for draft in drafts]]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
-
-
-def _answered(scoped: Scoped, realm: int, key: str, digest: bytes) -> list[dict[str, Any]] | None:
-    """What was answered under an idempotency key, or None when it is new.
-
-    Raises:
-        EntityConflict: it was used for another request.
-    """
-    before = scoped.answered(realm, key)
-    if before is None:
-        return None
-    if before[0] != digest:
-        raise EntityConflict(
-            f"the idempotency key {key[:80]!r} was used for another request",
-            why="a key stands for one request",
-            fix="Use a new key for every request, and the same only to repeat one.",
-            details={"field": "idempotency_key"},
-        )
-    found: list[dict[str, Any]] = json.loads(before[1])
-    return found
-
-
-def _keep_answer(writer: Writer, realm: int, key: str, digest: bytes, answer: list[dict[str, Any]]) -> None:
-    writer.scoped.answer(realm, key, digest, writer.stamp.now_s, json.dumps(answer))

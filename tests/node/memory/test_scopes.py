@@ -13,11 +13,11 @@ from node.environment import system_environment
 from node.errors import CaxtonError, EntityNotFound, InvariantViolation, ScopeDenied, ValidationFailed
 from node.memory.graph import Walk
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, RelationDraft, Scope, Timing
+from node.memory.question import Question
+from node.memory.records import Outcome
 from node.memory.schema import MEMORY
 from node.memory.scopes import OPERATOR, Aim, Scoped, Viewer, for_agent
-from node.memory.search import Question
 from node.memory.store import MemoryStore
-from node.memory.writing import Outcome
 from node.storage import Storage
 from tests.node.memory.stand_in import WordEmbedder
 

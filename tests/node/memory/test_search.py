@@ -4,9 +4,10 @@ import pytest
 from node.errors import CaxtonError
 from node.memory import search, words
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, RelationDraft, Scope, Timing
+from node.memory.question import Question, Weighing
+from node.memory.records import Outcome
 from node.memory.scopes import Aim, for_agent
-from node.memory.search import Question, Weighing, tokens
-from node.memory.writing import Outcome
+from node.memory.search import tokens
 
 ADA = for_agent("ada")
 HERS = Realm(Scope.AGENT, "ada")

@@ -22,9 +22,9 @@ from node.memory.model import (
     Scope,
     Timing,
 )
+from node.memory.records import Limits, Outcome
 from node.memory.scopes import OPERATOR, Aim, for_agent
 from node.memory.store import MemorySettings
-from node.memory.writing import Limits, Outcome
 
 ADA = for_agent("ada", ["lab"])
 HERS = Realm(Scope.AGENT, "ada")
