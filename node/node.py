@@ -22,6 +22,9 @@ from node.config import NodeConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
+from node.memory.absent import AbsentEmbedder
+from node.memory.records import Limits
+from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
 from node.recording.tape import Recorder, RecordTo
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
@@ -83,6 +86,7 @@ class Node:
     """
 
     storage: Storage
+    memory: MemoryRoom
     membership: Membership
     bus: Bus
     links: Links
@@ -135,6 +139,7 @@ class Node:
             "messaging": self.bus.statistics(),
             "links": self.links.statistics(),
             "storage": self.storage.statistics(),
+            "memory": self.memory.statistics(),
             "agents": self.supervisor.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
@@ -152,12 +157,27 @@ class Node:
             self._build()
             await self._run_rooms(task_status)
         finally:
-            self.storage.close()
+            self._close()
             with trio.CancelScope(shield=True), self.environment.clock.move_on_after(2.0):
                 await self.tracing.aclose(self.environment.workers)
 
+    def _close(self) -> None:
+        if hasattr(self, "memory"):
+            self.memory.close()
+        self.storage.close()
+
     def _build(self) -> None:
         config = self.config
+        embedded = config.memory.embedded
+        self.memory = MemoryRoom(
+            environment=self.environment,
+            path=embedded.database_path or config.storage.data_dir / FILE,
+            durability=config.storage.durability,
+            node=self.name,
+            limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
+            threshold=embedded.semantic_threshold,
+            make_embedder=_no_embedder,
+        )
         self.membership = Membership(
             environment=self.environment,
             config=config,
@@ -210,6 +230,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.credentials.run)
             await nursery.start(self.storage.run)
+            await nursery.start(self.memory.run)
             links: Address = await nursery.start(self.links.run, cluster.bind_host, cluster.link_port)
             self.membership.announce_link_port(links[1])
             await nursery.start(self.bus.run)
@@ -253,6 +274,7 @@ class Node:
             registry=self.membership.registry,
             bus=self.bus,
             supervisor=self.supervisor,
+            memory=self.memory,
             storage=self.storage,
             tokens=self.tokens,
             tracing=self.tracing,
@@ -274,6 +296,12 @@ class Node:
             shutdown=self._shutdown.wait,
             task_status=task_status,
         )
+
+
+async def _no_embedder() -> AbsentEmbedder:
+    """The only provider there is: none."""
+    await trio.lowlevel.checkpoint()
+    return AbsentEmbedder()
 
 
 async def run_node(

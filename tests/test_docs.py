@@ -649,6 +649,10 @@ def test_the_limits_of_agents_are_those_of_the_settings() -> None:
 def test_the_tables_on_disk_and_the_lanes_of_work_are_those_of_the_code() -> None:
     schema = (ROOT / "node" / "storage" / "migrations.py").read_text(encoding="utf-8")
     assert set(column("architecture.md", "Table")) == set(re.findall(r"CREATE TABLE (\w+)", schema))
+    remembered = (ROOT / "node" / "memory" / "schema.py").read_text(encoding="utf-8")
+    assert set(column("memory.md", "Table of the memory")) == set(
+        re.findall(r"CREATE TABLE (\w+)", remembered)
+    )
     lanes = {row["Lane"]: int(row["Threads"]) for row in rows("architecture.md", "Lane")}
     assert lanes == _LANES
 

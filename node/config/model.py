@@ -295,6 +295,46 @@ class LlmConfig(Section):
         return self
 
 
+class EmbeddedMemoryConfig(Section):
+    """The memory in a file of the node.
+
+    Attributes:
+        database_path: The file; ``memory.db`` in ``storage.data_dir`` if absent.
+        max_entities: Most entities in all.
+        max_entities_per_owner: Most entities of one agent or workspace, and in the global scope.
+        semantic_threshold: Least similarity, 0 to 1, of what is found by its meaning alone.
+    """
+
+    database_path: Path | None = None
+    max_entities: Count = 100_000
+    max_entities_per_owner: Count = 100_000
+    semantic_threshold: Share = 0.3
+
+
+class EmbeddingConfig(Section):
+    """What turns text into vectors.
+
+    Attributes:
+        provider: ``none``: the memory is searched by words.
+    """
+
+    provider: Literal["none"] = "none"
+
+
+class MemoryConfig(Section):
+    """What agents remember.
+
+    Attributes:
+        backend: Only ``embedded``: a file of the node.
+        embedded: That file.
+        embedding: What turns text into vectors.
+    """
+
+    backend: Literal["embedded"] = "embedded"
+    embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+
+
 class ToolsConfig(Section):
     """Tool calls.
 
@@ -363,6 +403,7 @@ class NodeConfig(Section):
     messaging: MessagingConfig = MessagingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     llm: LlmConfig = LlmConfig()
+    memory: MemoryConfig = MemoryConfig()
     tools: ToolsConfig = ToolsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
 

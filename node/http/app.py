@@ -22,6 +22,7 @@ from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_fai
 from node.http.gate import Gate
 from node.http.investigation import investigation_routes
 from node.http.keys import key_routes
+from node.http.memory import memory_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
@@ -81,6 +82,7 @@ def create_app(services: NodeServices) -> FastAPI:
     routers += [tail_routes(services), batch_routes(services, streams), message_routes(services, traffic)]
     routers += [task_routes(services, traffic)]
     routers += [conversation_routes(services), investigation_routes(services), dead_letter_routes(services)]
+    routers.append(memory_routes(services))
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -11,6 +11,7 @@ import trio
 from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
+from node.memory.room import MemoryRoom
 from node.message import Message
 from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
@@ -391,6 +392,7 @@ class NodeServices:
         registry: Who offers what.
         bus: Takes messages.
         supervisor: Runs agents.
+        memory: What agents remember.
         storage: The node's database; HTTP shows only what ``statistics`` says of it.
         tokens: Says who a caller is.
         tracing: Starts the span of a request.
@@ -407,6 +409,7 @@ class NodeServices:
     registry: Capabilities
     bus: MessageBus
     supervisor: Agents
+    memory: MemoryRoom
     storage: object
     tokens: TokenCheck
     tracing: Tracing

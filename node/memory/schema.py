@@ -20,8 +20,6 @@ from node.storage.storage import Design
 
 CACHE_KIB: Final = 65_536
 """Page cache of each connection, in KiB: what 100,000 observations are searched with."""
-FILE: Final = "memory.db"
-"""Name of the database file in the data directory."""
 
 APPLICATION_ID: Final = 0x4361784D
 """What SQLite's header says of whose file this is: ``CaxM``."""

@@ -422,6 +422,19 @@ class FakeRegistry:
         return [("echo", 1)]
 
 
+class NoMemory:
+    """The room of a memory that nothing was ever written to, and whose disk is full."""
+
+    async def existing(self) -> None:
+        return None
+
+    async def store(self) -> None:
+        raise StorageFailed("the data file memory.db could not be used", why="the disk is full")
+
+    def statistics(self) -> dict[str, Any]:
+        return {"open": False, "bytes": 0, "entities_limit": 100_000}
+
+
 @dataclass(frozen=True)
 class Server:
     request_limit_bytes: int = 4096
@@ -436,7 +449,12 @@ class World:
     """One node's admin API over fakes."""
 
     def __init__(
-        self, *, dev_mode: bool = False, tracing: Tracing | None = None, limit_bytes: int = 4096
+        self,
+        *,
+        dev_mode: bool = False,
+        tracing: Tracing | None = None,
+        limit_bytes: int = 4096,
+        memory: Any = None,
     ) -> None:
         self.bus, self.agents, self.stopped = FakeBus(), FakeAgents(), 0
         self.members = FakeMembers()
@@ -454,6 +472,7 @@ class World:
             registry=FakeRegistry(),
             bus=self.bus,
             supervisor=self.agents,
+            memory=memory or NoMemory(),
             storage=None,
             tokens=tokens,
             tracing=tracing or Tracing.off(),

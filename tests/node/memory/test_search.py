@@ -269,7 +269,7 @@ async def test_common_words_are_dropped_beside_rare_ones(memory, monkeypatch):
 
 
 async def test_signs_and_rescoring_find_what_comparing_everything_finds(memory, monkeypatch):
-    """The candidates of the sixteen parts hold nearly all of the exact best, filtered or not, past or present."""
+    """The candidates of the sixteen parts hold nearly all of the exact best, filtered or not."""
     vocabulary = [f"word{n}" for n in range(200)]
     chance = np.random.default_rng(5)
     drafts = [
