@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from node.errors import ValidationFailed
 from node.memory.model import NAME_LIMIT, NOW, Period, checked_share
-from node.memory.reading import TYPES_LIMIT, Observation
+from node.memory.reading import TYPES_LIMIT, Use
 from node.memory.scopes import EVERYWHERE, Aim
 
 QUERY_BYTES_LIMIT: Final = 1024**2
@@ -46,13 +46,13 @@ class Weighing:
         if not 1.0 <= self.half_life_s <= 1e10:
             raise ValidationFailed("half_life_s must be from one second to some centuries")
 
-    def factor(self, observation: Observation, now_s: float) -> float:
+    def factor(self, use: Use, now_s: float) -> float:
         """What the score of an entity is multiplied with for its best observation."""
-        age_s = max(0.0, now_s - observation.created_s)
-        told = observation.accepted + observation.corrected + observation.rejected
+        age_s = max(0.0, now_s - use.created_s)
+        told = use.accepted + use.corrected + use.rejected
         # From -1 (always rejected) to 1 (always accepted); the 2 keeps a single outcome from deciding alone.
-        record = (observation.accepted - 0.5 * observation.corrected - observation.rejected) / (told + 2)
-        used = math.log1p(observation.used) / math.log1p(100)
+        record = (use.accepted - 0.5 * use.corrected - use.rejected) / (told + 2)
+        used = math.log1p(use.used) / math.log1p(100)
         found = 1 - self.recency + self.recency * math.exp2(-age_s / self.half_life_s)
         return found * (1 + self.use * min(1.0, used)) * (1 + self.outcomes * record)
 

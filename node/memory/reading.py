@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from node.memory.ids import ENTITY, OBSERVATION, RELATION, read_id, show_id
 from node.memory.model import Period, Provenance, Realm, Timing, decoded_metadata
@@ -69,6 +70,16 @@ class Observation:
             "metadata": dict(self.metadata),
             "source": self.source.as_json(),
         }
+
+
+class Use(NamedTuple):
+    """How old an observation is, and what came of its use."""
+
+    created_s: float
+    used: int
+    accepted: int
+    corrected: int
+    rejected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +251,16 @@ def observations_by_key(scoped: Scoped, keys: Sequence[int]) -> dict[int, Observ
         keys,
     )
     return {row[0]: _observation(scoped, row) for row in found}
+
+
+def uses_by_key(scoped: Scoped, keys: Sequence[int]) -> dict[int, Use]:
+    """Age and outcomes of the observations of these keys, as far as who asks may see them."""
+    found = scoped.rows(
+        "SELECT o.key, o.created_s, o.used, o.accepted, o.corrected, o.rejected FROM {observations} o"
+        " WHERE o.key IN (SELECT value FROM json_each(?))",
+        (json.dumps(keys),),
+    )
+    return {key: Use(*told) for key, *told in found}
 
 
 RELATION_COLUMNS: Final = (

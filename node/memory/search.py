@@ -31,6 +31,7 @@ from node.memory.reading import (
     observations_of,
     of_types,
     relations_of,
+    uses_by_key,
 )
 from node.memory.scopes import Scoped, Viewer
 from node.memory.vectors import Vector, signs, similarities
@@ -126,6 +127,7 @@ class _Lists:
     order: list[int] = field(default_factory=list)
     """Observations, as they came into any list: better ones of each list first."""
     reasons: dict[int, dict[str, Reason]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, entity: int, observation: int = 0, terms: tuple[str, ...] = ()) -> None:
         """Put an entity at the end of a list, unless it is in it."""
@@ -134,7 +136,8 @@ class _Lists:
             self.order.append(observation)
         there = self.reasons.setdefault(entity, {})
         if name not in there:
-            there[name] = Reason(1 + sum(1 for r in self.reasons.values() if name in r), observation, terms)
+            self.lengths[name] = self.lengths.get(name, 0) + 1
+            there[name] = Reason(self.lengths[name], observation, terms)
 
 
 def search(
@@ -168,7 +171,7 @@ def search(
     lists = _Lists()
     space = None if vector is None or model is None else space_of(connection, model)
     if vector is not None and space is not None:
-        for key, entity, near in _by_meaning(scoped, question, space.key, vector, about_both):
+        for key, entity, near in by_meaning(scoped, question, space.key, vector, about_both):
             lists.similarity[key] = near
             if near > 0.0:
                 lists.add("meaning", entity, key)
@@ -208,10 +211,18 @@ def _all(conditions: Sequence[_Condition]) -> _Condition:
     return where, tuple(value for _, bindings in conditions for value in bindings)
 
 
-def _by_meaning(
+def by_meaning(
     scoped: Scoped, question: Question, space: int, vector: Vector, condition: _Condition
 ) -> list[tuple[int, int, float]]:
-    """Observations near a question, the nearest first: (key, entity, similarity)."""
+    """Observations near a question, the nearest first: (key, entity, similarity).
+
+    Args:
+        scoped: The memory as who asks sees it.
+        question: What narrows it.
+        space: Number of the model's space.
+        vector: Of the question.
+        condition: On ``e`` (entity) and ``o`` (its observation), with its bindings.
+    """
     where, bindings = condition
     joined = "{entities} e JOIN {observations} o ON o.entity = e.key"
     few = sum(counted[1] for counted in scoped.counts().values()) <= EXACT_LIMIT
@@ -279,11 +290,11 @@ def _weighed(
 ) -> list[tuple[int, float, float | None]]:
     """The same in their final order, after recency, use and outcomes."""
     best = {entity: _best_observation(lists, entity) for entity, _, _ in ranked}
-    known = observations_by_key(scoped, [key for key in best.values() if key])
+    known = uses_by_key(scoped, [key for key in best.values() if key])
     found = []
     for entity, score, similarity in ranked:
-        observation = known.get(best[entity])
-        factor = 1.0 if observation is None else question.weighing.factor(observation, now_s)
+        use = known.get(best[entity])
+        factor = 1.0 if use is None else question.weighing.factor(use, now_s)
         found.append((entity, score * factor, similarity))
     return sorted(found, key=lambda each: (-each[1], -(each[2] or 0.0), each[0]))
 
