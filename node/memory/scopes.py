@@ -121,6 +121,7 @@ class Scoped:
             viewer.require(Realm(aim.scope, aim.owner or ""))
         self._connection = connection
         self._viewer = viewer
+        self._sources: dict[int, Provenance] = {}
         self._everything = viewer.operator and aim == EVERYWHERE
         self._realms = {} if self._everything else self._resolve(viewer, aim)
         keys = ",".join(str(key) for key in sorted(self._realms))
@@ -213,9 +214,11 @@ class Scoped:
         """By whose word a row is remembered; the row is one that this viewer sees."""
         if key is None:
             return NOBODY
-        sql = "SELECT agent, conversation, message, node FROM sources WHERE key = ?"
-        found = rows(self._connection, sql, (key,))
-        return Provenance(*found[0]) if found else NOBODY
+        if key not in self._sources:
+            sql = "SELECT agent, conversation, message, node FROM sources WHERE key = ?"
+            found = rows(self._connection, sql, (key,))
+            self._sources[key] = Provenance(*found[0]) if found else NOBODY
+        return self._sources[key]
 
     def count(self, realm: int, column: str, by: int) -> None:
         """Keep the count of a realm's rows in step with a change."""

@@ -24,7 +24,7 @@ TERMS_LIMIT: Final = 16
 """Most terms of a query that are searched."""
 TERM_CHARACTERS_LIMIT: Final = 64
 """Longest term that is searched."""
-CANDIDATES: Final = 200
+CANDIDATES: Final = 100
 """Most observations that are put in order."""
 COMMON_ROWS: Final = 2_000
 """A term that more observations have is common, whatever share of all they are; counting stops there."""
