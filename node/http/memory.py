@@ -63,6 +63,8 @@ def memory_routes(services: NodeServices) -> APIRouter:
     router = APIRouter(prefix="/memory", tags=["memory"], route_class=StrictRoute)
     _add_storing(router, services)
     _add_reading(router, services)
+    _add_walking(router, services)
+    _add_statistics(router, services)
     _add_forgetting(router, services)
     return router
 
@@ -181,6 +183,8 @@ def _add_reading(router: APIRouter, services: NodeServices) -> None:
         found = await store.get(query.viewer(), entity, aim=aim, period=period, after=query.offset)
         return JSONResponse(found.as_json())
 
+
+def _add_walking(router: APIRouter, services: NodeServices) -> None:
     @router.get("/graph/{entity}", response_model=GraphBody, responses=_MISSING)
     async def graph(entity: str, query: Annotated[GraphQuery, Query()]) -> Response:
         """What is around an entity, along relations; the strongest stay where a bound cuts."""
@@ -197,6 +201,10 @@ def _add_reading(router: APIRouter, services: NodeServices) -> None:
         store = await _there(services, "entity", entity)
         found = await store.path(query.viewer(), entity, query.to, way)
         return JSONResponse({"found": found is not None} | ({} if found is None else found.as_json()))
+
+
+def _add_statistics(router: APIRouter, services: NodeServices) -> None:
+    room = services.memory
 
     @router.get("/stats", response_model=MemoryStatsBody)
     async def stats() -> Response:
