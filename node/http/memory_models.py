@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints
 
 from node.errors import InvalidEntityData, ValidationFailed
-from node.http.models import _Strict, _StrictBody
+from node.http.models import _Strict, StrictBody
 from node.http.strict_json import strict_json
 from node.memory.graph import DEPTH_LIMIT, EDGES_LIMIT, NODES_LIMIT, Direction, Order, Walk
 from node.memory.model import (
@@ -43,7 +43,7 @@ ScopeName = Annotated[
 ]
 
 
-class _Placed(_StrictBody):
+class _Placed(StrictBody):
     """Where something is to be remembered, and by whose word."""
 
     agent_id: Annotated[Name | None, Field(description="Who stores it, and the owner of agent-only.")] = None
@@ -80,7 +80,7 @@ class _Placed(_StrictBody):
         return Provenance(self.agent_id or "", self.conversation_id or "", self.message_id or "")
 
 
-class MemoryObservationBody(_StrictBody):
+class MemoryObservationBody(StrictBody):
     """Something to remember about an entity."""
 
     text: str
@@ -102,7 +102,7 @@ Told = Annotated[
 ]
 
 
-class EntityItemBody(_StrictBody):
+class EntityItemBody(StrictBody):
     """An entity to remember, or to add to."""
 
     entity_name: Name
@@ -180,7 +180,7 @@ class RelationBody(_Placed):
         )
 
 
-class OutcomeBody(_StrictBody):
+class OutcomeBody(StrictBody):
     """What came of an answer that memories were used for."""
 
     observation_ids: Annotated[list[Name], Field(min_length=1, max_length=OUTCOMES_LIMIT)]
