@@ -38,10 +38,10 @@ from node.http.memory_models import (
     ForgetQuery,
     GraphQuery,
     MemorySearchQuery,
-    OutcomeBody,
     PathQuery,
     RelationBody,
     SupersedeBody,
+    UsesBody,
     viewer,
 )
 from node.http.services import NodeServices
@@ -128,7 +128,7 @@ def _add_storing(router: APIRouter, services: NodeServices) -> None:
         return JSONResponse(related.as_json(), 201)
 
     @router.post("/outcomes", status_code=204, responses=_MISSING)
-    async def record(body: OutcomeBody) -> Response:
+    async def record(body: UsesBody) -> Response:
         """Note what came of an answer that observations were used for; it weighs in later searches."""
         store = await _there(services, "observation", body.observation_ids[0])
         who = viewer(body.agent_id, body.workspace)

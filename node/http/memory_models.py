@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints
 
 from node.errors import InvalidEntityData, ValidationFailed
-from node.http.models import _Strict, StrictBody
+from node.http.models import StrictBody, _Strict
 from node.http.strict_json import strict_json
 from node.memory.graph import DEPTH_LIMIT, EDGES_LIMIT, NODES_LIMIT, Direction, Order, Walk
 from node.memory.model import (
@@ -180,7 +180,7 @@ class RelationBody(_Placed):
         )
 
 
-class OutcomeBody(StrictBody):
+class UsesBody(StrictBody):
     """What came of an answer that memories were used for."""
 
     observation_ids: Annotated[list[Name], Field(min_length=1, max_length=OUTCOMES_LIMIT)]
