@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from node.environment import Clock, Workers
 from node.errors import EmbeddingFailed
 from node.memory.embedding.embedder import EmbeddingModel, Vectors
@@ -181,10 +183,14 @@ class HttpEngine:
         address = f"{self._endpoint.url.rstrip('/')}/embeddings"
         async with self._client.stream("POST", address, json=said, headers=sent) as response:
             body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > limit:
-                    raise self._failed(f"its answer has more than {limit} bytes")
+            # Cancelled rather than left: httpx's generators are not closed when they are left half read.
+            with trio.CancelScope() as scope:
+                async for part in response.aiter_bytes():
+                    body += part[: limit + 1 - len(body)]
+                    if len(body) > limit:
+                        scope.cancel()
+            if len(body) > limit:
+                raise self._failed(f"its answer has more than {limit} bytes")
             return response.status_code, response.headers, bytes(body)
 
     def _refusal(self, status: int, body: bytes) -> EmbeddingFailed:
