@@ -1,10 +1,10 @@
 """Real sentences from what is installed: the docstrings of every package and of Python's own library.
 
-    .venv/bin/python -m benchmarks.memory.corpus /tmp/sentences.txt               # 100,000 sentences, one a line
-    .venv/bin/python -m benchmarks.memory.corpus /tmp/sentences.txt --limit 20000
+    .venv/bin/python -m benchmarks.memory.corpus sentences.txt                  # 100,000, one a line
+    .venv/bin/python -m benchmarks.memory.corpus sentences.txt --limit 20000
 
-Where docstrings are too few, the comments of the same files follow. The order is that of the sorted files, and each
-sentence comes once: the same installation gives the same file.
+Where docstrings are too few, the comments of the same files follow. The order is that of the sorted files, and
+each sentence comes once: the same installation gives the same file.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def main() -> int:
     text = "".join(f"{sentence}\n" for sentence in found)
     options.file.write_text(text, encoding="utf-8")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    print(
-        f"{len(found):,} sentences, {len(text) / max(1, len(found)):.0f} characters on average, SHA-256 {digest}"
-    )
+    average = len(text) / max(1, len(found))
+    print(f"{len(found):,} sentences, {average:.0f} characters on average, SHA-256 {digest}")
     return 0 if len(found) == options.limit else 1
 
 
