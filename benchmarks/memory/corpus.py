@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.memory.corpus sentences.txt                  # 100,000, one a line
     .venv/bin/python -m benchmarks.memory.corpus sentences.txt --limit 20000
 
-Where docstrings are too few, the comments of the same files follow. The order is that of the sorted files, and
+Where docstrings are too few, the comments of the same files follow. The order is that of the sorted files;
 each sentence comes once: the same installation gives the same file.
 """
 
@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +34,12 @@ _SPACE: Final = re.compile(r"\s+")
 _WORD: Final = re.compile(r"[A-Za-z]{2,}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file; the exit status is 1 when there are fewer sentences than asked for."""
     parser = argparse.ArgumentParser(description="Real sentences from what is installed.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--limit", type=int, default=LIMIT)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = sentences(options.limit)
     text = "".join(f"{sentence}\n" for sentence in found)
     options.file.write_text(text, encoding="utf-8")
