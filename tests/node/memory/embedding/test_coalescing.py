@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from node.environment import SystemClock
 from node.errors import EmbeddingFailed, InvariantViolation, ResourceLimitExceeded
 from node.memory.embedding import coalescing
+from node.memory.embedding.cache import VectorCache
 from node.memory.embedding.coalescing import CoalescingEmbedder
 from tests.node.memory.embedding.engines import WatchedEngine, broken, refused
 
@@ -80,9 +81,21 @@ async def test_equal_texts_are_computed_once(autojump_clock: MockClock) -> None:
     engine = WatchedEngine()
     embedder = made(engine)
     await embedder.embed(["one", "two", "one"])
-    await embedder.embed(["two", "one"])
-    assert engine.runs == [["one", "two"]]
-    assert embedder.statistics()["cache_hits"] == 2
+    rows = await embedder.embed(["two", "three", "one"])
+    assert rows[:, 0].tolist() == [3, 5, 3]
+    rows = await embedder.embed(["one", "three"])
+    assert rows[:, 0].tolist() == [3, 5]
+    assert engine.runs == [["one", "two"], ["three"]]
+
+
+def test_a_cached_vector_keeps_no_other_alive() -> None:
+    cache = VectorCache(1)
+    rows = np.ones((1_000, 2), np.float32)
+    cache.put(cache.key("text"), rows[0])
+    found = cache.get(cache.key("text"))
+    assert found is not None
+    assert found.base is None
+    assert cache.statistics() == {"cached": 1, "cached_limit": 1, "cache_hits": 1}
 
 
 async def test_what_is_cached_does_not_wait_for_a_run(autojump_clock: MockClock) -> None:
