@@ -34,14 +34,14 @@ from node.memory.embedding.folder import BUNDLED
 
 LENGTHS: Final = (8, 16, 32, 64, 128, 256)
 """Tokens of a text, special ones included."""
-BATCHES: Final = (1, 8, 32)
+BATCHES: Final = (1, 8)
 SHORT_TOKENS: Final = (6, 16)
 """A short text has from so many tokens to so many."""
 BATCH_S: Final = 2.0
 """How long each cell is measured."""
 SHORT_S: Final = 10.0
 """How long short texts are measured, whose rate has a goal."""
-AT_LEAST: Final = 5
+AT_LEAST: Final = 3
 """Calls in each cell."""
 GOALS: Final[Mapping[str, Callable[[float], bool]]] = {
     "short texts per processor second": lambda value: value >= 400,
