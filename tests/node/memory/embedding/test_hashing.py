@@ -66,3 +66,9 @@ async def test_no_texts_have_no_rows() -> None:
     await embedder.embed(TEXTS)
     assert embedder.statistics() == {"model": "hashed-words-384", "embedded": 3}
     await embedder.aclose()
+
+
+async def test_long_texts_without_a_word_in_common_are_far() -> None:
+    texts = [" ".join(f"{start}{number * number}" for number in range(150)) for start in ("q", "z")]
+    rows = await HashEmbedder().embed(texts)
+    assert abs(rows[0] @ rows[1]) < 0.3
