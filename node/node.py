@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +20,12 @@ from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
 from node.cluster.membership import Membership
 from node.config import NodeConfig
+from node.config.model import EmbeddingConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
+from node.memory.embedding import Embedder, EmbeddingSettings, make_embedder
 from node.memory.records import Limits
 from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
@@ -176,7 +179,7 @@ class Node:
             node=self.name,
             limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
             threshold=embedded.semantic_threshold,
-            make_embedder=_no_embedder,
+            make_embedder=partial(_embedder, config.memory.embedding, self.environment),
         )
         self.membership = Membership(
             environment=self.environment,
@@ -298,10 +301,27 @@ class Node:
         )
 
 
-async def _no_embedder() -> AbsentEmbedder:
-    """The only provider there is: none."""
-    await trio.lowlevel.checkpoint()
-    return AbsentEmbedder()
+async def _embedder(config: EmbeddingConfig, environment: Environment) -> Embedder:
+    """What turns text into vectors; made when the memory is opened.
+
+    Raises:
+        EmbeddingFailed: the configuration does not say enough, or the model is not there.
+    """
+    if config.provider == "none":
+        await trio.lowlevel.checkpoint()
+        return AbsentEmbedder()
+    settings = EmbeddingSettings(
+        provider=config.provider,
+        path=config.path,
+        url=config.url or "",
+        model=config.model or "",
+        dimension=config.dimension,
+        api_key=config.api_key or "",
+        timeout_s=config.timeout_s,
+        threads=config.threads,
+        cache_entries=config.cache_entries,
+    )
+    return await make_embedder(settings, environment)
 
 
 async def run_node(

@@ -315,10 +315,27 @@ class EmbeddingConfig(Section):
     """What turns text into vectors.
 
     Attributes:
-        provider: ``none``: the memory is searched by words.
+        provider: ``builtin`` is the model that ships, ``onnx`` a folder, ``http`` an endpoint, ``hash`` no
+            model but shared words, ``none`` nothing: the memory is searched by words.
+        path: The folder, for ``onnx``.
+        url: What ``/embeddings`` is appended to, for ``http``.
+        model: The model's name there.
+        dimension: Numbers in its vectors.
+        api_key: Sent there as a bearer token.
+        timeout_s: For one attempt there.
+        threads: Threads that share one text, for ``builtin`` and ``onnx``.
+        cache_entries: Vectors kept for texts that come again.
     """
 
-    provider: Literal["none"] = "none"
+    provider: Literal["builtin", "onnx", "http", "hash", "none"] = "builtin"
+    path: Path | None = None
+    url: Annotated[str, Field(max_length=2_048)] | None = None
+    model: Annotated[str, Field(max_length=256)] | None = None
+    dimension: Annotated[int, Field(ge=0, le=8_192)] = 0
+    api_key: Annotated[str | None, Field(repr=False, max_length=4_096)] = None
+    timeout_s: Seconds = Field(default=30.0, alias="timeout")
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    cache_entries: Count = 2_048
 
 
 class MemoryConfig(Section):

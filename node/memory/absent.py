@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from node.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
@@ -42,3 +44,11 @@ class AbsentEmbedder:
         """
         del texts
         raise self._error
+
+    def statistics(self) -> dict[str, int | float | str]:
+        """There is nothing to count."""
+        return {}
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of."""
+        await trio.lowlevel.checkpoint()

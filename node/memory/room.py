@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLOSE_S: Final = 1.0
+"""Longest that a stopping node waits for its embedder, in seconds."""
 FILE: Final = "memory.db"
 """Name of the database file in the data directory, where the configuration names no other."""
 
@@ -61,6 +63,7 @@ class MemoryRoom:
         self._threshold = threshold
         self._make_embedder = make_embedder
         self._store: MemoryStore | None = None
+        self._embedder: Embedder = AbsentEmbedder()
         self._opening = trio.Lock()
         self._opened = trio.Event()
         self._closed = False
@@ -94,12 +97,18 @@ class MemoryRoom:
         """Look after the file once it is open; runs until cancelled."""
         task_status.started()
         await self._opened.wait()
-        await (await self.store()).storage.run()
+        store = await self.store()
+        try:
+            await store.storage.run()
+        finally:
+            with trio.CancelScope(shield=True), self._environment.clock.move_on_after(CLOSE_S):
+                await self._embedder.aclose()
 
     def statistics(self) -> dict[str, Any]:
         """Bytes, limits and counts; of a memory that is not open, what its file tells."""
         if self._store is not None:
-            return {"open": True, **self._store.statistics()}
+            made = self._embedder.statistics()
+            return {"open": True, **self._store.statistics(), "embedding": dict(made)}
         size = self._path.stat().st_size if self._path.exists() else 0
         return {"open": False, "bytes": size, "entities_limit": self._limits.entities}
 
@@ -121,6 +130,7 @@ class MemoryRoom:
             raise
         from node.memory.store import MemorySettings, MemoryStore  # noqa: PLC0415 - loaded on the thread above
 
+        self._embedder = embedder
         settings = MemorySettings(self._limits, self._threshold)
         return MemoryStore(storage, embedder, self._environment, node=self._node, settings=settings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -51,3 +51,9 @@ class Embedder(Protocol):
             EmbeddingFailed: the model does not answer.
             ResourceLimitExceeded: too many texts wait to be embedded.
         """
+
+    def statistics(self) -> Mapping[str, int | float | str]:
+        """Counts and sizes."""
+
+    async def aclose(self) -> None:
+        """Let go of the model."""

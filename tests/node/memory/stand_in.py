@@ -26,6 +26,12 @@ class WordEmbedder:
             return self.answer
         return np.stack([self._vector(text) for text in texts])
 
+    def statistics(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    async def aclose(self) -> None:
+        self.closed = True
+
     def _vector(self, text: str) -> np.ndarray:
         found = np.zeros(self.model.dimension, np.float32)
         for word in text.lower().replace("(", " ").replace(")", " ").replace(":", " ").split():
