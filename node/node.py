@@ -8,7 +8,8 @@ membership, and last the admin API, so that a node that answers its health check
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,8 @@ DRAIN_S: Final = 5.0
 """How long a node that ends lets its agents finish what they are handling."""
 FLUSH_S: Final = 1.0
 """How long it then waits for its own last messages to be taken."""
+CLOSE_S: Final = 2.0
+"""How long it may then take to close what is open elsewhere."""
 LOAD_INTERVAL_S: Final = 1.0
 """How often the node tells the cluster how busy it is."""
 
@@ -86,6 +89,7 @@ class Node:
         serve_http: Whether to serve the admin API; a simulation does without.
         release: What it says it is; by default the installed one.
         recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
+        environ: Variables, which only ``llm.provider: auto`` reads; none by default.
     """
 
     storage: Storage
@@ -108,6 +112,7 @@ class Node:
         serve_http: bool = True,
         release: Release | None = None,
         recorder: Recorder | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
@@ -116,6 +121,7 @@ class Node:
         self.release = release or Release()
         self._serve_http = serve_http
         self._recorder = recorder
+        self._environ = environ or {}
         self._shutdown = trio.Event()
         self._ready = False
         self._started_at = environment.clock.now()
@@ -146,6 +152,7 @@ class Node:
             "agents": self.supervisor.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
+            "llm": self.providers.statistics(),
             "tracing": self.tracing.statistics(),
             "recording": {} if self._recorder is None else self._recorder.statistics(),
         }
@@ -158,10 +165,14 @@ class Node:
         )
         try:
             self._build()
-            await self._run_rooms(task_status)
+            try:
+                await self._run_rooms(task_status)
+            finally:
+                with trio.CancelScope(shield=True), self.environment.clock.move_on_after(CLOSE_S):
+                    await self.providers.aclose()
         finally:
             self._close()
-            with trio.CancelScope(shield=True), self.environment.clock.move_on_after(2.0):
+            with trio.CancelScope(shield=True), self.environment.clock.move_on_after(CLOSE_S):
                 await self.tracing.aclose(self.environment.workers)
 
     def _close(self) -> None:
@@ -213,7 +224,7 @@ class Node:
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
         )
-        self.providers = ProviderRegistry.from_config(config.llm, self.environment.clock)
+        self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
         self.supervisor = AgentSupervisor(
             environment=self.environment,
             node=self.name,
@@ -377,6 +388,7 @@ async def run_node(
         recorder=None
         if record is None
         else record.begin(credentials.name, software_version(), environment.clock),
+        environ=os.environ,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
 from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
@@ -265,34 +266,6 @@ class RuntimeConfig(Section):
     max_agents: Count = 1000
     agent_timeout_s: Seconds = Field(default=30.0, alias="agent_timeout")
     agent_concurrency: Count = 8
-
-
-class ScriptedConfig(Section):
-    """The ``scripted`` provider, which answers from a file.
-
-    Attributes:
-        path: The script.
-    """
-
-    path: Path | None = None
-
-
-class LlmConfig(Section):
-    """Language-model providers.
-
-    Attributes:
-        provider: Of agents that name none; ``builtin`` is deterministic and offline.
-        scripted: The ``scripted`` provider.
-    """
-
-    provider: Literal["builtin", "scripted"] = "builtin"
-    scripted: ScriptedConfig = ScriptedConfig()
-
-    @model_validator(mode="after")
-    def _script_given(self) -> LlmConfig:
-        if self.provider == "scripted" and self.scripted.path is None:
-            raise ValueError("the provider 'scripted' needs scripted.path")
-        return self
 
 
 class EmbeddedMemoryConfig(Section):
