@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import httpx
 
@@ -136,9 +136,9 @@ class RemoteProvider:
             kind: Kind = "unreachable" if connecting else "timeout"
             raise self._failed(kind, f"{type(error).__name__} within its limit") from None
         except httpx.ConnectError as error:
-            raise self._failed("unreachable", str(error)) from None
+            raise self._failed("unreachable", _reason(error)) from None
         except httpx.HTTPError as error:
-            raise self._failed("cut", str(error) or type(error).__name__) from None
+            raise self._failed("cut", _reason(error)) from None
         raise self._failed("timeout", f"no whole answer within {self._settings.total_s:g} s")
 
     def _model_of(self, request: CompletionRequest) -> str:
@@ -167,7 +167,7 @@ class RemoteProvider:
             if kind == "text/event-stream":
                 return await self._read_events(response, asking)
             whole = bytearray()
-            async with aclosing(_raw(response)) as chunks:
+            async with _body(response) as chunks:
                 async for chunk in chunks:
                     self._count(chunk, asking)
                     whole += chunk
@@ -178,7 +178,7 @@ class RemoteProvider:
     async def _read_events(self, response: httpx.Response, asking: _Asking) -> Answer:
         events, reader = EventReader(), self._dialect.reader()
         asking.reader = reader
-        async with aclosing(_raw(response)) as chunks:
+        async with _body(response) as chunks:
             async for chunk in chunks:
                 self._count(chunk, asking)
                 try:
@@ -304,16 +304,38 @@ async def _stream(
         raise RequestFailed("not_found", why=f"its address is not valid ({type(error).__name__})") from None
 
 
-def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, as the generator it is, so that it can be closed early."""
-    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+@asynccontextmanager
+async def _body(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body as it comes; whoever has had enough of it may leave.
+
+    The client's own generators, one inside the other, must then be brought to an end: closed, the response
+    has nothing more to read, so they end by themselves.
+    """
+    chunks = response.aiter_raw()
+    try:
+        yield chunks
+    finally:
+        await response.aclose()
+        with suppress(httpx.HTTPError):
+            async for _ in chunks:
+                pass
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost words for what went wrong: a client wraps errors that have none of their own."""
+    found: BaseException | None = error
+    said = type(error).__name__
+    while found is not None:
+        said = str(found) or said
+        found = found.__cause__ or found.__context__
+    return " ".join(said.split())
 
 
 async def _beginning(response: httpx.Response) -> bytes:
     """The first bytes of an answer that is not read for its sense."""
     said = b""
     try:
-        async with aclosing(_raw(response)) as chunks:
+        async with _body(response) as chunks:
             async for chunk in chunks:
                 said += chunk
                 if len(said) >= ERROR_LIMIT_BYTES:
