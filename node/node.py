@@ -24,6 +24,7 @@ from node.config import NodeConfig
 from node.config.model import EmbeddingConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
+from node.llm.budgets import Budgets
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
 from node.memory.embedding import Embedder, EmbeddingSettings, make_embedder
@@ -99,6 +100,7 @@ class Node:
     links: Links
     tools: ToolHost
     providers: ProviderRegistry
+    budgets: Budgets
     supervisor: AgentSupervisor
 
     def __init__(
@@ -225,6 +227,15 @@ class Node:
             settings=ToolSettings.from_config(config.tools),
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
+        self.budgets = Budgets(
+            config.llm,
+            models=self.providers.models,
+            clock=self.environment.clock,
+            storage=self.storage,
+            shared=self.membership.spending,
+        )
+        if config.llm.budgets.bounded:
+            self.providers.within(self.budgets)
         self.supervisor = AgentSupervisor(
             environment=self.environment,
             node=self.name,
@@ -249,6 +260,8 @@ class Node:
             self.membership.announce_link_port(links[1])
             await nursery.start(self.bus.run)
             await nursery.start(self.tools.run)
+            if self.config.llm.budgets.bounded:
+                await nursery.start(self.budgets.run)
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
@@ -289,6 +302,7 @@ class Node:
             bus=self.bus,
             supervisor=self.supervisor,
             memory=self.memory,
+            models=self.providers,
             storage=self.storage,
             tokens=self.tokens,
             tracing=self.tracing,

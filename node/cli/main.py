@@ -37,6 +37,7 @@ VERBS: Final = {
     "event": ("node.cli.event", "Announce something to every node, or show what was announced."),
     "query": ("node.cli.query", "Ask every node, or some, and show the answers."),
     "logs": ("node.cli.logs", "Show what agents have logged."),
+    "llm": ("node.cli.llm", "Try the language models of a configuration, or show those of a node."),
     "test": ("simulations.agent_test", "Try an agent out on simulated nodes, while things fail."),
     "simulate": ("simulations.cli", "Run clusters from a seed, with faults; find and replay failures."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),

@@ -249,6 +249,14 @@ class PartitionView(Protocol):
         ...
 
 
+class Models(Protocol):
+    """The verb of ``llm.registry.ProviderRegistry`` that HTTP calls."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The language-model providers, and how they do; no secrets."""
+        ...
+
+
 class Keys(Protocol):
     """The verbs of ``cluster.keyring.GossipKeys`` that HTTP calls."""
 
@@ -393,6 +401,7 @@ class NodeServices:
         bus: Takes messages.
         supervisor: Runs agents.
         memory: What agents remember.
+        models: The language-model providers.
         storage: The node's database; HTTP shows only what ``statistics`` says of it.
         tokens: Says who a caller is.
         tracing: Starts the span of a request.
@@ -410,6 +419,7 @@ class NodeServices:
     bus: MessageBus
     supervisor: Agents
     memory: MemoryRoom
+    models: Models
     storage: object
     tokens: TokenCheck
     tracing: Tracing

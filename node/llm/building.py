@@ -46,11 +46,13 @@ class Built:
         providers: By name, as agents are handed them.
         counting: By name, what tells of each, the innermost first.
         remote: What has connections to close.
+        models: By name, the models that may answer; none where nothing is paid for.
     """
 
     providers: dict[str, Provider] = field(default_factory=dict)
     counting: dict[str, list[Counting]] = field(default_factory=dict)
     remote: list[RemoteProvider] = field(default_factory=list)
+    models: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def build_providers(config: LlmConfig, environment: Environment, more: Mapping[str, LlmProvider]) -> Built:
@@ -72,6 +74,8 @@ def build_providers(config: LlmConfig, environment: Environment, more: Mapping[s
     for name, entry in entries.items():
         if entry.type in _REMOTE:
             built.providers[name] = _remote(name, entry, config, environment, built)
+            paid = (entry, *(entries[other] for other in entry.fallbacks if other in entries))
+            built.models[name] = tuple(e.model or e.deployment or "" for e in paid if e.type in _REMOTE)
     for name, entry in entries.items():
         if entry.type == "replay":
             replay = _replay(name, entry)
@@ -88,6 +92,7 @@ def build_providers(config: LlmConfig, environment: Environment, more: Mapping[s
             inner = built.providers[entry.source or BUILTIN]
             record = RecordProvider(name, inner, entry.path, environment.workers, secrets)
             built.providers[name], built.counting[name] = record, [record]
+            built.models[name] = built.models.get(entry.source or BUILTIN, ())
     return built
 
 

@@ -157,6 +157,17 @@ class PatientProvider:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for one's turn; a queue that is full is said at once."""
+        holder = object()  # a task may ask through several providers at once
+        try:
+            self._turns.acquire_on_behalf_of_nowait(holder)
+        except trio.WouldBlock:
+            await self._wait(holder)
+        try:
+            yield
+        finally:
+            self._turns.release_on_behalf_of(holder)
+
+    async def _wait(self, holder: object) -> None:
         if self._waiting >= self._waiting_limit:
             raise RequestFailed(
                 "crowded",
@@ -164,16 +175,11 @@ class PatientProvider:
                 fix=f"Raise llm.providers.{self.name}.concurrency or waiting, or ask for less at once.",
                 details={"provider": self.name},
             )
-        holder = object()  # a task may ask through several providers at once
         self._waiting += 1
         try:
             await self._turns.acquire_on_behalf_of(holder)
         finally:
             self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._turns.release_on_behalf_of(holder)
 
     def _hopes(self, error: RequestFailed, attempt: int) -> bool:
         if not error.rule.again or error.shown or attempt >= self._policy.attempts:

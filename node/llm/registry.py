@@ -11,6 +11,7 @@ from node.config.llm import AUTO
 from node.environment import Environment
 from node.errors import ProviderFailed, nearest
 from node.llm.automatic import Chosen, choose
+from node.llm.budgets import Budgets
 from node.llm.building import Built, build_providers
 from node.llm.builtin import BuiltinProvider
 from node.llm.provider import Provider
@@ -48,6 +49,7 @@ class ProviderRegistry:
         self._built = built or Built()
         self._config = config or LlmConfig()
         self._chosen = chosen
+        self._budgets: Budgets | None = None
         self.choose(None)
 
     @classmethod
@@ -96,6 +98,16 @@ class ProviderRegistry:
             )
         return found
 
+    @property
+    def models(self) -> Mapping[str, tuple[str, ...]]:
+        """By provider, the models that may answer in its name; none where nothing is paid for."""
+        return self._built.models
+
+    def within(self, budgets: Budgets) -> None:
+        """Ask every provider only within ``budgets``, for agents that are taken up from now on."""
+        self._budgets = budgets
+        self.around(budgets.around)
+
     async def aclose(self) -> None:
         """Close the connections to providers."""
         for remote in self._built.remote:
@@ -108,6 +120,7 @@ class ProviderRegistry:
             "automatic": self._automatic(),
             "providers": [self._described(name) for name in sorted(self._providers)],
             "prices": sorted(self._config.prices),
+            "budgets": self._spending(),
         }
 
     def statistics(self) -> dict[str, Any]:
@@ -116,7 +129,11 @@ class ProviderRegistry:
             "default": self._default,
             "automatic": self._automatic(),
             "providers": {name: self._counted(name) for name in sorted(self._providers)},
+            "budgets": self._spending(),
         }
+
+    def _spending(self) -> dict[str, Any]:
+        return {} if self._budgets is None else self._budgets.statistics()
 
     def _automatic(self) -> str:
         """The variable that ``auto`` went by; empty unless it did."""

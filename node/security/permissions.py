@@ -76,6 +76,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/cluster/events"): _P.READ_MESSAGES,  # they quote what applications said
         ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
+        ("GET", "/llm"): _P.VIEW_METRICS,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -159,6 +160,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "event": _P.MANAGE_CLUSTER,
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
+        "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,
         "stop": _P.UPDATE_AGENT,

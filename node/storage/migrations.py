@@ -250,9 +250,22 @@ CREATE TABLE subscribers (
 ) WITHOUT ROWID;
 """
 
+_SPENDING: Final = """
+-- What was spent on language models in the current period, by agent, by conversation, and by this node.
+CREATE TABLE llm_spending (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    period INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    micros INTEGER NOT NULL,
+    tool_calls INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
-    *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
+    *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS, _SPENDING),
 )
 """Every step there has ever been, oldest first."""
 

@@ -27,6 +27,7 @@ from node.errors import (
 )
 from node.http.app import create_app
 from node.http.services import NodeServices
+from node.llm.registry import ProviderRegistry
 from node.message import Message, Performative
 from node.messaging.conversation_index import Archived, Page, Selection
 from node.messaging.conversation_view import Conversation, Said
@@ -473,6 +474,7 @@ class World:
             bus=self.bus,
             supervisor=self.agents,
             memory=memory or NoMemory(),
+            models=ProviderRegistry(),
             storage=None,
             tokens=tokens,
             tracing=tracing or Tracing.off(),

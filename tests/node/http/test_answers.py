@@ -106,6 +106,7 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/cluster/keys", {"operation": "install"}, 200),
     ("POST", "/cluster/keys", {"operation": "use", "key_id": "00000000"}, 404),
     ("GET", "/status", None, 200),
+    ("GET", "/llm", None, 200),
     ("POST", "/messages", {"content": 1}, 400),
     ("POST", "/shutdown", None, 202),
 ]
