@@ -95,9 +95,8 @@ async def _check(config: LlmConfig, name: str | None, model: str | None) -> dict
     finally:
         await registry.aclose()
     latency_s = environment.clock.now() - started
-    described: dict[str, Any] = next(
-        p for p in registry.describe()["providers"] if p["name"] == provider.name
-    )
+    told = registry.describe()
+    described: dict[str, Any] = next(p for p in told["providers"] if p["name"] == provider.name)
     cost = completion.cost_micros
     return {
         "provider": provider.name,
