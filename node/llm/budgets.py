@@ -287,8 +287,9 @@ class BudgetedProvider:
         period = await self._budgets.reserve(*who, reserved)
         try:
             completion = await self._inner.complete(request, on_delta=on_delta)
-        except RequestFailed as error:
-            spent = Spent(error.usage.total_tokens, error.cost_micros)
+        except ProviderFailed as error:
+            failed = error if isinstance(error, RequestFailed) else RequestFailed("rejected")
+            spent = Spent(failed.usage.total_tokens, failed.cost_micros)
             await self._budgets.settle(*who, spent - reserved, period)
             raise
         usage = completion.usage + completion.wasted

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,12 @@ from node.llm.failures import RequestFailed
 from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider, Usage
 from node.llm.retry import RetryPolicy
 from node.message import iso8601
+
+GIVEN_UP_S: Final = 20.0
+"""A request given up by who asked counts as the provider's failure after so many seconds.
+
+Agents usually wait for less than a provider may be silent, so one that never answers would otherwise never be
+found out."""
 
 
 @dataclass(slots=True)
@@ -148,7 +154,11 @@ class PatientProvider:
                     self._breaker.succeeded(admission)  # it lives and says no
                 raise
             except BaseException:
-                self._breaker.abandoned(admission)
+                waited_s = self._clock.now() - now
+                if waited_s >= GIVEN_UP_S:
+                    self._breaker.failed(admission, self._clock.now())
+                else:
+                    self._breaker.abandoned(admission)
                 raise
             self._breaker.succeeded(admission)
             self._latency_s = self._clock.now() - now

@@ -22,10 +22,11 @@ from typing import Any, Final
 import httpx
 
 from node.environment import Clock
-from node.errors import ConfigInvalid, ProviderFailed
+from node.errors import ConfigInvalid
+from node.llm.bare_calls import bare_call
 from node.llm.failures import Kind, RequestFailed, kind_of_status
 from node.llm.prices import PriceTable
-from node.llm.provider import Completion, CompletionRequest, Delta, OnDelta, Usage
+from node.llm.provider import TOOL_NONE, Completion, CompletionRequest, Delta, OnDelta, Usage
 from node.llm.schema import structured_content
 from node.llm.sse import EventReader
 from node.llm.wire import Answer, Dialect, Nonsense, StreamReader, Trouble, estimate, parse_json, without_keys
@@ -35,6 +36,8 @@ REQUEST_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Largest request, in bytes."""
 ERROR_LIMIT_BYTES: Final = 16 * 1024
 """Most of the answer to a request that failed that is read, in bytes."""
+KEPT_CONNECTIONS: Final = 20
+"""Most idle connections to one provider that are kept for later."""
 ERROR_SHOWN: Final = 300
 """Most characters of it that are quoted."""
 RETRY_AFTER_LIMIT_S: Final = 86_400.0
@@ -95,8 +98,7 @@ class RemoteProvider:
         """Ask once.
 
         Raises:
-            RequestFailed: it did not answer as it must; says in which way.
-            ProviderFailed: no model is named.
+            RequestFailed: no model is named, or it did not answer as it must; says in which way.
         """
         model = self._model_of(request)
         body = json.dumps(self._dialect.body(request, model=model, stream=self._settings.stream)).encode()
@@ -144,8 +146,9 @@ class RemoteProvider:
     def _model_of(self, request: CompletionRequest) -> str:
         model = request.model or self._dialect.default_model
         if not model:
-            raise ProviderFailed(
-                f"no model is named for the provider {self.name!r}",
+            raise RequestFailed(
+                "rejected",
+                why=f"no model is named for the provider {self.name!r}",
                 fix=f"Set llm.providers.{self.name}.model, or llm.model in the agent file.",
             )
         return model
@@ -218,6 +221,10 @@ class RemoteProvider:
         self, request: CompletionRequest, model: str, answer: Answer, asking: _Asking
     ) -> Completion:
         usage = asking.believed(answer)
+        offered = request.tools and request.tool_choice != TOOL_NONE and not answer.tool_calls
+        bare = bare_call(answer.text, request.tools) if offered else None
+        if bare is not None:
+            answer = replace(answer, text="", tool_calls=(bare,), stop="tool_calls")
         completion = Completion(
             text=answer.text,
             tool_calls=answer.tool_calls,
@@ -246,6 +253,7 @@ class RemoteProvider:
                 verify=self._tls(),
                 trust_env=False,
                 follow_redirects=False,
+                limits=httpx.Limits(max_keepalive_connections=KEPT_CONNECTIONS),  # turns are taken outside
                 headers={"user-agent": f"caxton/{software_version()}"},
             )
         return self._client

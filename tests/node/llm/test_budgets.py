@@ -168,6 +168,9 @@ async def test_a_failure_costs_what_it_cost(autojump_clock: MockClock) -> None:
             await provider.complete(of())
         own = budgets.statistics()["cluster"]["own"]
         assert own == {"tokens": 35, "money_micros": 7, "tool_calls": 0}
+        with pytest.raises(ProviderFailed, match="odd"):
+            await provider.complete(of())
+        assert budgets.statistics()["cluster"]["own"] == own
 
 
 async def test_who_gives_up_has_spent_what_was_reserved(autojump_clock: MockClock) -> None:

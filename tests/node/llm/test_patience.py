@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from node.llm.breaker import Breaker, BreakerLimits
 from node.llm.failures import RULES, Kind, RequestFailed
 from node.llm.fallback import FallbackProvider, Standby
-from node.llm.patient import PatientProvider
+from node.llm.patient import GIVEN_UP_S, PatientProvider
 from node.llm.provider import Completion, CompletionRequest, Delta, OnDelta, Provider, Usage
 from node.llm.retry import RetryPolicy
 from tests.node.agents.inline import TestClock
@@ -255,6 +255,22 @@ async def test_who_gives_up_waiting_frees_the_probe(autojump_clock: MockClock) -
         await provider.complete(asked())
     assert provider.statistics()["in_flight"] == 0
     assert (await provider.complete(asked())).text == "hi"
+
+
+async def test_who_waits_long_in_vain_has_met_a_failure(autojump_clock: MockClock) -> None:
+    class Silent(Model):
+        async def complete(
+            self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+        ) -> Completion:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    provider = patient(Silent())
+    for patience_s, counted in ((GIVEN_UP_S - 1, 0), (GIVEN_UP_S, 1), (GIVEN_UP_S, 2)):
+        with trio.move_on_after(patience_s):  # noqa: TID251 - the clock of the tests
+            await provider.complete(asked())
+        assert provider.statistics()["breaker"]["failures"] == counted
+        assert provider.statistics()["in_flight"] == 0
 
 
 # Stand-ins
