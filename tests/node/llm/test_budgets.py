@@ -227,10 +227,11 @@ async def test_a_request_that_outlives_its_period_gives_nothing_back_to_the_next
     autojump_clock: MockClock,
 ) -> None:
     async with within(Model(), cluster={"tokens": 10_000}, period="1s") as (provider, budgets):
+        await trio.sleep(0.5)  # noqa: TID251 - the clock of the tests
         async with trio.open_nursery() as nursery:
             nursery.start_soon(provider.complete, of())
-            await trio.sleep(1.5)  # noqa: TID251 - the clock of the tests
-        await budgets.reserve("b", "c", Spent(tokens=7))
+            await trio.sleep(0.7)  # noqa: TID251 - the clock of the tests
+            await budgets.reserve("b", "c", Spent(tokens=7))
         assert budgets.statistics()["cluster"]["own"]["tokens"] == 7
 
 
