@@ -30,7 +30,15 @@ Address = tuple[str, int]
 DATAGRAM_BATCH = 64
 """Datagrams read in one pass of the event loop."""
 DATAGRAM_BUFFER_BYTES = 2 * 1024 * 1024
-_LANES = {"storage": 1, "crypto": 1, "wasm": 2, "model": 1, "files": 2}
+_LANES = {
+    "storage": 1,
+    "memory_write": 1,
+    "memory_read": 1,
+    "crypto": 1,
+    "wasm": 2,
+    "model": 1,
+    "files": 2,
+}
 """Blocking work runs in named lanes, each with a bound on its threads."""
 
 
@@ -174,7 +182,7 @@ class Workers(Protocol):
     """Blocking work, off the event loop in production and inline in simulation."""
 
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        """Run ``job(*args)`` in ``lane`` (one of storage, crypto, wasm, model, files)."""
+        """Run ``job(*args)`` in ``lane``: storage, memory_write, memory_read, crypto, wasm, model, files."""
         ...
 
 

@@ -231,6 +231,50 @@ class EmbeddingFailed(CaxtonError):
     status = 503
 
 
+class InvalidEntityData(CaxtonError):
+    """A memory does not have the form it must have: a name, a text, a number, a time or metadata."""
+
+    code = "INVALID_ENTITY_DATA"
+    status = 400
+    exit_code = 2
+
+
+class EntityNotFound(CaxtonError):
+    """No entity, observation or relation of that name or id is there for this viewer."""
+
+    code = "ENTITY_NOT_FOUND"
+    status = 404
+
+
+class EntityConflict(CaxtonError):
+    """What is remembered there already contradicts the request; nothing was changed."""
+
+    code = "ENTITY_CONFLICT"
+    status = 409
+
+
+class MemoryTooLarge(CaxtonError):
+    """A text or a request is above what the memory takes at once."""
+
+    code = "MEMORY_TOO_LARGE"
+    status = 413
+
+
+class MemoryLimitExceeded(CaxtonError):
+    """The memory is full: entities, observations or owners have reached their limit."""
+
+    code = "MEMORY_LIMIT_EXCEEDED"
+    status = 507
+
+
+class ScopeDenied(CaxtonError):
+    """The scope belongs to somebody else, whether or not anything is in it."""
+
+    code = "SCOPE_PERMISSION_DENIED"
+    status = 403
+    exit_code = 4
+
+
 class PeerRejected(CaxtonError):
     """A peer link could not be trusted: wrong cluster, wrong name, expired certificate, bad frame."""
 

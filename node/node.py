@@ -8,8 +8,10 @@ membership, and last the admin API, so that a node that answers its health check
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,11 +21,17 @@ from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
 from node.cluster.membership import Membership
 from node.config import NodeConfig
+from node.config.model import EmbeddingConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
+from node.llm.budgets import Budgets
 from node.llm.registry import ProviderRegistry
+from node.memory.absent import AbsentEmbedder
+from node.memory.embedding import Embedder, EmbeddingSettings, make_embedder
+from node.memory.records import Limits
+from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
-from node.messaging.conversation_view import Limits
+from node.messaging.conversation_view import Limits as ConversationLimits
 from node.recording.tape import Recorder, RecordTo
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
 from node.security.tokens import Tokens
@@ -45,6 +53,8 @@ DRAIN_S: Final = 5.0
 """How long a node that ends lets its agents finish what they are handling."""
 FLUSH_S: Final = 1.0
 """How long it then waits for its own last messages to be taken."""
+CLOSE_S: Final = 2.0
+"""How long it may then take to close what is open elsewhere."""
 LOAD_INTERVAL_S: Final = 1.0
 """How often the node tells the cluster how busy it is."""
 
@@ -82,14 +92,17 @@ class Node:
         serve_http: Whether to serve the admin API; a simulation does without.
         release: What it says it is; by default the installed one.
         recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
+        environ: Variables, which only ``llm.provider: auto`` reads; none by default.
     """
 
     storage: Storage
+    memory: MemoryRoom
     membership: Membership
     bus: Bus
     links: Links
     tools: ToolHost
     providers: ProviderRegistry
+    budgets: Budgets
     supervisor: AgentSupervisor
     webhooks: Webhooks
 
@@ -104,6 +117,7 @@ class Node:
         serve_http: bool = True,
         release: Release | None = None,
         recorder: Recorder | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
@@ -112,6 +126,7 @@ class Node:
         self.release = release or Release()
         self._serve_http = serve_http
         self._recorder = recorder
+        self._environ = environ or {}
         self._shutdown = trio.Event()
         self._ready = False
         self._started_at = environment.clock.now()
@@ -138,10 +153,12 @@ class Node:
             "messaging": self.bus.statistics(),
             "links": self.links.statistics(),
             "storage": self.storage.statistics(),
+            "memory": self.memory.statistics(),
             "agents": self.supervisor.statistics(),
             "webhooks": self.webhooks.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
+            "llm": self.providers.statistics(),
             "tracing": self.tracing.statistics(),
             "recording": {} if self._recorder is None else self._recorder.statistics(),
         }
@@ -154,14 +171,33 @@ class Node:
         )
         try:
             self._build()
-            await self._run_rooms(task_status)
+            try:
+                await self._run_rooms(task_status)
+            finally:
+                with trio.CancelScope(shield=True), self.environment.clock.move_on_after(CLOSE_S):
+                    await self.providers.aclose()
         finally:
-            self.storage.close()
-            with trio.CancelScope(shield=True), self.environment.clock.move_on_after(2.0):
+            self._close()
+            with trio.CancelScope(shield=True), self.environment.clock.move_on_after(CLOSE_S):
                 await self.tracing.aclose(self.environment.workers)
+
+    def _close(self) -> None:
+        if hasattr(self, "memory"):
+            self.memory.close()
+        self.storage.close()
 
     def _build(self) -> None:
         config = self.config
+        embedded = config.memory.embedded
+        self.memory = MemoryRoom(
+            environment=self.environment,
+            path=embedded.database_path or config.storage.data_dir / FILE,
+            durability=config.storage.durability,
+            node=self.name,
+            limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
+            threshold=embedded.semantic_threshold,
+            make_embedder=partial(_embedder, config.memory.embedding, self.environment),
+        )
         self.membership = Membership(
             environment=self.environment,
             config=config,
@@ -195,7 +231,16 @@ class Node:
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
         )
-        self.providers = ProviderRegistry.from_config(config.llm, self.environment.clock)
+        self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
+        self.budgets = Budgets(
+            config.llm,
+            models=self.providers.models,
+            clock=self.environment.clock,
+            storage=self.storage,
+            shared=self.membership.spending,
+        )
+        if config.llm.budgets.bounded:
+            self.providers.within(self.budgets)
         self.supervisor = AgentSupervisor(
             environment=self.environment,
             node=self.name,
@@ -213,7 +258,9 @@ class Node:
             storage=self.storage,
             settings=config.webhooks,
             dev_mode=config.server.dev_mode,
-            limits=Limits(config.messaging.conversation_ttl_s, config.messaging.conversation_lifetime_s),
+            limits=ConversationLimits(
+                config.messaging.conversation_ttl_s, config.messaging.conversation_lifetime_s
+            ),
             version=software_version(),
         )
 
@@ -224,10 +271,13 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.credentials.run)
             await nursery.start(self.storage.run)
+            await nursery.start(self.memory.run)
             links: Address = await nursery.start(self.links.run, cluster.bind_host, cluster.link_port)
             self.membership.announce_link_port(links[1])
             await nursery.start(self.bus.run)
             await nursery.start(self.tools.run)
+            if self.config.llm.budgets.bounded:
+                await nursery.start(self.budgets.run)
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
@@ -270,6 +320,8 @@ class Node:
             bus=self.bus,
             supervisor=self.supervisor,
             webhooks=self.webhooks,
+            memory=self.memory,
+            models=self.providers,
             storage=self.storage,
             tokens=self.tokens,
             tracing=self.tracing,
@@ -291,6 +343,29 @@ class Node:
             shutdown=self._shutdown.wait,
             task_status=task_status,
         )
+
+
+async def _embedder(config: EmbeddingConfig, environment: Environment) -> Embedder:
+    """What turns text into vectors; made when the memory is opened.
+
+    Raises:
+        EmbeddingFailed: the configuration does not say enough, or the model is not there.
+    """
+    if config.provider == "none":
+        await trio.lowlevel.checkpoint()
+        return AbsentEmbedder()
+    settings = EmbeddingSettings(
+        provider=config.provider,
+        path=config.path,
+        url=config.url or "",
+        model=config.model or "",
+        dimension=config.dimension,
+        api_key=config.api_key or "",
+        timeout_s=config.timeout_s,
+        threads=config.threads,
+        cache_entries=config.cache_entries,
+    )
+    return await make_embedder(settings, environment)
 
 
 async def run_node(
@@ -346,6 +421,7 @@ async def run_node(
         recorder=None
         if record is None
         else record.begin(credentials.name, software_version(), environment.clock),
+        environ=os.environ,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -135,6 +135,7 @@ class SimulatedCluster:
                 "cluster.bind_port": GOSSIP_PORT,
                 "cluster.link_port": LINK_PORT,
                 "cluster.profile": "local",
+                "memory.embedding.provider": "hash",  # whose vectors are the same on every processor
                 "cluster.seeds": [f"{self.network.ip(seed)}:{GOSSIP_PORT}" for seed in seeds],
                 "storage.data_dir": str(self._data(name)),
                 **(settings or {}),

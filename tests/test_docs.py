@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import click
 import pytest
@@ -25,7 +25,7 @@ from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
 from node.cli.main import INTERRUPTED, VERBS
 from node.cli.members import _TOLD
 from node.cluster.journal import TELLERS
-from node.config import NodeConfig, load_config
+from node.config import LlmPrice, LlmProvider, NodeConfig, load_config
 from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
@@ -41,6 +41,7 @@ from node.http import (
 )
 from node.http.frames import FRAMES
 from node.http.strategies import LOAD_ALGORITHMS
+from node.llm.failures import RULES as FAILURES
 from node.llm.scripted import ScriptedProvider
 from node.message import (
     EXPECTS_REPLY,
@@ -386,6 +387,8 @@ def settings(model: type[BaseModel] = NodeConfig, prefix: str = "") -> Iterator[
             yield key, None  # its keys are the parameters of swim, documented with their values per profile
         elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from settings(info.annotation, f"{key}.")
+        elif get_origin(info.annotation) is dict:
+            yield key, None  # sections by names of the user's choice, whose keys have a table of their own
         else:
             yield key, info.default
 
@@ -408,6 +411,45 @@ def test_every_key_of_the_configuration_is_documented_with_its_default() -> None
         assert found[key]["Meaning"], key
     environ = {"HOME": "/nowhere", "XDG_STATE_HOME": "/nowhere/state"}
     assert load_config(environ=environ, overrides=overrides) == load_config(environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("head", "model"), [("Key of a provider", LlmProvider), ("Key of a price", LlmPrice)]
+)
+def test_the_keys_of_sections_by_name_are_documented_with_their_defaults(
+    head: str, model: type[BaseModel]
+) -> None:
+    said = {plain(row[head]): plain(row["Default"]) for row in rows("configuration.md", head, "Default")}
+    assert said.pop("base_url", "of the maker") == "of the maker"
+    fields_of = {info.alias or name: info for name, info in model.model_fields.items() if name != "base_url"}
+    assert set(said) == set(fields_of)
+    for name, info in fields_of.items():
+        if info.is_required():
+            assert said[name] == "needed"
+        elif said[name] != "none":
+            default = list(info.default) if isinstance(info.default, tuple) else info.default
+            assert said[name] == str(default).lower() == json.dumps(default).strip('"')
+        else:
+            assert info.default is None or get_origin(info.annotation) is dict
+
+
+def test_the_ways_in_which_a_provider_fails_are_those_of_the_code() -> None:
+    found = rows("llm.md", "Kind of failure", "Tried again", "Others stand in", "Opens the breaker")
+    said = [
+        (plain(r["Kind of failure"]), *(c.startswith("yes") for c in list(r.values())[1:])) for r in found
+    ]
+    assert said == [(kind, rule.again, rule.elsewhere, rule.harms) for kind, rule in FAILURES.items()]
+
+
+def test_the_configurations_of_the_page_on_models_load(tmp_path: Path) -> None:
+    found = blocks(DOCS / "llm.md", "yaml")
+    assert len(found) == 2
+    keys = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    for text in found:
+        path = tmp_path / "node.yaml"
+        path.write_text(text)
+        config = load_config(path, environ=dict.fromkeys(keys, "sk-test")).llm
+        assert config.provider in config.providers
 
 
 def test_the_parameters_of_membership_that_can_be_set_are_those_of_the_code() -> None:
@@ -665,6 +707,10 @@ def test_the_limits_of_agents_are_those_of_the_settings() -> None:
 def test_the_tables_on_disk_and_the_lanes_of_work_are_those_of_the_code() -> None:
     schema = (ROOT / "node" / "storage" / "migrations.py").read_text(encoding="utf-8")
     assert set(column("architecture.md", "Table")) == set(re.findall(r"CREATE TABLE (\w+)", schema))
+    remembered = (ROOT / "node" / "memory" / "schema.py").read_text(encoding="utf-8")
+    assert set(column("memory.md", "Table of the memory")) == set(
+        re.findall(r"CREATE TABLE (\w+)", remembered)
+    )
     lanes = {row["Lane"]: int(row["Threads"]) for row in rows("architecture.md", "Lane")}
     assert lanes == _LANES
 

@@ -21,7 +21,7 @@ from node.agents.journal import Journal
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
 from node.agents.settings import AgentSettings
 from node.environment import Environment
-from node.errors import CaxtonError, ResourceLimitExceeded, ToolFailed
+from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.message import Message, Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
@@ -188,10 +188,22 @@ class ConfiguredAgent:
         while True:
             completion = await self._complete(conversation, message, guard, traceparent)
             if not completion.tool_calls:
+                self._check_said(completion)
                 return completion
             guard.allow(completion.tool_calls)
             conversation.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
             conversation += await self._call_all(completion.tool_calls, delivery, traceparent)
+
+    def _check_said(self, completion: Completion) -> None:
+        """Take no silence for an answer, and say where an answer is not whole."""
+        if completion.outcome == "answer" and not completion.text.strip() and completion.content is None:
+            raise ProviderFailed(
+                "the model answered nothing",
+                why=f"it ended with {completion.finish_reason!r}",
+                details={"provider": completion.provider, "finish_reason": completion.finish_reason},
+            )
+        if completion.finish_reason == "length":
+            self._journal.log("warning", "the answer was cut off at the limit of its tokens")
 
     async def _complete(
         self, conversation: list[ChatMessage], message: Message, guard: LoopGuard, traceparent: str
@@ -211,11 +223,16 @@ class ConfiguredAgent:
             turn=turn,
             model=self._definition.setting("llm", "model"),
             temperature=self._definition.setting(group, "temperature"),
+            max_tokens=self._definition.setting("llm", "max_tokens"),
+            agent=self._definition.id,
         )
         with child_span(self._tracing, "llm.complete", traceparent, attributes, kind="client") as span:
             completion = await self._provider.complete(request)
             span.set("gen_ai.usage.input_tokens", completion.usage.input_tokens)
             span.set("gen_ai.usage.output_tokens", completion.usage.output_tokens)
+            span.set("gen_ai.response.finish_reasons", completion.finish_reason)
+            if completion.model:
+                span.set("gen_ai.response.model", completion.model)
         guard.spend(completion.usage)
         return completion
 
@@ -238,6 +255,9 @@ class ConfiguredAgent:
 
     async def _call(self, call: ToolCall, delivery: Delivery, traceparent: str) -> ChatMessage:
         timeout_s = self._definition.setting("resource_limits", "tool_call_timeout")
+        if call.malformed:
+            self._journal.log("warning", f"tool {call.name} not called: {call.malformed}")
+            return ChatMessage("tool", f"{call.malformed}; call it again", call=call, is_error=True)
         try:
             if call.name in self._asker:
                 result = await self._asker.ask(

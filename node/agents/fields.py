@@ -240,8 +240,14 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         inform_handler=text(TEXT_LIMIT),
     ),
     "llm": {
-        **_rows(Effect.USED, provider=text(64), model=text(128), temperature=number(0, 2)),
-        **_later("max_tokens", "base_url"),
+        **_rows(
+            Effect.USED,
+            provider=text(64),
+            model=text(128),
+            temperature=number(0, 2),
+            max_tokens=number(1, 1_000_000, whole=True),
+        ),
+        **_later("base_url"),
     },
     "proposals": _rows(Effect.USED, accept=strings, reject=strings),
     "bids": _rows(

@@ -18,6 +18,7 @@ from node.cluster.memory import ClusterMemory, Remembrance
 from node.cluster.provider import ClusterView
 from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
+from node.cluster.spending import SharedSpending
 from node.cluster.user_traffic import UserTraffic
 from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, shown_address, view_of
 from node.cluster.why import Story, Why
@@ -117,6 +118,13 @@ class Membership:
         self.reachability = Reachability(
             self.replicated, self.node, is_up=self.is_alive, clock=environment.clock
         )
+        self.spending = SharedSpending(
+            self.replicated,
+            self.node,
+            members=lambda: self.partition().remembered,
+            flush=self._flush,
+            clock=environment.clock,
+        )
         self.listeners: list[MembershipListener] = []
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)
@@ -206,6 +214,7 @@ class Membership:
             "swim": (self._handle or self.swim).statistics(),
             "maps": self.replicated.statistics(),
             "registry": self.registry.statistics(),
+            "spending": self.spending.statistics(),
             "memory": {**self._memory.statistics(), "failures": self._save_failures},
             "reachability": self.reachability.statistics(),
             "keys": self.keys.statistics(),

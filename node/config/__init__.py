@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from node.config.llm import (
+    LlmBreaker,
+    LlmBudget,
+    LlmBudgets,
+    LlmConfig,
+    LlmPrice,
+    LlmProvider,
+    LlmRetry,
+    LlmTimeouts,
+    ScriptedConfig,
+)
 from node.config.load import load_config
 from node.config.model import (
     ClusterConfig,
-    LlmConfig,
     LoggingConfig,
     MessagingConfig,
     NodeConfig,
     ObservabilityConfig,
     RuntimeConfig,
-    ScriptedConfig,
     SecurityConfig,
     ServerConfig,
     StorageConfig,
@@ -23,7 +32,14 @@ from node.config.model import (
 
 __all__ = [
     "ClusterConfig",
+    "LlmBreaker",
+    "LlmBudget",
+    "LlmBudgets",
     "LlmConfig",
+    "LlmPrice",
+    "LlmProvider",
+    "LlmRetry",
+    "LlmTimeouts",
     "LoggingConfig",
     "MessagingConfig",
     "NodeConfig",

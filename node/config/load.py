@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -144,15 +144,39 @@ class _Layer:
             path = (*canonical, name)
             self.merge.origins[path] = origin
             info = _field(model, name)
-            section = _section_of(info)
-            if section is None:
+            section, entries = _section_of(info), _entries_of(info)
+            if entries is not None and isinstance(value, Mapping):
+                self._entries(entries, value, target.setdefault(name, {}), here, path)
+            elif section is None:
                 target[name] = self._leaf(info, value, here, path)
             elif isinstance(value, Mapping):
                 self._section(section, value, target.setdefault(name, {}), here, path)
             elif value is not None:  # an empty section keeps its defaults
                 self.merge.problem(origin, here, "this is a section: it must hold keys")
 
+    def _entries(
+        self,
+        model: type[BaseModel],
+        values: Mapping[str, Any],
+        target: dict[str, Any],
+        written: KeyPath,
+        canonical: KeyPath,
+    ) -> None:
+        """Merge sections that have names of the user's choice."""
+        for entry, value in values.items():
+            here, path = (*written, entry), (*canonical, entry)
+            self.merge.origins[path] = self.origin(here)
+            if isinstance(value, Mapping):
+                self._section(model, value, target.setdefault(entry, {}), here, path)
+            else:
+                self.merge.problem(self.origin(here), here, "this is a section: it must hold keys")
+
     def _leaf(self, info: FieldInfo, value: Any, written: KeyPath, canonical: KeyPath) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                key: self._text(item, (*written, key)) if isinstance(item, str) else item
+                for key, item in value.items()
+            }
         if isinstance(value, list):
             for number in range(len(value)):
                 item = (*written, str(number))
@@ -382,6 +406,14 @@ def _field(model: type[BaseModel], key: str) -> FieldInfo:
 def _section_of(info: FieldInfo) -> type[BaseModel] | None:
     annotation = info.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _entries_of(info: FieldInfo) -> type[BaseModel] | None:
+    """The model of the sections in a mapping of them."""
+    if get_origin(info.annotation) is not dict:
+        return None
+    model = get_args(info.annotation)[1]
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 def _is_path(info: FieldInfo) -> bool:

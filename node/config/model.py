@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
 from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
@@ -271,32 +272,61 @@ class RuntimeConfig(Section):
     agent_concurrency: Count = 8
 
 
-class ScriptedConfig(Section):
-    """The ``scripted`` provider, which answers from a file.
+class EmbeddedMemoryConfig(Section):
+    """The memory in a file of the node.
 
     Attributes:
-        path: The script.
+        database_path: The file; ``memory.db`` in ``storage.data_dir`` if absent.
+        max_entities: Most entities in all.
+        max_entities_per_owner: Most entities of one agent or workspace, and in the global scope.
+        semantic_threshold: Least similarity, 0 to 1, of what is found by its meaning alone.
     """
 
+    database_path: Path | None = None
+    max_entities: Count = 100_000
+    max_entities_per_owner: Count = 100_000
+    semantic_threshold: Share = 0.3
+
+
+class EmbeddingConfig(Section):
+    """What turns text into vectors.
+
+    Attributes:
+        provider: ``builtin`` is the model that ships, ``onnx`` a folder, ``http`` an endpoint, ``hash`` no
+            model but shared words, ``none`` nothing: the memory is searched by words.
+        path: The folder, for ``onnx``.
+        url: What ``/embeddings`` is appended to, for ``http``.
+        model: The model's name there.
+        dimension: Numbers in its vectors.
+        api_key: Sent there as a bearer token.
+        timeout_s: For one attempt there.
+        threads: Threads that share one text, for ``builtin`` and ``onnx``.
+        cache_entries: Vectors kept for texts that come again.
+    """
+
+    provider: Literal["builtin", "onnx", "http", "hash", "none"] = "builtin"
     path: Path | None = None
+    url: Annotated[str, Field(max_length=2_048)] | None = None
+    model: Annotated[str, Field(max_length=256)] | None = None
+    dimension: Annotated[int, Field(ge=0, le=8_192)] = 0
+    api_key: Annotated[str | None, Field(repr=False, max_length=4_096)] = None
+    timeout_s: Seconds = Field(default=30.0, alias="timeout")
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    cache_entries: Count = 2_048
 
 
-class LlmConfig(Section):
-    """Language-model providers.
+class MemoryConfig(Section):
+    """What agents remember.
 
     Attributes:
-        provider: Of agents that name none; ``builtin`` is deterministic and offline.
-        scripted: The ``scripted`` provider.
+        backend: Only ``embedded``: a file of the node.
+        embedded: That file.
+        embedding: What turns text into vectors.
     """
 
-    provider: Literal["builtin", "scripted"] = "builtin"
-    scripted: ScriptedConfig = ScriptedConfig()
-
-    @model_validator(mode="after")
-    def _script_given(self) -> LlmConfig:
-        if self.provider == "scripted" and self.scripted.path is None:
-            raise ValueError("the provider 'scripted' needs scripted.path")
-        return self
+    backend: Literal["embedded"] = "embedded"
+    embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
 
 
 class ToolsConfig(Section):
@@ -386,6 +416,7 @@ class NodeConfig(Section):
     messaging: MessagingConfig = MessagingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     llm: LlmConfig = LlmConfig()
+    memory: MemoryConfig = MemoryConfig()
     tools: ToolsConfig = ToolsConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     observability: ObservabilityConfig = ObservabilityConfig()

@@ -49,6 +49,30 @@ class StatusBody(HealthBody):
     rooms: dict[str, Any]
 
 
+class ModelView(BaseModel):
+    """One language-model provider; what is reached over a network has an address, a model and a state."""
+
+    name: str
+    type: str
+    base_url: str | None = None
+    model: str | None = None
+    has_key: bool | None = None
+    stream: bool | None = None
+    fallbacks: list[str] = []
+    state: dict[str, Any]
+
+
+class ModelsBody(BaseModel):
+    """The language-model providers of the node."""
+
+    node: str
+    default: str
+    automatic: Annotated[str, Field(description="The variable that `auto` went by; empty unless it did.")]
+    providers: list[ModelView]
+    prices: list[str]
+    budgets: dict[str, Any]
+
+
 class StoppingBody(BaseModel):
     """The node has begun to leave and end."""
 
@@ -189,6 +213,7 @@ class ClusterStatisticsBody(BaseModel):
     swim: dict[str, int]
     maps: dict[str, int]
     registry: dict[str, int]
+    spending: dict[str, int]
     memory: dict[str, int]
     reachability: dict[str, int]
     keys: dict[str, int]

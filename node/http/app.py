@@ -23,6 +23,7 @@ from node.http.gate import Gate
 from node.http.investigation import investigation_routes
 from node.http.keys import key_routes
 from node.http.mailboxes import mailbox_routes, reading_routes
+from node.http.memory import memory_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
@@ -92,6 +93,7 @@ def create_app(services: NodeServices) -> FastAPI:
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
+    routers.append(memory_routes(services))
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -19,6 +19,7 @@ from node.http.answers import (
     ClusterStatisticsBody,
     HealthBody,
     MembersBody,
+    ModelsBody,
     ReachabilityBody,
     StatusBody,
     StoppingBody,
@@ -40,6 +41,11 @@ def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]
     async def health() -> Response:
         """Whether the node lives and takes messages; needs no token."""
         return JSONResponse(_health(services, version))
+
+    @router.get("/llm", tags=["node"], response_model=ModelsBody)
+    async def models() -> Response:
+        """The language-model providers, the states of their breakers, and what was spent; no key is shown."""
+        return JSONResponse({"node": services.node} | dict(services.models.describe()))
 
     @router.get("/status", tags=["node"], response_model=StatusBody)
     async def status() -> Response:

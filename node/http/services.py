@@ -11,6 +11,7 @@ import trio
 from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
+from node.memory.room import MemoryRoom
 from node.message import Message
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.conversation_index import Conversations
@@ -259,6 +260,14 @@ class PartitionView(Protocol):
         ...
 
 
+class Models(Protocol):
+    """The verb of ``llm.registry.ProviderRegistry`` that HTTP calls."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The language-model providers, and how they do; no secrets."""
+        ...
+
+
 class Keys(Protocol):
     """The verbs of ``cluster.keyring.GossipKeys`` that HTTP calls."""
 
@@ -418,6 +427,8 @@ class NodeServices:
         bus: Takes messages.
         supervisor: Runs agents.
         webhooks: Tells others what happens.
+        memory: What agents remember.
+        models: The language-model providers.
         storage: The node's database; HTTP shows only what ``statistics`` says of it.
         tokens: Says who a caller is.
         tracing: Starts the span of a request.
@@ -435,6 +446,8 @@ class NodeServices:
     bus: MessageBus
     supervisor: Agents
     webhooks: Webhooks
+    memory: MemoryRoom
+    models: Models
     storage: object
     tokens: TokenCheck
     tracing: Tracing

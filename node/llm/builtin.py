@@ -14,7 +14,18 @@ from typing import Any, Final
 
 from node.llm.arguments import Filling, fill, fits
 from node.llm.lexical import rarity, texts, words
-from node.llm.provider import ChatMessage, Completion, CompletionRequest, Subject, ToolCall, ToolSpec, Usage
+from node.llm.provider import (
+    TOOL_NONE,
+    ChatMessage,
+    Completion,
+    CompletionRequest,
+    Delta,
+    OnDelta,
+    Subject,
+    ToolCall,
+    ToolSpec,
+    Usage,
+)
 
 NAME: Final = "builtin"
 FACTS_LIMIT: Final = 24
@@ -41,12 +52,31 @@ class BuiltinProvider:
 
     name = NAME
 
-    async def complete(self, request: CompletionRequest) -> Completion:
-        """Pick tools in the first turn, answer from their results in the second."""
+    async def complete(self, request: CompletionRequest, *, on_delta: OnDelta | None = None) -> Completion:
+        """Pick tools in the first turn, answer from their results in the second.
+
+        It has no generation that could be steered, so it ignores every setting of a model. An answer comes
+        in one piece; one that must follow a schema is not given, since nothing here could write it.
+        """
+        completion = self._complete(request)
+        if on_delta is not None and completion.text:
+            on_delta(Delta(completion.text))
+        return completion
+
+    def _complete(self, request: CompletionRequest) -> Completion:
+        if request.response_schema is not None:
+            return Completion(
+                text="The builtin provider cannot answer by a schema.",
+                outcome="failed",
+                provider=NAME,
+                cost_micros=0,
+                usage=Usage(estimated=True),
+            )
         results = [message for message in request.messages if message.role == "tool"]
         if results:
             return _answer(results)
-        ranked = _rank(request.tools, request.subject)
+        tools = () if request.tool_choice == TOOL_NONE else request.tools
+        ranked = _rank(tools, request.subject)
         for choice in ranked:
             if choice.filling.calls:
                 calls = tuple(
@@ -54,9 +84,13 @@ class BuiltinProvider:
                     for number, arguments in enumerate(choice.filling.calls, 1)
                 )
                 return Completion(
-                    tool_calls=calls, finish_reason="tool_calls", provider=NAME, usage=Usage(estimated=True)
+                    tool_calls=calls,
+                    finish_reason="tool_calls",
+                    provider=NAME,
+                    usage=Usage(estimated=True),
+                    cost_micros=0,
                 )
-        return _declined(request.tools, ranked)
+        return _declined(tools, ranked)
 
 
 def _rank(tools: tuple[ToolSpec, ...], subject: Subject) -> list[_Ranked]:
@@ -121,6 +155,7 @@ def _answer(results: list[ChatMessage]) -> Completion:
         outcome="answer" if answered else "failed",
         provider=NAME,
         usage=Usage(estimated=True),
+        cost_micros=0,
     )
 
 
@@ -163,4 +198,5 @@ def _declined(tools: tuple[ToolSpec, ...], ranked: list[_Ranked]) -> Completion:
         outcome="failed" if ranked else "not_understood",
         provider=NAME,
         usage=Usage(estimated=True),
+        cost_micros=0,
     )

@@ -2,16 +2,27 @@
 
 A request carries the conversation and, beside it, the message it is about (:class:`Subject`): a model is
 shown prose, while the offline provider reads the message's own fields instead of guessing them from prose.
+
+Who wants to see an answer while it is made hands in a function (``on_delta``). It is called from the
+provider's task, must not block, and gets pieces whose concatenation is the text of the completion; an
+answer that fails afterwards has been shown in part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
 Outcome = Literal["answer", "failed", "not_understood", "refused"]
+StopReason = Literal["stop", "tool_calls", "length", "filtered", "refusal"]
+"""Why a completion ended: by itself, for its tools, at a limit, by the provider's filter, by refusing."""
+
+TOOL_AUTO: Final = "auto"
+TOOL_NONE: Final = "none"
+TOOL_REQUIRED: Final = "required"
+"""Choices of tools that are no tool's name: as the model likes, none, at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +36,20 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish to have a tool called."""
+    """A model's wish to have a tool called.
+
+    Args:
+        id: The provider's name of this call.
+        name: The tool.
+        arguments: What to call it with; empty where the model wrote none that can be read.
+        malformed: Why the arguments cannot be read; empty if they can. Such a call must not be made: the
+            model is told.
+    """
 
     id: str
     name: str
     arguments: Mapping[str, Any]
+    malformed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +105,11 @@ class CompletionRequest:
         turn: 1 for the first completion of this message.
         model: The agent's own choice of model; None leaves it to the provider.
         temperature: None leaves it to the provider.
+        max_tokens: Most tokens of the answer; None leaves it to the provider.
+        tool_choice: ``auto``, ``none``, ``required``, or the name of the tool that must be called.
+        response_schema: JSON Schema that the answer must follow; None for free text.
+        cache: Whether the prompt may be cached where that has to be asked for.
+        agent: Id of the agent that asks; budgets are counted by it.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -93,15 +118,44 @@ class CompletionRequest:
     turn: int = 1
     model: str | None = None
     temperature: float | None = None
+    max_tokens: int | None = None
+    tool_choice: str = TOOL_AUTO
+    response_schema: Mapping[str, Any] | None = None
+    cache: bool = True
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens spent; ``estimated`` when the provider does not count them."""
+    """Tokens spent.
+
+    Args:
+        input_tokens: Of the prompt, those from and to a cache included.
+        output_tokens: Of the answer, hidden reasoning included.
+        estimated: Whether the provider did not count them, or not believably.
+        cached_tokens: The part of ``input_tokens`` that came from a cache.
+        cache_write_tokens: The part of ``input_tokens`` that was written to a cache.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = False
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Of prompt and answer."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.estimated or other.estimated,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +165,16 @@ class Completion:
     Args:
         text: The answer in prose.
         tool_calls: Tools to call before there is an answer.
-        content: The answer as JSON values, when the provider structured it itself.
+        content: The answer as JSON values, when the provider structured it itself or a schema was asked for.
         outcome: Whether it is an answer, or the provider failed, did not understand, or refuses.
-        usage: Tokens spent.
-        finish_reason: ``stop``, ``tool_calls`` or ``length``.
+        usage: Tokens spent on this answer.
+        finish_reason: Why it ended.
         provider: Name of the provider that answered.
-        model: Name of the model that answered.
+        model: Name of the model that answered, as the provider says it.
+        cost_micros: What ``usage`` and ``wasted`` cost, in millionths of the currency of the price table;
+            None where the model has no price.
+        wasted: Tokens of attempts that failed before this one succeeded, as far as they are known.
+        attempts: Requests that were made for this answer.
     """
 
     text: str = ""
@@ -124,9 +182,23 @@ class Completion:
     content: Any = None
     outcome: Outcome = "answer"
     usage: Usage = field(default_factory=Usage)
-    finish_reason: str = "stop"
+    finish_reason: StopReason = "stop"
     provider: str
     model: str = ""
+    cost_micros: int | None = None
+    wasted: Usage = field(default_factory=Usage)
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer that is being made."""
+
+    text: str
+
+
+OnDelta = Callable[[Delta], None]
+"""Is shown an answer piece by piece."""
 
 
 class Provider(Protocol):
@@ -137,8 +209,12 @@ class Provider(Protocol):
         """The name it is configured and labelled by."""
         ...
 
-    async def complete(self, request: CompletionRequest) -> Completion:
+    async def complete(self, request: CompletionRequest, *, on_delta: OnDelta | None = None) -> Completion:
         """Answer one turn.
+
+        Args:
+            request: The turn.
+            on_delta: Is shown the text of the answer while it is made.
 
         Raises:
             ProviderFailed: it could not.

@@ -8,7 +8,8 @@
         times: 2
         text: "Here you are."
       - match: {turn: 9}
-        error: rate_limited  # or timeout, cut, malformed
+        error: rate_limited  # or overloaded, timeout, cut, malformed ...
+        retry_after_s: 2
 
 Rules are tried from the top. Each answers once, or ``times`` times (0 means without end); the first that
 matches and is not used up answers.
@@ -26,7 +27,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from node.environment import Clock
 from node.errors import ProviderFailed, ValidationFailed
-from node.llm.provider import Completion, CompletionRequest, Outcome, ToolCall, Usage
+from node.llm.failures import RequestFailed
+from node.llm.provider import (
+    Completion,
+    CompletionRequest,
+    Delta,
+    OnDelta,
+    Outcome,
+    StopReason,
+    ToolCall,
+    Usage,
+)
+from node.llm.schema import structured_content
+from node.llm.wire import arguments_of
 
 NAME: Final = "scripted"
 SCRIPT_LIMIT_BYTES: Final = 256 * 1024
@@ -35,6 +48,12 @@ RULES_LIMIT: Final = 1000
 """Most rules of a script."""
 SUBJECT_LIMIT: Final = 100_000
 """Most characters a regular expression is matched against."""
+
+
+ScriptedError = Literal[
+    "rate_limited", "overloaded", "unreachable", "timeout", "cut", "malformed", "rejected"
+]
+"""Ways to fail that a script can name; those of :mod:`node.llm.failures`."""
 
 
 class _Strict(BaseModel):
@@ -78,10 +97,16 @@ class Match(_Strict):
 
 
 class ScriptedCall(_Strict):
-    """A tool call to ask for."""
+    """A tool call to ask for; arguments that are a text stand for what a model wrote, readable or not."""
 
     name: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] | str = Field(default_factory=dict)
+
+    def as_call(self, identifier: str) -> ToolCall:
+        """The call, under the name ``identifier``."""
+        if isinstance(self.arguments, str):
+            return ToolCall(identifier, self.name, *arguments_of(self.arguments))
+        return ToolCall(identifier, self.name, self.arguments)
 
 
 class Rule(_Strict):
@@ -92,19 +117,34 @@ class Rule(_Strict):
     text: str | None = None
     content: Any = None
     tool_calls: list[ScriptedCall] | None = None
-    error: Literal["rate_limited", "timeout", "cut", "malformed"] | None = None
+    deltas: list[str] | None = Field(default=None, description="The text in pieces, as it is streamed.")
+    error: ScriptedError | None = None
+    retry_after_s: float | None = Field(default=None, ge=0, le=86_400)
+    finish_reason: StopReason | None = None
     outcome: Outcome = "answer"
     latency_s: float = Field(default=0.0, ge=0, le=3600)
     input_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+    cost_micros: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _answers(self) -> Self:
         given = [bool(self.tool_calls), self.error is not None]
         given.append(self.text is not None or self.content is not None)
+        if self.deltas is not None and (self.text is not None or self.tool_calls):
+            raise ValueError("deltas are the text: give one of both, and no tool_calls")
+        given[-1] |= self.deltas is not None and self.error is None  # an error may come after some of them
         if sum(given) != 1:
-            raise ValueError("needs exactly one of tool_calls, error, and text or content")
+            raise ValueError("needs exactly one of tool_calls, error, and text, deltas or content")
+        if self.retry_after_s is not None and self.error is None:
+            raise ValueError("retry_after_s belongs to an error")
         return self
+
+    @property
+    def pieces(self) -> list[str]:
+        """The text as it is streamed."""
+        return self.deltas if self.deltas is not None else [self.text] if self.text else []
 
 
 class Script(_Strict):
@@ -112,20 +152,6 @@ class Script(_Strict):
 
     strict: bool = True
     rules: list[Rule] = Field(min_length=1, max_length=RULES_LIMIT)
-
-
-_ERRORS: Final = {
-    "rate_limited": ("the provider refuses more requests for now", "it answered 429 Too Many Requests"),
-    "timeout": ("the provider did not answer in time", "the request timed out"),
-    "cut": ("the provider's answer broke off", "the connection was closed before the answer was complete"),
-    "malformed": ("the provider's answer cannot be read", "it is not valid JSON"),
-}
-
-
-def provider_failure(kind: str) -> ProviderFailed:
-    """The error that a provider raises when it fails in one of the ways a script can name."""
-    what, why = _ERRORS[kind]
-    return ProviderFailed(what, why=why, details={"kind": kind})
 
 
 class ScriptedProvider:
@@ -146,7 +172,7 @@ class ScriptedProvider:
         self._used = [0] * len(self._script.rules)
         self._clock = clock
 
-    async def complete(self, request: CompletionRequest) -> Completion:
+    async def complete(self, request: CompletionRequest, *, on_delta: OnDelta | None = None) -> Completion:
         """Answer by the first rule that matches and is not used up.
 
         Raises:
@@ -160,23 +186,32 @@ class ScriptedProvider:
                     why=f"no unused rule matches turn {request.turn} of a {request.subject.performative}",
                     fix="Add a rule, or raise the 'times' of one.",
                 )
-            return Completion(text="", outcome="not_understood", provider=NAME)
+            return Completion(text="", outcome="not_understood", provider=NAME, cost_micros=0)
         if rule.latency_s:
             await self._clock.sleep(rule.latency_s)
+        if on_delta is not None:
+            for piece in rule.pieces:
+                on_delta(Delta(piece))
         if rule.error is not None:
-            raise provider_failure(rule.error)
+            shown = on_delta is not None and bool(rule.pieces)
+            raise RequestFailed(
+                rule.error, why="the script says so", retry_after_s=rule.retry_after_s, shown=shown
+            )
         calls = tuple(
-            ToolCall(f"scripted-{request.turn}-{n}", call.name, call.arguments)
-            for n, call in enumerate(rule.tool_calls or (), 1)
+            call.as_call(f"scripted-{request.turn}-{n}") for n, call in enumerate(rule.tool_calls or (), 1)
         )
+        text, content = "".join(rule.pieces), rule.content
+        if request.response_schema is not None and content is None and not calls:
+            content = structured_content(text, request.response_schema)
         return Completion(
-            text=rule.text or "",
-            content=rule.content,
+            text=text,
+            content=content,
             tool_calls=calls,
             outcome=rule.outcome,
-            usage=Usage(rule.input_tokens, rule.output_tokens),
-            finish_reason="tool_calls" if calls else "stop",
+            usage=Usage(rule.input_tokens, rule.output_tokens, cached_tokens=rule.cached_tokens),
+            finish_reason=rule.finish_reason or ("tool_calls" if calls else "stop"),
             provider=NAME,
+            cost_micros=rule.cost_micros,
         )
 
     def unused(self) -> Sequence[int]:

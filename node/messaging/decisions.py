@@ -14,7 +14,7 @@ from typing import Final
 from node.config.model import MessagingConfig
 from node.messaging.backlog import Backlog
 from node.messaging.calendar import Calendar
-from node.messaging.explanation import Decision
+from node.messaging.explanation import Decision, Target
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
@@ -26,6 +26,7 @@ from node.storage import outbox as table
 from node.storage.decisions import DecisionRow
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
+_NOBODY: Final[dict[int, Letter]] = {}
 RECENT_LIMIT: Final = 10_000
 """Ended messages whose end is remembered, to tell late outcomes from repeated ones."""
 NO_SUCH_AGENT: Final = "no such agent"
@@ -112,7 +113,7 @@ class Decisions:
 
     def place(self, letter: Letter, changes: Changes | None, now: float) -> None:
         """Give a message to a provider, or let it wait for one."""
-        choice = self.placement.decide(letter, now)
+        choice = self.placement.decide(letter, now, self._followed(letter) if changes is None else None)
         decision, encoded = choice.decision, choice.encoded
         if not decision.targets and letter.message.topic is not None:
             self._nobody_listens(letter, choice, changes)
@@ -145,6 +146,19 @@ class Decisions:
             if changes is not None:
                 changes.save(route)
                 changes.queued.append(route)
+
+    def _followed(self, letter: Letter) -> Target | None:
+        """Who has the message before this one in its conversation, and has not ended it.
+
+        A provider that is not seen (right after a start, or before its death is noticed) is followed all the
+        same: what it has comes back in order, or moves in order.
+        """
+        if letter.address is not None or letter.broadcast:
+            return None
+        for earlier in reversed(self._by_order.get(letter.order, _NOBODY).values()):
+            if earlier.wanted == letter.wanted:
+                return next((route.target for route in earlier.active_routes()), None)
+        return None
 
     def _nobody_listens(self, letter: Letter, choice: Choice, changes: Changes | None) -> None:
         """A message to a topic is for whoever subscribes, be it nobody: it has reached them all."""

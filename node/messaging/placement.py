@@ -87,12 +87,13 @@ class Placement:
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
 
-    def decide(self, letter: Letter, now: float) -> Choice:
+    def decide(self, letter: Letter, now: float, followed: Target | None = None) -> Choice:
         """Who gets a message; nobody while an earlier one of its conversation waits for the same.
 
         Args:
             letter: The message.
             now: Monotonic seconds.
+            followed: Who has an earlier one of its conversation still to end, whether or not it is seen now.
         """
         how, wanted = letter.message.routing_strategy, letter.wanted
         policy = self.minority(letter, now)
@@ -118,6 +119,9 @@ class Placement:
                 if other.decision.targets:
                     choice = other
                     break
+        if followed is not None and choice.decision.targets != (followed,):
+            reason = "it has earlier messages of this conversation"
+            choice = Choice.of(Decision((followed,), "sticky", reason, sticky=followed, view=self._look(now)))
         if choice.decision.targets and not letter.broadcast:
             self._remember(conversation, choice.decision.targets[0])
         return choice

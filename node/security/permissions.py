@@ -26,6 +26,8 @@ class Permission(StrEnum):
     SEND_MESSAGE = "SendMessage"
     READ_MESSAGES = "ReadMessages"
     TRACE_MESSAGES = "TraceMessages"
+    READ_MEMORY = "ReadMemory"
+    WRITE_MEMORY = "WriteMemory"
     PUBLIC = "Public"
     """Needs no credential: the health check, the API's own description, local verbs."""
     PEER = "Peer"
@@ -74,6 +76,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/cluster/events"): _P.READ_MESSAGES,  # they quote what applications said
         ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
+        ("GET", "/llm"): _P.VIEW_METRICS,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -105,6 +108,22 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         # What is dropped was accepted once and is gone for good; nothing is lost by leaving it to age out.
         ("POST", "/dead-letters/drop"): _P.MANAGE_CLUSTER,
         ("DELETE", "/dead-letters/{message_id}"): _P.MANAGE_CLUSTER,
+        # Whoever may read the memory reads that of every agent; agents themselves do not come this way.
+        ("GET", "/memory/search"): _P.READ_MEMORY,
+        ("GET", "/memory/entities"): _P.READ_MEMORY,
+        ("GET", "/memory/entities/{entity}"): _P.READ_MEMORY,
+        ("GET", "/memory/graph/{entity}"): _P.READ_MEMORY,
+        ("GET", "/memory/graph/{entity}/path"): _P.READ_MEMORY,
+        ("GET", "/memory/stats"): _P.READ_MEMORY,
+        ("POST", "/memory/entities"): _P.WRITE_MEMORY,
+        ("POST", "/memory/entities/batch"): _P.WRITE_MEMORY,
+        ("POST", "/memory/observations/{observation_id}/supersede"): _P.WRITE_MEMORY,
+        ("POST", "/memory/relations"): _P.WRITE_MEMORY,
+        ("POST", "/memory/outcomes"): _P.WRITE_MEMORY,
+        ("DELETE", "/memory/entities/{entity}"): _P.WRITE_MEMORY,
+        ("DELETE", "/memory/observations/{observation_id}"): _P.WRITE_MEMORY,
+        ("DELETE", "/memory/relations/{relation_id}"): _P.WRITE_MEMORY,
+        ("DELETE", "/memory/{agent_id}"): _P.MANAGE_CLUSTER,
     }
     | {
         (method, prefix + path): permission
@@ -157,12 +176,14 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "trace": _P.TRACE_MESSAGES,
         "explain": _P.TRACE_MESSAGES,
         "tail": _P.TRACE_MESSAGES,
+        "memory": _P.READ_MEMORY,  # add needs WriteMemory, forget too
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
         "keys": _P.MANAGE_CLUSTER,
         "event": _P.MANAGE_CLUSTER,
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
+        "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,
         "stop": _P.UPDATE_AGENT,

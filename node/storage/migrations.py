@@ -6,6 +6,7 @@ own, so a crash between two steps leaves a file that the next start carries on w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import apsw
@@ -293,29 +294,46 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_by_state ON webhook_deliveries (webhook_id, state, seq);
 """
 
+_SPENDING: Final = """
+-- What was spent on language models in the current period, by agent, by conversation, and by this node.
+CREATE TABLE llm_spending (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    period INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    micros INTEGER NOT NULL,
+    tool_calls INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
-    *(_MAILBOXES, _WEBHOOKS),
+    *(_SPENDING, _MAILBOXES, _WEBHOOKS),
 )
 """Every step there has ever been, oldest first."""
 
 
-def migrate(connection: apsw.Connection) -> int:
+def migrate(connection: apsw.Connection, steps: Sequence[str] = STEPS) -> int:
     """Bring the file up to the newest schema; returns how many steps were taken.
+
+    Args:
+        connection: The writer.
+        steps: Every step there has ever been of this kind of file, oldest first.
 
     Raises:
         StorageFailed: the file was written by a newer Caxton.
     """
     found = number(connection, "PRAGMA user_version")
-    if found > len(STEPS):
+    if found > len(steps):
         raise StorageFailed(
-            f"the data file has schema version {found}, this Caxton knows up to {len(STEPS)}",
+            f"the data file has schema version {found}, this Caxton knows up to {len(steps)}",
             why="it was written by a newer Caxton",
             fix="Start the newer version again, or give this one a data directory of its own.",
-            details={"found": found, "known": len(STEPS)},
+            details={"found": found, "known": len(steps)},
         )
-    for version, step in enumerate(STEPS[found:], start=found + 1):
+    for version, step in enumerate(steps[found:], start=found + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(step)
@@ -324,4 +342,4 @@ def migrate(connection: apsw.Connection) -> int:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-    return len(STEPS) - found
+    return len(steps) - found

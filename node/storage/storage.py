@@ -5,7 +5,8 @@ committer: it lets the tasks that are ready now queue theirs, then opens one tra
 savepoint of its own, commits, and wakes everybody. So a thousand waiting jobs cost one commit, a lonely job
 waits for nobody, and no task of our own is needed. Under ``durability: normal`` (survives ``kill -9``) the
 group is committed inline on the loop, which is cheaper than handing it to a thread; under ``full``
-(survives power loss) the fsync is waited for on the worker lane ``storage``.
+(survives power loss) the fsync is waited for on the worker lane ``storage``. What differs between the files
+that a node has stands in a :class:`Design`; one whose reads or writes take long has lanes of its own.
 
 Once a job is queued its caller cannot be cancelled any more: it waits for one commit, then knows.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -26,7 +27,7 @@ import trio
 
 from node.environment import Environment
 from node.errors import DataDirectoryInUse, StorageFailed
-from node.storage.migrations import migrate
+from node.storage.migrations import STEPS, migrate
 from node.storage.query import rows
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ GROUP_LIMIT: Final = 2_000
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite itself retries a locked file, in milliseconds."""
 CACHE_KIB: Final = 8_192
-"""Page cache of each connection, in KiB."""
+"""Page cache of each connection, in KiB, where a design does not say otherwise."""
 AUTOCHECKPOINT_PAGES: Final = 8_000
 """WAL length at which a commit checkpoints by itself (32 MB); idle time usually comes first."""
 CHECKPOINT_EVERY_S: Final = 2.0
@@ -65,6 +66,37 @@ _DISK_ERRORS: Final = (
 )
 
 
+def _as_it_is(_connection: apsw.Connection) -> None:
+    """Nothing is loaded into the connections of the node's own database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is particular to one database file; the defaults are those of the node's own.
+
+    Its first step makes the table ``meta``.
+
+    Args:
+        steps: The schema, as :func:`node.storage.migrations.migrate` takes it.
+        on_connect: Called with every new connection before anything else; loads extensions.
+        lock: Name of the file beside the database whose lock keeps other processes out.
+        write_lane: Worker lane of all commits, or None to commit on the loop under ``durability: normal``.
+        read_lane: Worker lane of reads, of one thread, or None to read on the loop.
+        cache_kib: Page cache of each connection, in KiB.
+    """
+
+    steps: Sequence[str] = STEPS
+    on_connect: Callable[[apsw.Connection], None] = _as_it_is
+    lock: str = "lock"
+    write_lane: str | None = None
+    read_lane: str | None = None
+    cache_kib: int = CACHE_KIB
+
+
+NODE: Final = Design()
+"""The node's own database."""
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
     job: Callable[[apsw.Connection], Any]
@@ -76,11 +108,20 @@ class Storage:
     """The node's durable memory; see the module's docstring. Made by :meth:`open`."""
 
     def __init__(
-        self, path: Path, *, durability: Durability, environment: Environment, vfs: str | None, lock: int
+        self,
+        path: Path,
+        *,
+        durability: Durability,
+        environment: Environment,
+        vfs: str | None,
+        lock: int,
+        design: Design = NODE,
     ) -> None:
         self._path = path
         self._environment = environment
-        self._inline = durability == "normal"
+        self._inline = durability == "normal" and design.write_lane is None
+        self._write_lane = design.write_lane or "storage"
+        self._read_lane = design.read_lane
         self._lock: int | None = lock
         self._queue: deque[_Pending] = deque()
         self._room = trio.lowlevel.ParkingLot()
@@ -91,14 +132,20 @@ class Storage:
         self._groups_failed = 0
         self._checkpoints = 0
         self._commits_seen_idle = -1
-        self._writer = _connect(path, vfs, writable=True, durability=durability)
-        migrate(self._writer)
-        self._reader = _connect(path, vfs, writable=False, durability=durability)
+        self._writer = _connect(path, vfs, design, writable=True, durability=durability)
+        migrate(self._writer, design.steps)
+        self._reader = _connect(path, vfs, design, writable=False, durability=durability)
         self.storage_id, self.boot_counter = _boot(self._writer, environment)
 
     @classmethod
     def open(
-        cls, path: Path, *, durability: Durability, environment: Environment, vfs: str | None = None
+        cls,
+        path: Path,
+        *,
+        durability: Durability,
+        environment: Environment,
+        vfs: str | None = None,
+        design: Design = NODE,
     ) -> Storage:
         """Open or make the database file ``path`` and lock its directory for this process.
 
@@ -107,16 +154,19 @@ class Storage:
             durability: ``normal`` survives ``kill -9``, ``full`` survives power loss too.
             environment: Workers for ``full``, randomness for the storage id.
             vfs: Name of a registered SQLite VFS (a simulated disk), or None for the system's.
+            design: What is particular to this file.
 
         Raises:
             DataDirectoryInUse: another process holds the directory.
             StorageFailed: the file cannot be opened, is damaged or was written by a newer Caxton.
         """
-        lock = _lock_directory(path.parent)
+        lock = _lock_directory(path.parent, design.lock)
         try:
             # SQLite gives its WAL the file's permissions, so both are private even in a shared directory.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            return cls(path, durability=durability, environment=environment, vfs=vfs, lock=lock)
+            return cls(
+                path, durability=durability, environment=environment, vfs=vfs, lock=lock, design=design
+            )
         except apsw.Error as error:
             os.close(lock)
             raise _disk_failed(path, error) from error
@@ -158,14 +208,16 @@ class Storage:
         return result.unwrap()
 
     async def read(self, query: Job[T]) -> T:
-        """Run ``query`` on the read-only connection, inline: its result must be bounded.
+        """Run ``query`` on the read-only connection, inline or in the lane of the design; it must be bounded.
 
         Raises:
             StorageFailed: the disk refused.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            return query(self._reader)
+            if self._read_lane is None:
+                return query(self._reader)
+            return await self._environment.workers.run(self._read_lane, query, self._reader)
         except _DISK_ERRORS as error:
             raise _disk_failed(self._path, error) from error
 
@@ -184,7 +236,7 @@ class Storage:
                     self._checkpoint()
                 else:
                     with trio.CancelScope(shield=True):
-                        await self._environment.workers.run("storage", self._checkpoint)
+                        await self._environment.workers.run(self._write_lane, self._checkpoint)
             finally:
                 self._hand_over()
 
@@ -234,7 +286,7 @@ class Storage:
                 self._commit(group)
             else:
                 with trio.CancelScope(shield=True):
-                    await self._environment.workers.run("storage", self._commit, group)
+                    await self._environment.workers.run(self._write_lane, self._commit, group)
         finally:
             self._hand_over()
             for pending in group:
@@ -311,13 +363,16 @@ def _not_abortable(_raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
 
 
-def _connect(path: Path, vfs: str | None, *, writable: bool, durability: Durability) -> apsw.Connection:
+def _connect(
+    path: Path, vfs: str | None, design: Design, *, writable: bool, durability: Durability
+) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY
     if writable:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=256)
+    design.on_connect(connection)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size = -{design.cache_kib}")
     if not writable:
         connection.execute("PRAGMA query_only = 1")
         return connection
@@ -351,10 +406,10 @@ def _boot(connection: apsw.Connection, environment: Environment) -> tuple[str, i
     return str(found["storage_id"]), int(found["boot_counter"])
 
 
-def _lock_directory(directory: Path) -> int:
+def _lock_directory(directory: Path, name: str) -> int:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageFailed(
             f"the data directory {directory} cannot be used",

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from node.environment import Clock
-from node.llm.provider import Completion, CompletionRequest, Provider, ToolCall
-from node.llm.scripted import provider_failure
+from node.llm.failures import Kind, RequestFailed
+from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider, ToolCall
 from simulations import faults
 
 TIMEOUT_S: Final = 30.0
 """How long a request that times out is waited for."""
 NO_TOOL: Final = "no_such_tool"
-KINDS: Final = ("rate_limited", "timeout", "cut", "malformed")
+KINDS: Final[tuple[Kind, ...]] = ("rate_limited", "timeout", "cut", "malformed")
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class UnreliableProvider:
         """That of the other one."""
         return self._inner.name
 
-    async def complete(self, request: CompletionRequest) -> Completion:
+    async def complete(self, request: CompletionRequest, *, on_delta: OnDelta | None = None) -> Completion:
         """Answer one turn, or fail.
 
         Raises:
@@ -57,12 +57,12 @@ class UnreliableProvider:
         """
         fault = self._weather.fault
         if fault is None:
-            return await self._inner.complete(request)
+            return await self._inner.complete(request, on_delta=on_delta)
         if fault.takes_s:
             await self._clock.sleep(self._chance.expovariate(1 / fault.takes_s))
         struck = self._draw(fault)
         if struck is None:
-            return await self._inner.complete(request)
+            return await self._inner.complete(request, on_delta=on_delta)
         self._weather.counts[struck] += 1
         if struck == "malformed":
             completion = await self._inner.complete(request)
@@ -70,9 +70,9 @@ class UnreliableProvider:
             return replace(completion, text="", content=None, tool_calls=(call,), finish_reason="tool_calls")
         if struck == "timeout":
             await self._clock.sleep(TIMEOUT_S)
-        raise provider_failure(struck)
+        raise RequestFailed(struck)
 
-    def _draw(self, fault: faults.Provider) -> str | None:
+    def _draw(self, fault: faults.Provider) -> Kind | None:
         drawn = self._chance.random()
         for kind in KINDS:
             drawn -= getattr(fault, kind)

@@ -383,3 +383,38 @@ def test_a_configured_agent_bids_and_does_what_its_bid_was_accepted_for(tmp_path
         Performative.INFORM,
         "cheap-agent@gamma",
     )
+
+
+def test_a_budget_of_the_cluster_is_spent_by_all_nodes_and_remembered_after_a_crash(tmp_path):
+    script = tmp_path / "script.yaml"
+    script.write_text(
+        "rules:\n  - {times: 0, content: {done: true}, input_tokens: 400, output_tokens: 100}\n"
+    )
+    settings = {"llm.scripted.path": str(script), "llm.budgets.cluster.tokens": 8_000}
+
+    async def scenario(cluster):
+        for name, *seeds in (("alpha",), ("beta", "alpha")):
+            node = await cluster.start(name, *seeds, settings=settings)
+            await node.supervisor.deploy(SLOW)
+
+        async def ask(name):
+            asked = request(cluster, name, 1, receiver=f"worker@{name}")
+            reply = await cluster.nodes[name].node.bus.request(asked, timeout_s=60)
+            return reply.performative, reply.content.get("details", {}).get("spent")
+
+        def others(name):
+            return cluster.nodes[name].node.providers.statistics()["budgets"]["cluster"]["others"]["tokens"]
+
+        answers = [await ask("beta") for _ in range(7)]
+        await until(lambda: others("alpha") == 3_500)
+        told = [await ask("alpha"), await ask("alpha"), await ask("alpha")]
+        await until(lambda: others("beta") == 500)
+        await cluster.crash("beta")
+        await cluster.start("beta", "alpha", settings=settings)
+        await until(lambda: others("beta") == 500)
+        return answers, told, await ask("beta")
+
+    answers, told, after = simulate(scenario, tmp_path)
+    assert answers == [(Performative.INFORM, None)] * 7
+    assert told == [(Performative.INFORM, None)] + [(Performative.FAILURE, 4_000)] * 2
+    assert after == (Performative.FAILURE, 4_000)

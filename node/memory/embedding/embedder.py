@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if (
+    TYPE_CHECKING
+):  # importing numpy takes longer than a node's whole command line; who never embeds never waits
+    import numpy as np
+    from numpy.typing import NDArray
 
-Vectors: TypeAlias = NDArray[np.float32]
+Vectors: TypeAlias = "NDArray[np.float32]"
 """One row per text, float32, of length 1; the row of a text without any token is all zeros."""
 
 
@@ -46,4 +49,11 @@ class Embedder(Protocol):
 
         Raises:
             EmbeddingFailed: the model does not answer.
+            ResourceLimitExceeded: too many texts wait to be embedded.
         """
+
+    def statistics(self) -> Mapping[str, int | float | str]:
+        """Counts and sizes."""
+
+    async def aclose(self) -> None:
+        """Let go of the model."""

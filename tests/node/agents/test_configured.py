@@ -39,7 +39,7 @@ class Recorder:
         self.requests: list[CompletionRequest] = []
         self.text = text
 
-    async def complete(self, request: CompletionRequest) -> Completion:
+    async def complete(self, request: CompletionRequest, **_: object) -> Completion:
         self.requests.append(request)
         return Completion(text=self.text, provider=self.name)
 
@@ -232,7 +232,7 @@ async def test_a_failing_provider_is_a_failure_with_its_reason(error: str) -> No
 
 async def test_a_bug_in_a_provider_is_a_failure_and_the_agent_stays_up() -> None:
     class Broken(Recorder):
-        async def complete(self, request: CompletionRequest) -> Completion:
+        async def complete(self, request: CompletionRequest, **_: object) -> Completion:
             if len(self.requests) == 0:
                 self.requests.append(request)
                 raise ZeroDivisionError
@@ -420,7 +420,7 @@ async def test_a_bug_is_one_failure_logged_with_its_trace_and_the_agent_goes_on(
     class Buggy:
         name = "builtin"
 
-        async def complete(self, request: CompletionRequest) -> Completion:
+        async def complete(self, request: CompletionRequest, **_: object) -> Completion:
             raise KeyError("swordfish")
 
     trace = "ab" * 16

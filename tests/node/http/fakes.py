@@ -27,6 +27,7 @@ from node.errors import (
 )
 from node.http.app import create_app
 from node.http.services import NodeServices
+from node.llm.registry import ProviderRegistry
 from node.message import Message, Performative
 from node.messaging.conversation_index import Archived, Page, Selection
 from node.messaging.conversation_view import Conversation, Said
@@ -433,6 +434,19 @@ class FakeRegistry:
         return [("echo", 1)]
 
 
+class NoMemory:
+    """The room of a memory that nothing was ever written to, and whose disk is full."""
+
+    async def existing(self) -> None:
+        return None
+
+    async def store(self) -> None:
+        raise StorageFailed("the data file memory.db could not be used", why="the disk is full")
+
+    def statistics(self) -> dict[str, Any]:
+        return {"open": False, "bytes": 0, "entities_limit": 100_000}
+
+
 @dataclass(frozen=True)
 class Server:
     request_limit_bytes: int = 4096
@@ -454,6 +468,7 @@ class World:
         limit_bytes: int = 4096,
         bus: Any = None,
         webhooks: Any = None,
+        memory: Any = None,
     ) -> None:
         self.bus: Any = bus or FakeBus()
         self.webhooks: Any = webhooks
@@ -474,6 +489,8 @@ class World:
             bus=self.bus,
             supervisor=self.agents,
             webhooks=self.webhooks,
+            memory=memory or NoMemory(),
+            models=ProviderRegistry(),
             storage=None,
             tokens=tokens,
             tracing=tracing or Tracing.off(),

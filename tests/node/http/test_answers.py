@@ -12,13 +12,21 @@ from pydantic import BaseModel, ConfigDict
 
 from node.config import load_config
 from node.environment import SystemClock, system_environment
-from node.http import answers, message_answers
+from node.http import answers, memory_answers, message_answers
 from node.node import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
 
 DEPLOY = {"content": sample("agents/data_analyzer.md").read_text(), "filename": "data_analyzer.md"}
 MESSAGE = {"capability": "data-analysis", "content": {"action": "analyze"}, "conversation_id": "talk"}
+TEA = {
+    "entity_name": "tea",
+    "entity_type": "drink",
+    "memory_scope": "global",
+    "observations": ["is green", {"text": "is hot", "confidence": 0.5}],
+}
+UJI = {"entity_name": "uji", "entity_type": "town"}
+GROWN = {"from_entity": "tea", "to_entity": "uji", "relation_type": "grown_in", "memory_scope": "global"}
 CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/health", None, 200),
     ("GET", "/capabilities/data-analysis", None, 404),
@@ -73,6 +81,27 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/dead-letters/retry", {"where": {"capability": "nobody-has-it"}, "force": True}, 200),
     ("POST", "/dead-letters/drop", {"where": {"reason": "no such reason"}}, 200),
     ("DELETE", "/dead-letters/{message_id}", None, 404),
+    ("GET", "/memory/search?query=tea", None, 200),
+    ("GET", "/memory/stats", None, 200),
+    ("GET", "/memory/entities/tea", None, 404),
+    ("POST", "/memory/entities", TEA, 201),
+    ("POST", "/memory/entities", TEA | {"entity_type": "plant"}, 409),
+    ("POST", "/memory/entities/batch", {"entities": [UJI, {"nonsense": 1}], "memory_scope": "global"}, 207),
+    ("POST", "/memory/relations", GROWN, 201),
+    ("POST", "/memory/relations", GROWN | {"to_entity": "nowhere"}, 404),
+    ("GET", "/memory/search?query=green+tea&include_relations=true", None, 200),
+    ("GET", "/memory/entities?limit=1", None, 200),
+    ("GET", "/memory/entities/tea", None, 200),
+    ("POST", "/memory/observations/{observation_id}/supersede", {"text": "is black"}, 201),
+    ("POST", "/memory/outcomes", {"observation_ids": ["{observation_id}"], "outcome": "accepted"}, 204),
+    ("GET", "/memory/graph/tea?include_observations=true", None, 200),
+    ("GET", "/memory/graph/tea/path?to=uji", None, 200),
+    ("GET", "/memory/graph/tea/path?to=uji&max_depth=0", None, 200),
+    ("GET", "/memory/stats", None, 200),
+    ("DELETE", "/memory/relations/{relation_id}", None, 204),
+    ("DELETE", "/memory/observations/{observation_id}", None, 204),
+    ("DELETE", "/memory/entities/tea", None, 204),
+    ("DELETE", "/memory/ada?confirm=true", None, 200),
     ("POST", "/agents/data-analyzer/stop", {"grace_period_seconds": 1}, 200),
     ("POST", "/agents/data-analyzer/start", None, 200),
     ("DELETE", "/agents/data-analyzer", None, 204),
@@ -91,6 +120,7 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/cluster/keys", {"operation": "install"}, 200),
     ("POST", "/cluster/keys", {"operation": "use", "key_id": "00000000"}, 404),
     ("GET", "/status", None, 200),
+    ("GET", "/llm", None, 200),
     ("POST", "/messages", {"content": 1}, 400),
     ("POST", "/shutdown", None, 202),
 ]
@@ -119,8 +149,18 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
         return None
     [described_as] = content.values()
     name = described_as["schema"]["$ref"].rpartition("/")[2]
-    model: type[BaseModel] = getattr(answers, name, None) or getattr(message_answers, name)
+    places = (answers, message_answers, memory_answers)
+    model: type[BaseModel] = next(getattr(place, name) for place in places if hasattr(place, name))
     return model
+
+
+def filled(body: Any, ids: dict[str, str]) -> Any:
+    """A body whose texts name ids of earlier answers."""
+    if isinstance(body, dict):
+        return {key: filled(value, ids) for key, value in body.items()}
+    if isinstance(body, list):
+        return [filled(value, ids) for value in body]
+    return ids.get(body[1:-1], body) if isinstance(body, str) else body
 
 
 async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> None:
@@ -153,16 +193,13 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
             base_url=f"http://{host}:{port}/api/v1", headers=headers, timeout=60.0
         ) as client:
             document = (await client.get("/openapi.json")).json()
-            message_id, webhook_id, called = "", "", set()
+            ids, called = {"message_id": "", "observation_id": "", "relation_id": "", "webhook_id": ""}, set()
             for method, path, body, status in CALLS:
-                answer = await client.request(
-                    method, path.format(message_id=message_id, webhook_id=webhook_id), json=body
-                )
+                path_, body_ = path.format(**ids), filled(body, ids)
+                answer = await client.request(method, path_, json=body_)
                 while status == 200 and answer.status_code == 404:  # until the message is given up
                     await SystemClock().sleep(0.05)
-                    answer = await client.request(
-                        method, path.format(message_id=message_id, webhook_id=webhook_id), json=body
-                    )
+                    answer = await client.request(method, path_, json=body_)
                 assert answer.status_code == status, (method, path, answer.text)
                 model = described(document, method, path, status)
                 assert (model is None) == (not answer.content), (method, path)
@@ -172,19 +209,26 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                             exact(model).model_validate_json(line.removeprefix("data: "), strict=True)
                 elif model is not None:
                     exact(model).model_validate(answer.json(), strict=True)
-                    message_id = answer.json().get("message_id", message_id)
-                    webhook_id = answer.json().get("id", webhook_id)
+                    found = answer.json()
+                    ids |= {key: value for key, value in found.items() if key in ids}
+                    ids["observation_id"] = (found.get("observation_ids") or [ids["observation_id"]])[-1]
+                    ids["webhook_id"] = found.get("id", ids["webhook_id"])
                 called.add(
                     (
                         method,
                         re.sub(
-                            r"data-analy\w+|talk|alpha|nobody(?=/)|{webhook_id}", "*", path.partition("?")[0]
+                            r"data-analy\w+|talk|alpha|nobody(?=/)|\btea\b|\bada\b|{webhook_id}",
+                            "*",
+                            path.partition("?")[0],
                         ),
                     )
                 )
         stop.set()
     routes = {
-        (method.upper(), re.sub(r"\{(?!message_id)\w+\}", "*", path.removeprefix("/api/v1")))
+        (
+            method.upper(),
+            re.sub(r"\{(?!message_id|observation_id|relation_id)\w+\}", "*", path.removeprefix("/api/v1")),
+        )
         for path, methods in document["paths"].items()
         for method in methods
         if not path.startswith("/api/v1/config-agents")

@@ -15,7 +15,7 @@ from node.llm.builtin import BuiltinProvider
 from node.llm.provider import ChatMessage, CompletionRequest, FileInfo, Subject, ToolCall, ToolSpec
 from node.llm.registry import ProviderRegistry
 from node.llm.scripted import ScriptedProvider
-from tests.node.agents.inline import TestClock
+from tests.node.agents.inline import TestClock, inline_environment
 
 CSV_FILE = {"type": "string", "x-file": {"media_types": ["text/csv"], "suffixes": [".csv"]}}
 ANALYZE = ToolSpec(
@@ -206,10 +206,10 @@ def test_the_configuration_names_the_provider_and_its_script(tmp_path: Path) -> 
     path = tmp_path / "script.yaml"
     config = LlmConfig.model_validate({"provider": "scripted", "scripted": {"path": str(path)}})
     with pytest.raises(ConfigInvalid, match="cannot be read"):
-        ProviderRegistry.from_config(config, TestClock())
+        ProviderRegistry.from_config(config, inline_environment())
     path.write_text("rules: [{text: a}]")
-    assert ProviderRegistry.from_config(config, TestClock()).choose(None).name == "scripted"
+    assert ProviderRegistry.from_config(config, inline_environment()).choose(None).name == "scripted"
     path.write_text("rules: 3")
     with pytest.raises(ConfigInvalid, match="not valid"):
-        ProviderRegistry.from_config(config, TestClock())
-    assert ProviderRegistry.from_config(LlmConfig(), TestClock()).choose(None).name == "builtin"
+        ProviderRegistry.from_config(config, inline_environment())
+    assert ProviderRegistry.from_config(LlmConfig(), inline_environment()).choose(None).name == "builtin"

@@ -249,3 +249,33 @@ async def test_a_full_disk_at_either_end_loses_nothing_and_the_node_goes_on(tmp_
             assert shown["outcome"] == "settled"
             assert [reply["state"] for reply in shown["replies"]] == ["settled"]
         assert log == ["before", "during"]
+
+
+async def test_what_comes_after_a_restart_does_not_overtake_what_a_provider_still_has(
+    tmp_path, autojump_clock
+):
+    async def never(delivery):
+        await pause(1e6)
+
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        for number in range(5):
+            await tell_in_turn(c, number)
+        await pause(1)
+        await c.crash("b")
+        await c.crash("a")
+        c.world.alive.clear()
+        log = []
+        await c.start("a")  # which has not heard of the other node yet
+        c["a"].attach("worker", echo(log=log), "work")
+        for number in range(5, 8):
+            await tell_in_turn(c, number)
+        await eventually(lambda: len(log) == 8)
+        assert log == list(range(8))
+
+
+async def tell_in_turn(c, number):
+    message = c["a"].message(
+        capability="work", performative=Performative.INFORM, content=number, conversation_id="one"
+    )
+    await c["a"].bus.accept(message)

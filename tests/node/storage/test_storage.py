@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -8,7 +9,7 @@ import trio
 
 from node.environment import system_environment
 from node.errors import DataDirectoryInUse, StorageFailed
-from node.storage import Storage, snapshots
+from node.storage import Design, Storage, snapshots
 from node.storage.migrations import STEPS
 
 DURABILITIES = pytest.mark.parametrize("durability", ["normal", "full"])
@@ -229,3 +230,39 @@ async def test_a_path_that_cannot_be_a_database_is_refused_with_its_reason(tmp_p
     (tmp_path / "caxton.db").mkdir()
     with pytest.raises(StorageFailed, match="cannot be opened"):
         Storage.open(tmp_path / "caxton.db", durability="normal", environment=system_environment())
+
+
+META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID; CREATE TABLE things (a)"
+
+
+async def test_a_file_of_another_design_has_its_own_schema_lock_hook_and_lanes(open_storage, environment):
+    node_own = open_storage()
+    connected, threads = [], []
+    design = Design((META,), connected.append, "things.lock", "memory_write", "memory_read")
+    storage = open_storage("things.db", design=design)
+    assert len(connected) == 2
+
+    def insert(connection):
+        threads.append(threading.get_ident())
+        connection.execute("INSERT INTO things VALUES (7)")
+
+    def select(connection):
+        threads.append(threading.get_ident())
+        return connection.execute("SELECT a FROM things").fetchall()
+
+    await storage.write(insert)
+    assert await storage.read(select) == [(7,)]
+    assert threading.get_ident() not in threads
+    assert node_own.storage_id != storage.storage_id
+    with pytest.raises(DataDirectoryInUse):
+        open_storage("things.db", design=design)
+
+
+async def test_a_read_on_a_lane_that_meets_a_damaged_file_is_an_operating_error(open_storage):
+    storage = open_storage("things.db", design=Design((META,), read_lane="memory_read"))
+
+    def damaged(_connection):
+        raise apsw.CorruptError("malformed")
+
+    with pytest.raises(StorageFailed, match=r"things\.db"):
+        await storage.read(damaged)

@@ -1,0 +1,1 @@
+"""Memory on real text: what embedding, searching and replicating it cost."""

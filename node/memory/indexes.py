@@ -1,0 +1,129 @@
+"""What is kept beside the rows so that they are found: full text, names, bit vectors. By key, never shown.
+
+The full-text indexes have no copy of the text, so whoever takes a row out must give back the text that went
+in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from node.memory.embedding import EmbeddingModel
+from node.memory.scopes import SHARDS
+from node.memory.vectors import Vector, quantised, signs
+from node.storage.query import rows
+
+VECTOR_CHUNK: Final = 256
+"""Vectors in one block of a shard: small enough that the first observation costs no megabyte."""
+
+MERGE_PAGES: Final = 256
+"""Pages of full text that one step of tidying writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An embedding model as this file knows it.
+
+    Attributes:
+        key: Its number here; its bit vectors are in ``vectors_KEY``.
+        model: Which one it is.
+    """
+
+    key: int
+    model: EmbeddingModel
+
+
+def space_of(connection: apsw.Connection, model: EmbeddingModel) -> Space | None:
+    """The space of a model, or None when nothing was embedded with it yet."""
+    found = rows(connection, "SELECT key FROM models WHERE digest = ?", (model.digest,))
+    return Space(int(found[0][0]), model) if found else None
+
+
+def make_space(connection: apsw.Connection, model: EmbeddingModel) -> Space:
+    """The space of a model, made when there is none yet."""
+    found = space_of(connection, model)
+    if found is not None:
+        return found
+    connection.execute(
+        "INSERT INTO models (digest, name, dimension) VALUES (?, ?, ?)",
+        (model.digest, model.name, model.dimension),
+    )
+    key = connection.last_insert_rowid()
+    bits = (model.dimension + 7) // 8 * 8
+    connection.execute(
+        f"CREATE VIRTUAL TABLE vectors_{key} USING vec0 (key INTEGER PRIMARY KEY,"
+        f" shard INTEGER PARTITION KEY, realm INTEGER, bits bit[{bits}], chunk_size={VECTOR_CHUNK})"
+    )
+    return Space(key, model)
+
+
+def index_vector(
+    connection: apsw.Connection, space: Space, observation: int, realm: int, vector: Vector
+) -> bytes:
+    """Make an observation findable by meaning; returns what its row keeps of the vector."""
+    connection.execute(
+        f"INSERT INTO vectors_{space.key} (key, shard, realm, bits) VALUES (?, ?, ?, vec_bit(?))",  # noqa: S608
+        (observation, observation % SHARDS, realm, signs(vector)),
+    )
+    return quantised(vector)
+
+
+def end_vector(connection: apsw.Connection, space: int, observation: int, realm: int) -> None:
+    """File an observation's vector among those that no longer hold."""
+    sql = f"UPDATE vectors_{space} SET realm = ? WHERE key = ?"  # noqa: S608 - a number of our own
+    connection.execute(sql, (-realm, observation))
+
+
+def forget_vector(connection: apsw.Connection, space: int, observation: int) -> None:
+    """Take an observation's vector out."""
+    connection.execute(f"DELETE FROM vectors_{space} WHERE key = ?", (observation,))  # noqa: S608
+
+
+def index_text(connection: apsw.Connection, observation: int, text: str) -> None:
+    """Make an observation findable by its words."""
+    connection.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (observation, text))
+
+
+def forget_text(connection: apsw.Connection, observation: int, text: str) -> None:
+    """Take an observation's words out."""
+    connection.execute("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", (observation, text))
+
+
+def index_name(connection: apsw.Connection, entity: int, name: str, type_: str) -> None:
+    """Make an entity findable by the words of its name and type."""
+    connection.execute("INSERT INTO names (rowid, name, type) VALUES (?, ?, ?)", (entity, name, type_))
+
+
+def forget_name(connection: apsw.Connection, entity: int, name: str, type_: str) -> None:
+    """Take an entity's name out."""
+    sql = "INSERT INTO names (names, rowid, name, type) VALUES ('delete', ?, ?, ?)"
+    connection.execute(sql, (entity, name, type_))
+
+
+def source_key(connection: apsw.Connection, source: tuple[str, str, str, str]) -> int | None:
+    """The number of a provenance (agent, conversation, message, node), made when new; None for nobody's."""
+    if not any(source):
+        return None
+    where = "agent = ? AND conversation = ? AND message = ? AND node = ?"
+    found = rows(connection, f"SELECT key FROM sources WHERE {where}", source)  # noqa: S608 - bound values
+    if found:
+        return int(found[0][0])
+    connection.execute("INSERT INTO sources (agent, conversation, message, node) VALUES (?, ?, ?, ?)", source)
+    return connection.last_insert_rowid()
+
+
+def tidy_text(connection: apsw.Connection, *, first: bool) -> bool:
+    """Merge some of the full text's segments, so that what was taken out leaves the file; says if to go on.
+
+    Args:
+        connection: The writer.
+        first: Whether this is the first of several calls, which decides what will be merged.
+    """
+    before = connection.total_changes()
+    step = -MERGE_PAGES if first else MERGE_PAGES
+    connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (step,))
+    # The statement itself counts as a change; where nothing was left to merge there is no other.
+    return connection.total_changes() - before >= 2

@@ -1,0 +1,349 @@
+"""Search: by meaning, by words and by name, fused by reciprocal rank; every hit says why it is one.
+
+Theory of operation. Three lists are made, each in its own order: observations whose vectors are near the
+question's, observations that have its words, entities whose names have them. An entity counts once in each
+list, by its best observation; its score is the sum of 1 / (60 + rank) over the lists (Cormack, Clarke and
+Buettcher, 2009), divided by what the first in all lists would get. Ranks need no common scale, which cosine
+and BM25 do not have.
+
+Where who asks sees few observations, or the filters leave few, all their vectors are compared. Otherwise
+the signs of all are searched in 16 parts, and the best of each are compared by their 8-bit numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import apsw
+
+from node.memory.embedding import EmbeddingModel
+from node.memory.indexes import space_of
+from node.memory.model import NOW
+from node.memory.question import Question
+from node.memory.reading import (
+    Entity,
+    at_time,
+    entities_of,
+    observations_by_key,
+    observations_of,
+    of_types,
+    relations_of,
+    uses_by_key,
+)
+from node.memory.scopes import Scoped, Viewer
+from node.memory.vectors import Vector, signs, similarities
+from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
+
+EXACT_LIMIT: Final = 2_000
+"""Up to so many observations, all vectors are compared."""
+EACH_SHARD: Final = 16
+"""Candidates from each part of the signs."""
+EACH_SHARD_FILTERED: Final = 64
+"""The same when filters will drop some of them."""
+SHOWN: Final = 5
+"""Most observations of one hit that are shown."""
+RANK_CONSTANT: Final = 60
+"""How little the very first ranks stand out."""
+BYTES_PER_TOKEN: Final = 4
+"""How many bytes of text a model's token is taken for."""
+_LISTS: Final = ("meaning", "words", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an entity is in one of the lists.
+
+    Attributes:
+        rank: Its place there, from 1.
+        observation: The key of the observation that brought it there; 0 in the list of names.
+        terms: The words it has, in the list of words.
+    """
+
+    rank: int
+    observation: int = 0
+    terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        entity: What was found, with the observations that were, the best first.
+        score: From 0 to 1, where nothing but the lists counts.
+        similarity: Of its most similar observation, 0 to 1; None without vectors.
+        similarities: Of each observation shown, by its id.
+        reasons: List -> why it is in it.
+    """
+
+    entity: Entity
+    score: float
+    similarity: float | None
+    similarities: Mapping[str, float]
+    reasons: Mapping[str, Reason]
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API shows it."""
+        shown = self.entity.as_json()
+        for observation in shown["observations"]:
+            observation["similarity_score"] = self.similarities.get(observation["observation_id"])
+        why = {name: {"rank": reason.rank} for name, reason in self.reasons.items()}
+        if "words" in self.reasons:
+            why["words"]["terms"] = list(self.reasons["words"].terms)  # type: ignore[assignment]
+        return shown | {"score": self.score, "similarity_score": self.similarity, "why": why}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to a question.
+
+    Attributes:
+        hits: This page, the best first.
+        total: How many results there are on all pages; candidates are bounded, so it is at most some
+            hundreds.
+        terms: The words that were searched.
+        by_meaning: Whether vectors were compared.
+        cut: Whether the budget of tokens has cut something off.
+        degraded: Whether the embedder has failed, so that only words were searched.
+    """
+
+    hits: tuple[Hit, ...]
+    total: int
+    terms: tuple[str, ...] = ()
+    by_meaning: bool = False
+    cut: bool = False
+    degraded: bool = False
+
+
+@dataclass(slots=True)
+class _Lists:
+    """The three lists by entity, and what is known of the observations in them."""
+
+    similarity: dict[int, float] = field(default_factory=dict)
+    entity_of: dict[int, int] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    """Observations, as they came into any list: better ones of each list first."""
+    reasons: dict[int, dict[str, Reason]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, entity: int, observation: int = 0, terms: tuple[str, ...] = ()) -> None:
+        """Put an entity at the end of a list, unless it is in it."""
+        if observation:
+            self.entity_of[observation] = entity
+            self.order.append(observation)
+        there = self.reasons.setdefault(entity, {})
+        if name not in there:
+            self.lengths[name] = self.lengths.get(name, 0) + 1
+            there[name] = Reason(self.lengths[name], observation, terms)
+
+
+def search(
+    connection: apsw.Connection,
+    vocabulary: Vocabulary,
+    viewer: Viewer,
+    question: Question,
+    *,
+    now_s: float,
+    vector: Vector | None,
+    model: EmbeddingModel | None,
+    threshold: float,
+) -> Found:
+    """Answer a question from one snapshot of the memory.
+
+    Args:
+        connection: The reader; only the chokepoint and the indexes see it.
+        vocabulary: Of this reader.
+        viewer: Who asks.
+        question: What.
+        now_s: Unix seconds.
+        vector: Of the question, or None when it could not be embedded.
+        model: Of the vector.
+        threshold: Least similarity of what is found by its meaning alone, where the question names none.
+
+    Raises:
+        ScopeDenied: the question aims at somebody else's scope.
+    """
+    scoped = Scoped(connection, viewer, question.aim)
+    about_entity, about_both = _conditions(question, now_s)
+    lists = _Lists()
+    space = None if vector is None or model is None else space_of(connection, model)
+    if vector is not None and space is not None:
+        for key, entity, near in by_meaning(scoped, question, space.key, vector, about_both):
+            lists.similarity[key] = near
+            if near > 0.0:
+                lists.add("meaning", entity, key)
+    asked = vocabulary.asked(scoped, question.text, scoped.totals()["observations"])
+    for hit in word_hits(scoped, asked, *about_both):
+        lists.add("words", hit.entity, hit.observation, tuple(asked.terms[place] for place in hit.terms))
+    for entity in name_hits(scoped, asked.terms, *about_entity, CANDIDATES):
+        lists.add("name", entity)
+    if vector is not None and space is not None:
+        _compare_the_rest(scoped, lists, space.key, vector)
+    ranked = _ranked(lists, question.min_similarity, threshold, by_meaning=space is not None)
+    found = _weighed(scoped, lists, ranked, question, now_s)
+    page = found[question.offset : question.offset + question.limit]
+    hits, cut = _within_budget(
+        [_shown(scoped, lists, question, now_s, each) for each in page], question.max_tokens
+    )
+    return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
+
+
+_Condition = tuple[str, tuple[Any, ...]]
+
+
+def _conditions(question: Question, now_s: float) -> tuple[_Condition, _Condition]:
+    """What an entity must be, and what it and its observation must be together."""
+    types, time = of_types("e", question.types), at_time("e", question.period, now_s)
+    also = at_time("o", question.period, now_s)
+    alone, both = [types, time], [types, time, also]
+    for key, value in question.metadata.items():
+        path, wanted = f'$."{key}"', json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        alone.append(("e.metadata -> ? = ?", (path, wanted)))
+        both.append(("(e.metadata -> ? = ? OR o.metadata -> ? = ?)", (path, wanted, path, wanted)))
+    return _all(alone), _all(both)
+
+
+def _all(conditions: Sequence[_Condition]) -> _Condition:
+    where = " AND ".join(f"({sql})" for sql, _ in conditions)
+    return where, tuple(value for _, bindings in conditions for value in bindings)
+
+
+def by_meaning(
+    scoped: Scoped, question: Question, space: int, vector: Vector, condition: _Condition
+) -> list[tuple[int, int, float]]:
+    """Observations near a question, the nearest first: (key, entity, similarity).
+
+    Args:
+        scoped: The memory as who asks sees it.
+        question: What narrows it.
+        space: Number of the model's space.
+        vector: Of the question.
+        condition: On ``e`` (entity) and ``o`` (its observation), with its bindings.
+    """
+    where, bindings = condition
+    joined = "{entities} e JOIN {observations} o ON o.entity = e.key"
+    few = sum(counted[1] for counted in scoped.counts().values()) <= EXACT_LIMIT
+    if not few and question.filtered:
+        [(matching,)] = scoped.rows(
+            f"SELECT count(*) FROM (SELECT 1 FROM {joined} WHERE o.model = ? AND {where} LIMIT ?)",  # noqa: S608
+            (space, *bindings, EXACT_LIMIT + 1),
+        )
+        few = matching <= EXACT_LIMIT
+    chosen, keys = "1", []
+    if not few:
+        each_shard = EACH_SHARD_FILTERED if question.filtered else EACH_SHARD
+        past = question.period != NOW
+        candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
+        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(candidates)]
+    found = scoped.rows(
+        f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE {chosen} AND o.model = ? AND {where}",  # noqa: S608
+        (*keys, space, *bindings),
+    )
+    near = similarities(vector, [row[2] for row in found])
+    best = sorted(zip(near.tolist(), found, strict=True), key=lambda each: (-each[0], each[1][0]))
+    return [(row[0], row[1], similarity) for similarity, row in best[:CANDIDATES]]
+
+
+def _compare_the_rest(scoped: Scoped, lists: _Lists, space: int, vector: Vector) -> None:
+    """Find out how like the question the observations are that were found by their words."""
+    missing = [key for key in lists.entity_of if key not in lists.similarity]
+    found = scoped.rows(
+        "SELECT o.key, o.vector FROM {observations} o WHERE o.key IN (SELECT value FROM json_each(?))"
+        " AND o.model = ?",
+        (json.dumps(missing), space),
+    )
+    near = similarities(vector, [row[1] for row in found])
+    lists.similarity.update(zip((row[0] for row in found), near.tolist(), strict=True))
+
+
+def _ranked(
+    lists: _Lists, least: float | None, threshold: float, *, by_meaning: bool
+) -> list[tuple[int, float, float | None]]:
+    """Entities that are like enough: (key, score, similarity), not in order."""
+    best: dict[int, float] = {}
+    for observation, entity in lists.entity_of.items():
+        near = lists.similarity.get(observation)
+        if near is not None:
+            best[entity] = max(near, best.get(entity, 0.0))
+    top = len(_LISTS) / (RANK_CONSTANT + 1)
+    found = []
+    for entity, reasons in lists.reasons.items():
+        similarity = best.get(entity)
+        if by_meaning:
+            needed = least if least is not None else threshold if set(reasons) == {"meaning"} else 0.0
+            if (similarity or 0.0) < needed:
+                continue
+        score = sum(1 / (RANK_CONSTANT + reason.rank) for reason in reasons.values()) / top
+        found.append((entity, score, similarity))
+    return found
+
+
+def _weighed(
+    scoped: Scoped,
+    lists: _Lists,
+    ranked: Sequence[tuple[int, float, float | None]],
+    question: Question,
+    now_s: float,
+) -> list[tuple[int, float, float | None]]:
+    """The same in their final order, after recency, use and outcomes."""
+    best = {entity: _best_observation(lists, entity) for entity, _, _ in ranked}
+    known = uses_by_key(scoped, [key for key in best.values() if key])
+    found = []
+    for entity, score, similarity in ranked:
+        use = known.get(best[entity])
+        factor = 1.0 if use is None else question.weighing.factor(use, now_s)
+        found.append((entity, score * factor, similarity))
+    return sorted(found, key=lambda each: (-each[1], -(each[2] or 0.0), each[0]))
+
+
+def _best_observation(lists: _Lists, entity: int) -> int:
+    """The observation that brought an entity into its list; the one by meaning before the one by words."""
+    reasons = lists.reasons[entity]
+    return next((reasons[name].observation for name in ("meaning", "words") if name in reasons), 0)
+
+
+def _shown(
+    scoped: Scoped, lists: _Lists, question: Question, now_s: float, ranked: tuple[int, float, float | None]
+) -> Hit:
+    key, score, similarity = ranked
+    entity = entities_of(scoped, [key])[key]
+    keys = list(dict.fromkeys(each for each in lists.order if lists.entity_of[each] == key))
+    reasons = lists.reasons[key]
+    first = [reasons[name].observation for name in ("words", "meaning") if name in reasons]
+    keys = list(dict.fromkeys([*first, *keys]))[:SHOWN]
+    known = observations_by_key(scoped, keys)
+    observations = [known[each] for each in keys]
+    if not observations:
+        observations = observations_of(scoped, key, question.period, now_s, limit=SHOWN)
+    near = {known[each].id: lists.similarity[each] for each in keys if each in lists.similarity}
+    relations = relations_of(scoped, key, question.period, now_s) if question.relations else []
+    entity = replace(entity, observations=tuple(observations), relations=tuple(relations))
+    return Hit(entity, score, similarity, near, reasons)
+
+
+def _within_budget(hits: Sequence[Hit], max_tokens: int | None) -> tuple[list[Hit], bool]:
+    """The best hits, and of them the best observations, whose texts fit; says whether something does not."""
+    if max_tokens is None:
+        return list(hits), False
+    left, kept = max_tokens, []
+    for hit in hits:
+        left -= tokens(f"{hit.entity.name} ({hit.entity.type}): ")
+        fitting = []
+        for observation in hit.entity.observations:
+            left -= tokens(observation.text)
+            if left < 0:
+                break
+            fitting.append(observation)
+        if fitting or (left >= 0 and not hit.entity.observations):
+            kept.append(replace(hit, entity=replace(hit.entity, observations=tuple(fitting))))
+        if left < 0:
+            return kept, True
+    return kept, False
+
+
+def tokens(text: str) -> int:
+    """How many tokens of a model a text is taken for."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)

@@ -1,0 +1,487 @@
+"""The memory of a node, embedded: one SQLite file, one writer, one reader, and an embedder that may fail.
+
+What is stored while the embedder does not answer has no vector yet and is found by its words; searches say
+so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from node.environment import Environment
+from node.errors import EmbeddingFailed, MemoryTooLarge, ValidationFailed
+from node.memory import ids, indexes, search
+from node.memory.embedding import Embedder
+from node.memory.graph import Graph, Path, Walk, shortest_path, walk
+from node.memory.idempotency import answered, request_digest
+from node.memory.model import (
+    NOBODY,
+    NOW,
+    EntityDraft,
+    ObservationDraft,
+    Period,
+    Provenance,
+    Realm,
+    RelationDraft,
+    checked_name,
+    checked_request,
+    embedded_text,
+)
+from node.memory.question import Question
+from node.memory.reading import Entity, entities_of, entity_key, observations_of, of_types, relations_of
+from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
+from node.memory.scopes import EVERYWHERE, Aim, Scoped, Viewer
+from node.memory.search import Found
+from node.memory.vectors import Vector, checked_vectors
+from node.memory.words import QUERY_CHARACTERS_LIMIT, Vocabulary
+from node.memory.writing import FORGET_STEP, OBSERVATIONS_LIMIT, Writer
+from node.storage.query import number
+from node.storage.storage import Storage
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+OUTCOME_LIMIT: Final = 100
+"""Most observations that one outcome is noted on."""
+REQUEST_RELATIONS_LIMIT: Final = 1_000
+"""Most relations that one request brings."""
+PAGE_LIMIT: Final = 200
+"""Most entities of one page."""
+VACUUM_PAGES: Final = 500
+"""Pages that one write gives back to the file system after rows were taken out."""
+TIDY_STEPS: Final = 1_000
+"""Most steps of tidying after one request: what is left then is taken up by the next."""
+THRESHOLD: Final = 0.3
+"""Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How the memory is kept.
+
+    Attributes:
+        limits: How much is remembered at most.
+        threshold: Least similarity of what is found by its meaning alone, 0 to 1.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    threshold: float = THRESHOLD
+
+
+class MemoryStore:
+    """Remembers, searches and forgets for viewers; see the module's docstring.
+
+    Args:
+        storage: The memory's own file, open.
+        embedder: Makes vectors of texts.
+        environment: Time and ids.
+        node: Name of this node, for the provenance.
+        settings: Limits and thresholds.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        embedder: Embedder,
+        environment: Environment,
+        *,
+        node: str,
+        settings: MemorySettings | None = None,
+    ) -> None:
+        self._storage = storage
+        self._embedder = embedder
+        self._environment = environment
+        self._node = node
+        self._settings = settings or MemorySettings()
+        self._vocabulary: Vocabulary | None = None
+        self._counts = {
+            "searches": 0,
+            "searches_without_vectors": 0,
+            "stored": 0,
+            "stored_without_vectors": 0,
+            "forgotten": 0,
+        }
+        self._embedding_error: str | None = None
+
+    @property
+    def storage(self) -> Storage:
+        """The memory's file."""
+        return self._storage
+
+    async def remember(
+        self,
+        viewer: Viewer,
+        realm: Realm,
+        drafts: Sequence[EntityDraft],
+        *,
+        source: Provenance = NOBODY,
+        key: str | None = None,
+    ) -> list[Remembered]:
+        """Store entities with what is known about them, all or none; what is there is not stored twice.
+
+        Args:
+            viewer: Who stores.
+            realm: Where.
+            drafts: What.
+            source: By whose word; the node is filled in.
+            key: An idempotency key: the same request under it is answered as it was, and does nothing.
+
+        Raises:
+            ScopeDenied: the realm is somebody else's.
+            MemoryTooLarge: it is too much at once.
+            EntityConflict: a name there has another type, or the key was used for something else.
+            MemoryLimitExceeded: there is no room for it.
+            StorageFailed: the disk refused.
+        """
+        viewer.require(realm)
+        checked_request(drafts)
+        told = [embedded_text(d.name, d.type, o.text) for d in drafts for o in d.observations]
+        flat = [(d.name, o.text) for d in drafts for o in d.observations]
+        vectors = dict(zip(flat, await self._embed(told), strict=False))
+        stamp, digest = self._stamp(source), request_digest(realm, drafts)
+
+        def job(connection: apsw.Connection) -> list[Remembered]:
+            writer = self._writer(connection, viewer, stamp, with_vectors=bool(vectors))
+            place = writer.scoped.make_realm(realm)
+            if key is not None:
+                before = answered(writer.scoped, place, checked_name(key, "idempotency_key"), digest)
+                if before is not None:
+                    return [
+                        Remembered(**each | {"observation_ids": tuple(each["observation_ids"])})
+                        for each in before
+                    ]
+            found = []
+            for draft in drafts:
+                own = {text: vector for (name, text), vector in vectors.items() if name == draft.name}
+                found.append(writer.remember(realm, draft, own))
+            if key is not None:
+                writer.scoped.answer(
+                    place, key, digest, stamp.now_s, json.dumps([asdict(each) for each in found])
+                )
+            return found
+
+        stored = await self._storage.write(job)
+        self._counts["stored"] += sum(each.added for each in stored)
+        self._counts["stored_without_vectors"] += sum(each.added for each in stored if not each.embedded)
+        return stored
+
+    async def supersede(
+        self, viewer: Viewer, observation_id: str, draft: ObservationDraft, *, source: Provenance = NOBODY
+    ) -> Remembered:
+        """End an observation, and store what holds instead.
+
+        Raises:
+            EntityNotFound: there is no such observation for this viewer.
+            EntityConflict: it was superseded before, or nothing would change.
+            StorageFailed: the disk refused.
+        """
+        about = await self._storage.read(lambda c: _entity_of(Scoped(c, viewer), observation_id))
+        if about is None:
+            raise not_found("observation", observation_id)
+        vectors = await self._embed([embedded_text(*about, draft.text)])
+        by_text = dict(zip([draft.text], vectors, strict=False))
+        stamp = self._stamp(source)
+        return await self._storage.write(
+            lambda c: self._writer(c, viewer, stamp, with_vectors=bool(by_text)).supersede(
+                observation_id, draft, by_text
+            )
+        )
+
+    async def relate(
+        self,
+        viewer: Viewer,
+        realm: Realm,
+        drafts: Sequence[RelationDraft],
+        *,
+        source: Provenance = NOBODY,
+    ) -> list[Related]:
+        """Store how entities relate, all or none.
+
+        Raises:
+            ScopeDenied: the realm is somebody else's.
+            EntityNotFound: an end is neither in the realm nor in the global scope.
+            StorageFailed: the disk refused.
+        """
+        viewer.require(realm)
+        if len(drafts) > REQUEST_RELATIONS_LIMIT:
+            raise MemoryTooLarge(
+                f"the request brings {len(drafts)} relations",
+                why=f"at most {REQUEST_RELATIONS_LIMIT} are taken",
+            )
+        stamp = self._stamp(source)
+
+        def job(connection: apsw.Connection) -> list[Related]:
+            writer = self._writer(connection, viewer, stamp)
+            return [writer.relate(realm, draft) for draft in drafts]
+
+        return await self._storage.write(job)
+
+    async def search(self, viewer: Viewer, question: Question) -> Found:
+        """Answer a question; see :mod:`node.memory.search`.
+
+        Raises:
+            ScopeDenied: the question aims at somebody else's scope.
+            StorageFailed: the disk refused.
+        """
+        vectors = await self._embed(
+            [question.text[:QUERY_CHARACTERS_LIMIT].encode("utf-8", "replace").decode()]
+        )
+        vector = vectors[0] if vectors and vectors[0].any() else None
+        now_s = self._environment.clock.wall()
+
+        def job(connection: apsw.Connection) -> Found:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(connection)
+            return search.search(
+                connection,
+                self._vocabulary,
+                viewer,
+                question,
+                now_s=now_s,
+                vector=vector,
+                model=None if vector is None else self._embedder.model,
+                threshold=self._settings.threshold,
+            )
+
+        found = await self._storage.read(job)
+        self._counts["searches"] += 1
+        self._counts["searches_without_vectors"] += not vectors
+        return replace(found, degraded=not vectors)
+
+    async def get(
+        self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE, period: Period = NOW, after: int = 0
+    ) -> Entity:
+        """An entity by its name or id, with what is known about it and its relations.
+
+        Args:
+            viewer: Who asks.
+            name: Of the entity, or its id; of several the one in the narrowest scope.
+            aim: In which scopes.
+            period: What of it, by time.
+            after: Observations to leave out before the first.
+
+        Raises:
+            EntityNotFound: there is none for this viewer.
+            ScopeDenied: the aim is somebody else's scope.
+        """
+        now_s = self._environment.clock.wall()
+
+        def query(connection: apsw.Connection) -> Entity:
+            scoped = Scoped(connection, viewer, aim)
+            key = entity_key(scoped, name)
+            return replace(
+                entities_of(scoped, [key])[key],
+                observations=tuple(observations_of(scoped, key, period, now_s, after=after)),
+                relations=tuple(relations_of(scoped, key, period, now_s)),
+            )
+
+        return await self._storage.read(query)
+
+    async def entities(
+        self,
+        viewer: Viewer,
+        *,
+        aim: Aim = EVERYWHERE,
+        types: Sequence[str] = (),
+        limit: int = 50,
+        after: str = "",
+    ) -> list[Entity]:
+        """Entities by id, without what is known about them.
+
+        Args:
+            viewer: Who asks.
+            aim: In which scopes.
+            types: Only of these types, or all.
+            limit: Most entities.
+            after: The id of the last of the page before.
+        """
+
+        def query(connection: apsw.Connection) -> list[Entity]:
+            scoped = Scoped(connection, viewer, aim)
+            where, bindings = of_types("e", types)
+            found = scoped.rows(
+                f"SELECT e.key FROM {{entities}} e WHERE e.id > ? AND {where} ORDER BY e.id LIMIT ?",  # noqa: S608
+                (ids.read_id(ids.ENTITY, after), *bindings, min(limit, PAGE_LIMIT)),
+            )
+            keys = [row[0] for row in found]
+            known = entities_of(scoped, keys)
+            return [known[key] for key in keys]
+
+        return await self._storage.read(query)
+
+    async def walk(self, viewer: Viewer, start: str, way: Walk) -> Graph:
+        """What is around an entity; see :mod:`node.memory.graph`.
+
+        Raises:
+            EntityNotFound: there is no such entity for this viewer.
+        """
+        now_s = self._environment.clock.wall()
+        return await self._storage.read(lambda c: walk(Scoped(c, viewer, way.aim), start, way, now_s))
+
+    async def path(self, viewer: Viewer, start: str, end: str, way: Walk) -> Path | None:
+        """The shortest way between two entities, or None within the bounds of the walk.
+
+        Raises:
+            EntityNotFound: one of them is not there for this viewer.
+        """
+        now_s = self._environment.clock.wall()
+        return await self._storage.read(
+            lambda c: shortest_path(Scoped(c, viewer, way.aim), start, end, way, now_s)
+        )
+
+    async def forget_observation(self, viewer: Viewer, observation_id: str) -> None:
+        """Take one observation out for good.
+
+        Raises:
+            EntityNotFound: there is none of that id for this viewer.
+        """
+        stamp = self._stamp(NOBODY)
+        await self._storage.write(lambda c: self._writer(c, viewer, stamp).forget_observation(observation_id))
+        await self._storage.write(_vacuum)
+
+    async def forget_relation(self, viewer: Viewer, relation_id: str) -> None:
+        """Take one relation out for good.
+
+        Raises:
+            EntityNotFound: there is none of that id for this viewer.
+        """
+        stamp = self._stamp(NOBODY)
+        await self._storage.write(lambda c: self._writer(c, viewer, stamp).forget_relation(relation_id))
+
+    async def forget(self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE) -> None:
+        """Take an entity out for good, with all that is known about it.
+
+        Raises:
+            EntityNotFound: there is none of that name or id for this viewer.
+        """
+        entity = await self.get(viewer, name, aim=aim)
+        id_ = ids.read_id(ids.ENTITY, entity.id)
+
+        def chosen(scoped: Scoped) -> list[int]:  # by its id: its number may be another's in the next step
+            return [row[0] for row in scoped.rows("SELECT key FROM {entities} WHERE id = ?", (id_,))]
+
+        await self._forget_keys(viewer, aim, chosen)
+
+    async def clear(self, viewer: Viewer, aim: Aim, types: Sequence[str] = ()) -> int:
+        """Take out all entities of a choice; returns how many.
+
+        Raises:
+            ScopeDenied: the aim is somebody else's scope.
+        """
+
+        def chosen(scoped: Scoped) -> list[int]:
+            where, bindings = of_types("e", types)
+            sql = f"SELECT e.key FROM {{entities}} e WHERE {where} LIMIT ?"  # noqa: S608 - names of our own
+            found = scoped.rows(sql, (*bindings, FORGET_STEP))
+            return [row[0] for row in found]
+
+        return await self._forget_keys(viewer, aim, chosen)
+
+    async def record(self, viewer: Viewer, observation_ids: Sequence[str], outcome: Outcome) -> None:
+        """Note what came of an answer that observations were used for; it weighs in later searches.
+
+        Raises:
+            EntityNotFound: one of them is not there for this viewer; then none is noted.
+        """
+        if not 0 < len(observation_ids) <= OUTCOME_LIMIT:
+            raise ValidationFailed(
+                f"an outcome names {len(observation_ids)} observations",
+                why=f"it may name 1 to {OUTCOME_LIMIT}",
+            )
+        stamp = self._stamp(NOBODY)
+        await self._storage.write(lambda c: self._writer(c, viewer, stamp).record(observation_ids, outcome))
+
+    async def counts(self, viewer: Viewer, aim: Aim = EVERYWHERE) -> dict[Realm, tuple[int, int, int]]:
+        """Entities, observations and relations in each realm of a viewer."""
+        return await self._storage.read(lambda c: Scoped(c, viewer, aim).counts())
+
+    def statistics(self) -> dict[str, Any]:
+        """Bytes, limits and counts since the start."""
+        limits = self._settings.limits
+        return {
+            **self._storage.statistics(),
+            **self._counts,
+            "entities_limit": limits.entities,
+            "observations_limit": OBSERVATIONS_LIMIT,
+            "embedding_error": self._embedding_error,
+        }
+
+    async def _embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Vectors of texts, or none at all when the embedder fails."""
+        if not texts:
+            return []
+        try:
+            found = checked_vectors(
+                await self._embedder.embed(texts), len(texts), self._embedder.model.dimension
+            )
+        except EmbeddingFailed as error:
+            if self._embedding_error is None:
+                log.warning("memory goes on without vectors: %s", error)
+            self._embedding_error = str(error)
+            return []
+        self._embedding_error = None
+        return list(found)
+
+    async def _forget_keys(self, viewer: Viewer, aim: Aim, chosen: Callable[[Scoped], list[int]]) -> int:
+        stamp, gone = self._stamp(NOBODY), 0
+
+        def job(connection: apsw.Connection) -> tuple[int, int]:
+            writer = self._writer(connection, viewer, stamp, aim=aim)
+            return writer.forget_some(chosen(writer.scoped))
+
+        while True:
+            entities, taken = await self._storage.write(job)
+            gone += entities
+            self._counts["forgotten"] += entities
+            if not taken:
+                await self._reclaim()
+                return gone
+
+    async def _reclaim(self) -> None:
+        """Give what was taken out back to the file system, in short steps that others may write between."""
+        for step in range(TIDY_STEPS):
+            if not await self._storage.write(partial(indexes.tidy_text, first=step == 0)):
+                break
+        for _ in range(TIDY_STEPS):
+            if not await self._storage.write(_vacuum):
+                break
+
+    def _writer(
+        self,
+        connection: apsw.Connection,
+        viewer: Viewer,
+        stamp: Stamp,
+        *,
+        with_vectors: bool = False,
+        aim: Aim = EVERYWHERE,
+    ) -> Writer:
+        model = self._embedder.model if with_vectors else None
+        return Writer(connection, Scoped(connection, viewer, aim), self._settings.limits, stamp, model)
+
+    def _stamp(self, source: Provenance) -> Stamp:
+        now_s = self._environment.clock.wall()
+        return Stamp(
+            now_s, lambda: ids.new_id(self._environment), replace(source, node=source.node or self._node)
+        )
+
+
+def _vacuum(connection: apsw.Connection) -> bool:
+    """Give some free pages back; says whether there are more."""
+    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return number(connection, "PRAGMA freelist_count") > 0
+
+
+def _entity_of(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:
+    """Name and type of the entity that an observation is about, or None when who asks does not see it."""
+    found = scoped.rows(
+        "SELECT e.name, e.type FROM {observations} o JOIN {entities} e ON e.key = o.entity WHERE o.id = ?",
+        (ids.read_id(ids.OBSERVATION, observation_id),),
+    )
+    return (found[0][0], found[0][1]) if found else None

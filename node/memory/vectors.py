@@ -1,0 +1,86 @@
+"""Vectors as they are stored: whole numbers of 8 bits with one scale for all, and their signs.
+
+The signs are searched, the numbers say how near a candidate really is. Similarity is the cosine, cut to 0
+to 1: what points away from a question is not more unlike it than what has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.errors import EmbeddingFailed
+
+SCALE: Final = 127
+"""The whole number that stands for 1.0."""
+DIMENSION_LIMIT: Final = 4_096
+"""Most numbers in one vector."""
+
+Vector: TypeAlias = NDArray[np.float32]
+"""One float32 vector of length 1."""
+
+
+def checked_vectors(vectors: NDArray[np.float32], count: int, dimension: int) -> NDArray[np.float32]:
+    """The vectors of an embedder, each of length 1.
+
+    Args:
+        vectors: What it answered.
+        count: How many texts it was given.
+        dimension: Of its model.
+
+    Returns:
+        float32 of shape ``(count, dimension)``; a row of zeros stays one.
+
+    Raises:
+        EmbeddingFailed: they are not as many, not as long, or not finite.
+    """
+    found = np.asarray(vectors, np.float32)
+    if not 0 < dimension <= DIMENSION_LIMIT or found.shape != (count, dimension):
+        raise EmbeddingFailed(
+            f"the embedder answered vectors of shape {found.shape}",
+            why=f"its model promises {(count, dimension)}, of at most {DIMENSION_LIMIT} numbers each",
+        )
+    if not np.isfinite(found).all():
+        raise EmbeddingFailed(
+            "the embedder answered numbers that are none", why="NaN or infinity is among them"
+        )
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
+    return unit
+
+
+def quantised(vector: Vector) -> bytes:
+    """A vector as int8 of one global scale."""
+    return np.rint(vector * SCALE).clip(-SCALE, SCALE).astype(np.int8).tobytes()
+
+
+def signs(vector: Vector) -> bytes:
+    """The signs of a vector, eight to a byte; the last byte is filled with zeros."""
+    return np.packbits(vector > 0, bitorder="little").tobytes()
+
+
+def signs_of_quantised(stored: bytes) -> bytes:
+    """The same of a stored vector."""
+    return np.packbits(np.frombuffer(stored, np.int8) > 0, bitorder="little").tobytes()
+
+
+def similarities(question: Vector, stored: list[bytes]) -> NDArray[np.float32]:
+    """How like each stored vector is to ``question``, 0 to 1.
+
+    Args:
+        question: float32 of length 1.
+        stored: int8 vectors of the same space.
+
+    Returns:
+        float32 of shape ``(len(stored),)``.
+    """
+    if not stored:
+        return np.zeros(0, np.float32)
+    matrix = np.frombuffer(b"".join(stored), np.int8).reshape(len(stored), -1).astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+    products = matrix @ question
+    found = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cut: NDArray[np.float32] = np.clip(found, np.float32(0.0), np.float32(1.0))
+    return cut

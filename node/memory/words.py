@@ -1,0 +1,189 @@
+"""Search by words: what a text asks for as terms, and how well an observation answers them (BM25).
+
+A query is data: it is cut into terms by the tokeniser that the index has, each term is quoted, and nothing
+in it is syntax. Terms that nearly everything has say nothing and cost most, so they are left out as long as
+another is left. SQLite's own rank only chooses the candidates; their order is computed from these alone, so
+that it does not tell how common a word is in the scopes of others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from node.memory.scopes import Scoped
+
+QUERY_CHARACTERS_LIMIT: Final = 8_192
+"""How much of a query is read for words."""
+TERMS_LIMIT: Final = 16
+"""Most terms of a query that are searched."""
+TERM_CHARACTERS_LIMIT: Final = 64
+"""Longest term that is searched."""
+CANDIDATES: Final = 100
+"""Most observations that are put in order."""
+COMMON_ROWS: Final = 2_000
+"""A term that more observations have is common, whatever share of all they are; counting stops there."""
+CACHE_LIMIT: Final = 4_096
+"""Most terms whose frequency is remembered."""
+RECOUNT_SHARE: Final = 0.1
+"""By how much the memory grows or shrinks until frequencies are counted anew."""
+TERMS_FUNCTION: Final = "caxton_terms"
+"""The auxiliary function of the full-text index that tells which terms a row has, and how often."""
+
+_K1: Final = 1.2
+_B: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class WordHit:
+    """An observation that has some of the terms.
+
+    Attributes:
+        observation: Its key.
+        entity: The key of its entity.
+        score: BM25 among the candidates.
+        terms: Places of the terms it has in the list of terms.
+    """
+
+    observation: int
+    entity: int
+    score: float
+    terms: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a query asks for.
+
+    Attributes:
+        terms: As the index has them.
+        common: Whether all of them are common: then the newest rows that have them are candidates, unranked.
+    """
+
+    terms: tuple[str, ...]
+    common: bool = False
+
+
+class Vocabulary:
+    """Cuts text into the index's terms, and remembers which of them are common among what a viewer sees.
+
+    Args:
+        connection: The reader; only its tokeniser is used.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._tokenise = connection.fts5_tokenizer("porter", ["unicode61"])
+        connection.register_fts5_function(TERMS_FUNCTION, _terms_of_row)
+        self._common: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._counted_at = 0
+
+    def asked(self, scoped: Scoped, text: str, observations: int) -> Asked:
+        """The terms of a query that are worth a search, in their order.
+
+        Args:
+            scoped: The memory as who asks sees it.
+            text: Any text of a caller.
+            observations: How many there are in all, to know when frequencies are out of date.
+        """
+        found = self.all_terms(text)
+        rare = tuple(term for term in found if not self._is_common(scoped, term, observations))
+        return Asked((rare or found)[:TERMS_LIMIT], common=bool(found) and not rare)
+
+    def all_terms(self, text: str) -> tuple[str, ...]:
+        """The different terms of a text, in their order, at most twice as many as are searched."""
+        head = text[:QUERY_CHARACTERS_LIMIT].replace("\0", " ").encode("utf-8", "replace")
+        terms: dict[str, None] = {}
+        for token in self._tokenise(head, apsw.FTS5_TOKENIZE_QUERY, None, include_offsets=False):
+            for term in token:
+                if isinstance(term, str) and len(term) <= TERM_CHARACTERS_LIMIT:
+                    terms.setdefault(term)
+        return tuple(terms)[: 2 * TERMS_LIMIT]
+
+    def _is_common(self, scoped: Scoped, term: str, observations: int) -> bool:
+        if abs(observations - self._counted_at) > RECOUNT_SHARE * max(self._counted_at, COMMON_ROWS):
+            self._common.clear()
+            self._counted_at = observations
+        known = self._common.get((scoped.reach, term))
+        if known is None:
+            # Counting stops at the limit: to walk all that have a common word is what is to be spared.
+            [(rows,)] = scoped.rows(
+                "SELECT count(*) FROM (SELECT 1 FROM words JOIN {observations} o ON o.key = words.rowid"
+                " WHERE words MATCH ? LIMIT ?)",
+                (match([term]), COMMON_ROWS + 1),
+            )
+            known = self._common[scoped.reach, term] = rows > COMMON_ROWS
+            while len(self._common) > CACHE_LIMIT:
+                self._common.popitem(last=False)
+        return known
+
+
+def match(terms: Sequence[str]) -> str:
+    """The full-text expression that any of these terms satisfies."""
+    return " OR ".join(f'"{term.replace(chr(34), chr(34) * 2)}"' for term in terms)
+
+
+def word_hits(
+    scoped: Scoped, asked: Asked, where: str, bindings: Sequence[Any], limit: int = CANDIDATES
+) -> list[WordHit]:
+    """Observations that have some of the terms, the best first.
+
+    Args:
+        scoped: The memory as who asks sees it.
+        asked: As :meth:`Vocabulary.asked` found it.
+        where: Further conditions on ``o`` (observation) and ``e`` (its entity), or ``1``.
+        bindings: Of the conditions.
+        limit: Most candidates.
+    """
+    terms, order = asked.terms, "words.rowid DESC" if asked.common else "words.rank"
+    if not terms:
+        return []
+    found = scoped.rows(
+        f"SELECT o.key, o.entity, {TERMS_FUNCTION}(words) FROM words"  # noqa: S608 - conditions of our own
+        " JOIN {observations} o ON o.key = words.rowid JOIN {entities} e ON e.key = o.entity"
+        f" WHERE words MATCH ? AND {where} ORDER BY {order} LIMIT ?",
+        (match(terms), *bindings, limit),
+    )
+    candidates = [(key, entity, _read(told)) for key, entity, told in found]
+    if not candidates:
+        return []
+    frequency = [sum(1 for _, _, told in candidates if told[1][place]) for place in range(len(terms))]
+    weight = [math.log(1 + (len(candidates) - df + 0.5) / (df + 0.5)) for df in frequency]
+    mean = sum(told[0] for _, _, told in candidates) / len(candidates) or 1.0
+    hits = []
+    for key, entity, (length, times) in candidates:
+        norm = _K1 * (1 - _B + _B * length / mean)
+        score = sum(w * tf * (_K1 + 1) / (tf + norm) for w, tf in zip(weight, times, strict=True) if tf)
+        hits.append(WordHit(key, entity, score, tuple(i for i, tf in enumerate(times) if tf)))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.observation))
+
+
+def name_hits(
+    scoped: Scoped, terms: Sequence[str], where: str, bindings: Sequence[Any], limit: int
+) -> list[int]:
+    """Keys of entities whose name or type has some of the terms, the best first."""
+    if not terms:
+        return []
+    found = scoped.rows(
+        f"SELECT e.key, {TERMS_FUNCTION}(names) FROM names JOIN {{entities}} e ON e.key = names.rowid"  # noqa: S608
+        f" WHERE names MATCH ? AND {where} ORDER BY names.rank LIMIT ?",
+        (match(terms), *bindings, limit),
+    )
+    told = [(key, _read(row)) for key, row in found]
+    order = [(-sum(1 for tf in times if tf) / len(terms), length, key) for key, (length, times) in told]
+    return [key for _, _, key in sorted(order)]
+
+
+def _terms_of_row(api: apsw.FTS5ExtensionApi, *_: object) -> str:
+    """The length of a row in terms, then how often it has each term of the query."""
+    times = [sum(map(len, api.phrase_locations(place))) for place in range(api.phrase_count)]
+    return ",".join(map(str, (api.column_size(-1), *times)))
+
+
+def _read(told: str) -> tuple[int, list[int]]:
+    length, *times = map(int, told.split(","))
+    return length, times
