@@ -41,6 +41,7 @@ from node.security.tokens import Tokens
 from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
+from node.webhooks.webhooks import WebhookNotFound
 from swim.keyring_messages import Verb
 from swim.partition import Partition, Side
 
@@ -434,6 +435,22 @@ class FakeRegistry:
         return [("echo", 1)]
 
 
+class NoWebhooks:
+    """The room of webhooks of a node that has none, and whose disk is full."""
+
+    async def listed(self) -> list[dict[str, Any]]:
+        return []
+
+    async def register(self, **given: Any) -> dict[str, Any]:
+        raise StorageFailed("the data file caxton.db could not be used", why="the disk is full")
+
+    async def shown(self, webhook_id: str) -> dict[str, Any]:
+        raise WebhookNotFound(f"there is no webhook {webhook_id[:80]!r}")
+
+    async def remove(self, webhook_id: str) -> None:
+        raise WebhookNotFound(f"there is no webhook {webhook_id[:80]!r}")
+
+
 class NoMemory:
     """The room of a memory that nothing was ever written to, and whose disk is full."""
 
@@ -471,7 +488,7 @@ class World:
         memory: Any = None,
     ) -> None:
         self.bus: Any = bus or FakeBus()
-        self.webhooks: Any = webhooks
+        self.webhooks: Any = webhooks or NoWebhooks()
         self.agents, self.stopped = FakeAgents(), 0
         self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.message import RoutingStrategy
+from node.messaging.placement import VIEW_S
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 
@@ -72,6 +73,7 @@ async def test_a_message_that_is_refused_has_failed_at_once_with_a_code(tmp_path
         assert c["a"].environment.clock.now() - began < 2
         assert log == []
         cut_off(c, "majority")
+        await pause(VIEW_S)  # for so long the cluster is taken to look as before
         if not lost:
             reply = await c["a"].bus.request(c["a"].message(capability="work"), timeout_s=60)
             assert reply.content["by"] == "b"
