@@ -251,6 +251,7 @@ class Node:
             tools=self.tools,
             tracing=self.tracing,
             settings=AgentSettings.from_config(config.runtime, config.messaging),
+            wasm_cache=config.storage.data_dir / "wasm-cache",
         )
         self.webhooks = Webhooks(
             environment=self.environment,

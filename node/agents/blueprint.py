@@ -6,9 +6,14 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Final
 
 from node.agents.definition import AgentDefinition, normalise_name, parse_definition
-from node.errors import AgentInvalid, ValidationFailed, nearest
+from node.agents.settings import AgentSettings
+from node.errors import AgentInvalid, ResourceLimitExceeded, ValidationFailed, nearest
+
+ARTIFACTS_LIMIT: Final = 16
+"""Most files deployed beside an agent file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,28 @@ def read_blueprint(
             f"the file {wanted!r} is no WebAssembly module", why="it is neither binary nor a text '(module'"
         )
     return Blueprint(definition, module)
+
+
+def check_sizes(content: bytes, files: Mapping[str, bytes], workspace: str, settings: AgentSettings) -> None:
+    """Refuse what is too much to be looked at.
+
+    Raises:
+        ResourceLimitExceeded: the agent, its files or their number.
+        ValidationFailed: the workspace has no valid name.
+    """
+    size = sum(len(data) for data in files.values())
+    for what, found, limit in (
+        ("the agent", len(content), settings.max_content_bytes),
+        ("its artifacts", size, settings.max_artifacts_bytes),
+    ):
+        if found > limit:
+            raise ResourceLimitExceeded(
+                f"{what} cannot be taken", why=f"{found:,} bytes; at most {limit:,} are allowed"
+            )
+    if len(files) > ARTIFACTS_LIMIT:
+        raise ResourceLimitExceeded("too many artifacts", why=f"at most {ARTIFACTS_LIMIT} are allowed")
+    if not 0 < len(workspace) <= 64 or not workspace.isprintable():
+        raise ValidationFailed("the workspace has no valid name", why="1 to 64 printable characters")
 
 
 def is_module(content: bytes) -> bool:

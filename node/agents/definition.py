@@ -152,8 +152,11 @@ def _build(
         _check_capabilities(front, list_name, fields.get(list_name, ()))
     if runtime == "wasm":
         _check_wasm(front, fields)
-    elif "system_prompt" not in given:
-        _missing(front, "system_prompt")
+    else:
+        if "system_prompt" not in given:
+            _missing(front, "system_prompt")
+        if fields.get("wasm"):
+            front.add("invalid_value", ("wasm",), "has a meaning for a wasm agent only; remove it")
     restricted = fields.get("security", {}).get("restricted_tools", ())
     if known_tools is not None:
         _check_tools(front, ("tools",), fields.get("tools", ()), known_tools)

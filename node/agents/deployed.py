@@ -10,7 +10,7 @@ import apsw
 
 from node.agents.ask import Requester
 from node.agents.bids import Contracts
-from node.message import iso8601
+from node.message import Message, iso8601
 from node.messaging.delivery import Delivery, Draft
 
 T = TypeVar("T")
@@ -42,6 +42,10 @@ class AgentBus(Requester, Contracts, Protocol):
     @property
     def mailboxes(self) -> TakenNames:
         """The mailboxes of clients."""
+        ...
+
+    async def accept(self, message: Message) -> Any:
+        """Take a message of an agent; it is durable when this returns."""
         ...
 
     def attach(

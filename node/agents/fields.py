@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from node.agents.frontmatter import FrontMatter, Path
+from node.agents.grants import Grant
 from node.cluster.provider import MINORITY_POLICIES
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.errors import ValidationFailed, nearest
@@ -169,6 +170,32 @@ def duration_s(value: Any) -> float:
     return seconds
 
 
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|KiB|MiB)$")
+_BYTES: Final = {"B": 1, "KB": 1024, "MB": 1024**2, "KiB": 1024, "MiB": 1024**2}
+
+
+def size_bytes(value: Any) -> int:
+    """``8MB``, ``512KB`` or plain bytes, as bytes; 1 KB is 1024 bytes; at least a page of WebAssembly."""
+    size = -1.0
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        size = float(found.group(1)) * _BYTES[found.group(2)]
+    if not 65_536 <= size <= 2**32:
+        raise Invalid("must be a size such as 512KB or 8MB, from 64KB to 4096MB")
+    return int(size)
+
+
+def words(*choices: str) -> Check:
+    """A list of a few words; each at most once."""
+    each = one_of(*choices)
+
+    def check(value: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each(item) for item in strings(value)))
+
+    return check
+
+
 def group(value: Any) -> Any:
     """A mapping whose keys are checked by the group's own table."""
     return mapping(value)
@@ -265,6 +292,19 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         **_rows(Effect.USED, restricted_tools=strings, max_processing_time=duration_s),
         **_later("max_memory_usage", "allowed_domains", "sandbox_restrictions"),
     },
+    "wasm": _rows(
+        Effect.USED,
+        grants=words(*Grant),
+        fuel=number(1, 10**12, whole=True),
+        timeout=duration_s,
+        memory=size_bytes,
+        host_calls=number(1, 1000, whole=True),
+        messages_per_second=number(1, 10_000, whole=True),
+        instances=number(1, 4, whole=True),
+        fresh=flag,
+        deterministic=flag,
+        quarantine_after=number(1, 1000, whole=True),
+    ),
 }
 """Groups of fields and the table of each."""
 

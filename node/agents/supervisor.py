@@ -12,18 +12,20 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import cbor2
 import trio
 
-from node.agents.blueprint import Blueprint, read_blueprint
+from node.agents.blueprint import Blueprint, check_sizes, read_blueprint
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
 from node.agents.journal import AgentLogRecord, Journal
 from node.agents.settings import AgentSettings
-from node.agents.wasm import WasmAgent
+from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
+from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
 from node.errors import (
@@ -45,8 +47,6 @@ from node.tools.host import ToolHost
 _log = logging.getLogger(__name__)
 DRAIN_S: Final = 5.0
 """Time a stopping agent has to finish what it is handling, when the caller names none."""
-ARTIFACTS_LIMIT: Final = 16
-"""Most files deployed beside an agent file."""
 _SHIELD_S: Final = 30.0
 """Longest time an atomic step holds off cancellation."""
 
@@ -77,6 +77,7 @@ class AgentSupervisor:
         tools: The tool host.
         tracing: Opens spans.
         settings: Bounds.
+        wasm_cache: Where compiled WebAssembly is kept; None keeps it in memory only.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class AgentSupervisor:
         tools: ToolHost,
         tracing: Tracing,
         settings: AgentSettings | None = None,
+        wasm_cache: Path | None = None,
     ) -> None:
         self._environment = environment
         self._node = node
@@ -101,22 +103,26 @@ class AgentSupervisor:
         self._tools = tools
         self._tracing = tracing
         self._settings = settings or AgentSettings()
+        self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
         self._agents: dict[str, _Agent] = {}
         self._turn = trio.Lock()
         self._deploying = ""  # the last one, which is over when nobody has the turn
+        self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Restore the stored agents, say that they are there, and keep them until cancelled.
 
         An agent that cannot be restored is shown with the status ``error``; the others start.
         """
-        async with self._turn:
-            for row in await self._storage.read(load_agents):
-                await self._restore(row)
-        task_status.started()
         try:
-            await trio.sleep_forever()
+            async with trio.open_nursery() as self._nursery:
+                async with self._turn:
+                    for row in await self._storage.read(load_agents):
+                        await self._restore(row)
+                task_status.started()
+                await trio.sleep_forever()
         finally:
+            self._nursery = None
             for agent in self._agents.values():
                 if agent.runtime is not None:
                     self._registry.withdraw(agent.row.id)
@@ -153,7 +159,7 @@ class AgentSupervisor:
             StorageFailed: nothing was deployed.
         """
         files = dict(sorted((artifacts or {}).items()))
-        self._check_sizes(content, files, workspace)
+        check_sizes(content, files, workspace, self._settings)
         async with self._turn:
             blueprint = await self._read(content, filename, files, name)
             self._deploying = blueprint.definition.id
@@ -230,10 +236,11 @@ class AgentSupervisor:
         """
         async with self._turn:
             found = self._find(agent)
-            if found.runtime is None:
+            if found.runtime is None or found.error:
                 blueprint = await self._stored_blueprint(found.row)
                 found.definition, runtime, found.tools = await self._build(blueprint, found.journal)
                 await self._set_status(found, "running")
+                await self._take_down(found, drain_s=DRAIN_S)
                 self._take_up(found, runtime)
                 found.error = ""
                 found.journal.log("info", "started")
@@ -288,22 +295,8 @@ class AgentSupervisor:
             "by_status": dict(sorted(statuses.items())),
             "log_records": sum(a.journal.statistics()["records"] for a in self._agents.values()),
             "bytes": sum(len(a.row.content) + len(a.row.artifacts) for a in self._agents.values()),
+            "wasm": self._wasm.statistics(),
         }
-
-    def _check_sizes(self, content: bytes, files: Mapping[str, bytes], workspace: str) -> None:
-        size = sum(len(data) for data in files.values())
-        for what, found, limit in (
-            ("the agent", len(content), self._settings.max_content_bytes),
-            ("its artifacts", size, self._settings.max_artifacts_bytes),
-        ):
-            if found > limit:
-                raise ResourceLimitExceeded(
-                    f"{what} cannot be taken", why=f"{found:,} bytes; at most {limit:,} are allowed"
-                )
-        if len(files) > ARTIFACTS_LIMIT:
-            raise ResourceLimitExceeded("too many artifacts", why=f"at most {ARTIFACTS_LIMIT} are allowed")
-        if not 0 < len(workspace) <= 64 or not workspace.isprintable():
-            raise ValidationFailed("the workspace has no valid name", why="1 to 64 printable characters")
 
     def _check_room(self, definition: AgentDefinition, old: _Agent | None, *, replace: bool) -> None:
         if old is not None and not replace:
@@ -352,13 +345,12 @@ class AgentSupervisor:
         """Make the runtime; nothing else changes. The definition gains what only the module knows."""
         definition = blueprint.definition
         if blueprint.module is not None:
-            agent = await WasmAgent.load(
+            agent = await self._wasm.load(
                 blueprint.module,
                 agent=definition.id,
-                environment=self._environment,
-                tracing=self._tracing,
                 journal=journal,
-                settings=self._settings,
+                policy=WasmPolicy.of(definition, self._settings),
+                on_quarantine=partial(self._quarantine, definition.id),
             )
             if blueprint.asks_module:
                 definition = replace(definition, capabilities=await agent.capabilities())
@@ -406,7 +398,11 @@ class AgentSupervisor:
 
     def _take_up(self, agent: _Agent, runtime: Runtime) -> None:
         agent.runtime = runtime
-        concurrency = 1 if agent.row.kind == "wasm" else self._settings.concurrency
+        concurrency = self._settings.concurrency
+        if isinstance(runtime, WasmAgent):  # it makes what waits together in one hop to a worker
+            concurrency = BATCH_LIMIT
+            if self._nursery is not None:
+                self._nursery.start_soon(runtime.run_timers)
         self._bus.attach(
             agent.row.id,
             self._handler(agent, runtime),
@@ -432,6 +428,12 @@ class AgentSupervisor:
         await self._bus.detach(agent.row.id, drain_s=drain_s)
         if isinstance(runtime, WasmAgent):
             await runtime.aclose()
+
+    def _quarantine(self, agent: str, reason: str) -> None:
+        """Nobody new is sent to an agent that fails too often; it stays until an operator starts it again."""
+        found = self._agents[agent]
+        found.error, found.row = reason, replace(found.row, status="error")
+        self._registry.withdraw(agent)
 
     async def _set_status(self, agent: _Agent, status: str) -> None:
         await self._storage.write(lambda connection: set_agent_status(connection, agent.row.id, status))

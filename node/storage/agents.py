@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import apsw
 
+from node.storage.agent_state import delete_agent_state
 from node.storage.query import rows
 
 _COLUMNS = "id, name, version, kind, content, artifacts, workspace, status, deployed_at_s"
@@ -69,6 +70,7 @@ def set_agent_status(connection: apsw.Connection, agent_id: str, status: str) ->
 
 
 def delete_agent(connection: apsw.Connection, agent_id: str) -> bool:
-    """Forget an agent; says whether it was there."""
+    """Forget an agent and what it kept; says whether it was there."""
+    delete_agent_state(connection, agent_id)
     connection.execute("DELETE FROM agents WHERE id = ?", (agent_id,))
     return connection.changes() > 0

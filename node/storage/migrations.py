@@ -307,10 +307,20 @@ CREATE TABLE llm_spending (
 ) WITHOUT ROWID;
 """
 
+_AGENT_STATE: Final = """
+-- What a WebAssembly agent keeps between messages; bounded by node.agents.wasm.state.
+CREATE TABLE agent_state (
+    agent TEXT NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (agent, key)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
-    *(_SPENDING, _MAILBOXES, _WEBHOOKS),
+    *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
 )
 """Every step there has ever been, oldest first."""
 

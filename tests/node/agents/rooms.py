@@ -25,7 +25,9 @@ Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
 
 SCHEMA = (
     "CREATE TABLE agents (id TEXT PRIMARY KEY, name TEXT, version TEXT, kind TEXT, content BLOB,"
-    " artifacts BLOB, workspace TEXT, status TEXT, deployed_at_s REAL)"
+    " artifacts BLOB, workspace TEXT, status TEXT, deployed_at_s REAL);"
+    "CREATE TABLE agent_state (agent TEXT, key BLOB, value BLOB, PRIMARY KEY (agent, key));"
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB)"
 )
 
 
@@ -65,6 +67,7 @@ class FakeBus:
         self.reply: Message | None = None
         self.busy = 0.0
         self.called: Message | None = None
+        self.accepted: list[Message] = []
 
     def load(self) -> float:
         return self.busy
@@ -72,6 +75,10 @@ class FakeBus:
     async def task_of(self, accept: Message) -> Message | None:
         await trio.lowlevel.checkpoint()
         return self.called
+
+    async def accept(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        self.accepted.append(message)
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         assert agent not in self.handlers

@@ -110,7 +110,7 @@ async def test_every_sample_agent_does_what_its_page_says(
 async def test_the_echo_agent_answers_from_its_sandbox() -> None:
     async with rooms() as here:
         info = await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": ECHO})
-        assert (info.id, info.kind, here.bus.concurrency[info.id]) == ("echo-agent", "wasm", 1)
+        assert (info.id, info.kind, here.bus.concurrency[info.id]) == ("echo-agent", "wasm", 64)
         [draft] = await here.send("echo-agent", {"hello": "wörld"})
         raw = '{"hello":"wörld"}'.encode()
         assert draft.content == {"echo": {"hello": "wörld"}, "bytes": len(raw), "checksum": fnv1a(raw)}

@@ -9,8 +9,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import pytest
 
 from node.agents.journal import Journal
-from node.agents.settings import AgentSettings
-from node.agents.wasm import WasmAgent
+from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
 from node.environment import Environment, ThreadWorkers
 from node.errors import InvalidWasm
 from node.message import Attachment, Performative
@@ -20,7 +19,8 @@ from tests.node.agents.rooms import delivery
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-FUEL = AgentSettings(wasm_fuel=2_000_000)
+GRANTS = frozenset((Grant.CLOCK, Grant.RANDOM))
+FUEL = WasmPolicy(GRANTS, fuel=2_000_000)
 
 
 def module(body: str = "(i32.const 0)", more: str = "", pages: int = 1, init: str = "(i32.const 0)") -> bytes:
@@ -44,18 +44,10 @@ DIGIT = f"(i32.const {SENT.index('7')})"
 """Where the answer's content stands in memory."""
 
 
-async def load(
-    source: bytes, settings: AgentSettings = FUEL, environment: Environment | None = None
-) -> WasmAgent:
+async def load(source: bytes, policy: WasmPolicy = FUEL, environment: Environment | None = None) -> WasmAgent:
     environment = environment or inline_environment()
-    return await WasmAgent.load(
-        source,
-        agent="guest",
-        environment=environment,
-        tracing=Tracing.off(),
-        journal=Journal(environment.clock, 100),
-        settings=settings,
-    )
+    runtime = WasmRuntime(environment, "node-1", Tracing.off())
+    return await runtime.load(source, agent="guest", journal=Journal(environment.clock, 100), policy=policy)
 
 
 async def ask(agent: WasmAgent, content: object = None, *files: Attachment) -> tuple[Performative, object]:
@@ -108,7 +100,7 @@ async def test_a_guest_that_is_slow_without_burning_fuel_ends_at_the_wall_clock(
     environment = inline_environment()
     threaded = Environment(environment.clock, environment.randomness, environment.network, ThreadWorkers())
     body = "(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 40000000)) (br $l)) (i32.const 0)"
-    settings = AgentSettings(wasm_fuel=2**62, wasm_timeout_s=0.05)
+    settings = WasmPolicy(GRANTS, fuel=2**62, timeout_s=0.05)
     performative, content = await ask(await load(module(body, pages=620), settings, threaded))
     assert performative is Performative.FAILURE
     assert isinstance(content, dict)
@@ -190,7 +182,7 @@ async def test_a_guest_sends_any_performative_in_any_spelling(sent: str, read: s
         (module().replace(b"caxton_alloc", b"other_alloc_"), "caxton_alloc(i32) -> (i32)"),
         (
             module().replace(b'"random_u32" (func $random (result i32))', b'"set_timer" (func)'),
-            "set_timer (doc",
+            "set_timer with another signature",
         ),
         (module().replace(b'"caxton" "random_u32"', b'"wasi" "random_get"'), "wasi.random_get (unknown)"),
         (module().replace(b"(result i64)", b"(result i32)"), "another signature"),
@@ -226,7 +218,7 @@ async def test_waiting_for_a_worker_takes_nothing_from_the_time_and_does_not_end
 
     environment = inline_environment()
     threaded = Environment(environment.clock, environment.randomness, environment.network, Late())
-    settings = AgentSettings(wasm_fuel=2**62, wasm_timeout_s=0.05)
+    settings = WasmPolicy(GRANTS, fuel=2**62, timeout_s=0.05)
     assert await ask(await load(module(ANSWER), settings, threaded)) == (Performative.INFORM, 7)
     performative, content = await ask(
         await load(module("(loop $l (br $l)) (i32.const 0)"), settings, threaded)
@@ -242,14 +234,8 @@ async def test_the_last_words_of_a_guest_that_traps_are_in_the_log() -> None:
     source = module("(call $log (i32.const 0) (i32.const 10)) (unreachable)").replace(
         b"(memory ", b'(import "caxton" "console_error" (func $log (param i32 i32))) (memory ', 1
     )
-    agent = await WasmAgent.load(
-        source,
-        agent="guest",
-        environment=environment,
-        tracing=Tracing.off(),
-        journal=journal,
-        settings=FUEL,
-    )
+    runtime = WasmRuntime(environment, "node-1", Tracing.off())
+    agent = await runtime.load(source, agent="guest", journal=journal, policy=FUEL)
     assert (await ask(agent))[0] is Performative.FAILURE
     first, second = journal.records(tail=10, since_s=None, level="error")
     assert first.text == SENT[:10]

@@ -1,0 +1,321 @@
+"""A WebAssembly agent: its messages and timers become calls of a sandboxed guest, and what comes out is sent.
+
+A call ends by its fuel (the same instruction count everywhere) or, should a host be slow or an instruction
+dear, by the wall clock. Values it stored are durable before any of its answers leaves. An agent that fails
+too often is quarantined: it answers FAILURE without being called until an operator starts it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from node.agents.deployed import AgentBus, Store
+from node.agents.journal import Journal
+from node.agents.wasm.calls import Call, Calls, Outcome, Progress
+from node.agents.wasm.failure import GuestFailed
+from node.agents.wasm.host import Moment, Phase
+from node.agents.wasm.messages import is_reply
+from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
+from node.agents.wasm.rate import Rate
+from node.agents.wasm.state import AgentState, StateChanges
+from node.agents.wasm.timers import Timers
+from node.environment import Environment
+from node.errors import CaxtonError, InvalidWasm, ValidationFailed
+from node.message import Message, Performative, check_capability
+from node.messaging.delivery import Delivery, Draft
+from node.storage.agent_state import write_agent_state
+from node.telemetry.tracing import Tracing
+from node.tools.spans import child_span
+
+if TYPE_CHECKING:
+    from node.agents.wasm.engine import CoreModule
+    from node.agents.wasm.sandbox import Sandbox
+
+T = TypeVar("T")
+Failed = Callable[[str], None]
+
+_CHECKS: Final = 10
+"""How often within its time a running call is looked at: it may take a tenth longer than it has."""
+DETERMINISTIC_TIMEOUT_S: Final = 30.0
+"""Wall time for one message in deterministic mode, where only instructions are meant to count."""
+
+
+class WasmAgent:
+    """See the module's docstring; made by :meth:`node.agents.wasm.runtime.WasmRuntime.load`."""
+
+    def __init__(
+        self,
+        module: CoreModule,
+        *,
+        agent: str,
+        node: str,
+        environment: Environment,
+        tracing: Tracing,
+        journal: Journal,
+        policy: WasmPolicy,
+        state: AgentState,
+        store: Store | None,
+        bus: AgentBus | None,
+        on_quarantine: Failed,
+    ) -> None:
+        from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
+
+        self._module = module
+        self._agent, self._node = agent, node
+        self._environment = environment
+        self._clock = environment.clock
+        self._tracing = tracing
+        self._journal = journal
+        self._policy = policy
+        self._state = state
+        self._store = store
+        self._bus = bus
+        self._on_quarantine = on_quarantine
+        self._sandboxes = [Sandbox(module, policy, node) for _ in range(policy.instances)]
+        self._calls = Calls(self._sandboxes, self._make)
+        self._rate = Rate(policy.messages_per_s)
+        self._timers = Timers()
+        self._timers_changed = trio.Event()
+        self._timers_scope = trio.CancelScope()
+        self._failures: deque[float] = deque(maxlen=policy.quarantine_after)
+        self._quarantined = ""
+
+    async def begin(self) -> None:
+        """Start an instance.
+
+        Raises:
+            InvalidWasm: it does not start within its limits.
+        """
+        moment = self._moment()
+        outcome = await self._run(lambda progress: self._sandboxes[0].start(progress, moment))
+        self._hear(outcome)
+        if outcome.failure is not None:
+            raise InvalidWasm("the WebAssembly module does not start", why=outcome.failure.reason)
+        self._change_timers(outcome, moment)
+
+    async def capabilities(self) -> tuple[str, ...]:
+        """What the module says it offers.
+
+        Raises:
+            InvalidWasm: it says nothing, or nothing that can be read.
+        """
+        if "get_capabilities" not in self._module.has:
+            raise InvalidWasm(
+                "the WebAssembly module names no capabilities",
+                why="it does not export get_capabilities",
+                fix="Export it, or deploy the module with an agent file that names them.",
+            )
+        moment = self._moment()
+        raw = await self._run(lambda progress: self._sandboxes[0].capabilities(progress, moment))
+        try:
+            names = json.loads(raw) if isinstance(raw, bytes) else None
+            if not isinstance(names, list) or not names:
+                raise InvalidWasm("the module's capabilities cannot be read", why=str(raw)[:200])
+            return tuple(check_capability(name) for name in names)
+        except (ValueError, RecursionError, ValidationFailed):
+            raise InvalidWasm("the module's capabilities cannot be read", why=str(raw)[:200]) from None
+
+    async def handle(self, delivery: Delivery) -> Sequence[Draft]:
+        """Answer one message; whatever the guest does, the answer is drafts or one FAILURE."""
+        message = delivery.message
+        if self._quarantined:
+            return [_failure(GuestFailed("quarantine", self._quarantined), message)]
+        attributes = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.id": self._agent,
+            "gen_ai.conversation.id": message.conversation_id,
+        }
+        with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
+            outcome = await self._calls.submit(Call(Phase.MESSAGE, self._moment(), message))
+            drafts = self._drafts(outcome, message)
+            if any(draft.performative is Performative.FAILURE for draft in drafts):
+                span.fail("the guest failed")
+            return drafts
+
+    async def run_timers(self) -> None:
+        """Call the guest's timers when they are due, until the agent is closed."""
+        with self._timers_scope:
+            await self._run_timers()
+
+    async def _run_timers(self) -> None:
+        while True:
+            due_us = self._timers.next_us()
+            self._timers_changed = trio.Event()
+            if due_us is None:
+                await self._timers_changed.wait()
+                continue
+            with self._clock.move_on_after(max(0.0, due_us / 1_000_000 - self._clock.wall())):
+                await self._timers_changed.wait()
+                continue
+            for timer, at_us in self._timers.take_due(int(self._clock.wall() * 1_000_000)):
+                await self._fire(timer, at_us)
+
+    async def aclose(self) -> None:
+        """Let the guest shut down, within its limits, and throw its instances away."""
+        self._timers_scope.cancel()
+        moment = self._moment()
+        for sandbox in self._sandboxes:
+            self._hear(await self._run(partial(sandbox.shut_down, moment=moment)))
+
+    def statistics(self) -> dict[str, Any]:
+        """Its state, timers and waiting calls."""
+        return {
+            "state": self._state.statistics(),
+            "timers": len(self._timers),
+            "waiting": len(self._calls),
+            "instances_started": sum(sandbox.instances for sandbox in self._sandboxes),
+            "quarantined": self._quarantined,
+        }
+
+    def _moment(self) -> Moment:
+        return Moment(int(self._clock.wall() * 1_000_000), self._environment.randomness.token(16))
+
+    async def _make(self, sandbox: Sandbox, batch: list[Call]) -> None:
+        """Make the calls of a batch, and carry out what they asked for."""
+        changes = StateChanges(self._state)
+        timers = self._timers.running
+        await self._run(lambda progress: sandbox.make(batch, progress, changes, timers))
+        made = [call for call in batch if call.outcome is not None]
+        try:
+            await self._keep(changes)
+        except CaxtonError as error:
+            for call in made:
+                call.outcome = Outcome(error=error)
+            return
+        except BaseException:  # cancelled before it was written: no answer may leave
+            for call in made:
+                call.outcome = None
+            raise
+        slept_us = 0
+        for call in made:
+            assert call.outcome is not None
+            self._hear(call.outcome)
+            self._change_timers(call.outcome, call.moment)
+            slept_us += call.outcome.slept_us
+        if slept_us:
+            await self._clock.sleep(slept_us / 1_000_000)
+
+    async def _keep(self, changes: StateChanges) -> None:
+        written = dict(changes.written)
+        if not written:
+            return
+        if self._store is not None:
+            await self._store.write(lambda connection: write_agent_state(connection, self._agent, written))
+        self._state.apply(written)
+
+    async def _run(self, job: Callable[[Progress], T]) -> T:
+        """Run guest code on a worker; each call in it ends by the wall clock at the latest."""
+        progress = Progress()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, progress)
+            result = await self._environment.workers.run("wasm", job, progress)
+            nursery.cancel_scope.cancel()
+        return result
+
+    async def _watch(self, progress: Progress) -> None:
+        """End each call when its time is up, counted from when it has a worker, not from when it waits."""
+        timeout_s = self._policy.timeout_s
+        if self._policy.deterministic:
+            timeout_s = max(timeout_s, DETERMINISTIC_TIMEOUT_S)
+        seen, since = -1, 0.0
+        try:
+            while True:
+                await self._clock.sleep(timeout_s / _CHECKS)
+                if progress.call != seen:
+                    seen, since = progress.call, self._clock.now()
+                elif seen >= 0 and self._clock.now() - since >= timeout_s * (1 - 1 / _CHECKS):
+                    progress.expired = seen
+                    self._module.engine.tick()
+        finally:  # a caller that goes away ends the guest too
+            progress.cancelled = True
+            self._module.engine.tick()
+
+    async def _fire(self, timer: int, at_us: int) -> None:
+        if self._quarantined:
+            return
+        now = self._moment()
+        moment = Moment(at_us, now.seed) if self._policy.deterministic else now
+        outcome = await self._calls.submit(Call(Phase.TIMER, moment, timer=timer))
+        if outcome.error is not None:
+            self._journal.log("error", f"timer {timer}: {outcome.error}")
+            return
+        failure = outcome.failure or self._over_rate(outcome.drafts)
+        if failure is not None:
+            self._journal.log("error", f"timer {timer}: {failure.reason}")
+            self._count_failure(failure)
+            return
+        for draft in outcome.drafts:
+            try:
+                await self._send(draft)
+            except CaxtonError as error:
+                self._journal.log("error", f"timer {timer}: {error}", code=error.code)
+
+    async def _send(self, draft: Draft) -> None:
+        identifier = self._environment.new_id()
+        message = Message(
+            id=identifier,
+            performative=draft.performative,
+            sender=f"{self._agent}@{self._node}",
+            receiver=draft.receiver,
+            capability=draft.capability,
+            topic=draft.topic,
+            content=draft.content,
+            conversation_id=self._environment.new_id(),
+            reply_with=identifier,
+            protocol=draft.protocol,
+            routing_strategy=draft.routing_strategy,
+            timestamp_s=self._clock.wall(),
+        )
+        if self._bus is not None:
+            await self._bus.accept(message)
+
+    def _hear(self, outcome: Outcome) -> None:
+        for level, text in outcome.console:
+            self._journal.log(level, text)
+
+    def _change_timers(self, outcome: Outcome, moment: Moment) -> None:
+        if outcome.timers:
+            self._timers.change(outcome.timers, moment.now_us)
+            self._timers_changed.set()
+
+    def _over_rate(self, drafts: Sequence[Draft]) -> GuestFailed | None:
+        others = sum(not is_reply(draft) for draft in drafts)
+        if not others or self._rate.take(others, self._clock.now()):
+            return None
+        return GuestFailed("rate", f"more than {self._policy.messages_per_s} messages to others in a second")
+
+    def _count_failure(self, failure: GuestFailed) -> None:
+        now = self._clock.now()
+        self._failures.append(now)
+        full = len(self._failures) == self._policy.quarantine_after
+        if full and now - self._failures[0] <= QUARANTINE_WINDOW_S and not self._quarantined:
+            self._quarantined = (
+                f"quarantined after {len(self._failures)} failures within {QUARANTINE_WINDOW_S:.0f} s,"
+                f" the last: {failure.reason}"
+            )
+            self._journal.log("error", self._quarantined)
+            self._on_quarantine(self._quarantined)
+
+    def _drafts(self, outcome: Outcome, message: Message) -> Sequence[Draft]:
+        if outcome.error is not None:
+            raise outcome.error
+        failure = outcome.failure or self._over_rate(outcome.drafts)
+        if failure is None and not outcome.drafts and message.expects_reply:
+            failure = GuestFailed("answer", "the module sent no answer")
+        if failure is None:
+            self._journal.log("info", f"answered with {len(outcome.drafts)} messages")
+            return outcome.drafts
+        self._journal.log("error", failure.reason, message_id=message.id)
+        if failure.limit != "answer":
+            self._count_failure(failure)
+        return [_failure(failure, message)]
+
+
+def _failure(failure: GuestFailed, message: Message) -> Draft:
+    return Draft(Performative.FAILURE, failure.content(), protocol=message.protocol)

@@ -1,0 +1,134 @@
+"""The calls of one agent's guest: they wait in order, and are made in batches on a worker.
+
+A thread hop costs more than most calls, so whoever waits first leads: it takes what is waiting, makes one
+hop for all of it, and wakes the others with what came out. Nobody waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from node.agents.wasm.failure import GuestFailed
+from node.agents.wasm.host import Moment, Phase
+from node.message import Message
+from node.messaging.delivery import Draft
+
+BATCH_LIMIT: Final = 64
+"""Most calls in one hop to a worker."""
+BATCH_FUEL: Final = 20_000_000
+"""Instructions after which a batch ends early, so that the agents of a node share its workers fairly."""
+
+L = TypeVar("L")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a call.
+
+    Args:
+        drafts: The messages it sends.
+        failure: Why it failed; it sends nothing then.
+        console: Lines for the agent's log, as (level, text).
+        timers: Timers it set or cancelled.
+        slept_us: Microseconds it slept, which are still to be waited.
+        error: The node's own failure, for example of its disk.
+    """
+
+    drafts: list[Draft] = field(default_factory=list)
+    failure: GuestFailed | None = None
+    console: list[tuple[str, str]] = field(default_factory=list)
+    timers: dict[int, int | None] = field(default_factory=dict)
+    slept_us: int = 0
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call that waits, or has been made.
+
+    Args:
+        phase: What the guest is called for.
+        moment: The world it sees.
+        message: The message to be handled.
+        timer: The timer that is up.
+    """
+
+    phase: Phase
+    moment: Moment
+    message: Message | None = None
+    timer: int = 0
+    outcome: Outcome | None = None
+    wake: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a batch is: written by its worker, but for the two marks that end a call."""
+
+    call: int = -1
+    expired: int = -1
+    cancelled: bool = False
+
+    def is_stopped(self) -> bool:
+        """Whether the call that is being made must end."""
+        return self.cancelled or (self.call >= 0 and self.expired == self.call)
+
+
+class Calls(Generic[L]):
+    """The waiting calls, and who makes them.
+
+    Args:
+        sandboxes: Each makes one batch at a time.
+        make: Makes the calls of a batch, in order, and leaves an outcome in those it made.
+    """
+
+    def __init__(self, sandboxes: list[L], make: Callable[[L, list[Call]], Awaitable[None]]) -> None:
+        self._free = list(sandboxes)
+        self._make = make
+        self._waiting: deque[Call] = deque()  # bounded by the agent's handler runs and timers
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def submit(self, call: Call) -> Outcome:
+        """Have a call made; returns when what it asked for may be carried out."""
+        self._waiting.append(call)
+        try:
+            while call.outcome is None:
+                if self._free and self._waiting:
+                    await self._lead()
+                else:
+                    await call.wake.wait()
+                    if call.outcome is None:
+                        call.wake = trio.Event()
+        finally:
+            if call.outcome is None and call in self._waiting:
+                self._waiting.remove(call)
+            self._pass_on()
+        return call.outcome
+
+    async def _lead(self) -> None:
+        sandbox = self._free.pop()
+        batch: list[Call] = []
+        try:
+            await trio.lowlevel.checkpoint()  # those that are ready now come along
+            while self._waiting and len(batch) < BATCH_LIMIT:
+                batch.append(self._waiting.popleft())
+            if batch:
+                await self._make(sandbox, batch)
+        finally:
+            self._waiting.extendleft(reversed([c for c in batch if c.outcome is None]))
+            self._free.append(sandbox)
+            for call in batch:
+                if call.outcome is not None:
+                    call.wake.set()
+
+    def _pass_on(self) -> None:
+        """Let the first that waits lead, if a sandbox is free: whoever led has got what it waited for."""
+        if self._free and self._waiting:
+            self._waiting[0].wake.set()

@@ -1,0 +1,129 @@
+"""What the WebAssembly agents of a node share: the engine, compiled modules, and the rooms around them."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from node.agents.deployed import AgentBus, Store
+from node.agents.journal import Journal
+from node.agents.wasm.agent import Failed, WasmAgent
+from node.agents.wasm.compiled import CompiledModules, artifact_name
+from node.agents.wasm.policy import WasmPolicy
+from node.agents.wasm.state import AgentState
+from node.environment import Environment
+from node.storage.agent_state import load_agent_state
+from node.storage.own_keys import own_key
+from node.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from node.agents.wasm.engine import CoreModule, WasmEngine
+
+
+@dataclass(slots=True)
+class WasmRuntime:
+    """See the module's docstring.
+
+    Args:
+        environment: Clock, chance, workers.
+        node: The name of this node.
+        tracing: Opens spans.
+        store: Where agents keep their state, or None: they keep it in memory.
+        bus: Takes what timers send, or None: nothing can be sent then.
+        cache: Where compiled modules are kept, or None: nowhere.
+    """
+
+    environment: Environment
+    node: str
+    tracing: Tracing
+    store: Store | None = None
+    bus: AgentBus | None = None
+    cache: Path | None = None
+    _engine: WasmEngine | None = None
+    _compiled: CompiledModules | None = None
+    _modules: weakref.WeakValueDictionary[str, wasmtime.Module] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+
+    async def load(
+        self,
+        source: bytes,
+        *,
+        agent: str,
+        journal: Journal,
+        policy: WasmPolicy,
+        on_quarantine: Failed = lambda reason: None,
+    ) -> WasmAgent:
+        """Compile and start a module, off the event loop.
+
+        Args:
+            source: WebAssembly, binary or text.
+            agent: The id of the agent.
+            journal: Its log.
+            policy: What it may do.
+            on_quarantine: Told why, once, when it has failed too often.
+
+        Raises:
+            InvalidWasm: it does not compile, breaks the interface, or does not start within its limits.
+        """
+        if self.cache is not None and self.store is not None and self._compiled is None:
+            fresh = self.environment.randomness.token(32)
+            key = await self.store.write(lambda connection: own_key(connection, "wasm-cache", fresh))
+            self._compiled = CompiledModules(self.cache, key)
+        module = await self.environment.workers.run("wasm", self._module, source, policy)
+        stored: dict[bytes, bytes] = {}
+        if self.store is not None:
+            stored = await self.store.read(lambda connection: load_agent_state(connection, agent))
+        found = WasmAgent(
+            module,
+            agent=agent,
+            node=self.node,
+            environment=self.environment,
+            tracing=self.tracing,
+            journal=journal,
+            policy=policy,
+            state=AgentState(stored),
+            store=self.store,
+            bus=self.bus,
+            on_quarantine=on_quarantine,
+        )
+        await found.begin()
+        return found
+
+    def statistics(self) -> dict[str, Any]:
+        """How many modules are in memory, and what the cache of compiled ones does."""
+        found: dict[str, Any] = {"modules": len(self._modules)}
+        if self._compiled is not None:
+            found["compiled"] = self._compiled.statistics()
+        return found
+
+    def _module(self, source: bytes, policy: WasmPolicy) -> CoreModule:
+        """Runs on a worker."""
+        from node.agents.wasm import interface  # noqa: PLC0415 - 120 ms of import that a node may be spared
+        from node.agents.wasm.engine import (  # noqa: PLC0415
+            CONFIGURATION,
+            VERSION,
+            CoreModule,
+            WasmEngine,
+            binary_of,
+        )
+
+        if self._engine is None:
+            self._engine = WasmEngine()
+        binary = binary_of(source)
+        name = artifact_name(binary, VERSION, CONFIGURATION)
+        module = self._modules.get(name)
+        if module is None:
+            interface.check_size(binary)
+            artifact = None if self._compiled is None else self._compiled.load(name)
+            module = None if artifact is None else self._engine.deserialize(artifact)
+            if module is None:
+                module = self._engine.compile(binary)
+                if self._compiled is not None:
+                    self._compiled.save(name, bytes(module.serialize()))
+            self._modules[name] = module
+        return CoreModule(self._engine, module, policy.grants)
