@@ -88,6 +88,7 @@ class CoreModule:
         interface.check_imports(module, grants)
         known = {**interface.REQUIRED_EXPORTS, **interface.OPTIONAL_EXPORTS, "memory": None}
         self.engine = engine
+        self.module = module  # kept: the runtime finds it again as long as an agent has it
         self.has: frozenset[str] = frozenset(e.name for e in module.exports if e.name in known)
         self.pre = engine.link(module)
 

@@ -53,7 +53,7 @@ class Sandbox:
                 changes.drop()
                 return
             call.outcome = outcome
-            if outcome.failure is None:
+            if outcome.failure is None and outcome.error is None:
                 changes.keep()
                 self._timers = (self._timers - set(outcome.timers)) | {
                     timer for timer, delay in outcome.timers.items() if delay is not None
@@ -126,12 +126,14 @@ class Sandbox:
             job(self._started(moment), outcome)
         except GuestFailed as error:
             outcome.failure = error
-            outcome.drafts, outcome.timers = [], {}
+        except Exception as error:  # a bug of the host fails this call, not those beside it in the batch
+            outcome.error = error
         finally:
             if self._instance is not None:
                 outcome.console = outcome.console or self._instance.said.console
-        if outcome.failure is not None:
+        if outcome.failure is not None or outcome.error is not None:
             self._instance = None
+            outcome.drafts, outcome.timers = [], {}
         return outcome
 
     def _started(self, moment: Moment) -> WasmInstance:
