@@ -17,11 +17,14 @@ import pytest
 from pydantic import BaseModel
 
 import simulations.__main__
-from node.agents import wasm_abi
 from node.agents.definition import parse_definition
 from node.agents.fields import GROUPS, TOP
 from node.agents.settings import AgentSettings
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
+from node.agents.wasm import WasmPolicy, interface
+from node.agents.wasm.engine import CoreModule, WasmEngine, binary_of
+from node.agents.wasm.host import Moment, Way
+from node.agents.wasm.instance import WasmInstance
 from node.cli.main import INTERRUPTED, VERBS
 from node.cli.members import _TOLD
 from node.cluster.journal import TELLERS
@@ -665,7 +668,7 @@ def test_the_tools_of_the_page_are_those_there_are() -> None:
 
 
 def test_the_script_of_the_page_is_valid() -> None:
-    [script] = blocks(DOCS / "agents.md", "yaml")
+    script = next(block for block in blocks(DOCS / "agents.md", "yaml") if not block.startswith("wasm:"))
     assert ScriptedProvider(script, SystemClock()).unused() == [1, 2, 3]
 
 
@@ -673,23 +676,33 @@ def test_the_interface_of_modules_is_that_of_the_code() -> None:
     exports = {
         plain(row["Export"]): (plain(row["Signature"]), row["Needed"]) for row in rows("agents.md", "Export")
     }
-    shown = {name: (wasm_abi._show(s), "yes") for name, s in wasm_abi.REQUIRED_EXPORTS.items()}
-    shown |= {name: (wasm_abi._show(s), "no") for name, s in wasm_abi.OPTIONAL_EXPORTS.items()}
+    shown = {name: (interface.show(s), "yes") for name, s in interface.REQUIRED_EXPORTS.items()}
+    shown |= {name: (interface.show(s), "no") for name, s in interface.OPTIONAL_EXPORTS.items()}
     assert exports == {"memory": ("memory", "yes"), **shown}
     imports = {
         plain(row["Import from `caxton`"]): plain(row["Signature"])
         for row in rows("agents.md", "Import from `caxton`")
     }
-    assert imports == {name: wasm_abi._show(s) for name, s in wasm_abi.IMPORTS.items()}
-    refused = (DOCS / "agents.md").read_text().partition("refused at deployment in this version:")[2]
-    assert tuple(re.findall(r"`(\w+)`", refused.partition(". ")[0])) == wasm_abi.LATER_IMPORTS
+    assert imports == {name: interface.show(s) for name, s in interface.IMPORTS.items()}
+    granted = {
+        plain(row["Import from `caxton`"]): row["Grant"].strip("`")
+        for row in rows("agents.md", "Import from `caxton`")
+        if not row["Grant"].startswith("none")
+    }
+    assert granted == {name: grant.value for name, grant in interface.NEEDS.items()}
+    [text] = [block for block in blocks(DOCS / "agents.md", "yaml") if block.startswith("wasm:")]
+    head = "name: abc\nversion: 1.0.0\ncapabilities: [a]\nruntime: wasm\nmodule: a.wat\n"
+    group = parse_definition(f"---\n{head}{text}\n---\n".encode()).groups["wasm"]
+    assert group == {"grants": ("clock", "state"), "memory": 8 * 1024**2, "timeout": 0.2}
 
 
 def test_the_module_of_the_page_answers() -> None:
     [source] = blocks(DOCS / "agents.md", "wat")
-    module = wasm_abi.WasmModule(source.encode(), wasm_abi.WasmLimits(1_000_000, 1_000_000))
-    moment = wasm_abi.Moment(0, b"seed")
-    [sent] = wasm_abi.WasmInstance(module, moment).handle(b'{"content":null}', moment).sent
+    engine, moment = WasmEngine(), Moment(0, b"seed")
+    module = CoreModule(engine, engine.compile(binary_of(source.encode())), ())
+    instance = WasmInstance(module, WasmPolicy(), moment, lambda: False)
+    [(way, sent)] = instance.handle(b'{"content":null}', moment).sent
+    assert way is Way.SEND
     assert json.loads(sent) == {"performative": "inform", "content": "pong"}
 
 

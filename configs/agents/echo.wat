@@ -1,6 +1,6 @@
 ;; A sample agent in WebAssembly text. It finds the "content" of the message it is given, whatever JSON value
 ;; that is, and answers INFORM {"echo": <the content>, "bytes": <its length>, "checksum": <FNV-1a, 32 bits>}.
-;; The interface is described in node/agents/wasm_abi.py.
+;; The interface is described in docs/agents.md.
 (module
   (import "caxton" "send_message" (func $send_message (param i32 i32) (result i32)))
   (import "caxton" "console_log" (func $console_log (param i32 i32)))

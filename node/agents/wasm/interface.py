@@ -128,7 +128,7 @@ def invalid(why: str, missing: list[str] | None = None, fix: str = "") -> Invali
     return InvalidWasm(
         "the WebAssembly module cannot be an agent",
         why=why,
-        fix=fix or "See 'WebAssembly interface' in docs/wasm.md, and the sample configs/agents/echo.wat.",
+        fix=fix or "See 'WebAssembly interface' in docs/agents.md, and the sample configs/agents/echo.wat.",
         details={"missing": missing} if missing else {},
     )
 

@@ -23,6 +23,7 @@ from node.messaging.client_mailboxes import NameConflict
 from node.storage.agents import load_agents
 from tests.node.agents.rooms import MemoryStore, Rooms, rooms
 from tests.node.agents.test_definition import PUBLISHED, agent
+from tests.node.agents.wasm.guests import guest
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SALES = Attachment("sales.csv", "text/csv", (CONFIGS / "demo" / "sales.csv").read_bytes())
@@ -246,3 +247,66 @@ async def test_what_an_agent_subscribes_to_is_published_and_shown() -> None:
         assert here.registry.topics["listener"] == (("orders.#", "g"),)
         assert here.registry.accepts["listener"] == "content.amount > 100"
         assert (info["topics"], info["capabilities"]) == ([{"topic": "orders.#", "group": "g"}], [])
+
+
+COUNTER = guest(
+    """(local $n i32)
+      (if (i32.gt_u (local.get $length) (i32.const 2000)) (then (unreachable)))
+      (drop (call $load_data (i32.const 2000) (i32.const 1) (i32.const 2100) (i32.const 4)))
+      (local.set $n (i32.add (i32.load (i32.const 2100)) (i32.const 1)))
+      (i32.store (i32.const 2100) (local.get $n))
+      (drop (call $store_data (i32.const 2000) (i32.const 1) (i32.const 2100) (i32.const 4)))
+      (call $answer (local.get $n))""",
+    imports=("load_data", "store_data"),
+)
+COUNTING = (
+    b"---\nname: Counter\nversion: 1.0.0\ncapabilities: [counting]\nruntime: wasm\nmodule: counter.wat\n"
+    b"wasm: {grants: [state], fresh: true, quarantine_after: 2}\n---\n"
+)
+
+
+async def count(here: Rooms, content: object = None) -> object:
+    [draft] = await here.send("counter", content, capability="counting")
+    return draft.content
+
+
+async def test_what_a_module_stored_outlives_a_restart_and_a_new_version_and_ends_with_the_agent() -> None:
+    store = MemoryStore()
+    files = {"counter.wat": COUNTER}
+    async with rooms(store) as here:
+        await here.supervisor.deploy(COUNTING, artifacts=files)
+        assert [await count(here), await count(here)] == [1, 2]
+    async with rooms(store) as here:
+        assert await count(here) == 3
+        await here.supervisor.deploy(COUNTING, artifacts=files, replace=True)
+        assert await count(here) == 4
+        await here.supervisor.delete("counter")
+        await here.supervisor.deploy(COUNTING, artifacts=files)
+        assert await count(here) == 1
+
+
+async def test_a_module_needs_the_grants_of_its_agent_file() -> None:
+    async with rooms() as here:
+        with pytest.raises(InvalidWasm, match="not granted"):
+            ungranted = COUNTING.replace(b"grants: [state], ", b"")
+            await here.supervisor.deploy(ungranted, artifacts={"counter.wat": COUNTER})
+        with pytest.raises(InvalidWasm, match="not granted"):
+            await here.supervisor.deploy(COUNTER, filename="counter.wat")
+
+
+async def test_a_quarantined_agent_is_seen_and_not_sent_to_until_it_is_started_again() -> None:
+    async with rooms() as here:
+        await here.supervisor.deploy(COUNTING, artifacts={"counter.wat": COUNTER})
+        for _ in range(2):
+            await count(here, "x" * 2000)
+        info = here.supervisor.get("counter").as_json()
+        assert info["status"] == "error"
+        assert "quarantined after 2 failures" in info["error"]
+        assert here.registry.published == {}
+        refused = await count(here)
+        assert isinstance(refused, dict)
+        assert refused["details"] == {"limit": "quarantine"}
+        info = (await here.supervisor.start("counter")).as_json()
+        assert (info["status"], "error" in info) == ("running", False)
+        assert await count(here) == 1
+        assert "counter" in here.registry.published
