@@ -19,7 +19,7 @@ from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
 from node.agents.wasm.calls import Call, Calls, Outcome, Progress
 from node.agents.wasm.failure import GuestFailed
-from node.agents.wasm.host import Moment, Phase
+from node.agents.wasm.host import COUNTERS_LIMIT, Moment, Phase
 from node.agents.wasm.messages import is_reply
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
@@ -34,7 +34,7 @@ from node.telemetry.tracing import Tracing
 from node.tools.spans import child_span
 
 if TYPE_CHECKING:
-    from node.agents.wasm.engine import CoreModule
+    from node.agents.wasm.engine import GuestModule
     from node.agents.wasm.sandbox import Sandbox
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class WasmAgent:
 
     def __init__(
         self,
-        module: CoreModule,
+        module: GuestModule,
         *,
         agent: str,
         node: str,
@@ -81,6 +81,7 @@ class WasmAgent:
         self._calls = Calls(self._sandboxes, self._make)
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
+        self._counts: dict[str, float] = {}
         self._timers_changed = trio.Event()
         self._timers_scope = trio.CancelScope()
         self._failures: deque[float] = deque(maxlen=policy.quarantine_after)
@@ -168,6 +169,7 @@ class WasmAgent:
         return {
             "state": self._state.statistics(),
             "timers": len(self._timers),
+            "counters": dict(sorted(self._counts.items())),
             "waiting": len(self._calls),
             "instances_started": sum(sandbox.instances for sandbox in self._sandboxes),
             "quarantined": self._quarantined,
@@ -196,6 +198,9 @@ class WasmAgent:
         for call in made:
             assert call.outcome is not None
             self._hear(call.outcome)
+            for name, value in call.outcome.counts.items():
+                if name in self._counts or len(self._counts) < COUNTERS_LIMIT:
+                    self._counts[name] = self._counts.get(name, 0.0) + value
             self._change_timers(call.outcome, call.moment)
             slept_us += call.outcome.slept_us
         if slept_us:

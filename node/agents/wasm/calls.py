@@ -35,6 +35,7 @@ class Outcome:
         failure: Why it failed; it sends nothing then.
         console: Lines for the agent's log, as (level, text).
         timers: Timers it set or cancelled.
+        counts: What it adds to counters of its own.
         slept_us: Microseconds it slept, which are still to be waited.
         error: The node's own failure, for example of its disk.
     """
@@ -43,6 +44,7 @@ class Outcome:
     failure: GuestFailed | None = None
     console: list[tuple[str, str]] = field(default_factory=list)
     timers: dict[int, int | None] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
     slept_us: int = 0
     error: Exception | None = None
 

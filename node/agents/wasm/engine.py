@@ -5,25 +5,36 @@ One engine means that a module deployed a thousand times is compiled once and it
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from typing import Any, Final
 
 import wasmtime
+from wasmtime import component
 
 from node.agents.grants import Grant
 from node.agents.wasm import interface
-from node.agents.wasm.instance import HOST_FUNCTIONS
+from node.agents.wasm.component import COMPONENT_LIMIT_BYTES, ComponentInstance, ComponentModule
+from node.agents.wasm.host import Moment
+from node.agents.wasm.instance import HOST_FUNCTIONS, WasmInstance
 from node.agents.wasm.native import Current, deadline_callback, define_host_function
+from node.agents.wasm.policy import WasmPolicy
+from node.agents.wasm.world import link_world
 
 VERSION: Final = version("wasmtime")
 """Of the compiler: what another one made is not loaded."""
-STACK_BYTES: Final = 256 * 1024
+STACK_BYTES: Final = 512 * 1024
 """Stack of a guest: a worker thread has 8 MB, of which Python and the host need the rest."""
 CONFIGURATION: Final = (
     f"fuel epochs nan-canonical relaxed-simd-deterministic one-memory no-gc stack-{STACK_BYTES}"
 )
 """What :func:`_configuration` sets, for the key of compiled artifacts: change both together."""
+
+
+_Kind = type[wasmtime.Module] | type[component.Component]
+Compiled = wasmtime.Module | component.Component
+"""What the engine makes of a binary."""
 
 
 class WasmEngine:
@@ -45,30 +56,41 @@ class WasmEngine:
         """Have every guest that runs now asked whether it must end; safe from any thread."""
         self.engine.increment_epoch()
 
-    def compile(self, binary: bytes) -> wasmtime.Module:
-        """Compile a module.
+    @functools.cached_property
+    def components(self) -> component.Linker:
+        """The linker of components, made with the first of them."""
+        return link_world(self.engine, self.current)
+
+    def compile(self, binary: bytes) -> Compiled:
+        """Compile a module or a component.
 
         Raises:
             InvalidWasm: it does not compile.
         """
+        kind = component.Component if interface.is_component(binary) else wasmtime.Module
         try:
-            return wasmtime.Module(self.engine, binary)
+            return kind(self.engine, binary)
         except wasmtime.WasmtimeError as error:
             raise interface.invalid(" ".join(str(error).split())[:400]) from None
 
-    def deserialize(self, artifact: bytes) -> wasmtime.Module | None:
-        """A module from what :meth:`wasmtime.Module.serialize` made; None if this engine cannot use it.
+    def deserialize(self, binary: bytes, artifact: bytes) -> Compiled | None:
+        """``binary`` from what its ``serialize`` made; None if this engine cannot use that.
 
         The bytes are machine code: the caller knows that this node made them.
         """
+        kind = component.Component if interface.is_component(binary) else wasmtime.Module
         try:
-            return wasmtime.Module.deserialize(self.engine, artifact)
+            return kind.deserialize(self.engine, artifact)
         except wasmtime.WasmtimeError:
             return None
 
     def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
         """Resolve a module's imports, which have been checked, once for all its instances."""
         return self._linker.instantiate_pre(module)
+
+
+Guest = WasmInstance | ComponentInstance
+"""A started instance of either kind."""
 
 
 class CoreModule:
@@ -92,6 +114,25 @@ class CoreModule:
         self.has: frozenset[str] = frozenset(e.name for e in module.exports if e.name in known)
         self.pre = engine.link(module)
 
+    def instance(self, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]) -> WasmInstance:
+        """A started instance; see :class:`node.agents.wasm.instance.WasmInstance`."""
+        return WasmInstance(self, policy, moment, is_stopped)
+
+
+GuestModule = CoreModule | ComponentModule
+"""A compiled module of either kind."""
+
+
+def guest_module(engine: WasmEngine, compiled: Compiled, grants: Collection[Grant]) -> GuestModule:
+    """Check what was compiled and make it ready for instances.
+
+    Raises:
+        InvalidWasm: it breaks its interface; see the two kinds.
+    """
+    if isinstance(compiled, component.Component):
+        return ComponentModule(engine, compiled)
+    return CoreModule(engine, compiled, grants)
+
 
 def binary_of(source: bytes) -> bytes:
     """WebAssembly text as binary; binary as it is.
@@ -99,8 +140,9 @@ def binary_of(source: bytes) -> bytes:
     Raises:
         InvalidWasm: it is neither.
     """
-    if len(source) > interface.MODULE_LIMIT_BYTES:
-        interface.check_size(source)
+    limit = COMPONENT_LIMIT_BYTES if interface.is_component(source) else interface.MODULE_LIMIT_BYTES
+    if len(source) > limit:
+        interface.check_size(source, limit)
     if source.startswith(b"\0asm"):
         return source
     try:

@@ -8,6 +8,7 @@ clock: it runs on a worker thread, and what it collects is carried out on the ev
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -24,6 +25,10 @@ CONSOLE_LIMIT: Final = 64
 """Most console lines kept of one message."""
 CONSOLE_LINE_LIMIT: Final = 1_000
 """Longest console line kept, in bytes."""
+COUNTERS_LIMIT: Final = 32
+"""Most counters of one agent's own."""
+COUNTER_NAME_LIMIT: Final = 64
+"""Longest name of a counter, in characters."""
 TIMERS_LIMIT: Final = 16
 """Most timers of one agent."""
 TIMER_LIMIT_US: Final = 86_400_000_000
@@ -73,6 +78,7 @@ class Said:
     sent: list[tuple[Way, bytes]] = field(default_factory=list)
     console: list[tuple[str, str]] = field(default_factory=list)
     timers: dict[int, int | None] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
     slept_us: int = 0
     host_calls: int = 0
     drawn: int = 0
@@ -153,6 +159,18 @@ class Host:
         self.said.drawn += 1
         drawn = hashlib.blake2b(self.said.drawn.to_bytes(8, "big"), key=self._moment.seed, digest_size=4)
         return int.from_bytes(drawn.digest(), "big", signed=True)
+
+    def random_bytes(self, length: int) -> bytes:
+        """The next bytes drawn from the call's seed."""
+        self.said.drawn += 1
+        key = hashlib.blake2b(self.said.drawn.to_bytes(8, "big"), key=self._moment.seed, digest_size=32)
+        return hashlib.shake_256(key.digest()).digest(length)
+
+    def count(self, name: str, value: float) -> None:
+        """Add to one of the agent's own counters; beyond the limits nothing is counted."""
+        known = name in self.said.counts or len(self.said.counts) < COUNTERS_LIMIT
+        if known and 0 < len(name) <= COUNTER_NAME_LIMIT and math.isfinite(value):
+            self.said.counts[name] = self.said.counts.get(name, 0.0) + value
 
     def sleep(self, micros: int) -> None:
         """Sleep within the time of the call.

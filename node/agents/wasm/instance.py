@@ -57,7 +57,7 @@ class WasmInstance:
         self, module: CoreModule, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]
     ) -> None:
         self._module = module
-        self._policy = policy
+        self.policy = policy
         self.is_stopped = is_stopped
         self.failed: Exception | None = None
         self.host = Host(policy, moment)
@@ -83,7 +83,7 @@ class WasmInstance:
     @property
     def fuel_used(self) -> int:
         """Instructions of the current call so far."""
-        return self._policy.fuel - self._native.fuel()
+        return self.policy.fuel - self._native.fuel()
 
     def handle(
         self,
@@ -172,7 +172,7 @@ class WasmInstance:
         timers: frozenset[int] = frozenset(),
     ) -> None:
         self.host.begin(phase, moment, state, timers)
-        self._native.refuel(self._policy.fuel)
+        self._native.refuel(self.policy.fuel)
 
     def _finish(self, name: str, *words: int) -> Said:
         status = self._call(name, *words)
@@ -181,7 +181,7 @@ class WasmInstance:
         return self.host.said
 
     def _call_instantiate(self) -> None:
-        self._native.refuel(self._policy.fuel)
+        self._native.refuel(self.policy.fuel)
         self._enter(self._instantiate, "its start function")
 
     def _instantiate(self) -> int:

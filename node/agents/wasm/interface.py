@@ -65,6 +65,7 @@ NEEDS: Final[dict[str, Grant]] = {
 """The grant that an import needs; the others need none."""
 
 _FUNCTION_SECTION: Final = 3
+_NESTED_SECTIONS: Final = (1, 4)  # of a component: a core module, a component
 
 
 def check_exports(module: wasmtime.Module) -> None:
@@ -144,16 +145,31 @@ def _signature(found: Any) -> Signature | None:
     return tuple(str(p) for p in found.params), tuple(str(r) for r in found.results)
 
 
+def is_component(binary: bytes) -> bool:
+    """Whether it is a component rather than a core module; both begin alike."""
+    return binary[:4] == b"\0asm" and binary[6:8] == b"\x01\x00"
+
+
 def _count_functions(binary: bytes) -> int:
-    """Entries of the function section; 0 where there is none, or the binary is damaged (compiling tells)."""
-    at = 8
-    while at < len(binary):
-        section = binary[at]
-        size, at = _read_u32(binary, at + 1)
-        if section == _FUNCTION_SECTION:
-            return _read_u32(binary, at)[0]
-        at += size
-    return 0
+    """Functions of a module, or of all modules inside a component, to any depth.
+
+    What is damaged counts for nothing here: compiling says what is wrong with it.
+    """
+    found = 0
+    parts = [(0, len(binary))]
+    while parts:
+        at, end = parts.pop()
+        nested = _NESTED_SECTIONS if is_component(binary[at : at + 8]) else ()
+        at += 8
+        while at < end:
+            section = binary[at]
+            size, at = _read_u32(binary, at + 1)
+            if section in nested:
+                parts.append((at, min(at + size, end)))
+            elif not nested and section == _FUNCTION_SECTION:
+                found += _read_u32(binary, at)[0]
+            at += size
+    return found
 
 
 def _read_u32(binary: bytes, at: int) -> tuple[int, int]:

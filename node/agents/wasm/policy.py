@@ -6,8 +6,9 @@ answer them and write to its log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from node.agents.definition import AgentDefinition
 from node.agents.grants import Grant
@@ -30,6 +31,7 @@ class WasmPolicy:
     Args:
         grants: What it may ask of the host beside replying and logging.
         topics: Patterns over topics that its agent file subscribes it to.
+        parameters: What its agent file tells it.
         fuel: Instructions for one message.
         timeout_s: Wall time for one message, in seconds.
         memory_bytes: Memory of one instance.
@@ -43,6 +45,7 @@ class WasmPolicy:
 
     grants: frozenset[Grant] = frozenset()
     topics: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     fuel: int = 200_000_000
     timeout_s: float = 1.0
     memory_bytes: int = 50 * 1024 * 1024
@@ -61,6 +64,7 @@ class WasmPolicy:
         return cls(
             grants=frozenset(Grant(name) for name in group.get("grants", ())),
             topics=tuple(pattern for pattern, _ in definition.topics),
+            parameters=definition.parameters,
             fuel=min(group.get("fuel", settings.wasm_fuel), settings.wasm_fuel),
             timeout_s=min(group.get("timeout", settings.wasm_timeout_s), settings.wasm_timeout_s),
             memory_bytes=min(group.get("memory", settings.wasm_memory_bytes), settings.wasm_memory_bytes),

@@ -19,9 +19,7 @@ from node.storage.own_keys import own_key
 from node.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    import wasmtime
-
-    from node.agents.wasm.engine import CoreModule, WasmEngine
+    from node.agents.wasm.engine import Compiled, GuestModule, WasmEngine
 
 
 @dataclass(slots=True)
@@ -45,9 +43,7 @@ class WasmRuntime:
     cache: Path | None = None
     _engine: WasmEngine | None = None
     _compiled: CompiledModules | None = None
-    _modules: weakref.WeakValueDictionary[str, wasmtime.Module] = field(
-        default_factory=weakref.WeakValueDictionary
-    )
+    _modules: weakref.WeakValueDictionary[str, Compiled] = field(default_factory=weakref.WeakValueDictionary)
 
     async def load(
         self,
@@ -101,29 +97,30 @@ class WasmRuntime:
             found["compiled"] = self._compiled.statistics()
         return found
 
-    def _module(self, source: bytes, policy: WasmPolicy) -> CoreModule:
+    def _module(self, source: bytes, policy: WasmPolicy) -> GuestModule:
         """Runs on a worker."""
         from node.agents.wasm import interface  # noqa: PLC0415 - 120 ms of import that a node may be spared
+        from node.agents.wasm.component import COMPONENT_LIMIT_BYTES  # noqa: PLC0415
         from node.agents.wasm.engine import (  # noqa: PLC0415
             CONFIGURATION,
             VERSION,
-            CoreModule,
             WasmEngine,
             binary_of,
+            guest_module,
         )
 
         if self._engine is None:
             self._engine = WasmEngine()
         binary = binary_of(source)
         name = artifact_name(binary, VERSION, CONFIGURATION)
-        module = self._modules.get(name)
-        if module is None:
-            interface.check_size(binary)
+        compiled = self._modules.get(name)
+        if compiled is None:
+            interface.check_size(binary, COMPONENT_LIMIT_BYTES)
             artifact = None if self._compiled is None else self._compiled.load(name)
-            module = None if artifact is None else self._engine.deserialize(artifact)
-            if module is None:
-                module = self._engine.compile(binary)
+            compiled = None if artifact is None else self._engine.deserialize(binary, artifact)
+            if compiled is None:
+                compiled = self._engine.compile(binary)
                 if self._compiled is not None:
-                    self._compiled.save(name, bytes(module.serialize()))
-            self._modules[name] = module
-        return CoreModule(self._engine, module, policy.grants)
+                    self._compiled.save(name, bytes(compiled.serialize()))
+            self._modules[name] = compiled
+        return guest_module(self._engine, compiled, policy.grants)

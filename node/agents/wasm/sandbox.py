@@ -10,15 +10,14 @@ import hashlib
 from collections.abc import Callable
 
 from node.agents.wasm.calls import BATCH_FUEL, Call, Outcome, Progress
-from node.agents.wasm.engine import CoreModule
+from node.agents.wasm.engine import Guest, GuestModule
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import Moment, Phase, Said
-from node.agents.wasm.instance import WasmInstance
 from node.agents.wasm.messages import Sending, guest_message
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import StateChanges
 
-_Job = Callable[[WasmInstance, Outcome], None]
+_Job = Callable[[Guest, Outcome], None]
 
 
 class Sandbox:
@@ -30,11 +29,11 @@ class Sandbox:
         node: The name of this node.
     """
 
-    def __init__(self, module: CoreModule, policy: WasmPolicy, node: str) -> None:
+    def __init__(self, module: GuestModule, policy: WasmPolicy, node: str) -> None:
         self._module = module
         self._policy = policy
         self._node = node
-        self._instance: WasmInstance | None = None
+        self._instance: Guest | None = None
         self._timers: frozenset[int] = frozenset()
         self._progress = Progress()
         self.instances = 0
@@ -71,7 +70,7 @@ class Sandbox:
         self._progress = progress
         progress.call = 0
 
-        def begin(instance: WasmInstance, outcome: Outcome) -> None:
+        def begin(instance: Guest, outcome: Outcome) -> None:
             outcome.console, outcome.timers = instance.said.console, instance.said.timers
             instance.host.said = Said()
 
@@ -109,7 +108,7 @@ class Sandbox:
             now_us = moment.now_us if call.message is None else int(call.message.timestamp_s * 1_000_000)
             moment = Moment(now_us, seed)
 
-        def exchange(instance: WasmInstance, outcome: Outcome) -> None:
+        def exchange(instance: Guest, outcome: Outcome) -> None:
             if call.phase is Phase.TIMER:
                 said = instance.handle_timer(call.timer, moment, changes, self._timers)
             else:
@@ -117,6 +116,7 @@ class Sandbox:
             sending = Sending(self._node, self._policy, call.phase)
             outcome.drafts = [sending.draft(way, sent) for way, sent in said.sent]
             outcome.timers, outcome.slept_us = said.timers, said.slept_us
+            outcome.counts = said.counts
 
         return self._guarded(moment, exchange)
 
@@ -136,8 +136,8 @@ class Sandbox:
             outcome.drafts, outcome.timers = [], {}
         return outcome
 
-    def _started(self, moment: Moment) -> WasmInstance:
+    def _started(self, moment: Moment) -> Guest:
         if self._instance is None:
             self.instances += 1
-            self._instance = WasmInstance(self._module, self._policy, moment, self.is_stopped)
+            self._instance = self._module.instance(self._policy, moment, self.is_stopped)
         return self._instance

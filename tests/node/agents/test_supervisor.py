@@ -287,8 +287,8 @@ async def test_what_a_module_stored_outlives_a_restart_and_a_new_version_and_end
 
 async def test_a_module_needs_the_grants_of_its_agent_file() -> None:
     async with rooms() as here:
+        ungranted = COUNTING.replace(b"grants: [state], ", b"")
         with pytest.raises(InvalidWasm, match="not granted"):
-            ungranted = COUNTING.replace(b"grants: [state], ", b"")
             await here.supervisor.deploy(ungranted, artifacts={"counter.wat": COUNTER})
         with pytest.raises(InvalidWasm, match="not granted"):
             await here.supervisor.deploy(COUNTER, filename="counter.wat")
