@@ -16,6 +16,7 @@ from node.agents.wasm.host import Host, Moment, Phase, Said
 from node.agents.wasm.instance import CAPABILITIES_LIMIT_BYTES, MESSAGE_LIMIT_BYTES, last_line
 from node.agents.wasm.native import NativeStore
 from node.agents.wasm.policy import WasmPolicy
+from node.agents.wasm.signatures import EXPORT_TYPES, wrong_exports, wrong_imports
 from node.agents.wasm.state import StateChanges
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ class ComponentModule:
     def __init__(self, engine: WasmEngine, module: component.Component) -> None:
         self.engine = engine
         self.module = module
-        known = {f"caxton:agent/{name}@{world.VERSION}" for name in world.INTERFACES}
-        asked = sorted(module.type.imports(engine.engine))
-        wrong = [name for name in asked if not name.startswith("wasi:") and name not in known]
-        lacking = [name for name in world.EXPORTS if module.get_export_index(name) is None]
+        wrong = list(wrong_imports(engine.engine, module.type, world.VERSION))
+        lacking = list(wrong_exports(engine.engine, module.type))
         if wrong:
             raise interface.invalid(f"it imports {', '.join(wrong[:20])}", missing=wrong[:20], fix=_BUILD_FIX)
         if lacking:
@@ -98,7 +97,7 @@ class ComponentInstance:
         self._instance = self._enter(
             _INSTANTIATION, lambda: module.engine.components.instantiate(self._store, module.module)
         )
-        self._functions = {name: self._instance.get_func(self._store, name) for name in world.EXPORTS}
+        self._functions = {name: self._instance.get_func(self._store, name) for name in EXPORT_TYPES}
         self._finish("start")
 
     @property
@@ -167,13 +166,7 @@ class ComponentInstance:
     def _call(self, name: str, *arguments: Any) -> Any:
         function: Any = self._functions[name]
 
-        def call() -> Any:
-            try:
-                return function(self._store, *arguments)
-            except (TypeError, ValueError, AssertionError) as error:  # its type is not that of the world
-                raise GuestFailed("type", f"{name} has another type than in the world: {error}") from None
-
-        return self._enter(name, call)
+        return self._enter(name, lambda: function(self._store, *arguments))
 
     def _enter(self, name: str, call: Callable[[], Any]) -> Any:
         before, self._current.guest = self._current.guest, self

@@ -30,9 +30,6 @@ WASI_VERSION: Final = "0.2.12"
 RANDOM_LIMIT_BYTES: Final = 65_536
 """Most random bytes at once."""
 
-EXPORTS: Final = ("start", "handle-message", "handle-timer", "capabilities", "stop")
-"""What a component must export."""
-
 HostFunction = Callable[..., Any]
 
 

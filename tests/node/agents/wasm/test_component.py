@@ -8,6 +8,7 @@ import pytest
 
 from node.agents.wasm import world
 from node.agents.wasm.interface import FUNCTIONS_LIMIT
+from node.agents.wasm.signatures import EXPORT_TYPES, IMPORT_TYPES
 from node.errors import InvalidWasm
 from tests.node.agents.wasm.guests import House, ask, guest
 
@@ -237,6 +238,11 @@ async def test_a_component_and_a_core_module_that_fail_together_are_told_their_o
 def test_the_world_file_names_what_is_linked() -> None:
     text = (Path(world.__file__).parent / "wit" / "agent.wit").read_text(encoding="utf-8")
     assert f"package caxton:agent@{world.VERSION};" in text
+    implemented = {f"caxton:agent/{name}": functions for name, (_, functions) in world.INTERFACES.items()}
+    implemented |= {f"wasi:{name}": functions for name, functions in world.WASI.items()}
+    assert {name: set(found) for name, found in implemented.items()} == {
+        name: set(found) for name, found in IMPORT_TYPES.items()
+    }
     for name, (grant, functions) in world.INTERFACES.items():
         body = text.split(f"interface {name} {{")[1].split("\n}")[0]
         assert {line.split(":")[0].strip() for line in body.splitlines() if ": func(" in line} == set(
@@ -244,4 +250,4 @@ def test_the_world_file_names_what_is_linked() -> None:
         )
         assert grant is None or f"Grant: {grant}." in text
     exported = [line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("    export ")]
-    assert tuple(exported) == world.EXPORTS
+    assert exported == list(EXPORT_TYPES)
