@@ -1,0 +1,1 @@
+"""What WebAssembly agents cost."""

@@ -1,0 +1,191 @@
+"""What a WebAssembly agent costs: its start, a message, its memory, and what a busy one does to the event loop.
+
+    .venv/bin/python -m benchmarks.wasm.costs [--component FILE]
+
+The agent is the sample `configs/agents/echo.wat`; FILE is any component of the world `caxton:agent@1.0.0`.
+Everything runs in this process, without a bus: a message is an :class:`Delivery` of about 300 bytes that goes
+through the agent's handler, its batches and a worker thread, as it does in a node.
+
+The loop's lag is measured by a task that sleeps a millisecond at a time while two agents burn their
+instructions on both workers, for several switch intervals of the interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from benchmarks.report import PROJECT, machine, percentile, show, write
+from node.agents.journal import Journal
+from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
+from node.environment import system_environment
+from node.message import Message, Performative
+from node.messaging.delivery import Delivery
+from node.storage.storage import Storage
+from node.telemetry.tracing import Tracing
+
+ECHO: Final = PROJECT / "configs" / "agents" / "echo.wat"
+STARTS: Final = 200
+SANDBOXES: Final = 1_000
+IN_FLIGHT: Final = 64
+POLICY: Final = WasmPolicy(frozenset(Grant), fuel=2_000_000_000, timeout_s=5.0, memory_bytes=64 * 1024 * 1024)
+BURN: Final = b"""(module (memory (export "memory") 1)
+  (func (export "caxton_alloc") (param i32) (result i32) (i32.const 1024))
+  (func (export "agent_init") (result i32) (i32.const 0))
+  (func (export "handle_message") (param i32 i32) (result i32) (loop $l (br $l)) (i32.const 0)))"""
+INTERVALS_S: Final = (0.005, 0.001, 0.0005, 0.0001)
+
+_environment = system_environment()
+_message = Message(
+    id="message-1",
+    performative=Performative.REQUEST,
+    sender="client@node-1",
+    capability="echo",
+    content="x" * 100,
+    conversation_id="conversation-1",
+    reply_with="message-1",
+)
+_delivery = Delivery(_message, "node-1", "", 1, 0, None)
+
+
+def _runtime(storage: Storage | None = None, cache: Path | None = None) -> WasmRuntime:
+    return WasmRuntime(_environment, "node-1", Tracing.off(), storage, None, cache)
+
+
+async def _load(runtime: WasmRuntime, source: bytes, agent: str, policy: WasmPolicy = POLICY) -> WasmAgent:
+    return await runtime.load(source, agent=agent, journal=Journal(_environment.clock, 100), policy=policy)
+
+
+async def _starts(source: bytes, count: int, directory: Path) -> list[float]:
+    """Seconds from the compiled cache to the first answer, each in a runtime of its own."""
+    storage = Storage.open(directory / "caxton.db", durability="normal", environment=_environment)
+    took: list[float] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        await _load(_runtime(storage, directory / "cache"), source, "warm")
+        for number in range(count):
+            runtime = _runtime(storage, directory / "cache")
+            begun = time.perf_counter()
+            agent = await _load(runtime, source, f"agent-{number}")
+            await agent.handle(_delivery)
+            took.append(time.perf_counter() - begun)
+        nursery.cancel_scope.cancel()
+    storage.close()
+    return took
+
+
+async def _messages(agent: WasmAgent, in_flight: int, seconds: float) -> tuple[float, float, list[float]]:
+    """Messages a second, CPU seconds of each, and how long each took."""
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def ask() -> None:
+        while time.perf_counter() < end:
+            begun = time.perf_counter()
+            await agent.handle(_delivery)
+            took.append(time.perf_counter() - begun)
+
+    cpu, begun = time.process_time(), time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(in_flight):
+            nursery.start_soon(ask)
+    return len(took) / (time.perf_counter() - begun), (time.process_time() - cpu) / len(took), took
+
+
+async def _sandboxes(source: bytes, count: int) -> tuple[float, float]:
+    """Seconds to make so many, and KB of each."""
+    runtime = _runtime()
+    kept = [await _load(runtime, source, "first")]
+    before, begun = _resident_kb(), time.perf_counter()
+    kept += [await _load(runtime, source, f"agent-{number}") for number in range(count)]
+    return time.perf_counter() - begun, (_resident_kb() - before) / count
+
+
+async def _lag(interval_s: float, seconds: float, *, burning: bool) -> list[float]:
+    """How late a sleep of a millisecond ends while two agents burn on the workers."""
+    sys.setswitchinterval(interval_s)
+    late: list[float] = []
+    policy = WasmPolicy(fuel=50_000_000, timeout_s=5.0, quarantine_after=10**9)
+    async with trio.open_nursery() as nursery:
+        if burning:
+            for number in range(2):
+                nursery.start_soon(_burn, await _load(_runtime(), BURN, f"burn-{number}", policy))
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            due = time.perf_counter() + 0.001
+            await trio.sleep(0.001)
+            late.append(max(0.0, time.perf_counter() - due))
+        nursery.cancel_scope.cancel()
+    return late
+
+
+async def _burn(agent: WasmAgent) -> None:
+    while True:
+        await agent.handle(_delivery)
+
+
+def _resident_kb() -> float:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4.0
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f}"
+
+
+async def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def note(agent: str, what: str, **values: float | str) -> None:
+        rows.extend({"agent": agent, "what": what, "measure": m, "value": v} for m, v in values.items())
+
+    kinds = {"core": (ECHO, STARTS)}
+    if options.component is not None:
+        kinds["component"] = (options.component, STARTS // 10)
+    for kind, (path, starts) in kinds.items():
+        source = path.read_bytes()
+        with tempfile.TemporaryDirectory() as directory:
+            took = await _starts(source, starts, Path(directory))
+        note(kind, "start", p50_ms=_ms(percentile(took, 0.5)), p99_ms=_ms(percentile(took, 0.99)))
+        agent = await _load(_runtime(), source, "one")
+        for in_flight in (1, IN_FLIGHT):
+            per_s, cpu_s, took = await _messages(agent, in_flight, options.seconds)
+            what = f"messages, {in_flight} in flight"
+            note(
+                kind,
+                what,
+                per_s=f"{per_s:.0f}",
+                cpu_us=f"{cpu_s * 1e6:.0f}",
+                p50_ms=_ms(percentile(took, 0.5)),
+            )
+    seconds, each_kb = await _sandboxes(ECHO.read_bytes(), SANDBOXES)
+    note("core", f"{SANDBOXES} sandboxes", made_s=f"{seconds:.2f}", each_kb=f"{each_kb:.1f}")
+    late = await _lag(INTERVALS_S[0], options.seconds, burning=False)
+    note("none", "loop lag, idle", p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
+    for interval_s in INTERVALS_S:
+        late = await _lag(interval_s, options.seconds, burning=True)
+        what = f"loop lag, two agents burn, switch interval {interval_s * 1000:g} ms"
+        note("core", what, p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
+    return rows
+
+
+def main() -> None:
+    """Measure, write the raw rows and print them."""
+    parser = argparse.ArgumentParser(description="What WebAssembly agents cost.")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--component", type=Path, help="a component to measure as well")
+    options = parser.parse_args()
+    facts = machine()
+    rows = trio.run(_measure, options)
+    show(("agent", "what", "measure", "value"), (row.values() for row in rows))
+    print(facts)
+    print("raw:", write("wasm", facts, rows).relative_to(PROJECT))
+
+
+if __name__ == "__main__":
+    main()
