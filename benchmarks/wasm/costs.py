@@ -1,4 +1,4 @@
-"""What a WebAssembly agent costs: its start, a message, its memory, and what a busy one does to the event loop.
+"""What a WebAssembly agent costs: its start, a message, its memory, and the event loop's lag beside it.
 
     .venv/bin/python -m benchmarks.wasm.costs [--component FILE]
 
