@@ -206,6 +206,20 @@ class RoutingConfig(Section):
     locality: bool = True
 
 
+class BreakerConfig(Section):
+    """When an agent is left alone that keeps failing, as long as others offer the same.
+
+    Attributes:
+        failures: Messages in a row that it could not handle.
+        open_s: For how long, before it is tried again.
+        probes: Messages in a row that it must handle then.
+    """
+
+    failures: Count = 5
+    open_s: Seconds = Field(default=60.0, alias="open")
+    probes: Count = 3
+
+
 class MessagingConfig(Section):
     """Acceptance, delivery and retention of messages.
 
@@ -228,6 +242,7 @@ class MessagingConfig(Section):
         peer_window: Most unsettled messages towards one agent of a peer.
         link_window_bytes: Most bytes towards one peer that are not received yet.
         routing: Who gets a message.
+        breaker: Who is left alone.
     """
 
     max_message_bytes: Annotated[Bytes, Field(le=4 * 1024**2)] = 1024**2
@@ -248,6 +263,7 @@ class MessagingConfig(Section):
     peer_window: Count = 1024
     link_window_bytes: Bytes = Field(default=8 * 1024**2, alias="link_window")
     routing: RoutingConfig = RoutingConfig()
+    breaker: BreakerConfig = BreakerConfig()
 
     @model_validator(mode="after")
     def _windows_fit(self) -> MessagingConfig:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from node.breaker import Breaker, BreakerLimits
 from node.config import LlmConfig, LlmProvider
 from node.environment import Environment
 from node.errors import ConfigInvalid, ValidationFailed
 from node.llm.anthropic import OLDER_VERSION, VERSION, AnthropicDialect
-from node.llm.breaker import Breaker, BreakerLimits
 from node.llm.builtin import NAME as BUILTIN
 from node.llm.builtin import BuiltinProvider
 from node.llm.fallback import FallbackProvider, Standby

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import trio
 
+from node.breaker import Breaker
 from node.environment import Clock
-from node.llm.breaker import Breaker
 from node.llm.failures import RequestFailed
 from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider, Usage
 from node.llm.retry import RetryPolicy

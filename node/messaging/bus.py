@@ -345,6 +345,7 @@ class Bus:
             "dead_letters": self.letters.statistics(),
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
+            "breakers": self._outbox.breakers(),
             "investigation": self.investigation.statistics(),
             "local": len(self._local),
         }
@@ -354,6 +355,7 @@ class Bus:
     def node_alive(self, node: str) -> None:
         """``node`` is there (again)."""
         self._inbox.origin_back(node)
+        self._outbox.node_alive(node)
         if self._outbox.unsettled(node):
             self._ensure_link(node)
         self._outbox.pump(node)
@@ -418,9 +420,15 @@ class Bus:
         """The link this node dialled has opened or ended."""
         del reason
         if up:
+            self._outbox.node_alive(peer)
             return  # on_resumed comes next: what the peer knows is taken first, then the rest is sent, once
         if self._outbox.link_lost(peer) and self._membership.is_alive(peer):
             self._ensure_link(peer)
+
+    def on_unreachable(self, peer: str, reason: str) -> None:
+        """A dial of ``peer`` had no answer; what membership says of it is another matter."""
+        del reason
+        self._outbox.unreachable(peer)
 
     # Inside
 

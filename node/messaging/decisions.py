@@ -8,11 +8,13 @@ makes durable and then acts upon. What may happen to a route is looked up in :mo
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import MessagingConfig
 from node.messaging.backlog import Backlog
+from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
 from node.messaging.explanation import Decision, Target
 from node.messaging.lanes import Lanes
@@ -81,6 +83,7 @@ class Decisions:
         placement: Chooses providers.
         calendar: When to look at which message.
         backlog: What waits on disk only.
+        breakers: Who is left alone for now.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Decisions:
         placement: Placement,
         calendar: Calendar,
         backlog: Backlog,
+        breakers: Breakers,
     ) -> None:
         self._time = time
         self._settings = settings
@@ -101,6 +105,7 @@ class Decisions:
         self.placement = placement
         self.calendar = calendar
         self.backlog = backlog
+        self.breakers = breakers
         self.open: dict[str, Letter] = {}
         """Open messages by id; bounded by the outbox's capacity."""
         self.bytes = 0
@@ -224,6 +229,7 @@ class Decisions:
         action = self.step(route, event)
         if action is RouteAction.NONE:
             return
+        self._judge(route, event, changes)
         letter = route.letter
         if action is RouteAction.RECORD_LATE:
             self.counts["late"] += 1
@@ -239,6 +245,24 @@ class Decisions:
             self._refused(route, changes)
         else:
             self._see_whether_ended(letter, route, changes)
+
+    def _judge(self, route: Route, event: RouteEvent, changes: Changes) -> None:
+        """What a delivery says about its agent: when its breaker opens, its other work goes elsewhere."""
+        if event is RouteEvent.SETTLED:
+            self.breakers.succeeded(route.target, self._time.now())
+        elif event is RouteEvent.FAILED and self.breakers.failed(route.target, self._time.now()):
+            self.leave_alone(lambda target: target == route.target, "its breaker has opened", changes)
+
+    def leave_alone(self, concerns: Callable[[Target], bool], how: str, changes: Changes) -> None:
+        """Give the work of agents to others, as far as there are others who are not left alone, too."""
+        now = self._time.now()
+        for letter in list(self.open.values()):
+            for route in [each for each in letter.active_routes() if concerns(each.target)]:
+                if letter.ended != OPEN or letter.address is not None or letter.broadcast or route.answered:
+                    continue
+                others = [(p.agent, p.node) for p in self.placement.providers(letter)]
+                if any(not concerns(each) and not self.breakers.why_not(each, now) for each in others):
+                    self.move(route, how, changes)
 
     def settled_by_its_reply(self, route: Route, changes: Changes) -> None:
         """Reply and settled mark were written together, so the mark that was not heard is there."""

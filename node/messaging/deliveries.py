@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from node.breaker import BreakerLimits
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging import dead_letters
 from node.messaging.backlog import TAKEN_LIMIT, Backlog
+from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.explanation import Target
@@ -78,6 +80,8 @@ class Deliveries:
         self._node, self._settings, self._timing, self._around = node, settings, timing, around
         self._time = around.time
         calendar = Calendar(timing.sweep_s)
+        limits = settings.breaker
+        self._breakers = Breakers(BreakerLimits(limits.failures, limits.open_s, limits.probes))
         self._backlog = Backlog(capacity=settings.backlog_capacity, size=settings.backlog_bytes)
         self._share = max(1, settings.outbox_capacity // SHARES)
         self.taken_limit = min(self._share, TAKEN_LIMIT)
@@ -96,6 +100,7 @@ class Deliveries:
             timing=timing,
             calendar=calendar,
             backlog=self._backlog,
+            breakers=self._breakers,
             lanes=self._lanes,
             placement=Placement(
                 time=around.time,
@@ -104,6 +109,7 @@ class Deliveries:
                 registry=around.registry,
                 membership=around.membership,
                 in_flight=self._lanes.in_flight,
+                breakers=self._breakers,
                 locality=settings.routing.locality,
             ),
         )
@@ -193,7 +199,12 @@ class Deliveries:
             **self._decisions.counts,
             **self._lanes.statistics(),
             **self._backlog.statistics(),
+            **self._breakers.statistics(self._time.now()),
         }
+
+    def breakers(self) -> dict[str, dict[str, object]]:
+        """Every breaker that is not closed, by ``agent@node`` or ``@node``."""
+        return self._breakers.shown(self._time.now())
 
     # Acceptance
 
@@ -385,6 +396,18 @@ class Deliveries:
     def node_lost(self, node: str, how: str) -> None:
         """``node`` died or left: its work goes to others at the next round."""
         self._lost_nodes[node] = how
+
+    def node_alive(self, node: str) -> None:
+        """``node`` was heard anew, or a link to it has opened."""
+        self._breakers.reached(node, self._time.now())
+
+    def unreachable(self, node: str) -> Changes:
+        """A dial of ``node`` had no answer."""
+        changes = self._new_changes()
+        if self._breakers.unreachable(node, self._time.now()):
+            how = "its node cannot be reached"
+            self._decisions.leave_alone(lambda target: target[1] == node, how, changes)
+        return changes
 
     def registry_changed(self) -> None:
         """Providers came or went: see who waits for one at the next round."""

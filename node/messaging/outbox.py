@@ -306,6 +306,21 @@ class Outbox:
         self._core.node_lost(node, how)
         self._attention.set()
 
+    def node_alive(self, node: str) -> None:
+        """``node`` was heard anew, or a link to it has opened: its breaker is closed."""
+        self._core.node_alive(node)
+
+    def unreachable(self, node: str) -> None:
+        """A dial of ``node`` had no answer; when its breaker opens, its work goes elsewhere."""
+        changes = self._core.unreachable(node)
+        if changes:
+            self._unwritten.append(changes)
+            self._attention.set()
+
+    def breakers(self) -> dict[str, dict[str, object]]:
+        """Every breaker that is not closed, by ``agent@node`` or ``@node``."""
+        return self._core.breakers()
+
     def registry_changed(self) -> None:
         """Providers came or went: see who waits for one."""
         self._core.registry_changed()

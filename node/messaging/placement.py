@@ -11,6 +11,7 @@ from typing import Final
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.message import RoutingStrategy
 from node.messaging.audience import Audience
+from node.messaging.breakers import Breakers
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
@@ -41,11 +42,13 @@ class _Ranked:
         ranking: Providers that may be used, best first.
         version: Of the registry's answer.
         until: Moment on the monotonic clock from which loads are looked at again.
+        spared: The same without those who are left alone for now, and as of which version of the breakers.
     """
 
     ranking: Ranking
     version: int
     until: float
+    spared: tuple[Ranking, int] | None = None
 
 
 class Placement:
@@ -58,6 +61,7 @@ class Placement:
         registry: Who offers what.
         membership: Who is there.
         in_flight: Messages that a provider was given and has not settled.
+        breakers: Who is left alone for now.
         locality: Whether near providers are preferred.
     """
 
@@ -70,6 +74,7 @@ class Placement:
         registry: CapabilityView,
         membership: MembershipView,
         in_flight: Callable[[Target], int],
+        breakers: Breakers,
         locality: bool = True,
     ) -> None:
         self._time = time
@@ -77,6 +82,7 @@ class Placement:
         self._node = node
         self._registry = registry
         self._membership = membership
+        self._breakers = breakers
         self._in_flight, self._locality = in_flight, locality
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
@@ -101,30 +107,42 @@ class Placement:
             return withheld(letter.message, policy, self._look(now))
         if letter.message.topic is not None:
             return self._audience(wanted, now).accepting(letter.message.content).choose(how, self._chance)
-        waiting = self._waiting.get(letter.order)
-        if waiting is not None:
-            for earlier in waiting.values():
-                if earlier.seq < letter.seq and earlier.wanted == wanted:
-                    chosen_by = how.value if letter.address is None else "addressed"
-                    reason = "an earlier message waits too"
-                    return Choice.of(Decision((), chosen_by, reason, view=self._look(now)))
+        if self._has_to_wait(letter):
+            chosen_by = how.value if letter.address is None else "addressed"
+            reason = "an earlier message waits too"
+            return Choice.of(Decision((), chosen_by, reason, view=self._look(now)))
         if letter.address is not None:
             return self._decide_addressed(letter, letter.address, now)
         conversation = letter.message.conversation_id, wanted
-        sticky = self._sticky.get(conversation)
-        choice = self._ranking(letter, wanted, now).choose(how, self._chance, sticky)
-        if not choice.decision.targets:
-            for wish in letter.wishes[1:]:
-                other = self._ranking(letter, wish, now).choose(how, self._chance, sticky)
-                if other.decision.targets:
-                    choice = other
-                    break
+        choice = self._choose(letter, now, self._sticky.get(conversation))
         if followed is not None and choice.decision.targets != (followed,):
             reason = "it has earlier messages of this conversation"
             choice = Choice.of(Decision((followed,), "sticky", reason, sticky=followed, view=self._look(now)))
+        if not self._breakers.are_all_closed:
+            for target in choice.decision.targets:
+                self._breakers.chosen(target, now)
         if choice.decision.targets and not letter.broadcast:
             self._remember(conversation, choice.decision.targets[0])
         return choice
+
+    def _has_to_wait(self, letter: Letter) -> bool:
+        """Whether an earlier message of the conversation waits for the same."""
+        waiting = self._waiting.get(letter.order)
+        return waiting is not None and any(
+            earlier.seq < letter.seq and earlier.wanted == letter.wanted for earlier in waiting.values()
+        )
+
+    def _choose(self, letter: Letter, now: float, sticky: Target | None) -> Choice:
+        """Whom the ranking says, of the first wish for which it says anybody."""
+        how = letter.message.routing_strategy
+        first = self._ranking(letter, letter.wanted, now).choose(how, self._chance, sticky)
+        if first.decision.targets:
+            return first
+        for wish in letter.wishes[1:]:
+            other = self._ranking(letter, wish, now).choose(how, self._chance, sticky)
+            if other.decision.targets:
+                return other
+        return first
 
     def minority(self, letter: Letter, now: float) -> Minority:
         """The policy that holds for a message here: that of its capability on the smaller side."""
@@ -246,7 +264,9 @@ class Placement:
         kept = self._rankings.get((wish, letter.message.capability is None))
         if kept is None or kept.version != version or now >= kept.until:
             kept = self._rank(letter, wish, version, now)
-        ranking = self._without_refusers(kept, letter, now) if letter.excluded else kept.ranking
+        ranking = kept.ranking if self._breakers.are_all_closed else self._spared(kept, now)
+        if letter.excluded:
+            ranking = self._without_refusers(ranking, letter, now)
         return ranking if letter.message.capability is None else ranking.accepting(letter.message.content)
 
     def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
@@ -262,14 +282,28 @@ class Placement:
             self._rankings.popitem(last=False)
         return kept
 
+    def _spared(self, kept: _Ranked, now: float) -> Ranking:
+        """A ranking without those whose breakers are open, unless that leaves nobody."""
+        version = self._breakers.version(now)
+        if kept.spared is None or kept.spared[1] != version:
+            why_not = {target: self._breakers.why_not(target, now) for target in kept.ranking.targets}
+            left_out = {target: why for target, why in why_not.items() if why is not None}
+            ranking = kept.ranking
+            if len(left_out) == len(why_not) > 0:
+                self._breakers.ignored()
+            elif left_out:
+                ranking = ranking.without(left_out, _reasons(ranking.excluded, sorted(left_out.items())))
+            kept.spared = ranking, version
+        return kept.spared[0]
+
     @staticmethod
-    def _without_refusers(kept: _Ranked, letter: Letter, now: float) -> Ranking:
+    def _without_refusers(ranking: Ranking, letter: Letter, now: float) -> Ranking:
         """A ranking without those that this message is not given to for now."""
         left_out = {target: until - now for target, until in letter.excluded.items() if until > now}
         if not left_out:
-            return kept.ranking
+            return ranking
         reasons = ((target, f"left out for {pause_s:.1f} s") for target, pause_s in sorted(left_out.items()))
-        return kept.ranking.without(left_out, _reasons(kept.ranking.excluded, reasons))
+        return ranking.without(left_out, _reasons(ranking.excluded, reasons))
 
     def _remember(self, conversation: tuple[str, str], target: Target) -> None:
         self._sticky[conversation] = target

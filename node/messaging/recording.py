@@ -26,7 +26,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 6
+VERSION: Final = 7
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -125,6 +125,8 @@ VERBS: Final[dict[str, Verb]] = {
     "link_lost": Verb(as_given),
     "answered": Verb(as_given),
     "node_lost": Verb(as_given),
+    "node_alive": Verb(as_given),
+    "unreachable": Verb(as_given, changes_shown),
     "registry_changed": Verb(as_given),
     "attend": Verb(as_given, changes_shown),
     "give_up": Verb(_number, _given_up),

@@ -190,6 +190,11 @@ class Ranking:
         weighed = ranked(usable, wanted, locality=locality)
         return cls(weighed, in_flight=in_flight, excluded=ill[:EXPLAINED_LIMIT], view=view, wanted=wanted)
 
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Who may be chosen, best first."""
+        return self._targets
+
     def without(self, left_out: Container[Target], excluded: Exclusions) -> Ranking:
         """The same ranking but for some providers, which costs no weighing.
 

@@ -99,7 +99,13 @@ class Sweep:
         if route.timeouts < self._max_attempts:
             self._decisions.counts["resent"] += 1
             self._decisions.step(route, RouteEvent.OVERDUE)
-        elif letter.broadcast:
+            return
+        node = route.target[1]
+        if self._decisions.breakers.unreachable(node, self._time.now()):
+            self._decisions.leave_alone(lambda target: target[1] == node, "its node does not answer", changes)
+        if letter.ended != OPEN or not route.active:
+            return
+        if letter.broadcast:
             self._decisions.fail_broadcast_route(route, "never acknowledged", changes)
         elif letter.address is not None:
             self._decisions.end(letter, "failed", "never acknowledged", changes)

@@ -63,6 +63,10 @@ class LinkHandler(Protocol):
         """The link that this node dialled has opened or ended."""
         ...
 
+    def on_unreachable(self, peer: str, reason: str) -> None:
+        """A dial of ``peer`` has led to no link; it goes on being dialled."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLimits:

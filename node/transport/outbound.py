@@ -161,8 +161,10 @@ class OutboundLink:
                     return
                 if self._was_open:
                     pause = self._limits.redial_initial_s
-                elif reason != self._last_failure:
-                    logger.warning("cannot open a link to %s, and keep trying: %s", self.peer, reason)
+                else:
+                    self._handler.on_unreachable(self.peer, reason)
+                    if reason != self._last_failure:
+                        logger.warning("cannot open a link to %s, and keep trying: %s", self.peer, reason)
                 self._last_failure = "" if self._was_open else reason
                 self._redial = trio.Event()
                 with self._environment.clock.move_on_after(pause * self._jitter.uniform(0.5, 1.0)):

@@ -88,6 +88,8 @@ class DeliveriesReplay:
                 return core.not_written([self._known(self._letters.pop(number, None)) for number in numbers])
             case "take_up_parked", (tuple(parked),):
                 return self._kept(core.take_up_parked(parked))
+            case "unreachable", (str() as node,):
+                return self._kept(core.unreachable(node))
             case "report", (str() as peer, tuple(states)):
                 return self._kept(core.report(peer, states))
             case "attend", ():

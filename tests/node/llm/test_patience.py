@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from node.llm.breaker import Breaker, BreakerLimits
+from node.breaker import Breaker, BreakerLimits
 from node.llm.failures import RULES, Kind, RequestFailed
 from node.llm.fallback import FallbackProvider, Standby
 from node.llm.patient import GIVEN_UP_S, PatientProvider

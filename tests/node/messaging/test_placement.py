@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from node.breaker import BreakerLimits
 from node.cluster.provider import ClusterView, Provider
 from node.message import Message, Performative, RoutingStrategy
 from node.messaging import placement as limits
+from node.messaging.breakers import Breakers
 from node.messaging.explanation import decision
 from node.messaging.letters import Letter
 from node.messaging.placement import Placement
@@ -50,6 +52,7 @@ def placement_of(registry, in_flight=None):
         registry=registry,
         membership=SimpleNamespace(is_alive=bool, view=lambda: ClusterView(1, 1, "majority", 0.0)),
         in_flight=lambda target: counts.get(target[0], 0),
+        breakers=Breakers(BreakerLimits()),
     )
 
 

@@ -128,6 +128,7 @@ class Room:
         self.settled: list[Outcome] = []
         self.resumed: list[tuple[str, list[KeyState]]] = []
         self.events: list[tuple[str, bool]] = []
+        self.unreachable: list[tuple[str, str]] = []
         self.reasons: list[str] = []
         self.writable = 0
         self.hold: trio.Event | None = None
@@ -197,6 +198,9 @@ class Room:
 
     def arrivals_known(self) -> list[DeliveryKey]:
         return [outcome.key for outcome in self.settled]
+
+    def on_unreachable(self, peer: str, reason: str) -> None:
+        self.unreachable.append((peer, reason))
 
     def on_link(self, peer: str, up: bool, reason: str) -> None:
         self.events.append((peer, up))

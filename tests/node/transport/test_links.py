@@ -303,6 +303,8 @@ async def test_redialling_backs_off_and_stops_when_the_peer_is_dropped(
     alpha.links.ensure("gone")
     await cluster.clock.sleep(60)
     assert 12 <= cluster.network.dials <= 32
+    assert len(alpha.unreachable) == cluster.network.dials
+    assert {peer for peer, _ in alpha.unreachable} == {"gone"}
     alpha.links.drop("gone")
     before = cluster.network.dials
     await cluster.clock.sleep(60)

@@ -89,7 +89,7 @@ class Breaker:
 
     def failed(self, admission: Admission, now: float) -> None:
         """A request failed by the provider's fault."""
-        self._failures += 1
+        self._failures = min(self._failures + 1, self._limits.failures)
         if admission.probe:
             self._probing = False
         if admission.probe or (self._open_until is None and self._failures >= self._limits.failures):
