@@ -120,6 +120,14 @@ def awaits_reply(message: Message) -> bool:
     )
 
 
+def is_by_its_reply_by(letter: Letter) -> bool:
+    """Whether it is the ``reply_by`` of a message that has ended its life."""
+    reply_by_s = letter.message.reply_by_s
+    if reply_by_s is None or not awaits_reply(letter.message):
+        return False
+    return letter.expires_s > reply_by_s - 0.001  # it was computed by way of a duration
+
+
 def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
     """Nobody offers what ``message`` wants."""
     wanted = message.wanted

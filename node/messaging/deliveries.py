@@ -1,20 +1,17 @@
 """The origin's core: every accepted message and what becomes of it, decided without waiting.
 
 It does no I/O. What it needs to know (the time, who offers what, who is there, whether a link takes a
-message) it asks of its :class:`Surroundings`; what is to be written it returns as :class:`Changes`, which
-come back when they are durable. :mod:`node.messaging.outbox` runs it over storage and links. So the same
-object does the same things again from a recording (:mod:`node.messaging.recording`).
+message) it asks of its surroundings (:mod:`node.messaging.surroundings`); what is to be written it returns as
+:class:`Changes`, which come back when they are durable. :mod:`node.messaging.outbox` runs it over storage and
+links. So the same object does the same things again from a recording (:mod:`node.messaging.recording`).
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from node.breaker import BreakerLimits
-from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
@@ -24,12 +21,14 @@ from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.explanation import Target
-from node.messaging.lanes import Lanes, LocalDelivery
-from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.lanes import Lanes
+from node.messaging.letters import OPEN, Letter
 from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.placement import Placement
-from node.messaging.ports import Carrier, MembershipView, Time
+from node.messaging.ports import Carrier
 from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.stored import stored_letter, stored_route
+from node.messaging.surroundings import Surroundings
 from node.messaging.sweep import IN_MINORITY, NO_PROVIDER, Sweep
 from node.storage import outbox as table
 from node.storage.backlog import Parked, Sum
@@ -37,33 +36,6 @@ from node.transport.frames import DeliveryKey, KeyState, Outcome
 
 SHARES: Final = 8
 """Who is away gets this part of the outbox's capacity in memory; the rest of its messages waits on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the core asks of the node around it, and whom it tells.
-
-    Args:
-        time: Now, and the time of day.
-        registry: Who offers what.
-        membership: Who is there.
-        new_id: Makes an identifier.
-        router_chance: Draws for the router.
-        retry_chance: Draws for pauses.
-        deliver_locally: Takes what is for this node's own agents.
-        on_arrival: Called with the id of each message that a peer has on disk.
-        on_end: Called for each message that ended, after that is durable.
-    """
-
-    time: Time
-    registry: CapabilityView
-    membership: MembershipView
-    new_id: Callable[[], str]
-    router_chance: random.Random
-    retry_chance: random.Random
-    deliver_locally: LocalDelivery
-    on_arrival: Callable[[str], None]
-    on_end: Callable[[Letter], None]
 
 
 class Deliveries:
@@ -212,10 +184,10 @@ class Deliveries:
         """Take up messages that had not ended when the node stopped."""
         now, wall = self._time.now(), self._time.wall()
         for row, own, further in stored:
-            letter = _letter(row, now, wall)
-            for stored_route in further if own is None else (own, *further):
-                route = _restored(letter, stored_route, row.answered_by)
-                if stored_route is not own and route.own:
+            letter = stored_letter(row, now, wall)
+            for each in further if own is None else (own, *further):
+                route = stored_route(letter, each, row.answered_by)
+                if each is not own and route.own:
                     letter.own, route.own = None, False
                 if route.active:
                     route.state = RouteState.QUEUED
@@ -329,7 +301,7 @@ class Deliveries:
         changes = self._new_changes()
         now, wall = self._time.now(), self._time.wall()
         for wanted, row in parked:
-            letter = _letter(row, now, wall)
+            letter = stored_letter(row, now, wall)
             letter.parked = True
             if now >= letter.deadline:
                 letter.ended, letter.reason = "expired", f"its time was up before {wanted} was there"
@@ -502,7 +474,7 @@ class Deliveries:
             error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
         elif letter.reason == IN_MINORITY:
             error = dead_letters.refused_in_minority(letter.message)
-        elif letter.ended == "expired" and _is_by_its_reply_by(letter):
+        elif letter.ended == "expired" and dead_letters.is_by_its_reply_by(letter):
             missing = [f"{agent}@{node}" for agent, node in letter.unhandled()]
             error = dead_letters.no_reply_in_time(letter.message, missing=missing)
         else:
@@ -524,40 +496,3 @@ class Deliveries:
         )
         told.cause = letter.message.id
         return told
-
-
-def _letter(row: table.OutboxRow, now: float, wall: float) -> Letter:
-    """A message as it was on disk."""
-    return Letter(
-        row.seq,
-        Message.unseal(row.sealed),
-        row.sealed,
-        row.traceparent,
-        row.hops,
-        row.accepted_s,
-        row.expires_s,
-        now + min(row.expires_s - wall, TTL_LIMIT_S),  # the wall clock may have gone back
-        answers=row.answers,
-        cause=row.cause,
-    )
-
-
-def _is_by_its_reply_by(letter: Letter) -> bool:
-    """Whether it is the ``reply_by`` of a message that has ended its life."""
-    reply_by_s = letter.message.reply_by_s
-    if reply_by_s is None or not dead_letters.awaits_reply(letter.message):
-        return False
-    return letter.expires_s > reply_by_s - 0.001  # it was computed by way of a duration
-
-
-def _restored(letter: Letter, stored: table.RouteRow, answered_by: str | None) -> Route:
-    """A route as it was on disk."""
-    route = Route(
-        letter, (stored.agent, stored.node), stored.epoch, stored.routed_s, None,
-        RouteState(stored.state), stored.attempts, 0, 0.0, stored.sent_s, stored.received_s,
-        stored.ended_s, stored.reason,
-    )  # fmt: skip
-    route.answered = answered_by == "@".join(route.target)
-    letter.give(route)
-    letter.epoch = max(letter.epoch, route.epoch)
-    return route

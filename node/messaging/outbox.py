@@ -25,7 +25,7 @@ from node.messaging.backlog import TAKEN_BYTES
 from node.messaging.conversation_view import kin_of
 from node.messaging.dead_letters import awaits_reply
 from node.messaging.decisions import Changes
-from node.messaging.deliveries import Deliveries, Surroundings
+from node.messaging.deliveries import Deliveries
 from node.messaging.drain import DrainRate
 from node.messaging.durably import durably
 from node.messaging.explanation import Target
@@ -35,6 +35,7 @@ from node.messaging.letters import OPEN, Letter
 from node.messaging.ports import ExpectedReplies, LinkSender, MembershipView
 from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
+from node.messaging.surroundings import Surroundings
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage import accepted, backlog

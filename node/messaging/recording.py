@@ -16,11 +16,12 @@ from node.cluster.provider import CapabilityView, ClusterView, Minority, Provide
 from node.config.model import MessagingConfig
 from node.message import Message
 from node.messaging.decisions import Changes
-from node.messaging.deliveries import Deliveries, Surroundings
+from node.messaging.deliveries import Deliveries
 from node.messaging.letters import Letter
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.ports import Carrier, MembershipView, Time
 from node.messaging.settings import Timing
+from node.messaging.surroundings import Surroundings
 from node.recording.chance import state_of
 from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem

@@ -11,10 +11,11 @@ from node.config.model import MessagingConfig
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.decisions import Changes
-from node.messaging.deliveries import Deliveries, Surroundings
+from node.messaging.deliveries import Deliveries
 from node.messaging.letters import Letter
 from node.messaging.recording import BEGIN, CORE, VERBS, VERSION, Beginning, TapedLinks, taped
 from node.messaging.settings import Timing
+from node.messaging.surroundings import Surroundings
 from node.recording.chance import generator
 from node.recording.values import UnknownValue
 from node.storage.backlog import Parked, Sum
