@@ -315,7 +315,7 @@ async def _provider(directory: Path, seed: str, row: Row) -> AsyncIterator[None]
     ready_file = directory / "ready.json"
     if row.wasm:
         settings = ["cluster.bind_port=0", "cluster.link_port=0", "cluster.profile=local", "server.port=0"]
-        settings.append(f"storage.durability={row.durability}")
+        settings += [f"storage.durability={row.durability}", "security.agents.require_signed=never"]
         start = ["start", "--config", str(config), "--seed", seed, "--ready-file", str(ready_file)]
         command = [*caxton(), *start, *_each("--set", settings)]
     else:
@@ -363,6 +363,7 @@ def _config(path: Path, seed: str | None, durability: str) -> NodeConfig:
         "cluster.bind_port": 0,
         "cluster.link_port": 0,
         "cluster.profile": "local",
+        "security.agents.require_signed": "never",
         "storage.durability": durability,
     }
     return load_config(path, environ={}, overrides=overrides | ({"cluster.seeds": [seed]} if seed else {}))

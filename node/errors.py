@@ -317,6 +317,14 @@ class InvalidWasm(CaxtonError):
     exit_code = 2
 
 
+class ArtifactUntrusted(CaxtonError):
+    """A WebAssembly module is unsigned, changed, or signed by nobody trusted here: ``details["reason"]``."""
+
+    code = "ARTIFACT_UNTRUSTED"
+    status = 403
+    exit_code = 4
+
+
 def error_classes() -> list[type[CaxtonError]]:
     """Every error class with a code of its own, sorted by code; the documentation test reads it."""
     found = [*CaxtonError.__subclasses__(), DuplicateMessage]

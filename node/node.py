@@ -33,6 +33,7 @@ from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
 from node.messaging.conversation_view import Limits as ConversationLimits
 from node.recording.tape import Recorder, RecordTo
+from node.security.artifacts import ArtifactTrust
 from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
 from node.security.tokens import Tokens
 from node.storage.storage import Storage
@@ -250,7 +251,11 @@ class Node:
             providers=self.providers,
             tools=self.tools,
             tracing=self.tracing,
-            settings=AgentSettings.from_config(config.runtime, config.messaging),
+            settings=AgentSettings.from_config(
+                config.runtime,
+                config.messaging,
+                ArtifactTrust.of(config.security, self.credentials.authority.ca_public_key),
+            ),
             wasm_cache=config.storage.data_dir / "wasm-cache",
         )
         self.webhooks = Webhooks(

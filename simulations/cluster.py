@@ -137,6 +137,7 @@ class SimulatedCluster:
                 "cluster.profile": "local",
                 "memory.embedding.provider": "hash",  # whose vectors are the same on every processor
                 "cluster.seeds": [f"{self.network.ip(seed)}:{GOSSIP_PORT}" for seed in seeds],
+                "security.agents.require_signed": "never",  # agents are tried out before they are signed
                 "storage.data_dir": str(self._data(name)),
                 **(settings or {}),
             },

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
+import cbor2
+
 from node.agents.definition import AgentDefinition, normalise_name, parse_definition
 from node.agents.settings import AgentSettings
+from node.agents.wasm.manifest import (
+    SUFFIX,
+    Signed,
+    check_expiry,
+    definition_of,
+    read_signed,
+    refused,
+    within,
+)
 from node.errors import AgentInvalid, ResourceLimitExceeded, ValidationFailed, nearest
+from node.security.artifacts import ArtifactTrust
 
 ARTIFACTS_LIMIT: Final = 16
 """Most files deployed beside an agent file."""
@@ -24,16 +37,24 @@ class Blueprint:
         definition: The agent file, or what stands in for it when a module is deployed alone.
         module: The WebAssembly module of a wasm agent.
         asks_module: Whether the capabilities must be asked from the module.
+        signed: The verified manifest of the module, if it has one.
     """
 
     definition: AgentDefinition
     module: bytes | None = None
     asks_module: bool = False
+    signed: Signed | None = None
 
     @property
     def kind(self) -> str:
         """``configured`` or ``wasm``."""
         return "configured" if self.module is None else "wasm"
+
+    @property
+    def provenance(self) -> str:
+        """Version and signer, for the agent's log."""
+        version = f"version {self.definition.version}"
+        return version if self.signed is None else f"{version}, signed by {self.signed}"
 
 
 def read_blueprint(
@@ -43,21 +64,30 @@ def read_blueprint(
     artifacts: Mapping[str, bytes],
     name: str | None,
     known_tools: Collection[str],
-    strict: bool,
+    settings: AgentSettings,
+    now_s: float | None = None,
 ) -> Blueprint:
     """Read and check; nothing is started.
 
+    Args:
+        content: The agent file, or a module that is deployed alone.
+        filename: Its name.
+        artifacts: The files beside it, by name.
+        name: Takes the place of the name in the file.
+        known_tools: Tools and tool servers there are.
+        settings: Whether warnings are errors, whose signature counts, and whether one is needed.
+        now_s: Unix time in seconds by which a signature must not have expired; None for an agent that was
+            deployed before, which an old signature does not end.
+
     Raises:
         AgentInvalid: the agent file has problems, or its module is missing.
+        ArtifactUntrusted: the module, or its manifest, is not to be trusted.
         ValidationFailed: the name is none.
     """
+    verify = partial(_signature, artifacts=artifacts, trust=settings.trust, now_s=now_s)
     if is_module(content):
-        plain = name or re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(filename).stem).strip("-")
-        definition = AgentDefinition(
-            id=normalise_name(plain), name=plain, runtime="wasm", module=PurePosixPath(filename).name or None
-        )
-        return Blueprint(definition, content, asks_module=True)
-    definition = parse_definition(content, known_tools=known_tools, strict=strict)
+        return _read_module(content, PurePosixPath(filename).name, name, verify)
+    definition = parse_definition(content, known_tools=known_tools, strict=settings.strict)
     if name is not None:
         definition = replace(definition, id=normalise_name(name), name=name)
     if definition.runtime != "wasm":
@@ -70,7 +100,10 @@ def read_blueprint(
         raise ValidationFailed(
             f"the file {wanted!r} is no WebAssembly module", why="it is neither binary nor a text '(module'"
         )
-    return Blueprint(definition, module)
+    signed = verify(wanted, module)
+    if signed is not None:
+        definition = within(definition, signed.manifest)
+    return Blueprint(definition, module, signed=signed)
 
 
 def check_sizes(content: bytes, files: Mapping[str, bytes], workspace: str, settings: AgentSettings) -> None:
@@ -95,9 +128,60 @@ def check_sizes(content: bytes, files: Mapping[str, bytes], workspace: str, sett
         raise ValidationFailed("the workspace has no valid name", why="1 to 64 printable characters")
 
 
+def pack_artifacts(filename: str, files: Mapping[str, bytes]) -> bytes:
+    """What is deployed beside an agent file, as it is stored."""
+    return cbor2.dumps({"filename": filename, "files": dict(files)})
+
+
+def unpack_artifacts(stored: bytes) -> tuple[str, dict[str, bytes]]:
+    """What :func:`pack_artifacts` stored.
+
+    Raises:
+        ValidationFailed: it is damaged.
+    """
+    try:
+        found = cbor2.loads(stored)
+        return str(found["filename"]), dict(found["files"])
+    except (cbor2.CBORDecodeError, ValueError, KeyError, TypeError):
+        raise ValidationFailed("the stored agent cannot be read", why="its artifacts are damaged") from None
+
+
 def is_module(content: bytes) -> bool:
     """Whether the bytes are WebAssembly, binary or text, rather than an agent file."""
     return content.startswith(b"\0asm") or content[:64].lstrip().startswith((b"(", b";;"))
+
+
+def _read_module(
+    content: bytes, filename: str, name: str | None, verify: Callable[[str, bytes], Signed | None]
+) -> Blueprint:
+    """A module without an agent file is what its manifest says, or nearly nothing."""
+    signed = verify(filename, content)
+    if signed is None:
+        plain = name or re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(filename).stem).strip("-")
+        definition = AgentDefinition(
+            id=normalise_name(plain), name=plain, runtime="wasm", module=filename or None
+        )
+        return Blueprint(definition, content, asks_module=True)
+    definition = definition_of(signed.manifest, filename)
+    if name is not None:
+        definition = within(replace(definition, id=normalise_name(name), name=name), signed.manifest)
+    return Blueprint(definition, content, asks_module=not definition.capabilities, signed=signed)
+
+
+def _signature(
+    filename: str, module: bytes, artifacts: Mapping[str, bytes], trust: ArtifactTrust, now_s: float | None
+) -> Signed | None:
+    raw = artifacts.get(filename + SUFFIX) if filename else None
+    if raw is None:
+        if trust.required:
+            raise refused(
+                "unsigned", f"this node takes signed modules only, and there is no {filename}{SUFFIX}"
+            )
+        return None
+    signed = read_signed(raw, module, trust)
+    if now_s is not None:
+        check_expiry(signed.manifest, now_s)
+    return signed
 
 
 def _no_module(wanted: str, artifacts: Mapping[str, bytes]) -> AgentInvalid:

@@ -98,6 +98,11 @@ def normalise_name(name: str) -> str:
     return "-".join(word.lower() for word in words)
 
 
+def is_version(text: str) -> bool:
+    """Whether it is a semantic version (semver.org, 2.0.0)."""
+    return _SEMVER.fullmatch(text) is not None
+
+
 def parse_definition(
     content: bytes, *, known_tools: Collection[str] | None = None, strict: bool = False
 ) -> AgentDefinition:
@@ -144,7 +149,7 @@ def _build(
     if "version" not in given:
         message = f"no version is given; {DEFAULT_VERSION} is assumed"
         front.add("missing_field", ("version",), message, severity="warning")
-    elif "version" in fields and not _SEMVER.fullmatch(fields["version"]):
+    elif "version" in fields and not is_version(fields["version"]):
         front.add("invalid_value", ("version",), "must be a semantic version such as 1.2.0")
     if not given.get("capabilities") and not given.get("topics"):
         _missing(front, "capabilities")

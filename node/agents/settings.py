@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from node.config import MessagingConfig, RuntimeConfig
+from node.security.artifacts import ANYBODY, ArtifactTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class AgentSettings:
         wasm_fuel: Instructions a wasm agent may execute for one message.
         wasm_timeout_s: Wall time a wasm agent may take for one message.
         wasm_memory_bytes: Memory of one wasm instance.
+        trust: Whose signature counts on a wasm module (``security.agents``).
     """
 
     max_agents: int = 1000
@@ -43,13 +45,15 @@ class AgentSettings:
     wasm_fuel: int = 200_000_000
     wasm_timeout_s: float = 1.0
     wasm_memory_bytes: int = 50 * 1024 * 1024
+    trust: ArtifactTrust = ANYBODY
 
     @classmethod
-    def from_config(cls, config: RuntimeConfig, messaging: MessagingConfig) -> Self:
+    def from_config(cls, config: RuntimeConfig, messaging: MessagingConfig, trust: ArtifactTrust) -> Self:
         """The settings that the configuration's sections ``runtime`` and ``messaging`` ask for."""
         return cls(
             max_agents=config.max_agents,
             agent_timeout_s=config.agent_timeout_s,
             concurrency=config.agent_concurrency,
             mailbox_capacity=messaging.mailbox_capacity,
+            trust=trust,
         )

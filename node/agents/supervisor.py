@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import cbor2
 import trio
 
-from node.agents.blueprint import Blueprint, check_sizes, read_blueprint
+from node.agents.blueprint import Blueprint, check_sizes, pack_artifacts, read_blueprint, unpack_artifacts
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
@@ -33,7 +32,6 @@ from node.errors import (
     AgentNotFound,
     CaxtonError,
     ResourceLimitExceeded,
-    ValidationFailed,
     nearest,
 )
 from node.llm.provider import ToolSpec
@@ -152,6 +150,7 @@ class AgentSupervisor:
         Raises:
             AgentInvalid: the agent file has problems; all are listed.
             InvalidWasm: the module cannot be an agent.
+            ArtifactUntrusted: it is not signed as this node wants it.
             AgentAlreadyExists: there is one of that name, and ``replace`` is false.
             NameConflict: a client's mailbox has that name.
             ResourceLimitExceeded: too many agents, or too large.
@@ -161,7 +160,7 @@ class AgentSupervisor:
         files = dict(sorted((artifacts or {}).items()))
         check_sizes(content, files, workspace, self._settings)
         async with self._turn:
-            blueprint = await self._read(content, filename, files, name)
+            blueprint = await self._read(content, filename, files, name, self._environment.clock.wall())
             self._deploying = blueprint.definition.id
             self._bus.mailboxes.refuse_agent(self._deploying)
             old = self._agents.get(blueprint.definition.id)
@@ -174,7 +173,7 @@ class AgentSupervisor:
                 version=definition.version,
                 kind=blueprint.kind,
                 content=content,
-                artifacts=cbor2.dumps({"filename": filename, "files": files}),
+                artifacts=pack_artifacts(filename, files),
                 workspace=workspace,
                 status="running" if auto_start else "stopped",
                 deployed_at_s=self._environment.clock.wall(),
@@ -188,7 +187,7 @@ class AgentSupervisor:
             self._agents[definition.id] = agent
             if auto_start:
                 self._take_up(agent, runtime)
-            journal.log("info", f"deployed version {definition.version}", registration=agent.registration)
+            journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
             return self._info(agent)
@@ -314,7 +313,12 @@ class AgentSupervisor:
             )
 
     async def _read(
-        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None
+        self,
+        content: bytes,
+        filename: str,
+        files: Mapping[str, bytes],
+        name: str | None,
+        now_s: float | None = None,
     ) -> Blueprint:
         """Read on a worker: a front matter of the largest size takes a noticeable time."""
         return await self._environment.workers.run(
@@ -325,18 +329,13 @@ class AgentSupervisor:
                 artifacts=files,
                 name=name,
                 known_tools=self._tools.known(),
-                strict=self._settings.strict,
+                settings=self._settings,
+                now_s=now_s,
             ),
         )
 
     async def _stored_blueprint(self, row: AgentRow) -> Blueprint:
-        try:
-            stored = cbor2.loads(row.artifacts)
-            filename, files = str(stored["filename"]), dict(stored["files"])
-        except (cbor2.CBORDecodeError, ValueError, KeyError, TypeError):
-            raise ValidationFailed(
-                "the stored agent cannot be read", why="its artifacts are damaged"
-            ) from None
+        filename, files = unpack_artifacts(row.artifacts)
         return await self._read(row.content, filename, files, row.name)
 
     async def _build(

@@ -15,6 +15,8 @@ from node.errors import ValidationFailed
 
 FILE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """Largest agent file or artifact, in bytes."""
+MANIFEST_SUFFIX: Final = ".manifest.yaml"
+"""Of the file that ``caxton wasm sign`` writes beside a module."""
 
 
 @click.command("deploy")
@@ -44,7 +46,7 @@ def command(
     token: str | None,
     token_file: Path | None,
 ) -> None:
-    """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat)."""
+    """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat), with its manifest."""
     chosen = one_of("FILE", file, named)
     if chosen is None:
         raise click.UsageError("Missing argument 'FILE'.")
@@ -70,9 +72,11 @@ def deployment(file: Path) -> dict[str, Any]:
     Raises:
         ValidationFailed: a file cannot be read.
     """
-    raw = _read(file)
+    raw = read_file(file)
     if file.suffix in (".wasm", ".wat"):
-        return {"content_base64": base64.b64encode(raw).decode(), "filename": file.name}
+        body: dict[str, Any] = {"content_base64": base64.b64encode(raw).decode(), "filename": file.name}
+        manifest = _manifest_of(file)
+        return body | ({"artifacts": manifest} if manifest else {})
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,11 +85,18 @@ def deployment(file: Path) -> dict[str, Any]:
             why=f"byte {error.start} cannot be decoded",
             fix="Save it as UTF-8; a WebAssembly module must end in .wasm or .wat.",
         ) from error
-    body: dict[str, Any] = {"content": text, "filename": file.name}
+    body = {"content": text, "filename": file.name}
     module = _module_of(text)
     if module is not None:
-        body["artifacts"] = {module: base64.b64encode(_read(file.parent / module)).decode()}
+        path = file.parent / module
+        body["artifacts"] = {module: base64.b64encode(read_file(path)).decode()} | _manifest_of(path)
     return body
+
+
+def _manifest_of(module: Path) -> dict[str, str]:
+    """The manifest beside a module, as an artifact; none if it is not signed."""
+    path = module.with_name(module.name + MANIFEST_SUFFIX)
+    return {path.name: base64.b64encode(read_file(path)).decode()} if path.exists() else {}
 
 
 def _module_of(text: str) -> str | None:
@@ -107,7 +118,12 @@ def _module_of(text: str) -> str | None:
     return module if plain else None
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A file that is to be deployed, whole.
+
+    Raises:
+        ValidationFailed: it cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_LIMIT_BYTES + 1)

@@ -18,12 +18,14 @@ from pydantic import Field, field_validator, model_validator
 from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
-from node.config.units import Bytes, Count, Port, Seconds, Share, Text, Texts
+from node.config.units import Bytes, Count, Port, PublicKeys, Seconds, Share, Text, Texts
 from swim.config import SwimConfig
 
 TTL_LIMIT_S: Final = 30 * 86_400.0
 """Longest life of a message in seconds; the same as messaging's, which stands on a higher floor."""
 NODE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+_BUNDLE_FILES: Final = ("ca_cert", "node_cert", "node_key", "credential", "gossip_key", "tokens")
 
 KEY_ALIASES: Final[Mapping[str, str]] = {
     "cluster.peers": "cluster.seeds",
@@ -147,12 +149,25 @@ class ClusterConfig(Section):
         return seeds
 
 
+class AgentSecurityConfig(Section):
+    """Whose WebAssembly is run.
+
+    Attributes:
+        require_signed: Whether modules need a trusted signature; ``auto`` with a node bundle only.
+        trusted_keys: Public keys that count beside the cluster authority's.
+    """
+
+    require_signed: Literal["auto", "always", "never"] = "auto"
+    trusted_keys: PublicKeys = ()
+
+
 class SecurityConfig(Section):
     """Where the files of the node bundle are, as ``caxton init DIR --node NAME`` wrote them: all or none.
 
     Without them the node makes itself a one-node cluster in its data directory, on loopback.
 
     Attributes:
+        agents: Whose WebAssembly is run.
         key_rotation: Which members may change this node's gossip keys: all that the cluster authority has
             certified, or none.
     """
@@ -164,10 +179,11 @@ class SecurityConfig(Section):
     gossip_key: Path | None = None
     tokens: Path | None = None
     key_rotation: Literal["members", "none"] = "members"
+    agents: AgentSecurityConfig = AgentSecurityConfig()
 
     def files(self) -> dict[str, Path | None]:
         """The files of the bundle, by name."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "key_rotation"}
+        return {name: getattr(self, name) for name in _BUNDLE_FILES}
 
     @model_validator(mode="after")
     def _all_or_none(self) -> SecurityConfig:

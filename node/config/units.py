@@ -82,3 +82,7 @@ Text = Annotated[str, Field(min_length=1, max_length=255)]
 """A short text."""
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_list), Field(max_length=64)]
 """A list of short texts, also written with commas."""
+PublicKeys = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...], BeforeValidator(_list), Field(max_length=64)
+]
+"""Raw Ed25519 public keys, each as 64 hexadecimal digits; also written with commas."""

@@ -184,6 +184,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
+        "wasm": _P.PUBLIC,
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,
         "stop": _P.UPDATE_AGENT,

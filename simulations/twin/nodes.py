@@ -295,7 +295,8 @@ class TwinNodes:
             admin = Admin(name, self._fabric.nodes[name], token)
             node = TwinNode(name, bundle.config.parent, self._directory / "run" / name, admin)
             node.directory.mkdir(parents=True, mode=0o700)
-            change_config(bundle.config, self._scenario.settings)
+            agents_as_simulated = {"security.agents.require_signed": "never"}
+            change_config(bundle.config, agents_as_simulated | dict(self._scenario.settings))
             write_whole(node.mood, json.dumps(asdict(self.mood)))
             self._retention_s[name] = load_config(bundle.config, environ={}).messaging.retention_s
             found[name] = node

@@ -342,3 +342,12 @@ def test_the_node_yaml_of_a_bundle_is_taken_as_it_is(tmp_path: Path) -> None:
     for path in config.security.files().values():
         assert path is not None
         assert path.is_file()
+
+
+@pytest.mark.parametrize("key", ["00" * 31, "zz" * 32, "AB" * 32, "-----BEGIN PUBLIC KEY-----"])
+def test_a_trusted_key_has_64_hexadecimal_digits(tmp_path: Path, key: str) -> None:
+    assert load(
+        tmp_path, f"security: {{agents: {{trusted_keys: ['{'00' * 32}']}}}}"
+    ).security.agents.trusted_keys
+    (found,) = problems(tmp_path, f"security: {{agents: {{trusted_keys: ['{key}']}}}}\n")
+    assert found["key"].startswith("security.agents.trusted_keys")

@@ -1,0 +1,140 @@
+"""``caxton wasm``: sign the modules of WebAssembly agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli.deploy import MANIFEST_SUFFIX, read_file
+from node.cli.options import json_option
+from node.cli.output import print_json, safe
+from node.errors import ValidationFailed
+
+DAY_S: Final = 86_400.0
+DAYS_LIMIT: Final = 3_650
+"""Longest time that a signature can be good for, in days."""
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group("wasm")
+def command() -> None:
+    """Sign the modules of WebAssembly agents."""
+
+
+@command.command("keygen", epilog="For example: caxton wasm keygen publisher.key")
+@click.argument("file", type=_FILE)
+@json_option
+def keygen(file: Path, as_json: bool) -> None:
+    """Make a key to sign modules with, write it to FILE, and show its public part.
+
+    A node trusts what it signs when its security.agents.trusted_keys has the public part.
+    """
+    from node.environment import system_environment  # noqa: PLC0415 - not for --help
+    from node.security import pki  # noqa: PLC0415
+    from node.security.artifacts import public_key_hex  # noqa: PLC0415
+    from node.security.files import SECRET_MODE, write_atomically  # noqa: PLC0415
+
+    if file.exists():
+        raise ValidationFailed(
+            f"{file} exists already", why="a key is never overwritten", fix="Choose another file."
+        )
+    key = pki.new_key(system_environment())
+    write_atomically(file, pki.key_pem(key), mode=SECRET_MODE)
+    found = {"key": str(file), "public_key": public_key_hex(key)}
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"Wrote {file}; keep it secret. Its public key is:\n{found['public_key']}")
+
+
+@command.command("sign", epilog="For example: caxton wasm sign echo.md --key publisher.key --days 365")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--key", "key_file", type=_FILE, required=True, help="Private key: of keygen, or a cluster's ca.key."
+)
+@click.option("--name", help="Name of the agent; of a module alone, by default its file's.")
+@click.option("--version", help="Version of the agent; of a module alone, by default 1.0.0.")
+@click.option(
+    "--capability", "capabilities", multiple=True, help="What it may offer, of a module alone; repeatable."
+)
+@click.option(
+    "--grant", "grants", multiple=True, help="What it may be granted, of a module alone; repeatable."
+)
+@click.option("--language", default="", help="What it was written in; for people.")
+@click.option(
+    "--days", type=click.IntRange(1, DAYS_LIMIT), help="Until when it may be deployed; for ever without."
+)
+@json_option
+def sign(
+    file: Path,
+    key_file: Path,
+    name: str | None,
+    version: str | None,
+    capabilities: tuple[str, ...],
+    grants: tuple[str, ...],
+    language: str,
+    days: int | None,
+    as_json: bool,
+) -> None:
+    """Sign FILE: an agent file with its module beside it, or a module (.wasm, .wat).
+
+    The manifest is written beside the module. An agent file says the name, the version, and the most that the
+    agent may offer, be granted and use; without one the options do.
+    """
+    from node.agents.wasm.manifest import new_manifest, sign_manifest, utc  # noqa: PLC0415 - not for --help
+    from node.environment import system_environment  # noqa: PLC0415
+    from node.security.authority import read_key  # noqa: PLC0415
+    from node.security.files import PUBLIC_MODE, write_atomically  # noqa: PLC0415
+
+    key = read_key(key_file)
+    if file.suffix in (".wasm", ".wat"):
+        module = file
+        said: dict[str, Any] = {
+            "name": name or file.stem,
+            "version": version or "1.0.0",
+            "capabilities": list(capabilities),
+            "grants": list(grants),
+        }
+    else:
+        if name or version or capabilities or grants:
+            raise click.UsageError("--name, --version, --capability and --grant are for a module alone.")
+        module, said = _of_agent_file(file)
+    now_s = system_environment().clock.wall()
+    manifest = new_manifest(
+        **said,
+        module=read_file(module),
+        language=language,
+        signed=utc(now_s),
+        expires=None if days is None else utc(now_s + days * DAY_S),
+    )
+    path = module.with_name(module.name + MANIFEST_SUFFIX)
+    write_atomically(path, sign_manifest(manifest, key), mode=PUBLIC_MODE)
+    if as_json:
+        print_json({"manifest_file": str(path)} | manifest.model_dump())
+        return
+    until = "" if manifest.expires is None else f", good until {manifest.expires}"
+    click.echo(safe(f"Signed {module.name} as {manifest.name} {manifest.version}{until}: {path}"))
+
+
+def _of_agent_file(file: Path) -> tuple[Path, dict[str, Any]]:
+    """Where the module of an agent file is, and what a manifest takes from the file."""
+    from node.agents.definition import parse_definition  # noqa: PLC0415 - not for --help
+    from node.agents.wasm.manifest import Limits  # noqa: PLC0415
+
+    definition = parse_definition(read_file(file))
+    if definition.module is None or definition.runtime != "wasm":
+        raise ValidationFailed(
+            f"{file} has no module to sign",
+            why=f"its runtime is {definition.runtime}",
+            fix="Name an agent file with runtime: wasm, or a module.",
+        )
+    group = definition.groups.get("wasm", {})
+    return file.parent / definition.module, {
+        "name": definition.name,
+        "version": definition.version,
+        "capabilities": list(definition.capabilities),
+        "grants": [str(grant) for grant in group.get("grants", ())],
+        "limits": {limit: group[limit] for limit in Limits.model_fields if limit in group},
+    }
