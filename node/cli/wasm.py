@@ -1,4 +1,4 @@
-"""``caxton wasm``: sign the modules of WebAssembly agents."""
+"""``caxton wasm``: sign the modules of WebAssembly agents, and look into them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import click
 
 from node.cli.deploy import MANIFEST_SUFFIX, read_file
 from node.cli.options import json_option
-from node.cli.output import print_json, safe
+from node.cli.output import print_json, print_table, safe
 from node.errors import ValidationFailed
 
 DAY_S: Final = 86_400.0
 DAYS_LIMIT: Final = 3_650
 """Longest time that a signature can be good for, in days."""
+_UNSOUND: Final = 1
+"""Exit status when what was looked at could not be run."""
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group("wasm")
 def command() -> None:
-    """Sign the modules of WebAssembly agents."""
+    """Sign the modules of WebAssembly agents, and look into them."""
 
 
 @command.command("keygen", epilog="For example: caxton wasm keygen publisher.key")
@@ -116,6 +118,43 @@ def sign(
         return
     until = "" if manifest.expires is None else f", good until {manifest.expires}"
     click.echo(safe(f"Signed {module.name} as {manifest.name} {manifest.version}{until}: {path}"))
+
+
+@command.command("inspect", epilog="For example: caxton wasm inspect echo.wat")
+@click.argument("file", type=_FILE)
+@json_option
+def inspect(file: Path, as_json: bool) -> int:
+    """Show what the module FILE exports, imports and asks for, and who signed it; nothing of it is run.
+
+    The exit status is 1 when no node could run it, or the manifest beside it is not of this module.
+    """
+    from node.cli.wasm_inspect import inspect as look  # noqa: PLC0415 - wasmtime takes 120 ms
+
+    found = look(file)
+    signature = found["signature"]
+    sound = not found["problem"] and (signature is None or signature["valid"])
+    if as_json:
+        print_json(found)
+        return 0 if sound else _UNSOUND
+    for name in ("kind", "file_bytes", "binary_bytes", "sha256"):
+        click.echo(f"{name.replace('_', ' ')}: {found[name]}")
+    click.echo(safe(f"needs grants: {', '.join(found['grants']) or 'none'}"))
+    click.echo(safe(f"as an agent: {found['problem'] or 'yes'}"))
+    click.echo(safe(f"signature: {_signed_by(signature)}"))
+    for name in ("exports", "imports"):
+        print_table(name.capitalize(), (name,), [(entry,) for entry in found[name]])
+    return 0 if sound else _UNSOUND
+
+
+def _signed_by(signature: dict[str, Any] | None) -> str:
+    if signature is None:
+        return "none"
+    if not signature["valid"]:
+        return f"not good: {signature['why']}"
+    said = signature["manifest"]
+    until = f", good until {said['expires']}" if said["expires"] else ""
+    grants = ", ".join(said["grants"]) or "none"
+    return f"by {signature['key']} as {said['name']} {said['version']}, grants {grants}{until}"
 
 
 def _of_agent_file(file: Path) -> tuple[Path, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from node.agents.wasm.manifest import SUFFIX, read_signed
 from node.environment import system_environment
 from node.security.artifacts import ArtifactTrust
 from node.security.authority import create_cluster
+from tests.node.agents.wasm.guests import guest
 from tests.node.cli.conftest import FakeNode, Shell
 
 AGENTS = Path(__file__).parents[3] / "configs" / "agents"
@@ -99,3 +101,49 @@ def test_a_manifest_is_deployed_with_its_module(
         assert shell("deploy", str(file)) == 0
         sent = node.requests[-1][2]["artifacts"][name]
         assert base64.b64decode(sent) == (tmp_path / name).read_bytes()
+
+
+def test_inspect_shows_what_a_module_is_and_who_signed_it(echo: Path, shell: Shell, tmp_path: Path) -> None:
+    module = str(echo.with_suffix(".wat"))
+    found = shell.json("wasm", "inspect", module)
+    assert (found["kind"], found["problem"], found["grants"], found["signature"]) == ("core", "", [], None)
+    assert "handle_message(i32, i32) -> (i32)" in found["exports"]
+    assert "caxton.send_message(i32, i32) -> (i32)" in found["imports"]
+    assert found["sha256"] == hashlib.sha256(echo.with_suffix(".wat").read_bytes()).hexdigest()
+    public = keygen(shell, tmp_path / "k")
+    assert shell("wasm", "sign", str(echo), "--key", str(tmp_path / "k")) == 0
+    assert shell("wasm", "inspect", module) == 0
+    assert f"signature: by {public} as EchoAgent 1.0.0, grants none" in shell.out
+
+
+def test_inspect_names_the_grants_that_are_asked_for(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.wat").write_bytes(guest(imports=("current_timestamp", "store_data")))
+    assert shell.json("wasm", "inspect", str(tmp_path / "a.wat"))["grants"] == ["clock", "state"]
+
+
+def test_inspect_tells_a_signature_that_is_not_good(echo: Path, shell: Shell, tmp_path: Path) -> None:
+    keygen(shell, tmp_path / "k")
+    assert shell("wasm", "sign", str(echo), "--key", str(tmp_path / "k")) == 0
+    module = echo.with_suffix(".wat")
+    module.write_bytes(module.read_bytes() + b"\n")
+    assert shell("wasm", "inspect", str(module)) == 1
+    assert "signature: not good: the module was changed" in shell.out
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "said"),
+    [
+        (b"(module)", 1, "does not export"),
+        (b'(module (import "env" "x" (func)))', 1, "as an agent:"),
+        (b"(component)", 1, "kind: component"),
+        (b"(module", 2, "caxton:"),
+        (b"\0asm\x01\0\0\0\xff", 2, "caxton:"),
+        (b"\xff\xfe", 2, "neither"),
+    ],
+)
+def test_inspect_says_what_is_wrong(
+    source: bytes, status: int, said: str, shell: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wasm").write_bytes(source)
+    assert shell("wasm", "inspect", str(tmp_path / "a.wasm")) == status
+    assert said in shell.out + shell.err
