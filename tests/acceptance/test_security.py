@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 
+from node.cli.deploy import deployment
 from node.environment import system_environment
 from node.message import Envelope, Message, Performative
 from node.security.identity import NodeCredentials, SecurityPaths
@@ -370,3 +371,11 @@ def test_material_of_another_cluster_in_the_bundle_is_refused_at_the_start(clust
     assert a.wait_end() == 2
     assert "SECURITY_MATERIAL_INVALID" in a.log_text()
     assert "bundle" in a.log_text()
+
+
+def test_a_node_of_a_cluster_takes_no_module_that_is_not_signed(cluster):
+    [a] = cluster.start("a")
+    refused = a.post("/agents", deployment(ECHO), expect=(403,))
+    assert (refused["code"], refused["details"]["reason"]) == ("ARTIFACT_UNTRUSTED", "unsigned")
+    a.deploy(ECHO)  # signed by the cluster's authority
+    assert a.request("echo", "hello")["reply"]["content"]["echo"] == "hello"
