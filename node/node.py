@@ -39,7 +39,7 @@ from node.security.tokens import Tokens
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
 from node.telemetry.version import Release, software_version
-from node.tools.host import ToolHost, ToolSettings
+from node.tools.host import ToolHost, ToolSettings, builtin_servers
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
 from node.webhooks.webhooks import Webhooks
@@ -231,6 +231,7 @@ class Node:
             environment=self.environment,
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
+            servers=builtin_servers(self.memory),
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
         self.budgets = Budgets(

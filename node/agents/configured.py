@@ -26,6 +26,7 @@ from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provid
 from node.message import Message, Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
+from node.tools.caller import Caller
 from node.tools.host import CallContext, ToolHost
 from node.tools.spans import child_span
 
@@ -65,6 +66,7 @@ class ConfiguredAgent:
         bus: Carries its questions to other agents, and knows what it has bid for.
         journal: Where it notes what it does.
         settings: The node's bounds.
+        workspace: The workspace it is deployed in.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ConfiguredAgent:
         bus: AskingBus,
         journal: Journal,
         settings: AgentSettings,
+        workspace: str = "",
     ) -> None:
         self._definition = definition
         self._environment = environment
@@ -88,6 +91,7 @@ class ConfiguredAgent:
         self._tracing = tracing
         self._journal = journal
         self._settings = settings
+        self._workspace = workspace
         self._asker = Asker(
             sender=f"{definition.id}@{node}",
             requires=definition.requires,
@@ -274,6 +278,7 @@ class ConfiguredAgent:
                     granted=self._definition.tools,
                     restricted=self._definition.restricted_tools,
                     files={a.name: a.data for a in delivery.message.attachments},
+                    caller=self._caller(delivery.message),
                     traceparent=traceparent,
                     timeout_s=timeout_s,
                 )
@@ -283,6 +288,15 @@ class ConfiguredAgent:
             return ChatMessage("tool", str(error), call=call, is_error=True)
         self._journal.log("debug", f"tool {call.name} answered")
         return ChatMessage("tool", tool_text(result), call=call, result=result)
+
+    def _caller(self, message: Message) -> Caller:
+        return Caller(
+            self._definition.id,
+            self._workspace,
+            message.conversation_id,
+            message.id,
+            self._definition.memory_scope,
+        )
 
     def _consider(self, message: Message) -> Draft:
         """Accept or reject a proposal by the agent's rules; one that no rule names is not understood."""

@@ -48,6 +48,8 @@ class AgentDefinition:
         restricted_tools: Tools it may not use although ``tools`` would grant them.
         templates: Prompt template by performative; ``request`` is the general one.
         groups: The checked groups of fields, for example ``groups["conversation"]["max_turns"]``.
+        memory_enabled: Whether it searches its memory before it answers, and stores what is worth it.
+        memory_scope: Where it remembers.
         data: Fields that are carried and shown only: author, license, tags ...
         documentation: The Markdown body.
         warnings: What is worth knowing but not wrong.
@@ -72,6 +74,7 @@ class AgentDefinition:
     templates: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     memory_enabled: bool = False
+    memory_scope: str = "agent-only"
     data: Mapping[str, Any] = field(default_factory=dict)
     documentation: str = ""
     warnings: tuple[Problem, ...] = ()
@@ -171,7 +174,7 @@ def _build(
     _check_parameters(front, parameters)
     templates = _templates(front, fields, parameters)
     groups = {key: value for key, value in fields.items() if isinstance(value, dict) and key != "parameters"}
-    carried = ("author", "license", "tags", "created", "updated", "capability_metadata", "memory_scope")
+    carried = ("author", "license", "tags", "created", "updated", "capability_metadata")
     return AgentDefinition(
         id=identifier,
         name=name,
@@ -192,6 +195,7 @@ def _build(
         templates=templates,
         groups=groups,
         memory_enabled=fields.get("memory_enabled") is True,
+        memory_scope=fields.get("memory_scope", "agent-only"),
         data={key: fields[key] for key in carried if key in fields},
         documentation=front.body,
         warnings=tuple(

@@ -18,6 +18,7 @@ from node.agents.grants import Grant
 from node.cluster.provider import MINORITY_POLICIES
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.errors import ValidationFailed, nearest
+from node.memory.model import Scope
 from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
 
@@ -141,6 +142,16 @@ def anything(value: Any) -> Any:
     return value
 
 
+def scope(value: Any) -> str:
+    """Where something is remembered, in its canonical spelling."""
+    if not isinstance(value, str):
+        raise Invalid("must be agent-only, workspace or global")
+    try:
+        return Scope.parse(value).label
+    except ValidationFailed as error:
+        raise Invalid(f"{error.why}. {error.fix}") from None
+
+
 def one_of(*choices: str) -> Check:
     """One of a few words."""
 
@@ -237,7 +248,8 @@ TOP: Final[Mapping[str, Field]] = {
         updated=text(40),
         capability_metadata=mapping,
     ),
-    **_later("tool_config", "memory_enabled", "memory_scope", "memory", "context_configuration"),
+    **_rows(Effect.USED, memory_scope=scope),
+    **_later("tool_config", "memory_enabled", "memory", "context_configuration"),
     **_later("context_requirements", "deployment", "monitoring"),
 }
 """Fields at the top of the front matter; the groups are in :data:`GROUPS`."""

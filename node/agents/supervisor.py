@@ -166,7 +166,7 @@ class AgentSupervisor:
             old = self._agents.get(blueprint.definition.id)
             self._check_room(blueprint.definition, old, replace=replace)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
-            definition, runtime, tools = await self._build(blueprint, journal)
+            definition, runtime, tools = await self._build(blueprint, journal, workspace)
             row = AgentRow(
                 id=definition.id,
                 name=definition.name,
@@ -237,7 +237,9 @@ class AgentSupervisor:
             found = self._find(agent)
             if found.runtime is None or found.error:
                 blueprint = await self._stored_blueprint(found.row)
-                found.definition, runtime, found.tools = await self._build(blueprint, found.journal)
+                found.definition, runtime, found.tools = await self._build(
+                    blueprint, found.journal, found.row.workspace
+                )
                 await self._set_status(found, "running")
                 await self._take_down(found, drain_s=DRAIN_S)
                 self._take_up(found, runtime)
@@ -339,7 +341,7 @@ class AgentSupervisor:
         return await self._read(row.content, filename, files, row.name)
 
     async def _build(
-        self, blueprint: Blueprint, journal: Journal
+        self, blueprint: Blueprint, journal: Journal, workspace: str
     ) -> tuple[AgentDefinition, Runtime, tuple[str, ...]]:
         """Make the runtime; nothing else changes. The definition gains what only the module knows."""
         definition = blueprint.definition
@@ -368,6 +370,7 @@ class AgentSupervisor:
             bus=self._bus,
             journal=journal,
             settings=self._settings,
+            workspace=workspace,
         )
         return definition, configured, tuple(spec.name for spec in specs)
 
@@ -383,7 +386,7 @@ class AgentSupervisor:
         try:
             blueprint = await self._stored_blueprint(row)
             agent.definition = blueprint.definition
-            agent.definition, runtime, agent.tools = await self._build(blueprint, journal)
+            agent.definition, runtime, agent.tools = await self._build(blueprint, journal, row.workspace)
         except CaxtonError as error:
             agent.error = str(error)
             agent.row = replace(row, status="error")

@@ -24,12 +24,15 @@ from node.config import ToolsConfig
 from node.environment import Environment, Workers
 from node.errors import ToolFailed, nearest
 from node.telemetry.tracing import Tracing
+from node.tools.caller import Caller
 from node.tools.files import META_KEY, FileSpaces
 from node.tools.spans import child_span
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
     from mcp.server.mcpserver import MCPServer
+
+    from node.memory.room import MemoryRoom
 
 _log = logging.getLogger(__name__)
 QUEUE_LIMIT: Final = 256
@@ -87,6 +90,7 @@ class CallContext:
         granted: What its front matter grants.
         restricted: What it takes away again.
         files: The files the call may read, by name.
+        caller: Whose memory the call may use; the agent's own without it.
         traceparent: Parent of the call's span; empty for none.
         timeout_s: Longest wait; the host's own limit holds too.
     """
@@ -95,20 +99,33 @@ class CallContext:
     granted: tuple[str, ...]
     restricted: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    caller: Caller | None = None
     traceparent: str = ""
     timeout_s: float | None = None
 
 
-def builtin_servers() -> tuple[ToolServer, ...]:
-    """The servers that come with Caxton."""
+def builtin_servers(memory: MemoryRoom | None = None) -> tuple[ToolServer, ...]:
+    """The servers that come with Caxton; ``memory`` starts only where there is a memory."""
 
     def create_csv(files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.csv_server import create_csv_server  # noqa: PLC0415 - costs half a second
 
         return create_csv_server(files, workers)
 
-    tools = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
-    return (ToolServer("csv_parser", tools, create_csv),)
+    def create_memory(_files: FileSpaces, _workers: Workers) -> MCPServer:
+        from node.tools.memory_server import create_memory_server  # noqa: PLC0415 - as above
+
+        if memory is None:
+            raise ToolFailed("there is no memory here", why="this tool host has none")
+        return create_memory_server(memory)
+
+    csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
+    graph = (
+        *("create_entities", "create_relations", "add_observations"),
+        *("delete_entities", "delete_observations", "delete_relations"),
+        *("read_graph", "search_nodes", "open_nodes"),
+    )
+    return (ToolServer("csv_parser", csv, create_csv), ToolServer("memory", graph, create_memory))
 
 
 @dataclass(slots=True)
@@ -230,7 +247,9 @@ class ToolHost:
                 ) as span,
                 self._files.open(context.files) as space,
             ):
-                meta = {META_KEY: space} | ({"traceparent": span.traceparent} if span.traceparent else {})
+                caller = context.caller or Caller(context.agent)
+                meta = {META_KEY: space, **caller.as_meta()}
+                meta |= {"traceparent": span.traceparent} if span.traceparent else {}
                 return await self._ask(connection, _Call(name, dict(arguments), meta), context.timeout_s)
         except ToolFailed:
             self._failed += 1
