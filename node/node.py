@@ -258,6 +258,7 @@ class Node:
                 ArtifactTrust.of(config.security, self.credentials.authority.ca_public_key),
             ),
             wasm_cache=config.storage.data_dir / "wasm-cache",
+            memory=self.memory,
         )
         self.webhooks = Webhooks(
             environment=self.environment,

@@ -8,7 +8,7 @@ code and reason; the agent stays up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import trio
@@ -19,15 +19,18 @@ from node.agents.definition import AgentDefinition
 from node.agents.guard import LoopGuard, LoopLimits
 from node.agents.journal import Journal
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
+from node.agents.remembering import NOTHING, STORE_S, AgentMemory, Recalled
 from node.agents.settings import AgentSettings
+from node.agents.template import as_text
 from node.environment import Environment
 from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
+from node.memory.room import MemoryRoom
 from node.message import Message, Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
 from node.tools.caller import Caller
-from node.tools.host import CallContext, ToolHost
+from node.tools.host import MEMORY_TOOLS, CallContext, ToolHost
 from node.tools.spans import child_span
 
 _CONCURRENT_TOOLS: Final = 3
@@ -52,6 +55,20 @@ class AskingBus(Requester, Contracts, Protocol):
     """What a configured agent needs of the bus."""
 
 
+@dataclass(slots=True)
+class _Thread:
+    """One message while it is answered: what was recalled for it, and what model and tools have said."""
+
+    recalled: Recalled = NOTHING
+    said: list[ChatMessage] = field(default_factory=list)
+
+    @property
+    def worked(self) -> bool:
+        """Whether a tool has answered that is not the memory itself."""
+        called = [m.call.name for m in self.said if m.call is not None and not m.is_error]
+        return any(name not in MEMORY_TOOLS for name in called)
+
+
 class ConfiguredAgent:
     """Handles the messages of one configured agent.
 
@@ -67,6 +84,7 @@ class ConfiguredAgent:
         journal: Where it notes what it does.
         settings: The node's bounds.
         workspace: The workspace it is deployed in.
+        memory: The node's memory; only an agent with ``memory_enabled`` uses it by itself.
     """
 
     def __init__(
@@ -83,6 +101,7 @@ class ConfiguredAgent:
         journal: Journal,
         settings: AgentSettings,
         workspace: str = "",
+        memory: MemoryRoom | None = None,
     ) -> None:
         self._definition = definition
         self._environment = environment
@@ -92,6 +111,11 @@ class ConfiguredAgent:
         self._journal = journal
         self._settings = settings
         self._workspace = workspace
+        self._memory: AgentMemory | None = None
+        if memory is not None and definition.memory_enabled:
+            self._memory = AgentMemory(
+                definition, memory, workspace=workspace, clock=environment.clock, journal=journal
+            )
         self._asker = Asker(
             sender=f"{definition.id}@{node}",
             requires=definition.requires,
@@ -106,6 +130,8 @@ class ConfiguredAgent:
     async def handle(self, delivery: Delivery) -> Sequence[Draft]:
         """Answer one message; messages that ask for nothing are noted and not answered."""
         message = delivery.message
+        if self._memory is not None:
+            await self._memory.judge(message)
         if message.performative is Performative.PROPOSE:
             return [self._consider(message)]
         if message.performative is Performative.CFP:
@@ -151,9 +177,11 @@ class ConfiguredAgent:
     async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
         budget_s = self._budget_s(delivery)
         guard = LoopGuard(self._limits)
+        thread = _Thread()
+        draft: Draft | None = None
         try:
             with self._environment.clock.move_on_after(max(0.0, budget_s)):
-                completion = await self._loop(delivery, guard, traceparent)
+                completion = await self._loop(delivery, guard, traceparent, thread)
                 content = reply_content(self._definition, completion)
                 if completion.outcome == "failed":
                     content = {
@@ -163,13 +191,28 @@ class ConfiguredAgent:
                     }
                 performative = _OUTCOMES[completion.outcome]
                 self._journal.log("info", f"answered {performative.value}", **guard.spent)
-                return Draft(performative, content, protocol=delivery.message.protocol)
+                draft = Draft(performative, content, protocol=delivery.message.protocol)
         except CaxtonError as error:
             return self._failure(error, guard, delivery.message)
+        if draft is not None:
+            if self._memory is not None and draft.performative is Performative.INFORM:
+                await self._learn(self._memory, delivery, thread, completion)
+            return draft
         late = ResourceLimitExceeded(
             "the agent ran out of time", why=f"it had {budget_s:g} s", details={"limit": "wall_clock"}
         )
         return self._failure(late, guard, delivery.message)
+
+    async def _learn(
+        self, memory: AgentMemory, delivery: Delivery, thread: _Thread, completion: Completion
+    ) -> None:
+        """After the answer and outside its time, so that what is stored cannot fail it."""
+        limit_s = STORE_S
+        if delivery.deadline is not None:
+            limit_s = min(limit_s, delivery.deadline - self._environment.clock.now())
+        answer = completion.text.strip() or as_text(completion.content)
+        worked = thread.worked
+        await memory.learn(delivery.message, thread.recalled, answer, worked=worked, limit_s=limit_s)
 
     def _budget_s(self, delivery: Delivery) -> float:
         own = [
@@ -186,11 +229,17 @@ class ConfiguredAgent:
             bounds.append(delivery.deadline - self._environment.clock.now())
         return float(min(bounds))
 
-    async def _loop(self, delivery: Delivery, guard: LoopGuard, traceparent: str) -> Completion:
+    async def _loop(
+        self, delivery: Delivery, guard: LoopGuard, traceparent: str, thread: _Thread
+    ) -> Completion:
         message = delivery.message
-        conversation = first_messages(self._definition, message, [spec.name for spec in self._specs])
+        if self._memory is not None:
+            thread.recalled = await self._memory.recall(message)
+        names = [spec.name for spec in self._specs]
+        thread.said = first_messages(self._definition, message, names, thread.recalled.prompt)
+        conversation = thread.said
         while True:
-            completion = await self._complete(conversation, message, guard, traceparent)
+            completion = await self._complete(thread, message, guard, traceparent)
             if not completion.tool_calls:
                 self._check_said(completion)
                 return completion
@@ -210,7 +259,7 @@ class ConfiguredAgent:
             self._journal.log("warning", "the answer was cut off at the limit of its tokens")
 
     async def _complete(
-        self, conversation: list[ChatMessage], message: Message, guard: LoopGuard, traceparent: str
+        self, thread: _Thread, message: Message, guard: LoopGuard, traceparent: str
     ) -> Completion:
         turn = guard.next_turn()
         attributes: dict[str, Any] = {
@@ -221,7 +270,7 @@ class ConfiguredAgent:
         }
         group = "llm" if self._definition.setting("llm", "temperature") is not None else "conversation"
         request = CompletionRequest(
-            messages=tuple(conversation),
+            messages=tuple(thread.said),
             tools=self._specs,
             subject=subject_of(message),
             turn=turn,
@@ -229,6 +278,7 @@ class ConfiguredAgent:
             temperature=self._definition.setting(group, "temperature"),
             max_tokens=self._definition.setting("llm", "max_tokens"),
             agent=self._definition.id,
+            memories=thread.recalled.memories,
         )
         with child_span(self._tracing, "llm.complete", traceparent, attributes, kind="client") as span:
             completion = await self._provider.complete(request)

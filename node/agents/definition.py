@@ -240,7 +240,7 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
         front.add("missing_field", ("module",), "a wasm agent names its module, for example echo.wat")
     elif module and (re.search(r"[/\\\x00]", module) or not module.endswith((".wasm", ".wat"))):
         front.add("invalid_value", ("module",), "must be a plain file name that ends in .wasm or .wat")
-    for name in ("tools", "requires", "llm", "proposals", "bids"):
+    for name in ("tools", "requires", "llm", "proposals", "bids", "memory_enabled"):
         if fields.get(name):
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
 

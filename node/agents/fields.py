@@ -248,8 +248,8 @@ TOP: Final[Mapping[str, Field]] = {
         updated=text(40),
         capability_metadata=mapping,
     ),
-    **_rows(Effect.USED, memory_scope=scope),
-    **_later("tool_config", "memory_enabled", "memory", "context_configuration"),
+    **_rows(Effect.USED, memory_enabled=flag, memory_scope=scope),
+    **_later("tool_config", "memory", "context_configuration"),
     **_later("context_requirements", "deployment", "monitoring"),
 }
 """Fields at the top of the front matter; the groups are in :data:`GROUPS`."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from node.agents.definition import AgentDefinition
-from node.agents.template import as_text, render
+from node.agents.template import as_text, render, variables
 from node.llm.provider import ChatMessage, Completion, FileInfo, Subject
 from node.message import Message, Performative, iso8601
 
@@ -30,13 +30,26 @@ def subject_of(message: Message) -> Subject:
     )
 
 
-def first_messages(definition: AgentDefinition, message: Message, tools: list[str]) -> list[ChatMessage]:
-    """The system prompt and the prompt for this message."""
-    values = _values(definition, message, tools)
+def first_messages(
+    definition: AgentDefinition, message: Message, tools: list[str], memory: str = ""
+) -> list[ChatMessage]:
+    """The system prompt and the prompt for this message.
+
+    Args:
+        definition: The agent.
+        message: What is to be answered.
+        tools: Names of its tools.
+        memory: What it remembers, as data; it follows the prompt where no template has a place for it.
+    """
+    values = _values(definition, message, tools) | {"memory_context": memory}
     kind = _PERFORMATIVE_TEMPLATES.get(message.performative, "request")
     template = definition.templates.get(kind) or definition.templates.get("request")
     prompt = render(template, values) if template else _default_prompt(message, tools)
-    system = render(definition.templates.get("system", definition.system_prompt), values)
+    system_template = definition.templates.get("system", definition.system_prompt)
+    system = render(system_template, values)
+    placed = {name for text in (template or "", system_template) for _, name in variables(text)}
+    if memory and "memory_context" not in placed:
+        prompt = f"{prompt}\n\n{memory}"
     return [ChatMessage("system", system), ChatMessage("user", prompt)]
 
 

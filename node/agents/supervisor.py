@@ -36,6 +36,7 @@ from node.errors import (
 )
 from node.llm.provider import ToolSpec
 from node.llm.registry import ProviderRegistry
+from node.memory.room import MemoryRoom
 from node.message import Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
@@ -76,6 +77,7 @@ class AgentSupervisor:
         tracing: Opens spans.
         settings: Bounds.
         wasm_cache: Where compiled WebAssembly is kept; None keeps it in memory only.
+        memory: What agents remember; None lets none of them.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class AgentSupervisor:
         tracing: Tracing,
         settings: AgentSettings | None = None,
         wasm_cache: Path | None = None,
+        memory: MemoryRoom | None = None,
     ) -> None:
         self._environment = environment
         self._node = node
@@ -101,6 +104,7 @@ class AgentSupervisor:
         self._tools = tools
         self._tracing = tracing
         self._settings = settings or AgentSettings()
+        self._memory = memory
         self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
         self._agents: dict[str, _Agent] = {}
         self._turn = trio.Lock()
@@ -371,6 +375,7 @@ class AgentSupervisor:
             journal=journal,
             settings=self._settings,
             workspace=workspace,
+            memory=self._memory,
         )
         return definition, configured, tuple(spec.name for spec in specs)
 

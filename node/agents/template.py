@@ -24,10 +24,11 @@ MESSAGE_VARIABLES: Final = (
     "attachments",
     "tools",
     "agent_name",
+    "memory_context",
 )
 """Variables every template may use; the rest are keys of the agent's ``parameters``."""
-LATER_VARIABLES: Final = ("context", "user_id", "memory_context", "user_info", "conversation_summary")
-"""Documented variables without a source yet (memory, sessions): filled with nothing, warned about."""
+LATER_VARIABLES: Final = ("context", "user_id", "user_info", "conversation_summary")
+"""Documented variables without a source yet (sessions): filled with nothing, warned about."""
 VALUE_LIMIT: Final = 20_000
 """Longest value filled in for one variable, in characters."""
 

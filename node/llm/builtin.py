@@ -2,8 +2,8 @@
 
 It compares the words of the message with the names, descriptions and arguments of the tools it may use,
 calls the tool that fits best with arguments taken from the message, and answers with what the tool said.
-Every word of an answer comes from a tool's result or from the message. Where no tool fits, or an argument
-is missing, it says so instead of answering.
+Every word of an answer comes from a tool's result, from the message or from the agent's memory. Where no
+tool fits, or an argument is missing, it quotes the memory that is like the message, or says what is missing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from node.llm.provider import (
     Completion,
     CompletionRequest,
     Delta,
+    Memory,
     OnDelta,
     Subject,
     ToolCall,
@@ -30,6 +31,8 @@ from node.llm.provider import (
 NAME: Final = "builtin"
 FACTS_LIMIT: Final = 24
 """Most lines quoted from one tool's result."""
+RECALLED: Final = 0.5
+"""Least similarity to the message of a memory that is an answer."""
 _ACTION_KEYS: Final = ("action", "operation", "task", "request", "question", "query", "goal", "command")
 _NAME_WEIGHT: Final = 3.0
 _FILLED_WEIGHT: Final = 3.0
@@ -90,7 +93,8 @@ class BuiltinProvider:
                     usage=Usage(estimated=True),
                     cost_micros=0,
                 )
-        return _declined(tools, ranked)
+        known = [m for m in request.memories if m.similarity is not None and m.similarity >= RECALLED]
+        return _recalled(known[0]) if known else _declined(tools, ranked)
 
 
 def _rank(tools: tuple[ToolSpec, ...], subject: Subject) -> list[_Ranked]:
@@ -180,6 +184,17 @@ def _flatten(path: str, value: Any, lines: list[str]) -> None:
             _flatten(f"{path}[{index}]", item, lines)
     elif len(lines) < FACTS_LIMIT:
         lines.append(f"{path}: {value}" if path else str(value))
+
+
+def _recalled(memory: Memory) -> Completion:
+    """Quote what the agent remembers, and say where it is from."""
+    return Completion(
+        text=memory.text,
+        content={"provider": NAME, "answer": [memory.text], "remembered": memory.source},
+        provider=NAME,
+        usage=Usage(estimated=True),
+        cost_micros=0,
+    )
 
 
 def _declined(tools: tuple[ToolSpec, ...], ranked: list[_Ranked]) -> Completion:

@@ -94,6 +94,21 @@ class Subject:
     files: tuple[FileInfo, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Something that the agent remembers; the prompt holds it too, as data.
+
+    Args:
+        text: What was observed.
+        source: Where it is from, for people.
+        similarity: How like the message it is, 0 to 1; None where that is not known.
+    """
+
+    text: str
+    source: str
+    similarity: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
     """One turn asked of a provider.
@@ -110,6 +125,7 @@ class CompletionRequest:
         response_schema: JSON Schema that the answer must follow; None for free text.
         cache: Whether the prompt may be cached where that has to be asked for.
         agent: Id of the agent that asks; budgets are counted by it.
+        memories: What the agent remembers about the subject, the best first.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -123,6 +139,7 @@ class CompletionRequest:
     response_schema: Mapping[str, Any] | None = None
     cache: bool = True
     agent: str = ""
+    memories: tuple[Memory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

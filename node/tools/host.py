@@ -39,6 +39,12 @@ QUEUE_LIMIT: Final = 256
 """Most calls waiting for one server's owner task."""
 RUNNING_LIMIT: Final = 16
 """Most calls running on one server."""
+MEMORY_TOOLS: Final = (
+    *("create_entities", "create_relations", "add_observations"),
+    *("delete_entities", "delete_observations", "delete_relations"),
+    *("read_graph", "search_nodes", "open_nodes"),
+)
+"""The tools of the server ``memory``, by the names of MCP's own memory server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +126,7 @@ def builtin_servers(memory: MemoryRoom | None = None) -> tuple[ToolServer, ...]:
         return create_memory_server(memory)
 
     csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
-    graph = (
-        *("create_entities", "create_relations", "add_observations"),
-        *("delete_entities", "delete_observations", "delete_relations"),
-        *("read_graph", "search_nodes", "open_nodes"),
-    )
-    return (ToolServer("csv_parser", csv, create_csv), ToolServer("memory", graph, create_memory))
+    return (ToolServer("csv_parser", csv, create_csv), ToolServer("memory", MEMORY_TOOLS, create_memory))
 
 
 @dataclass(slots=True)

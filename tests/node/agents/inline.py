@@ -18,7 +18,7 @@ Ts = TypeVarTuple("Ts")
 
 class InlineWorkers:
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        assert lane in ("wasm", "files")
+        assert lane in ("wasm", "files", "memory_read", "memory_write", "storage", "model")
         await trio.lowlevel.checkpoint()
         return job(*args)
 

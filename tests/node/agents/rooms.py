@@ -13,11 +13,12 @@ from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
 from node.errors import StorageFailed
 from node.llm.registry import ProviderRegistry
+from node.memory.room import MemoryRoom
 from node.message import Attachment, Message, Performative
 from node.messaging.client_mailboxes import NameConflict
 from node.messaging.delivery import Delivery, Draft
 from node.telemetry.tracing import Tracing
-from node.tools.host import ToolHost, ToolSettings
+from node.tools.host import ToolHost, ToolSettings, builtin_servers
 from tests.node.agents.inline import inline_environment
 
 T = TypeVar("T")
@@ -149,17 +150,19 @@ class Rooms:
 
 
 @asynccontextmanager
-async def rooms(
+async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or two
     store: MemoryStore | None = None,
     providers: ProviderRegistry | None = None,
     settings: AgentSettings | None = None,
     tool_settings: ToolSettings | None = None,
     tracing: Tracing | None = None,
+    memory: MemoryRoom | None = None,
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
     tracing = tracing or Tracing.off()
     bus, registry = FakeBus(), FakeRegistry()
-    tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings)
+    servers = builtin_servers(memory)
+    tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings, servers=servers)
     supervisor = AgentSupervisor(
         environment=environment,
         node="node-1",
@@ -170,6 +173,7 @@ async def rooms(
         tools=tools,
         tracing=tracing,
         settings=settings,
+        memory=memory,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(tools.run)
@@ -186,14 +190,16 @@ def delivery(
     hops: int = 0,
     deadline: float | None = None,
     traceparent: str = "",
+    sender: str = "client@node-2",
+    conversation: str = "conversation-1",
 ) -> Delivery:
     message = Message(
         id="message-1",
         performative=performative,
-        sender="client@node-2",
+        sender=sender,
         capability=capability,
         content=content,
-        conversation_id="conversation-1",
+        conversation_id=conversation,
         reply_with="message-1",
         attachments=files,
     )

@@ -64,7 +64,6 @@ def test_the_published_example_loads_unchanged() -> None:
         ("version", "missing_field"),
         ("tools[0]", "unknown_tool"),
         ("tools[2]", "unknown_tool"),
-        ("memory_enabled", "not_supported_yet"),
     ]
 
 
