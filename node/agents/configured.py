@@ -195,7 +195,7 @@ class ConfiguredAgent:
         except CaxtonError as error:
             return self._failure(error, guard, delivery.message)
         if draft is not None:
-            if self._memory is not None and draft.performative is Performative.INFORM:
+            if self._memory is not None:
                 await self._learn(self._memory, delivery, thread, completion)
             return draft
         late = ResourceLimitExceeded(
@@ -211,7 +211,7 @@ class ConfiguredAgent:
         if delivery.deadline is not None:
             limit_s = min(limit_s, delivery.deadline - self._environment.clock.now())
         answer = completion.text.strip() or as_text(completion.content)
-        worked = thread.worked
+        worked = thread.worked and completion.outcome == "answer"
         await memory.learn(delivery.message, thread.recalled, answer, worked=worked, limit_s=limit_s)
 
     def _budget_s(self, delivery: Delivery) -> float:

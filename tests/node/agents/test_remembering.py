@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from node.agents.remembering import RECALL_S, Recalled, correction
+from node.agents.remembering import EXCHANGE_S, EXCHANGES_LIMIT, RECALL_S, Recalled, correction
 from node.errors import StorageFailed
 from node.llm.builtin import BuiltinProvider
 from node.llm.provider import Memory
@@ -24,7 +24,7 @@ from node.message import Message, Performative
 from tests.node.agents.inline import inline_environment
 from tests.node.agents.rooms import Rooms, delivery, rooms
 from tests.node.agents.test_configured import ANALYZE, CSV, Recorder, recorded, scripted
-from tests.node.agents.test_definition import agent
+from tests.node.agents.test_definition import agent, problems
 
 QUESTION = "How many degrees are right for green tea from Uji?"
 RIGHT = "Correction: 70 degrees are right for green tea from Uji"
@@ -213,6 +213,34 @@ async def test_a_failing_memory_never_fails_an_answer(
     assert any("without its memory" in message for message in warnings)
     assert any("the memory has failed" in message for message in warnings)
     assert trio.current_time() <= 3 * RECALL_S  # noqa: TID251 - virtual time
+
+
+async def test_a_correction_that_comes_too_late_or_after_many_others_is_only_noted(
+    memory: MemoryRoom, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rooms(providers=recorded(Recorder()), memory=memory) as here:
+        await here.supervisor.deploy(REMEMBERS)
+        await ask(here)
+        await trio.sleep(EXCHANGE_S + 1)  # noqa: TID251 - virtual time
+        await here.send("tester", RIGHT, performative=INFORM)
+        for number in range(EXCHANGES_LIMIT + 1):
+            await ask(here, conversation=f"c{number}")
+        await here.send("tester", RIGHT, performative=INFORM, conversation="c0")
+        assert await memory.existing() is None
+        await here.send("tester", RIGHT, performative=INFORM, conversation="c1")
+    assert len(await known(memory)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("memory_scope: galaxy", "memory_scope"),
+        ("memory_scope: [global]", "memory_scope"),
+        ("memory_enabled: 1", "memory_enabled"),
+    ],
+)
+def test_a_wrong_setting_of_the_memory_is_a_problem_of_the_file(line: str, field: str) -> None:
+    assert field in [problem["field"] for problem in problems(agent(line))]
 
 
 async def test_an_agent_never_recalls_what_is_anothers(memory: MemoryRoom) -> None:
