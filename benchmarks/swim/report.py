@@ -268,8 +268,9 @@ def starved_cells(directory: Path) -> str:
     table = [header, ("---",) * len(header)]
     for (members, count, loss), found in _by(rows, "members", "starved", "loss").items():
         by_system = {str(system): of for (system,), of in _by(found, "system").items()}
-        deaths = [f"{_with_death(by_system[name])} of {len(by_system[name])}" for name in systems]
-        events = [f"{median(row['suspicions'] for row in by_system[name]):,.0f}" for name in systems]
+        runs_of = [by_system.get(name, []) for name in systems]  # a sweep may have ended before a cell
+        deaths = [f"{_with_death(rows_)} of {len(rows_)}" if rows_ else "-" for rows_ in runs_of]
+        events = [f"{median(row['suspicions'] for row in rows_):,.0f}" if rows_ else "-" for rows_ in runs_of]
         table.append((str(members), str(count), f"{float(str(loss)):.0%}", *deaths, *events))
     return "\n".join("| " + " | ".join(row) + " |" for row in table)
 
