@@ -29,6 +29,7 @@ from typing import Any, Final
 import node
 from node.cli.client import Client, Target
 from node.cli.output import safe
+from node.cli.wasm import sign_agent_file
 from node.environment import system_environment
 from node.errors import NodeUnreachable
 from node.security.authority import NodeSettings, create_cluster, issue_node
@@ -222,6 +223,19 @@ class DemoCluster:
         for node_ in self.nodes:
             node_.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def signed(self, file: Path) -> Path:
+        """A copy of an agent file, its module signed by the cluster's authority: nodes take no other.
+
+        Raises:
+            CaxtonError: a file cannot be read or written.
+        """
+        copies = self.directory / "agents"
+        copies.mkdir(exist_ok=True, mode=0o700)
+        for beside in file.parent.glob(f"{file.stem}.*"):
+            shutil.copy(beside, copies)
+        sign_agent_file(copies / file.name, self.directory / "cluster" / "ca.key")
+        return copies / file.name
 
     def keep(self) -> None:
         """Let the nodes run on when the block of :func:`temporary_cluster` ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,6 +11,9 @@ from node.cli.deploy import MANIFEST_SUFFIX, read_file
 from node.cli.options import json_option
 from node.cli.output import print_json, print_table, safe
 from node.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from node.agents.wasm.manifest import Manifest
 
 DAY_S: Final = 86_400.0
 DAYS_LIMIT: Final = 3_650
@@ -85,12 +88,6 @@ def sign(
     The manifest is written beside the module. An agent file says the name, the version, and the most that the
     agent may offer, be granted and use; without one the options do.
     """
-    from node.agents.wasm.manifest import new_manifest, sign_manifest, utc  # noqa: PLC0415 - not for --help
-    from node.environment import system_environment  # noqa: PLC0415
-    from node.security.authority import read_key  # noqa: PLC0415
-    from node.security.files import PUBLIC_MODE, write_atomically  # noqa: PLC0415
-
-    key = read_key(key_file)
     if file.suffix in (".wasm", ".wat"):
         module = file
         said: dict[str, Any] = {
@@ -103,16 +100,7 @@ def sign(
         if name or version or capabilities or grants:
             raise click.UsageError("--name, --version, --capability and --grant are for a module alone.")
         module, said = _of_agent_file(file)
-    now_s = system_environment().clock.wall()
-    manifest = new_manifest(
-        **said,
-        module=read_file(module),
-        language=language,
-        signed=utc(now_s),
-        expires=None if days is None else utc(now_s + days * DAY_S),
-    )
-    path = module.with_name(module.name + MANIFEST_SUFFIX)
-    write_atomically(path, sign_manifest(manifest, key), mode=PUBLIC_MODE)
+    path, manifest = _write_manifest(module, key_file, said | {"language": language}, days)
     if as_json:
         print_json({"manifest_file": str(path)} | manifest.model_dump())
         return
@@ -155,6 +143,41 @@ def _signed_by(signature: dict[str, Any] | None) -> str:
     until = f", good until {said['expires']}" if said["expires"] else ""
     grants = ", ".join(said["grants"]) or "none"
     return f"by {signature['key']} as {said['name']} {said['version']}, grants {grants}{until}"
+
+
+def sign_agent_file(file: Path, key_file: Path) -> None:
+    """Sign the module of an agent file, as ``caxton wasm sign`` does; one without a module is left alone.
+
+    Raises:
+        CaxtonError: a file cannot be read, or is not what it should be.
+    """
+    from node.agents.definition import parse_definition  # noqa: PLC0415
+
+    if parse_definition(read_file(file)).module is not None:
+        module, said = _of_agent_file(file)
+        _write_manifest(module, key_file, said, None)
+
+
+def _write_manifest(
+    module: Path, key_file: Path, said: dict[str, Any], days: int | None
+) -> tuple[Path, Manifest]:
+    """Write the signed manifest of a module beside it; returns where, and what it says."""
+    from node.agents.wasm.manifest import new_manifest, sign_manifest, utc  # noqa: PLC0415 - not for --help
+    from node.environment import system_environment  # noqa: PLC0415
+    from node.security.authority import read_key  # noqa: PLC0415
+    from node.security.files import PUBLIC_MODE, write_atomically  # noqa: PLC0415
+
+    key = read_key(key_file)
+    now_s = system_environment().clock.wall()
+    manifest = new_manifest(
+        **said,
+        module=read_file(module),
+        signed=utc(now_s),
+        expires=None if days is None else utc(now_s + days * DAY_S),
+    )
+    path = module.with_name(module.name + MANIFEST_SUFFIX)
+    write_atomically(path, sign_manifest(manifest, key), mode=PUBLIC_MODE)
+    return path, manifest
 
 
 def _of_agent_file(file: Path) -> tuple[Path, dict[str, Any]]:

@@ -68,6 +68,9 @@ class FakeCast:
         for node in self.nodes:
             node.data_dir.mkdir(parents=True)
 
+    def signed(self, file: Path) -> Path:
+        return file
+
     def state(self, name: str) -> str:
         if name != self.killed:
             return "alive"

@@ -215,8 +215,9 @@ async def test_a_target_that_is_down_is_left_alone_and_costs_no_attempts(tmp_pat
         await register(hooks, server.url)
         await ask(c["a"], 1)
         await until(lambda: hooks.statistics()["breakers_open"] == 1)
+        await SystemClock().sleep(0.5)  # one that the other webhook had begun before may still arrive
         count = len(server.received)
-        await SystemClock().sleep(0.2)
+        await SystemClock().sleep(0.3)
         assert len(server.received) == count <= breaker.FAILURES + 1
         assert (await hooks.shown(first))["breaker"] == "open"
 
