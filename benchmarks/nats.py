@@ -114,7 +114,8 @@ def _nats(options: argparse.Namespace) -> dict[str, float]:
         )
         try:
             _wait_for(port)
-            roles = {role: _role(role, port, options) for role in ROLES}
+            _role("prepare", port, options).communicate()
+            roles = {role: _role(role, port, options) for role in ("publish", "consume")}
             found = {role: json.loads(process.communicate()[0]) for role, process in roles.items()}
         finally:
             server.terminate()
@@ -142,12 +143,20 @@ def _wait_for(port: int) -> None:
 
 async def _stream(port: int) -> tuple[Any, Any]:
     import nats
-    from nats.js.api import StorageType
 
     connection = await nats.connect(f"nats://127.0.0.1:{port}")
     stream = connection.jetstream(publish_async_max_pending=4 * BATCH)
-    await stream.add_stream(name=STREAM, subjects=[SUBJECT], storage=StorageType.FILE)
     return connection, stream
+
+
+async def _prepare(port: int, seconds: float) -> float:
+    """Make the stream that the others use."""
+    from nats.js.api import StorageType
+
+    connection, stream = await _stream(port)
+    await stream.add_stream(name=STREAM, subjects=[SUBJECT], storage=StorageType.FILE)
+    await connection.close()
+    return seconds
 
 
 async def _publish(port: int, seconds: float) -> float:
@@ -185,7 +194,7 @@ async def _consume(port: int, seconds: float) -> float:
     return count / (last - began)
 
 
-ROLES: Final = {"publish": _publish, "consume": _consume}
+ROLES: Final = {"prepare": _prepare, "publish": _publish, "consume": _consume}
 
 
 if __name__ == "__main__":
