@@ -39,7 +39,8 @@ from node.security.tokens import Tokens
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
 from node.telemetry.version import Release, software_version
-from node.tools.host import ToolHost, ToolSettings, builtin_servers
+from node.tools.builtin_servers import builtin_servers
+from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
 from node.webhooks.webhooks import Webhooks
@@ -330,6 +331,7 @@ class Node:
             webhooks=self.webhooks,
             memory=self.memory,
             models=self.providers,
+            tools=self.tools,
             storage=self.storage,
             tokens=self.tokens,
             tracing=self.tracing,

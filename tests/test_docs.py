@@ -58,7 +58,7 @@ from node.messaging.protocols import OPENERS, RULES
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
 from node.security.permissions import ROLES, ROUTES, WS_FRAMES
-from node.tools.host import builtin_servers
+from node.tools.builtin_servers import builtin_servers
 from node.transport import frames
 from node.transport.handler import REJECT_REASONS, LinkLimits
 from swim import anti_entropy, codec, hlc

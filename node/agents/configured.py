@@ -29,8 +29,9 @@ from node.memory.room import MemoryRoom
 from node.message import Message, Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_servers import MEMORY_TOOLS
 from node.tools.caller import Caller
-from node.tools.host import MEMORY_TOOLS, CallContext, ToolHost
+from node.tools.host import CallContext, ToolHost
 from node.tools.spans import child_span
 
 _CONCURRENT_TOOLS: Final = 3

@@ -31,6 +31,7 @@ from node.http.sockets import Sockets
 from node.http.streams import Streams
 from node.http.tail import tail_routes
 from node.http.tasks import task_routes
+from node.http.tools import tool_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
 from node.http.webhooks import webhook_routes
@@ -93,7 +94,7 @@ def create_app(services: NodeServices) -> FastAPI:
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
-    routers.append(memory_routes(services))
+    routers += [memory_routes(services), tool_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

@@ -22,6 +22,7 @@ from node.messaging.tail import Tail
 from node.messaging.tender import Award
 from node.security.permissions import Permission
 from node.telemetry.tracing import Tracing
+from node.tools.host import ToolHost
 from node.webhooks.webhooks import Webhooks
 from swim.keyring_messages import Verb
 
@@ -429,6 +430,7 @@ class NodeServices:
         webhooks: Tells others what happens.
         memory: What agents remember.
         models: The language-model providers.
+        tools: Runs the tool servers.
         storage: The node's database; HTTP shows only what ``statistics`` says of it.
         tokens: Says who a caller is.
         tracing: Starts the span of a request.
@@ -448,6 +450,7 @@ class NodeServices:
     webhooks: Webhooks
     memory: MemoryRoom
     models: Models
+    tools: ToolHost
     storage: object
     tokens: TokenCheck
     tracing: Tracing

@@ -77,6 +77,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
         ("GET", "/llm"): _P.VIEW_METRICS,
+        ("GET", "/tools"): _P.VIEW_METRICS,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -184,6 +185,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
+        "tool": _P.VIEW_METRICS,
         "wasm": _P.PUBLIC,
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,

@@ -21,30 +21,22 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import trio
 
 from node.config import ToolsConfig
-from node.environment import Environment, Workers
+from node.environment import Environment
 from node.errors import ToolFailed, nearest
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.caller import Caller
 from node.tools.files import META_KEY, FileSpaces
 from node.tools.spans import child_span
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
-    from mcp.server.mcpserver import MCPServer
-
-    from node.memory.room import MemoryRoom
 
 _log = logging.getLogger(__name__)
 QUEUE_LIMIT: Final = 256
 """Most calls waiting for one server's owner task."""
 RUNNING_LIMIT: Final = 16
 """Most calls running on one server."""
-MEMORY_TOOLS: Final = (
-    *("create_entities", "create_relations", "add_observations"),
-    *("delete_entities", "delete_observations", "delete_relations"),
-    *("read_graph", "search_nodes", "open_nodes"),
-)
-"""The tools of the server ``memory``, by the names of MCP's own memory server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +59,6 @@ class ToolSettings:
         """The settings that the configuration's section ``tools`` asks for."""
         allowed = None if config.allowed_tools is None else tuple(config.allowed_tools)
         return cls(allowed, config.timeout_s, config.max_result_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolServer:
-    """A server that can be started: its name, its tools' names, and how to build it, imports included."""
-
-    name: str
-    tools: tuple[str, ...]
-    create: Callable[[FileSpaces, Workers], MCPServer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +91,6 @@ class CallContext:
     caller: Caller | None = None
     traceparent: str = ""
     timeout_s: float | None = None
-
-
-def builtin_servers(memory: MemoryRoom | None = None) -> tuple[ToolServer, ...]:
-    """The servers that come with Caxton; ``memory`` starts only where there is a memory."""
-
-    def create_csv(files: FileSpaces, workers: Workers) -> MCPServer:
-        from node.tools.csv_server import create_csv_server  # noqa: PLC0415 - costs half a second
-
-        return create_csv_server(files, workers)
-
-    def create_memory(_files: FileSpaces, _workers: Workers) -> MCPServer:
-        from node.tools.memory_server import create_memory_server  # noqa: PLC0415 - as above
-
-        if memory is None:
-            raise ToolFailed("there is no memory here", why="this tool host has none")
-        return create_memory_server(memory)
-
-    csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
-    return (ToolServer("csv_parser", csv, create_csv), ToolServer("memory", MEMORY_TOOLS, create_memory))
 
 
 @dataclass(slots=True)
@@ -255,6 +219,20 @@ class ToolHost:
         except ToolFailed:
             self._failed += 1
             raise
+
+    def describe(self) -> dict[str, Any]:
+        """Every server with its state and its tools, as the admin API shows them."""
+        return {
+            "servers": [
+                {
+                    "name": server.name,
+                    "kind": "built-in",
+                    "state": "running" if server.name in self._connections else "not started",
+                    "tools": [{"name": tool} for tool in server.tools],
+                }
+                for server in self._servers.values()
+            ]
+        }
 
     def statistics(self) -> dict[str, Any]:
         """Counts of calls and of servers that stopped by themselves, and the servers that run."""

@@ -18,7 +18,8 @@ from node.message import Attachment, Message, Performative
 from node.messaging.client_mailboxes import NameConflict
 from node.messaging.delivery import Delivery, Draft
 from node.telemetry.tracing import Tracing
-from node.tools.host import ToolHost, ToolSettings, builtin_servers
+from node.tools.builtin_servers import builtin_servers
+from node.tools.host import ToolHost, ToolSettings
 from tests.node.agents.inline import inline_environment
 
 T = TypeVar("T")

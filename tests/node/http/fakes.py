@@ -41,6 +41,7 @@ from node.security.tokens import Tokens
 from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
+from node.tools.host import ToolHost
 from node.webhooks.webhooks import WebhookNotFound
 from swim.keyring_messages import Verb
 from swim.partition import Partition, Side
@@ -508,6 +509,7 @@ class World:
             webhooks=self.webhooks,
             memory=memory or NoMemory(),
             models=ProviderRegistry(),
+            tools=ToolHost(environment=self.environment, tracing=Tracing.off()),
             storage=None,
             tokens=tokens,
             tracing=tracing or Tracing.off(),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from node.config import load_config
 from node.environment import SystemClock, system_environment
-from node.http import answers, memory_answers, message_answers
+from node.http import answers, memory_answers, message_answers, tool_answers
 from node.node import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
@@ -121,6 +121,7 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/cluster/keys", {"operation": "use", "key_id": "00000000"}, 404),
     ("GET", "/status", None, 200),
     ("GET", "/llm", None, 200),
+    ("GET", "/tools", None, 200),
     ("POST", "/messages", {"content": 1}, 400),
     ("POST", "/shutdown", None, 202),
 ]
@@ -149,7 +150,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
         return None
     [described_as] = content.values()
     name = described_as["schema"]["$ref"].rpartition("/")[2]
-    places = (answers, message_answers, memory_answers)
+    places = (answers, message_answers, memory_answers, tool_answers)
     model: type[BaseModel] = next(getattr(place, name) for place in places if hasattr(place, name))
     return model
 

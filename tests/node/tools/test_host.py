@@ -16,8 +16,9 @@ from mcp.server.mcpserver import Context, MCPServer
 from node.environment import Workers
 from node.errors import ToolFailed
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.files import FileSpaces
-from node.tools.host import CallContext, ToolHost, ToolServer, ToolSettings, builtin_servers
+from node.tools.host import CallContext, ToolHost, ToolSettings
 from tests.node.agents.inline import inline_environment
 
 CSV = b"product,revenue\na,1\nb,2.5\n"

@@ -18,8 +18,9 @@ from node.memory.records import Limits
 from node.memory.room import MemoryRoom
 from node.memory.scopes import OPERATOR
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_servers import builtin_servers
 from node.tools.caller import Caller
-from node.tools.host import CallContext, ToolHost, builtin_servers
+from node.tools.host import CallContext, ToolHost
 from node.tools.memory_server import ANSWER_BYTES_LIMIT
 from tests.node.memory.stand_in import WordEmbedder
 
