@@ -159,6 +159,15 @@ STRATEGY_NAMES: Final = {
 """Every name that a strategy may be given by, with ``_`` where a caller may write ``-``."""
 
 
+class DeliveryClass(StrEnum):
+    """How often a message may be handled when something fails on its way."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    """It is sent, and handled, again until its end is known."""
+    AT_MOST_ONCE = "at_most_once"
+    """Whoever may have begun to handle it is the last to get it; what is uncertain has failed."""
+
+
 class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A file that travels inside a message.
 
@@ -207,6 +216,7 @@ class Message(
         topic: What it is about, ``orders.eu.created``; every subscriber gets it.
         parent_conversation: The conversation that this one came out of.
         merge_conversations: Conversations that go on in this one.
+        delivery: How often it may be handled when something fails.
     """
 
     id: Text
@@ -230,6 +240,12 @@ class Message(
     topic: Text | None = None
     parent_conversation: Text | None = None
     merge_conversations: Annotated[tuple[Text, ...], Meta(max_length=MERGE_LIMIT)] = ()
+    delivery: DeliveryClass = DeliveryClass.AT_LEAST_ONCE
+
+    @property
+    def once(self) -> bool:
+        """Whether it is better lost than handled twice."""
+        return self.delivery is DeliveryClass.AT_MOST_ONCE
 
     @property
     def wanted(self) -> str:
@@ -302,6 +318,7 @@ class Message(
             "topic": self.topic,
             "parent_conversation": self.parent_conversation,
             "merge_conversations": list(self.merge_conversations),
+            "delivery": self.delivery.value if self.once else None,
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -424,7 +441,6 @@ def _check_rules(message: Message) -> None:
         if len(names) != len(message.attachments):
             raise _invalid("attachments", "two have the same name")
         for attachment in message.attachments:
-            check_attachment(attachment)
             check_attachment(attachment)
     if message.has_kin:
         _check_kin(message)

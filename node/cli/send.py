@@ -16,7 +16,7 @@ from node.cli.errors import FailureReply, UsageFailed
 from node.cli.options import node_options
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
-from node.message import EXPECTS_REPLY, Performative
+from node.message import EXPECTS_REPLY, DeliveryClass, Performative
 
 INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of standard input, and of all attachments together: no message carries more."""
@@ -40,6 +40,7 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
     multiple=True,
     help="Version of the capability that does, too (v1); repeatable, tried in this order.",
 )
+@click.option("--at-most-once", is_flag=True, help="Better lost than handled twice, if something fails.")
 @click.option("--conversation", metavar="ID", help="Continue a conversation.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
 @click.option(
@@ -66,6 +67,7 @@ def command(
     performative: str,
     strategy: str | None,
     fallback_versions: tuple[str, ...],
+    at_most_once: bool,
     conversation: str | None,
     priority: int | None,
     attach: tuple[Path, ...],
@@ -91,6 +93,7 @@ def command(
         "conversation_id": conversation,
         "priority": priority,
         "fallback_versions": list(fallback_versions) or None,
+        "delivery": DeliveryClass.AT_MOST_ONCE.value if at_most_once else None,
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     does = Performative.parse(performative)

@@ -22,6 +22,7 @@ from node.message import (
     ATTACHMENT_LIMIT,
     FALLBACK_LIMIT,
     MERGE_LIMIT,
+    DeliveryClass,
     Message,
     Performative,
     check,
@@ -139,6 +140,10 @@ class ItemBody(StrictBody):
     merge_conversations: Annotated[
         list[Label], Field(max_length=MERGE_LIMIT, description="Those that go on in it.")
     ] = []
+    delivery: Annotated[
+        Literal["at_least_once", "at_most_once"],
+        Field(description="at_most_once: better lost than handled twice, when something fails on its way."),
+    ] = "at_least_once"
     ttl_s: Annotated[
         float | None, Field(gt=0, le=TTL_LIMIT_S, allow_inf_nan=False, description="Its life in seconds.")
     ] = None
@@ -178,6 +183,7 @@ class ItemBody(StrictBody):
             fallback_versions=tuple(self.fallback_versions),
             parent_conversation=self.parent_conversation,
             merge_conversations=tuple(self.merge_conversations),
+            delivery=DeliveryClass(self.delivery),
         )
         check(message)
         return message

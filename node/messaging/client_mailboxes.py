@@ -14,7 +14,7 @@ subscribe to topics, as agents do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -100,6 +100,20 @@ class ClientMailboxes:
     def use_inbox(self, inbox: Inbox, in_protocol: Screen) -> None:
         """Give the inbox, and who judges its messages; both need these mailboxes in turn."""
         self._inbox, self._in_protocol = inbox, in_protocol
+
+    async def _screen(self, name: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that a client may be given; what may be given once only needs no acknowledgement any more."""
+        found = await self._in_protocol(name, entries)
+        once = {entry.seq for entry in found if entry.message.once}
+        if not once:
+            return found
+        box = self._find(name)
+        given = [(entry.seq, entry.message.id) for entry in found if entry.seq in once]
+        ended = await self._inbox.end_held(
+            name, lambda connection: inbox_table.held_keys(connection, name, given), Handling.SUCCEEDED
+        )
+        self._acknowledged(box, ended)
+        return [entry for entry in found if entry.seq not in once or entry.seq in ended]
 
     async def load(self) -> None:
         """Take up the mailboxes of the last run."""
@@ -288,7 +302,7 @@ class ClientMailboxes:
         box = self._find(name)
         if box.consumer is not None:
             box.consumer.end("another client reads the mailbox now")
-        consumer = box.consumer = Consumer(name, box, self._inbox, self._in_protocol, window)
+        consumer = box.consumer = Consumer(name, box, self._inbox, self._screen, window)
         self._use(box)
         try:
             yield consumer

@@ -72,7 +72,7 @@ class Consumer:
             if held:
                 if self._after == after:  # nobody has made it look back meanwhile
                     self._after = held[-1].seq
-                self._given.update(dict.fromkeys(entry.seq for entry in found))
+                self._given.update(dict.fromkeys(e.seq for e in found if not e.message.once))
             if found:
                 return found
             if not held:

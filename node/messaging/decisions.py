@@ -33,6 +33,7 @@ RECENT_LIMIT: Final = 10_000
 """Ended messages whose end is remembered, to tell late outcomes from repeated ones."""
 NO_SUCH_AGENT: Final = "no such agent"
 """The refusal of a node that never had the agent: for an addressed message that is the end."""
+UNCERTAIN: Final = "it may have been handled, and is delivered at most once"
 
 _EVENTS: Final = {
     "settled": RouteEvent.SETTLED,
@@ -190,6 +191,9 @@ class Decisions:
             if same.answered:  # nobody waits for the answer of another
                 self.settled_by_its_reply(same, changes)
                 continue
+            if same.exposed:
+                self._end_uncertain(same, how, changes)
+                continue
             self.step(same, RouteEvent.MOVE)
             same.reason = same.reason or how
             self.lanes.release(same)
@@ -200,6 +204,13 @@ class Decisions:
                 self.end(later, "failed", f"given to a provider {ROUTE_LIMIT} times", changes)
             else:
                 self.place(later, changes, self._time.now())
+
+    def _end_uncertain(self, route: Route, how: str, changes: Changes) -> None:
+        """Give up a message that may have been handled, and must not be handled twice."""
+        if route.letter.broadcast:
+            self.fail_broadcast_route(route, f"{UNCERTAIN}: {how}", changes)
+        else:
+            self.end(route.letter, "failed", f"{UNCERTAIN}: {how}", changes)
 
     def leave_node(self, node: str, how: str, changes: Changes) -> None:
         """A node is gone: its work goes to others, but for what an answer proves to be done."""
@@ -223,6 +234,9 @@ class Decisions:
         event = _EVENTS[state.state]
         if event is RouteEvent.UNKNOWN and route.active and route.answered:
             self.settled_by_its_reply(route, changes)  # the peer has come back with an older disk
+            return
+        if event is RouteEvent.UNKNOWN and route.exposed:
+            self._end_uncertain(route, f"{peer} does not know it any more", changes)
             return
         if event is RouteEvent.REFUSED and state.key.epoch < route.epoch:
             return  # about an earlier visit; the present one has its own answer
@@ -260,6 +274,8 @@ class Decisions:
             for route in [each for each in letter.active_routes() if concerns(each.target)]:
                 if letter.ended != OPEN or letter.address is not None or letter.broadcast or route.answered:
                     continue
+                if route.exposed:
+                    continue  # nobody else may be given it, and whoever has it may handle it yet
                 others = [(p.agent, p.node) for p in self.placement.providers(letter)]
                 if any(not concerns(each) and not self.breakers.why_not(each, now) for each in others):
                     self.move(route, how, changes)
@@ -286,10 +302,12 @@ class Decisions:
 
     def fail_broadcast_route(self, route: Route, reason: str, changes: Changes) -> None:
         """One provider of a broadcast will not answer; no other is asked instead."""
+        was_exposed = route.exposed
         route.state, route.reason, route.ended_s = RouteState.FAILED, reason, self._time.wall()
         self.lanes.release(route)
         changes.save(route)
-        self._give_to_the_group(route, changes)
+        if not was_exposed:
+            self._give_to_the_group(route, changes)
         self._see_whether_ended(route.letter, route, changes)
 
     def _give_to_the_group(self, route: Route, changes: Changes) -> None:

@@ -191,6 +191,8 @@ class Deliveries:
                     letter.own, route.own = None, False
                 if route.active:
                     route.state = RouteState.QUEUED
+                    if letter.message.once and route.target[1] != self._node:
+                        route.attempts = max(1, route.attempts)  # what was sent is not written down
                     self._lanes.queue(route)
                     self._awaited[route.target[1]] = None
                     self._decisions.placement.stick(letter, route.target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from node.errors import CaxtonError
-from node.message import Attachment, Message, Performative, RoutingStrategy
+from node.message import Attachment, DeliveryClass, Message, Performative, RoutingStrategy
 
 DRAFT_LIMIT: Final = 64
 """Most messages one handler run may answer with."""
@@ -51,6 +51,7 @@ class Draft:
         reply_by_s: Unix seconds after which no answer to it is wanted.
         fallback_versions: Versions of ``capability`` that do, too, in this order.
         topic: A topic to send it to.
+        delivery: How often it may be handled when something fails.
     """
 
     performative: Performative
@@ -65,6 +66,7 @@ class Draft:
     reply_by_s: float | None = None
     fallback_versions: tuple[str, ...] = ()
     topic: str | None = None
+    delivery: DeliveryClass = DeliveryClass.AT_LEAST_ONCE
 
 
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
@@ -99,6 +101,7 @@ def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wa
         attachments=tuple(draft.attachments),
         fallback_versions=tuple(draft.fallback_versions),
         topic=draft.topic,
+        delivery=draft.delivery,
     )
 
 

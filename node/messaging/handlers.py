@@ -22,7 +22,7 @@ from node.message import Performative
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.delivery import Delivery, Draft, Handler, failure_content
-from node.messaging.inbox import STOPPED, Inbox
+from node.messaging.inbox import BEGUN, STOPPED, Inbox
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.messaging.ports import Tracer
@@ -348,6 +348,8 @@ class Handlers:
         ruled_out = None if is_plain(entry.message) else await self._judged(agent.name, entry)
         if ruled_out is not None:
             return ruled_out
+        if entry.message.once:
+            return await self._handle_once(agent, entry)
         while True:
             if self._clock.now() >= entry.deadline:
                 return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
@@ -361,6 +363,22 @@ class Handlers:
                 return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
             await self._inbox.count_attempt(entry)
             await self._clock.sleep(PAUSE_S)
+
+    async def _handle_once(self, agent: _Agent, entry: Entry) -> Handled:
+        """Run the handler unless it may have run before; that it runs is durable before it does."""
+        if entry.attempts:
+            return Handled(agent.name, entry, Handling.EXHAUSTED, BEGUN)
+        if self._clock.now() >= entry.deadline:
+            return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
+        entry.started_s = self._clock.wall()
+        await self._inbox.count_attempt(entry)
+        with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
+            trace = span.traceparent or entry.traceparent
+            answered = await self._call(agent, entry, trace)
+        if isinstance(answered, str):
+            reason = f"its handler raised {answered}, and it is delivered at most once"
+            return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
+        return Handled(agent.name, entry, Handling.SUCCEEDED, "", answered, trace)
 
     async def _judged(self, agent: str, entry: Entry) -> Handled | None:
         """What becomes of a message that is out of protocol; None when the agent may have it."""
@@ -376,9 +394,8 @@ class Handlers:
         deadline = entry.deadline
         entry.started_s = self._clock.wall()
         self._running[agent.name, entry.message.id] = entry.started_s
-        delivery = Delivery(
-            entry.message, entry.origin, traceparent, entry.attempts + 1, entry.hops, deadline
-        )
+        attempt = entry.attempts + (not entry.message.once)  # one that runs once is counted before it does
+        delivery = Delivery(entry.message, entry.origin, traceparent, attempt, entry.hops, deadline)
         try:
             return list(await agent.handler(delivery))
         except CaxtonError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 import cbor2
@@ -45,6 +45,7 @@ REFUSE_BATCH: Final = 500
 OWED_LIMIT: Final = 200_000
 """Most answers on their way whose requests are taken up at a start; above any capacity of the outbox."""
 STOPPED: Final = "the agent is stopped"
+BEGUN: Final = "its handling was cut short, and it is delivered at most once"
 OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
 """Answers that want an answer in turn, and get one however late they are."""
 
@@ -213,13 +214,13 @@ class Inbox:
         return [key.seq for key, _ in ended]
 
     async def count_attempt(self, entry: Entry) -> None:
-        """A handler run raised."""
-        entry.attempts += 1
+        """Write down that a handler run raised, or that the only one begins."""
         await durably(
             self._storage,
             self._clock,
             lambda connection: table.count_attempt(connection, entry.seq, entry.started_s),
         )
+        entry.attempts += 1
 
     def finish(self, connection: apsw.Connection, ends: Sequence[table.End]) -> Sequence[int]:
         """Write down how held messages ended; part of the caller's job.
@@ -234,19 +235,21 @@ class Inbox:
         self._core.ended(ended)
 
     async def refuse_held(self, target: str, reason: str) -> None:
-        """Give back every held message of an agent that is gone."""
+        """Give back every held message of an agent that is gone.
+
+        One that was begun, and may not be handled again, fails instead.
+        """
         while True:
             rows, exhausted = await self._storage.read(lambda c: _first_held(c, target))
+            ends = [_given_back(row, reason) for row in rows]
             with self.ending() as wall:
-                job = functools.partial(_refuse, rows=rows, wall=wall, reason=reason)
-                refused = await durably(self._storage, self._clock, job) if rows else []
-                keys = [(row.origin, DeliveryKey(row.message_id, target, row.epoch)) for row in refused]
-                self._core.ended(
-                    [(Ended(origin, key, ItemState.REFUSED, reason), ()) for origin, key in keys]
-                )
+                job = functools.partial(_finish, ends=ends, wall=wall)
+                ended = await durably(self._storage, self._clock, job) if ends else []
+                self._core.ended([(each.ended(target), ()) for each in ended])
             if self._tail.listeners:
-                for row in refused:
-                    self._tail.handled(Message.unseal(row.sealed), target, ItemState.REFUSED, reason)
+                for each in ended:
+                    message = Message.unseal(each.row.sealed)
+                    self._tail.handled(message, target, each.state, each.reason)
             if exhausted:
                 return
 
@@ -381,12 +384,27 @@ def _first_held(connection: apsw.Connection, target: str) -> tuple[list[table.In
     return found, True
 
 
-def _refuse(
-    connection: apsw.Connection, *, rows: list[table.InboxRow], wall: float, reason: str
-) -> list[table.InboxRow]:
-    state = end(ItemState.HELD, Handling.NO_AGENT)
-    done = set(table.finish_many(connection, [(state.value, wall, reason, None, 0, row.seq) for row in rows]))
-    return [row for row in rows if row.seq in done]
+class _GivenBack(NamedTuple):
+    row: table.InboxRow
+    state: ItemState
+    reason: str
+
+    def ended(self, target: str) -> Ended:
+        key = DeliveryKey(self.row.message_id, target, self.row.epoch)
+        return Ended(self.row.origin, key, self.state, self.reason)
+
+
+def _given_back(row: table.InboxRow, reason: str) -> _GivenBack:
+    if row.attempts and Message.unseal(row.sealed).once:
+        return _GivenBack(row, end(ItemState.HELD, Handling.EXHAUSTED), BEGUN)
+    return _GivenBack(row, end(ItemState.HELD, Handling.NO_AGENT), reason)
+
+
+def _finish(connection: apsw.Connection, *, ends: list[_GivenBack], wall: float) -> list[_GivenBack]:
+    done = set(
+        table.finish_many(connection, [(e.state.value, wall, e.reason, None, 0, e.row.seq) for e in ends])
+    )
+    return [each for each in ends if each.row.seq in done]
 
 
 def _proof_values(proof: FrameProof) -> list[object]:

@@ -72,6 +72,11 @@ class Route:
         """Whether its provider is expected to do something."""
         return self.state in ACTIVE
 
+    @property
+    def exposed(self) -> bool:
+        """Whether its provider may have a message that nobody else may be given any more."""
+        return self.letter.message.once and self.attempts > 0 and self.active
+
     def assign(self, epoch: int, routed_s: float, decision: bytes) -> None:
         """The message is given to this provider again."""
         self.state, _ = step(self.state, RouteEvent.ASSIGNED)

@@ -181,6 +181,7 @@ async def test_messages_conversations_and_dead_letters_can_be_looked_up() -> Non
             "fallback_versions",
             "capability",
         ),
+        ({"delivery": "exactly_once"}, "delivery", "at_most_once"),
         ({"capability": None}, "receiver", "exactly one"),
         ({"priority": 10}, "priority", "9"),
         ({"priority": "5"}, "priority", "integer"),
