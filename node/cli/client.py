@@ -14,6 +14,7 @@ import httpx
 from node.cli.errors import Refused
 from node.cli.local_nodes import local_nodes
 from node.errors import NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
+from node.sse import Event, EventReader
 
 TIMEOUT_S: Final = 10.0
 """Longest time a node may take to answer, beyond what it was asked to wait, in seconds."""
@@ -157,6 +158,30 @@ class Client:
         except httpx.HTTPError as error:
             raise self._silent(error) from error
 
+    def events(self, path: str, *, silence_s: float, **query: object) -> Iterator[Event]:
+        """The server-sent events that a route answers with, as they come, until the node ends it.
+
+        Args:
+            path: Below ``/api/v1``.
+            silence_s: Longest time without any byte, in seconds.
+            query: Parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: nobody answers (any more), or somebody else does.
+            Refused: the node says no.
+        """
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
+        reader = EventReader()
+        try:
+            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._read(answer)
+                for data in answer.iter_bytes():
+                    yield from reader.feed(data)
+        except (httpx.HTTPError, UnicodeDecodeError) as error:
+            raise self._silent(error) from error
+
     def _event(self, line: str) -> dict[str, Any]:
         try:
             found = json.loads(line)
@@ -170,7 +195,7 @@ class Client:
             )
         return found
 
-    def _silent(self, error: httpx.HTTPError) -> NodeUnreachable:
+    def _silent(self, error: Exception) -> NodeUnreachable:
         return NodeUnreachable(
             f"the node at {self.target.api} does not answer",
             why=str(error) or type(error).__name__,

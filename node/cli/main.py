@@ -27,6 +27,7 @@ VERBS: Final = {
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
     "call": ("node.cli.call", "Give a task to whoever makes the best bid, and show the result."),
     "dead-letters": ("node.cli.dead_letters", "Show, send again or drop what could not be delivered."),
+    "conversations": ("node.cli.conversations", "Show conversations, follow one, or close them."),
     "trace": ("node.cli.trace", "Show the way of a message, and what it caused, across the nodes."),
     "explain": ("node.cli.explain", "Show why a message went where it went."),
     "tail": ("node.cli.tail", "Watch the messages of a node as they pass."),

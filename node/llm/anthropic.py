@@ -23,7 +23,6 @@ from node.llm.provider import (
     ToolSpec,
     Usage,
 )
-from node.llm.sse import Event
 from node.llm.wire import (
     CALLS_LIMIT,
     Answer,
@@ -37,6 +36,7 @@ from node.llm.wire import (
     parse_json,
     text_of,
 )
+from node.sse import Event
 
 VERSION: Final = "2026-10-21"
 OLDER_VERSION: Final = "2023-06-01"

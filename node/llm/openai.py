@@ -25,7 +25,6 @@ from node.llm.provider import (
     ToolSpec,
     Usage,
 )
-from node.llm.sse import Event
 from node.llm.wire import (
     CALLS_LIMIT,
     Answer,
@@ -39,6 +38,7 @@ from node.llm.wire import (
     parse_json,
     text_of,
 )
+from node.sse import Event
 
 DONE: Final = "[DONE]"
 _STOPS: Final[Mapping[str, StopReason]] = {

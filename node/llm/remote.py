@@ -28,8 +28,8 @@ from node.llm.failures import Kind, RequestFailed, kind_of_status
 from node.llm.prices import PriceTable
 from node.llm.provider import TOOL_NONE, Completion, CompletionRequest, Delta, OnDelta, Usage
 from node.llm.schema import structured_content
-from node.llm.sse import EventReader
 from node.llm.wire import Answer, Dialect, Nonsense, StreamReader, Trouble, estimate, parse_json, without_keys
+from node.sse import EventReader
 from node.telemetry.version import software_version
 
 REQUEST_LIMIT_BYTES: Final = 8 * 1024 * 1024

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from node.llm.failures import Kind
 from node.llm.provider import CompletionRequest, StopReason, ToolCall, Usage
-from node.llm.sse import Event
+from node.sse import Event
 
 CALLS_LIMIT: Final = 64
 """Most tool calls of one completion; more is an answer that cannot be read."""

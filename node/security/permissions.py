@@ -174,6 +174,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "send": _P.SEND_MESSAGE,
         "call": _P.SEND_MESSAGE,
         "dead-letters": _P.READ_MESSAGES,  # retry needs SendMessage, drop ManageCluster
+        "conversations": _P.READ_MESSAGES,  # close needs ManageCluster
         "trace": _P.TRACE_MESSAGES,
         "explain": _P.TRACE_MESSAGES,
         "tail": _P.TRACE_MESSAGES,

@@ -28,8 +28,8 @@ from pydantic import BaseModel, TypeAdapter
 from node.llm.anthropic import OLDER_VERSION, AnthropicDialect
 from node.llm.openai import OpenAiDialect
 from node.llm.provider import CompletionRequest, ToolCall, Usage
-from node.llm.sse import Event
 from node.llm.wire import CALLS_LIMIT, Dialect, Nonsense, Trouble
+from node.sse import Event
 from tests.node.llm.requests import CLOCK, HELLO, SCHEMA, TOOL_LOOP, WEATHER, asked
 
 KEY = "sk-secret-0123456789"

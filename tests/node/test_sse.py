@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.llm.sse import Event, EventReader
 from node.llm.wire import without_keys
+from node.sse import Event, EventReader
 
 KEY = "sk-secret-0123456789"
 
