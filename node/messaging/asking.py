@@ -93,7 +93,8 @@ class Asking:
         """A message has ended: of a broadcast, some of the providers may not answer any more."""
         wait: Wait | None = self._waits.find(letter.message) if letter.broadcast else None
         if wait is not None:
-            wait.lose(sum(route.state is not RouteState.SETTLED for route in letter.routes.values()))
+            routes = letter.routes.values()
+            wait.ended(len(routes), sum(route.state is not RouteState.SETTLED for route in routes))
 
     async def _ask(
         self,
@@ -113,7 +114,7 @@ class Asking:
                 receipt = await self._accept(
                     message, traceparent=traceparent, hops=hops, ttl_s=ttl_s, cause=cause
                 )
-                if wanted is None:
+                if wanted is None and receipt.routed_to:  # who waits for providers learns how many at the end
                     wait.expect(len(receipt.routed_to))
                 if receipt.status != "settled":  # to a topic that nobody subscribes to
                     await wait.satisfied.wait()

@@ -30,23 +30,30 @@ class Wait:
         wanted: Replies that end the wait; None until it is known how many were asked.
         agreed_suffices: Whether AGREE is an answer; otherwise it only says that one will come.
         missing: Providers of a broadcast that will not answer.
+        of_all: Whether the answers of all that were asked are wanted.
     """
 
     quoted: Quoted
     wanted: int | None
     agreed_suffices: bool = False
     missing: int = 0
+    of_all: bool = field(init=False)
     replies: list[Message] = field(default_factory=list)
     satisfied: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.of_all = self.wanted is None
 
     def expect(self, wanted: int) -> None:
         """So many were asked."""
         self.wanted = wanted
         self._see()
 
-    def lose(self, providers: int) -> None:
-        """So many of the providers asked will not answer."""
-        self.missing = providers
+    def ended(self, asked: int, missing: int) -> None:
+        """The message has ended: so many were asked in the end, and so many of them will not answer."""
+        self.missing = missing
+        if self.of_all:
+            self.wanted = asked  # others than at first, or after a wait
         self._see()
 
     def take(self, reply: Message) -> None:

@@ -4,6 +4,7 @@ import random
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from node.cluster.provider import Provider
 from node.errors import (
     AgentInvalid,
     MessageNotFound,
@@ -131,6 +132,24 @@ async def test_a_broadcast_does_not_wait_for_a_provider_that_died(tmp_path, auto
         await eventually(lambda: found)
         assert [reply.content["by"] for reply in found] == ["b"]
         assert c["a"].environment.clock.now() - started < 5
+
+
+async def test_a_broadcast_that_waited_for_its_providers_gathers_them_all(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        message = c["a"].message(capability="work", routing_strategy=RoutingStrategy.BROADCAST)
+        found = []
+
+        async def gather():
+            found.append(await c["a"].bus.gather(message, timeout_s=60))
+
+        c.nursery.start_soon(gather)
+        await pause(1)
+        for name in "bc":  # known in one go: nobody is asked before both are there
+            c[name].bus.attach("worker", echo(name), capacity=100, concurrency=1)
+            c.world.providers_[name, "worker"] = Provider("worker", name, "1.0.0", ("work",))
+        c.changed()
+        await eventually(lambda: found, 10)
+        assert sorted(reply.content["by"] for reply in found[0]) == ["b", "c"]
 
 
 async def never(delivery):
