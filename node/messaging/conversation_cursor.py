@@ -9,7 +9,7 @@ import apsw
 
 from node.message import Message
 from node.messaging.receiver import ItemState, reported
-from node.storage import inbox, outbox
+from node.storage import accepted, inbox
 
 STEP: Final = 100
 """Most messages of each table read at once."""
@@ -34,7 +34,7 @@ class ConversationCursor:
     def read(self, connection: apsw.Connection) -> list[tuple[Message, str]]:
         """What is new, with how it stands; in order of time, each message once."""
         found: dict[str, tuple[float, Message, str]] = {}
-        sent = outbox.conversation_after(
+        sent = accepted.conversation_after(
             connection, self._conversation_id, self._sent - MARGIN, STEP + MARGIN
         )
         for row in sent:

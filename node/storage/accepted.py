@@ -20,6 +20,15 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
     return sorted(found, key=lambda row: row.seq)[-limit:]
 
 
+def conversation_after(
+    connection: apsw.Connection, conversation_id: str, after: int, limit: int
+) -> list[OutboxRow]:
+    """The next ``limit`` accepted messages of a conversation, oldest first."""
+    found = outbox.conversation_after(connection, conversation_id, after, limit)
+    found += backlog.conversation_after(connection, conversation_id, after, limit)
+    return sorted(found, key=lambda row: row.seq)[:limit]
+
+
 def caused(connection: apsw.Connection, message_id: str, limit: int) -> list[OutboxRow]:
     """The first ``limit`` messages that were accepted here because of another one."""
     found = outbox.caused(connection, message_id, limit) + backlog.caused(connection, message_id, limit)

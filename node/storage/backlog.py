@@ -98,6 +98,16 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
     return [each.row for each in found]
 
 
+def conversation_after(
+    connection: apsw.Connection, conversation_id: str, after: int, limit: int
+) -> list[OutboxRow]:
+    """The next messages of a conversation, oldest first."""
+    found = _read(
+        connection, "conversation_id = ? AND seq > ? ORDER BY seq LIMIT ?", (conversation_id, after, limit)
+    )
+    return [each.row for each in found]
+
+
 def caused(connection: apsw.Connection, message_id: str, limit: int) -> list[OutboxRow]:
     """The first ``limit`` messages that were accepted because of another one."""
     return [each.row for each in _read(connection, "cause = ? ORDER BY seq LIMIT ?", (message_id, limit))]

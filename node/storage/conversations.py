@@ -23,6 +23,8 @@ KIN_SHOWN: Final = 64
 FORGET_BATCH: Final = 1_000
 """Most rows dropped by one step of retention."""
 
+_ACCEPTED: Final = ("outbox", "backlog")
+
 BRANCH: Final = "branch"
 """It came out of the other one."""
 MERGE: Final = "merge"
@@ -58,7 +60,10 @@ class Kin(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A place in the two tables of messages: the seqs below which a page goes on."""
+    """A place among the messages that were sent and received: the seqs below which a page goes on.
+
+    What waits in the backlog has its place among those of the outbox, where it goes.
+    """
 
     outbox: int
     inbox: int
@@ -85,7 +90,7 @@ def span(connection: apsw.Connection, conversation_id: str) -> Span | None:
         (conversation_id,),
     )
     times = [time for row in noted for time in row[:2]]
-    for table, column in (("outbox", "accepted_s"), ("inbox", "received_s")):
+    for table, column in (("outbox", "accepted_s"), ("backlog", "accepted_s"), ("inbox", "received_s")):
         for order in ("", " DESC"):
             sql = f"SELECT {column} FROM {table} WHERE conversation_id = ? ORDER BY seq{order} LIMIT 1"  # noqa: S608
             times += [time for (time,) in rows(connection, sql, (conversation_id,))]
@@ -124,10 +129,17 @@ def kin(connection: apsw.Connection, conversation_id: str) -> list[Kin]:
 def newest(connection: apsw.Connection, before: Place | None, limit: int) -> Sequence[Activity]:
     """The latest ``limit`` messages below a place, sent and received ones merged, the latest first."""
     outbox, inbox = before or Place(1 << 62, 1 << 62)
-    sent = each(
-        connection,
-        "SELECT accepted_s, seq, conversation_id, 1 FROM outbox WHERE seq < ? ORDER BY seq DESC LIMIT ?",
-        (outbox, limit),
+    sent = merge(
+        *(
+            each(
+                connection,
+                f"SELECT accepted_s, seq, conversation_id, 1 FROM {table} WHERE seq < ?"  # noqa: S608
+                " ORDER BY seq DESC LIMIT ?",
+                (outbox, limit),
+            )
+            for table in _ACCEPTED
+        ),
+        key=lambda row: -int(row[1]),
     )
     got = each(
         connection,
@@ -146,10 +158,17 @@ def newest(connection: apsw.Connection, before: Place | None, limit: int) -> Seq
 def oldest(connection: apsw.Connection, after: Place | None, limit: int) -> Sequence[Activity]:
     """The same from the other end: the first ``limit`` messages above a place, the first one first."""
     outbox, inbox = after or Place(0, 0)
-    sent = each(
-        connection,
-        "SELECT accepted_s, seq, conversation_id, 1 FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-        (outbox, limit),
+    sent = merge(
+        *(
+            each(
+                connection,
+                f"SELECT accepted_s, seq, conversation_id, 1 FROM {table} WHERE seq > ?"  # noqa: S608
+                " ORDER BY seq LIMIT ?",
+                (outbox, limit),
+            )
+            for table in _ACCEPTED
+        ),
+        key=lambda row: int(row[1]),
     )
     got = each(
         connection,
@@ -170,6 +189,7 @@ def has_later(connection: apsw.Connection, conversation_id: str, place: Place) -
     found = rows(
         connection,
         "SELECT EXISTS (SELECT 1 FROM outbox WHERE conversation_id = ?1 AND seq >= ?2)"
+        " OR EXISTS (SELECT 1 FROM backlog WHERE conversation_id = ?1 AND seq >= ?2)"
         " OR EXISTS (SELECT 1 FROM inbox WHERE conversation_id = ?1 AND seq >= ?3)",
         (conversation_id, place.outbox, place.inbox),
     )

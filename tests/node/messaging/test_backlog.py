@@ -7,7 +7,9 @@ from node.errors import DuplicateMessage, ResourceLimitExceeded, StorageFailed
 from node.message import Performative
 from node.messaging import backlog as limits
 from node.messaging.backlog import Backlog
+from node.messaging.conversation_cursor import ConversationCursor
 from node.storage import backlog as table
+from node.storage import conversations as conversation_table
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 SMALL = {"outbox_capacity": 80}  # a share of ten
@@ -65,6 +67,30 @@ async def test_memory_holds_a_share_and_the_rest_follows_in_order(tmp_path, auto
         await eventually(nothing_left(c))
         assert log == list(range(503))
         assert (await c["a"].bus.history(sent[-1].id)).as_json()["outcome"] == "settled"
+
+
+async def test_conversations_have_what_waits_on_disk(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b", settings=SMALL) as c:
+        await away(c)
+        for number in range(60):
+            await tell(c, 1, first=number, conversation_id=f"talk-{number % 30}")
+            await pause(0.1)
+        assert outbox(c)["backlog"] > 30
+        talks = c["a"].bus.conversations
+        ids, place = [], None
+        while place is not None or not ids:
+            page = await talks.page(7, before=place)
+            ids += [each.conversation_id for each in page.conversations]
+            place = page.next
+        assert ids == [f"talk-{number}" for number in reversed(range(30))]
+        cursor = ConversationCursor("talk-29")
+        followed = await talks.follow(cursor)
+        assert [message.content for message, _ in followed] == [29, 59]
+        span = await c["a"].storage.read(lambda connection: conversation_table.span(connection, "talk-29"))
+        assert span.created_s < span.last_s
+        await back(c, [])
+        await eventually(nothing_left(c))
+        assert await talks.follow(cursor) == []  # in another table, and known
 
 
 async def test_others_are_served_while_many_wait_for_one(tmp_path, autojump_clock):
