@@ -38,6 +38,7 @@ _LANES = {
     "wasm": 2,
     "model": 1,
     "files": 2,
+    "blobs": 1,
 }
 """Blocking work runs in named lanes, each with a bound on its threads."""
 

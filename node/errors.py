@@ -131,6 +131,13 @@ class MessageNotFound(CaxtonError):
     status = 404
 
 
+class BlobNotFound(CaxtonError):
+    """No blob of that digest is here as a whole."""
+
+    code = "BLOB_NOT_FOUND"
+    status = 404
+
+
 class MessageDeliveryFailed(CaxtonError):
     """A message could not be delivered within its time and attempts; a dead letter keeps its history."""
 

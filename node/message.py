@@ -26,6 +26,8 @@ from node.topics import is_topic
 
 CONTENT_DEPTH_LIMIT: Final = 64
 """Deepest nesting of a message's content."""
+BLOB_LIMIT_BYTES: Final = 64 * 1024**2
+"""Largest blob, and most bytes of all blobs that one message names."""
 ATTACHMENT_LIMIT: Final = 16
 """Most attachments of one message."""
 MERGE_LIMIT: Final = 16
@@ -169,17 +171,26 @@ class DeliveryClass(StrEnum):
 
 
 class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A file that travels inside a message.
+    """A file that travels inside a message, or beside it as a blob.
 
     Args:
         name: File name without any directory.
         media_type: For example ``text/csv``.
-        data: The bytes.
+        data: The bytes; of a blob none in the message itself, and all of them where an agent handles it.
+        blob: SHA-256 of a blob's content, hexadecimal; empty for a file that travels inside.
+        size: Of a blob's content, in bytes; 0 before the message is accepted.
     """
 
     name: Text
     media_type: Text
-    data: bytes
+    data: bytes = b""
+    blob: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    size: Annotated[int, Meta(ge=0, le=BLOB_LIMIT_BYTES)] = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its content, wherever that is."""
+        return self.size if self.blob else len(self.data)
 
 
 class Message(
@@ -248,6 +259,11 @@ class Message(
         return self.delivery is DeliveryClass.AT_MOST_ONCE
 
     @property
+    def blobs(self) -> list[str]:
+        """The digests of the blobs that it names."""
+        return [each.blob for each in self.attachments if each.blob]
+
+    @property
     def wanted(self) -> str:
         """What it is for: a receiver, a capability or a topic."""
         return self.receiver or self.capability or self.topic or ""
@@ -311,7 +327,8 @@ class Message(
             "priority": self.priority,
             "timestamp": iso8601(self.timestamp_s),
             "attachments": [
-                {"name": a.name, "media_type": a.media_type, "size_bytes": len(a.data)}
+                {"name": a.name, "media_type": a.media_type, "size_bytes": a.size_bytes}
+                | ({"blob": a.blob} if a.blob else {})
                 for a in self.attachments
             ],
             "fallback_versions": list(self.fallback_versions),
@@ -442,6 +459,8 @@ def _check_rules(message: Message) -> None:
             raise _invalid("attachments", "two have the same name")
         for attachment in message.attachments:
             check_attachment(attachment)
+        if sum(attachment.size for attachment in message.attachments) > BLOB_LIMIT_BYTES:
+            raise _invalid("attachments", f"its blobs have more than {BLOB_LIMIT_BYTES:,} bytes in all")
     if message.has_kin:
         _check_kin(message)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
@@ -499,6 +518,8 @@ def check_attachment(attachment: Attachment) -> None:
     _check_text("attachments", attachment.media_type)
     if not isinstance(attachment.data, bytes):
         raise _invalid("attachments", "data must be bytes")
+    if not attachment.blob and attachment.size:
+        raise _invalid("attachments", "only a blob has a size beside its data")
     if attachment.name in (".", "..") or re.search(r"[/\\\x00]", attachment.name):
         raise _invalid("attachments", f"{attachment.name!r} is not a plain file name")
 

@@ -19,6 +19,8 @@ import trio
 
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
+from node.blobs.store import FILE as BLOB_FILE
+from node.blobs.store import BlobLimits, BlobStore
 from node.cluster.membership import Membership
 from node.config import NodeConfig
 from node.config.model import EmbeddingConfig
@@ -99,6 +101,7 @@ class Node:
 
     storage: Storage
     memory: MemoryRoom
+    blobs: BlobStore
     membership: Membership
     bus: Bus
     links: Links
@@ -184,8 +187,9 @@ class Node:
                 await self.tracing.aclose(self.environment.workers)
 
     def _close(self) -> None:
-        if hasattr(self, "memory"):
-            self.memory.close()
+        for room in ("memory", "blobs"):
+            if hasattr(self, room):
+                getattr(self, room).close()
         self.storage.close()
 
     def _build(self) -> None:
@@ -199,6 +203,12 @@ class Node:
             limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
             threshold=embedded.semantic_threshold,
             make_embedder=partial(_embedder, config.memory.embedding, self.environment),
+        )
+        self.blobs = BlobStore(
+            environment=self.environment,
+            path=config.storage.data_dir / BLOB_FILE,
+            durability=config.storage.durability,
+            limits=BlobLimits(config.messaging.blob_bytes, config.messaging.blob_unused_s),
         )
         self.membership = Membership(
             environment=self.environment,
@@ -218,6 +228,7 @@ class Node:
             tracing=self.tracing,
             settings=config.messaging,
             recorder=self._recorder,
+            blobs=self.blobs,
         )
         self.links = Links(
             environment=self.environment,

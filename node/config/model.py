@@ -19,6 +19,7 @@ from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
 from node.config.units import Bytes, Count, Port, PublicKeys, Seconds, Share, Text, Texts
+from node.message import BLOB_LIMIT_BYTES
 from swim.config import SwimConfig
 
 TTL_LIMIT_S: Final = 30 * 86_400.0
@@ -245,6 +246,8 @@ class MessagingConfig(Section):
         outbox_capacity: Most messages waiting to leave this node; beyond it new ones are refused.
         backlog_capacity: Most messages for whom is away that wait on disk, beyond those in the outbox.
         backlog_bytes: Most bytes of them.
+        blob_bytes: Most bytes of content that is too large for messages.
+        blob_unused_s: How long a blob is kept that nobody uses and no message needs.
         inbox_capacity: Most messages from peers that are not settled yet.
         delivery_timeout_s: How long one provider may take to acknowledge before the next attempt.
         default_ttl_s: Life of a message whose sender names no ``reply_by``.
@@ -266,6 +269,8 @@ class MessagingConfig(Section):
     outbox_capacity: Count = 10_000
     backlog_capacity: Count = 1_000_000
     backlog_bytes: Bytes = Field(default=2 * 1024**3, alias="backlog_limit")
+    blob_bytes: Annotated[Bytes, Field(ge=BLOB_LIMIT_BYTES)] = Field(default=1024**3, alias="blobs_limit")
+    blob_unused_s: Seconds = Field(default=3600.0, alias="blobs_unused")
     inbox_capacity: Count = 10_000
     delivery_timeout_s: Seconds = Field(default=30.0, alias="delivery_timeout")
     default_ttl_s: Annotated[Seconds, Field(le=TTL_LIMIT_S)] = Field(default=3600.0, alias="default_ttl")

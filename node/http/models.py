@@ -80,12 +80,15 @@ class StrictBody(StrictQuery):
 
 
 class AttachmentBody(StrictBody):
-    """A file that travels inside a message: a name, and its content as text or base64."""
+    """A file that travels with a message: a name, and its content as text, base64 or the digest of a blob."""
 
     name: Label
     media_type: Label = "application/octet-stream"
     text: str | None = None
     base64: str | None = None
+    blob: Annotated[
+        str | None, Field(description="SHA-256 of content that this node has (PUT /blobs/{digest}).")
+    ] = None
 
 
 class PreferencesBody(StrictBody):

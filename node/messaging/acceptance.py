@@ -16,6 +16,7 @@ from node.errors import (
     invariant,
 )
 from node.message import Message
+from node.messaging.blobs import Blobs
 from node.messaging.conversation_index import Conversations
 from node.messaging.letterbox import Insertion
 from node.messaging.letters import Letter
@@ -43,6 +44,7 @@ class Acceptance:
         tracing: Starts spans.
         max_bytes: Largest sealed message.
         conversations: Says which take no messages.
+        blobs: Knows the blobs that messages name.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class Acceptance:
         tracing: Tracer,
         max_bytes: int,
         conversations: Conversations,
+        blobs: Blobs,
     ) -> None:
         self.node, self._storage, self._outbox = node, storage, outbox
-        self._conversations = conversations
+        self._conversations, self._blobs = conversations, blobs
         self._tracing, self._max_bytes = tracing, max_bytes
 
     def sender(self, message: Message) -> Message:
@@ -133,6 +136,8 @@ class Acceptance:
                 try:
                     if closed and message.conversation_id in closed:
                         raise closed[message.conversation_id]
+                    if message.attachments:
+                        message = await self._blobs.sized(message)  # noqa: PLW2901 - as it is sealed
                     message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
                     self._outbox.check_room(message, sealed, len(letters), size)
                     letter = self._outbox.prepare(

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from node.blobs.store import BlobStore
 from node.cluster.provider import CapabilityView, RegistryWriter
 from node.config.model import MessagingConfig
 from node.environment import Environment
@@ -21,6 +22,7 @@ from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.acceptance import Acceptance, Lives
 from node.messaging.asking import Asking
+from node.messaging.blobs import BLOB, Blobs
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.contract_net import ContractNet
 from node.messaging.conversation_index import Conversations
@@ -65,6 +67,7 @@ class Bus:
         links: Links to peers; may be given later with :meth:`use_links`.
         timing: Times beside the settings.
         recorder: Writes down what goes into the cores, if they are to be replayed.
+        blobs: Where content is kept that is too large for messages.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Bus:
         links: LinkSender | None = None,
         timing: Timing | None = None,
         recorder: Recorder | None = None,
+        blobs: BlobStore,
     ) -> None:
         timing = timing or Timing()
         self._clock = environment.clock
@@ -95,6 +99,7 @@ class Bus:
         self.tail = Tail(node, environment.clock)
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
         self.conversations = Conversations(environment=environment, storage=storage, settings=settings)
+        self.blobs = Blobs(environment=environment, node=node, store=blobs, storage=storage)
         self._outbox = Outbox(
             environment=environment,
             node=node,
@@ -117,6 +122,7 @@ class Bus:
             tracing=tracing,
             max_bytes=settings.max_message_bytes,
             conversations=self.conversations,
+            blobs=self.blobs,
         )
         self.expectations = Expectations(
             environment=environment, node=node, storage=storage, outbox=self._outbox
@@ -164,6 +170,7 @@ class Bus:
             timing=timing,
             tail=self.tail,
             clients=self.mailboxes,
+            blobs=self.blobs,
             recorder=recorder,
         )
         self._inbox = Inbox(
@@ -196,7 +203,7 @@ class Bus:
     def use_links(self, links: LinkSender) -> None:
         """Give the links, which need this bus in turn."""
         self._outbox.use_links(links)
-        self.investigation.links = links
+        self.investigation.links = self.blobs.links = links
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was left at the last stop, then work until cancelled."""
@@ -218,6 +225,7 @@ class Bus:
             nursery.start_soon(self.subscriptions.run)
             nursery.start_soon(self._forget)
             nursery.start_soon(self.mailboxes.run)
+            nursery.start_soon(self.blobs.run)
             task_status.started()
 
     # For clients and agents
@@ -345,6 +353,7 @@ class Bus:
             "dead_letters": self.letters.statistics(),
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
+            "blobs": self.blobs.statistics(),
             "breakers": self._outbox.breakers(),
             "investigation": self.investigation.statistics(),
             "local": len(self._local),
@@ -408,8 +417,10 @@ class Bus:
         await self._outbox.report(peer, outcomes)
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
-        """Answer the question of a peer about a message; every node of the cluster may ask."""
+        """Answer the question of a peer about a message or a blob; every node of the cluster may ask."""
         del peer
+        if question == BLOB:
+            return await self.blobs.answer(about)
         return await self.investigation.answer(question, about)
 
     def on_writable(self, peer: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -19,6 +19,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed, invariant
 from node.message import Performative
+from node.messaging.blobs import Blobs
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.delivery import Delivery, Draft, Handler, failure_content
@@ -79,6 +80,7 @@ class Handlers:
         timing: Times beside it.
         tail: Told what happens to messages, while somebody listens.
         clients: Mailboxes that no agent but clients read.
+        blobs: Has the content of large attachments, and takes it.
         recorder: Writes down what goes into the mailboxes, if they are to be replayed.
     """
 
@@ -94,9 +96,10 @@ class Handlers:
         timing: Timing,
         tail: Tail,
         clients: ClientMailboxes,
+        blobs: Blobs,
         recorder: Recorder | None = None,
     ) -> None:
-        self._clients = clients
+        self._clients, self._blobs = clients, blobs
         self._environment = environment
         self._clock = environment.clock
         self._node = node
@@ -397,7 +400,9 @@ class Handlers:
         attempt = entry.attempts + (not entry.message.once)  # one that runs once is counted before it does
         delivery = Delivery(entry.message, entry.origin, traceparent, attempt, entry.hops, deadline)
         try:
-            return list(await agent.handler(delivery))
+            if entry.message.attachments and entry.message.blobs:
+                return await self._call_with_blobs(agent, delivery)
+            return await self._answer(agent, delivery)
         except CaxtonError as error:
             return [Draft(Performative.FAILURE, failure_content(error))]
         except Exception as error:  # an agent's bug is the agent's failure, never the node's end
@@ -406,3 +411,18 @@ class Handlers:
             return f"{type(error).__name__}: {error}".rstrip(": ")[:RAISED_TEXT_LIMIT]
         finally:
             self._running.pop((agent.name, entry.message.id), None)
+
+    async def _answer(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
+        drafts = list(await agent.handler(delivery))
+        for draft in drafts:
+            if isinstance(draft, Draft) and draft.attachments:
+                return [await self._blobs.outsourced(each) for each in drafts]
+        return drafts
+
+    async def _call_with_blobs(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
+        message, deadline = delivery.message, delivery.deadline or float("inf")
+        filled = await self._blobs.filled(message, delivery.sender_node, deadline)
+        try:
+            return await self._answer(agent, replace(delivery, message=filled))
+        finally:
+            self._blobs.release(message)

@@ -38,7 +38,7 @@ from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
 from node.messaging.surroundings import Surroundings
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
-from node.storage import accepted, backlog
+from node.storage import accepted, backlog, message_blobs
 from node.storage import conversations as conversation_table
 from node.storage import dead_letters as dead_letter_table
 from node.storage import decisions as decision_table
@@ -200,6 +200,11 @@ class Outbox:
         Returns:
             The seqs of those whose id was known already: they are not written.
         """
+        carrying = [letter for letter in letters if letter.message.attachments]
+        if carrying:
+            message_blobs.add(
+                connection, [(blob, each.seq) for each in carrying for blob in each.message.blobs]
+            )
         if self._core.backlog_count:
             parked = [backlog.Parked(letter.wanted, letter.row()) for letter in letters if letter.parked]
             letters = [letter for letter in letters if not letter.parked]

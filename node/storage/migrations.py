@@ -317,10 +317,20 @@ CREATE TABLE agent_state (
 ) WITHOUT ROWID;
 """
 
+_MESSAGE_BLOBS: Final = """
+-- Which blobs (of the file of blobs) accepted messages name; those that no open message names are dropped.
+CREATE TABLE message_blobs (
+    blob TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (blob, seq)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
     *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
+    _MESSAGE_BLOBS,
 )
 """Every step there has ever been, oldest first."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from node.blobs.store import BlobLimits, BlobStore
 from node.cluster.provider import ClusterView, Provider
 from node.cluster.versions import best_offer
 from node.config.model import MessagingConfig
@@ -287,6 +288,12 @@ class Node:
         )
         self.storage.frozen = trio.Event()
         self.links = MemoryLinks(cluster, name)
+        self.blobs = BlobStore(
+            environment=environment,
+            path=cluster.directory / name / "blobs.db",
+            durability=cluster.durability,
+            limits=BlobLimits(cluster.settings.blob_bytes, cluster.settings.blob_unused_s),
+        )
         self.bus = Bus(
             environment=environment,
             node=name,
@@ -298,6 +305,7 @@ class Node:
             settings=cluster.settings,
             links=self.links,
             timing=cluster.timing,
+            blobs=self.blobs,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -373,6 +381,7 @@ class Cluster:
         node.scope.cancel()
         await node.stopped.wait()
         node.storage.abandon()
+        node.blobs.close()
         for other in self.nodes.values():
             link = other.links.links.get(name)
             if link is not None:
@@ -430,6 +439,7 @@ async def cluster(directory: Path, *names: str, **options: Any) -> AsyncIterator
                 with trio.CancelScope(shield=True):
                     await node.stopped.wait()
                 node.storage.close()
+                node.blobs.close()
         nursery.cancel_scope.cancel()
 
 
