@@ -93,11 +93,11 @@ def command(
     }
     if priority is not None:
         body["priority"] = priority
-    if attach:
-        body["attachments"] = attachments_of(attach)
     longest_s = deadline_s + result_s * (1 + reserves)
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
+        if attach:
+            body["attachments"] = attachments_of(client, attach)
         found = client.call("POST", "/tasks", body=body, wait_s=longest_s)
     if as_json:
         print_json(found)

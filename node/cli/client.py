@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import httpx
 
 from node.cli.errors import Refused
 from node.cli.local_nodes import local_nodes
-from node.errors import NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
+from node.errors import BlobNotFound, NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
 from node.sse import Event, EventReader
 
 TIMEOUT_S: Final = 10.0
 """Longest time a node may take to answer, beyond what it was asked to wait, in seconds."""
 TOKEN_LIMIT_BYTES: Final = 4096
+PART_BYTES: Final = 4 * 1024**2
+"""Most bytes of a large file that are sent at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,36 @@ class Client:
         except httpx.HTTPError as error:
             raise self._silent(error) from error
         return self._read(answer)
+
+    def upload(self, path: Path) -> str:
+        """Bring a file to the node that is too large for a message; returns its SHA-256.
+
+        What has arrived before a break is not sent again.
+
+        Raises:
+            OSError: it cannot be read.
+            NodeUnreachable: nobody answers (any more), or somebody else does.
+            Refused: the node says no.
+        """
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size, url = file.tell(), f"/blobs/{digest}"
+            try:
+                found = self.get(url)
+            except Refused as error:
+                if error.code != BlobNotFound.code:
+                    raise
+                found = {"received_bytes": 0, "complete": False}
+            while not found["complete"]:
+                file.seek(found["received_bytes"])
+                query = _parameters({"offset": found["received_bytes"], "size": size})
+                try:
+                    part = file.read(PART_BYTES)
+                    answer = self._http.put(url, content=part, params=query, timeout=TIMEOUT_S)
+                except httpx.HTTPError as error:
+                    raise self._silent(error) from error
+                found = self._read(answer)
+        return digest
 
     def lines(self, path: str, *, silence_s: float, **query: object) -> Iterator[dict[str, Any]]:
         """The JSON objects that a route answers with line by line, as they come, until the node ends it.

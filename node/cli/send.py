@@ -19,7 +19,9 @@ from node.errors import ValidationFailed
 from node.message import EXPECTS_REPLY, DeliveryClass, Performative
 
 INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
-"""Most bytes of standard input, and of all attachments together: no message carries more."""
+"""Most bytes of standard input: no message carries more."""
+INLINE_BYTES: Final = 256 * 1024
+"""Most bytes of attachments inside a message; others are brought to the node beside it."""
 _LIMIT: Final = (
     f"a message carries at most {INPUT_LIMIT_BYTES:,} bytes (messaging.max_message_bytes may be less)"
 )
@@ -98,12 +100,12 @@ def command(
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     does = Performative.parse(performative)
     body |= {"performative": does.value, "content": content_of(content)}
-    if attach:
-        body["attachments"] = attachments_of(attach)
     if wait is None:
         wait = does in EXPECTS_REPLY
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
+        if attach:
+            body["attachments"] = attachments_of(client, attach)
         query = {"wait": timeout_s} if wait else None
         found = client.call("POST", "/messages", body=body, query=query, wait_s=timeout_s if wait else 0.0)
     if as_json:
@@ -165,33 +167,30 @@ def content_of(text: str | None) -> Any:
         return text
 
 
-def attachments_of(paths: tuple[Path, ...]) -> list[dict[str, str]]:
-    """Files as the admin API takes them.
+def attachments_of(client: Client, paths: tuple[Path, ...]) -> list[dict[str, str]]:
+    """Files as the admin API takes them; those that are too large for a message are brought to the node.
 
     Raises:
-        ValidationFailed: one cannot be read, or all are too large together.
+        ValidationFailed: one cannot be read.
+        Refused: the node does not take one.
     """
     found: list[dict[str, str]] = []
-    left = INPUT_LIMIT_BYTES
+    left = INLINE_BYTES
     for path in paths:
-        raw = _read(path, left)
-        left -= len(raw)
         media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        encoded = base64.b64encode(raw).decode()
-        found.append({"name": path.name, "media_type": media_type, "base64": encoded})
+        attachment = {"name": path.name, "media_type": media_type}
+        try:
+            size = path.stat().st_size
+            if size <= left:
+                attachment["base64"] = base64.b64encode(path.read_bytes()).decode()
+                left -= size
+            else:
+                attachment["blob"] = client.upload(path)
+        except OSError as error:
+            raise ValidationFailed(
+                f"the attachment {path} cannot be read",
+                why=error.strerror or str(error),
+                fix="Check the path.",
+            ) from error
+        found.append(attachment)
     return found
-
-
-def _read(path: Path, left: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(left + 1)
-    except OSError as error:
-        raise ValidationFailed(
-            f"the attachment {path} cannot be read", why=error.strerror or str(error), fix="Check the path."
-        ) from error
-    if len(raw) > left:
-        raise ValidationFailed(
-            f"the attachment {path} is too large", why=_LIMIT, fix="Attach a smaller file, or fewer at once."
-        )
-    return raw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,12 +15,15 @@ from opentelemetry import metrics
 
 from node.client.calls import Answer, Calls, Meters, OnMetric, Retries
 from node.client.failures import error_of
+from node.client.files import Attachment, upload
 from node.client.mailbox import AsyncMailbox
 from node.client.shapes import Message, Receipt
 from node.errors import CaxtonError, DuplicateMessage, NoReply
 
 BATCH_LIMIT: Final = 1_000
 """Most messages of one call of a batch; more are sent in several."""
+FETCH_S: Final = 120.0
+"""Longest time that a node may take to have a file from another one, in seconds."""
 LOOK_FIRST_S: Final = 0.1
 LOOK_LAST_S: Final = 2.0
 """Pauses between looks for the reply to a request whose answer was lost on the way, in seconds."""
@@ -157,6 +161,36 @@ class AsyncClient:
         path = f"/messages/{quote(message_id, safe='')}"
         answer = await self._calls.call("GET", path, route="/messages/{message_id}")
         return dict(answer.body)
+
+    async def upload(
+        self, source: bytes | str | PathLike[str], *, media_type: str | None = None
+    ) -> Attachment:
+        """Bring a file to the node that is too large for a message; then messages may carry it.
+
+        Args:
+            source: Its content, or its path; at most 64 MB. After a break only the rest is sent.
+            media_type: As its receivers are told; guessed from its name otherwise.
+
+        Returns:
+            One of the ``attachments`` of a message.
+
+        Raises:
+            ValidationFailed: it is empty, or too large.
+            OSError: it cannot be read.
+        """
+        return await upload(self._calls, source, media_type)
+
+    async def file(self, message_id: str, name: str) -> bytes:
+        """The content of a file that came with a message.
+
+        Raises:
+            MessageNotFound: the node knows the message no more.
+            BlobNotFound: the message has no such file, or its content has gone.
+        """
+        path = f"/messages/{quote(message_id, safe='')}/attachments/{quote(name, safe='')}"
+        route = "/messages/{message_id}/attachments/{name}"
+        answer = await self._calls.call("GET", path, route=route, wait_s=FETCH_S)
+        return bytes(answer.body)
 
     async def mailbox(
         self,

@@ -61,7 +61,7 @@ class Answer:
 
     Args:
         status: The HTTP status.
-        body: The JSON.
+        body: The JSON, or the bytes of a file.
         repeated: Whether an earlier attempt may have got through.
     """
 
@@ -140,6 +140,7 @@ class Calls:
         *,
         route: str | None = None,
         body: Any = None,
+        content: bytes | None = None,
         query: Mapping[str, Any] | None = None,
         wait_s: float = 0.0,
     ) -> Answer:
@@ -150,6 +151,7 @@ class Calls:
             path: Below the API.
             route: The path with its parameters' names, for measurements.
             body: JSON to send.
+            content: Bytes to send instead.
             query: Parameters; those that are None are left out.
             wait_s: How long the node was asked to wait.
 
@@ -167,6 +169,7 @@ class Calls:
                     method,
                     path,
                     json=body,
+                    content=content,
                     params=given,
                     headers=traced(),
                     timeout=httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s),
@@ -174,7 +177,7 @@ class Calls:
                 status, outcome = response.status_code, str(response.status_code)
                 if status < 400:
                     self._meters.attempt(time.monotonic() - began, attributes | {"outcome": outcome})
-                    return Answer(status, response.json() if response.content else None, unsure)
+                    return Answer(status, _body(response), unsure)
                 error = _refusal(response)
                 asked = error.details.get("retry_after_s") if status == 429 else None
                 asked_s = float(asked) if isinstance(asked, int | float) else None
@@ -215,6 +218,12 @@ class Calls:
                     yield found
             finally:
                 await _finish(response, lines)
+
+
+def _body(response: httpx.Response) -> Any:
+    if response.headers.get("content-type") == "application/octet-stream":
+        return response.content
+    return response.json() if response.content else None
 
 
 def traced() -> dict[str, str]:

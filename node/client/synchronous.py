@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from os import PathLike
 from types import TracebackType
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from node.client.asynchronous import AsyncClient, AsyncConversation
+from node.client.files import Attachment
 from node.client.mailbox import PATIENCE_S, AsyncMailbox, Subscription
 from node.client.shapes import Delivery, Message, Receipt
 from node.errors import CaxtonError
@@ -63,6 +65,14 @@ class Client:
     def message(self, message_id: str) -> Message:
         """See :meth:`AsyncClient.message`."""
         return self._portal.call(self._client.message, message_id)
+
+    def upload(self, source: bytes | str | PathLike[str], *, media_type: str | None = None) -> Attachment:
+        """See :meth:`AsyncClient.upload`."""
+        return self._portal.call(lambda: self._client.upload(source, media_type=media_type))
+
+    def file(self, message_id: str, name: str) -> bytes:
+        """See :meth:`AsyncClient.file`."""
+        return self._portal.call(self._client.file, message_id, name)
 
     def mailbox(self, name: str, **options: Any) -> Mailbox:
         """See :meth:`AsyncClient.mailbox`."""

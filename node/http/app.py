@@ -14,6 +14,7 @@ from node.errors import CaxtonError, ValidationFailed
 from node.http.agents import agent_routes
 from node.http.answers import ErrorBody
 from node.http.batches import batch_routes
+from node.http.blobs import blob_routes
 from node.http.cluster import cluster_routes
 from node.http.conversations import conversation_routes
 from node.http.dead_letters import dead_letter_routes
@@ -94,7 +95,7 @@ def create_app(services: NodeServices) -> FastAPI:
     ]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
-    routers += [memory_routes(services), tool_routes(services)]
+    routers += [memory_routes(services), tool_routes(services), blob_routes(services, streams)]
     for router in routers:
         app.include_router(router, prefix=API)
     for prefix in ("/agents", "/config-agents"):

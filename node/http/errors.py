@@ -16,6 +16,10 @@ TEXT_LIMIT: Final = 200
 """Longest quotation of the caller's own text, in characters."""
 
 
+class ClientGone(Exception):
+    """The caller hung up before its request was complete."""
+
+
 class RouteNotFound(CaxtonError):
     """No route of the admin API has this path."""
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.errors import CaxtonError, ResourceLimitExceeded, ValidationFailed
 from node.http.errors import (
+    ClientGone,
     InternalError,
     MethodNotAllowed,
     RequestTimedOut,
@@ -44,10 +45,6 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
 }
-
-
-class ClientGone(Exception):
-    """The caller hung up before its request was complete."""
 
 
 @dataclass(slots=True)

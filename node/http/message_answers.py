@@ -343,3 +343,12 @@ class WebhooksBody(BaseModel):
 
     node: str
     webhooks: list[WebhookView]
+
+
+class BlobBody(BaseModel):
+    """How much of a blob is here."""
+
+    blob: Annotated[str, Field(description="SHA-256 of its content, hexadecimal.")]
+    size_bytes: int
+    received_bytes: Annotated[int, Field(description="Where to go on.")]
+    complete: Annotated[bool, Field(description="Whether messages may name it.")]

@@ -16,7 +16,7 @@ from starlette.types import Receive
 
 from node.environment import Clock
 from node.errors import CaxtonError, NoReply, StorageFailed, ValidationFailed
-from node.http.errors import RequestTimedOut, RequestTooLarge, facts
+from node.http.errors import ClientGone, RequestTimedOut, RequestTooLarge, facts
 from node.http.sending import Item, Sender, accept_items, read_item, result_json
 from node.http.services import ReplyWait, SentMessage
 from node.http.streams import Write
@@ -33,10 +33,6 @@ STALL_S: Final = 60.0
 """How long a line waits for room in the outbox before it is refused, in seconds."""
 ROOM_PAUSE_S: Final = 0.02
 """Pause between two looks whether there is room."""
-
-
-class ClientGone(Exception):
-    """The sender went before its stream was complete."""
 
 
 Line = tuple[int, bytes | CaxtonError]

@@ -14,7 +14,7 @@ from typing import Final
 from node.security.permissions import ROUTES
 
 API: Final = "/api/v1"
-STREAMED: Final = frozenset({("POST", "/messages/stream")})
+STREAMED: Final = frozenset({("POST", "/messages/stream"), ("PUT", "/blobs/{digest}")})
 """Routes that read their body themselves while it arrives; that of any other is complete before."""
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 

@@ -13,6 +13,7 @@ from node.environment import Environment
 from node.errors import CaxtonError
 from node.memory.room import MemoryRoom
 from node.message import Message
+from node.messaging.blobs import Blobs
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
@@ -93,6 +94,11 @@ class MessageBus(Protocol):
     @property
     def mailboxes(self) -> ClientMailboxes:
         """The mailboxes of clients."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """Content beside the messages."""
         ...
 
     async def accept(

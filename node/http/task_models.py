@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from node.environment import Environment
+from node.errors import ValidationFailed
 from node.http.attachments import attachment_from_json
 from node.http.models import AttachmentBody, Label, StrictBody, sender_of
 from node.message import ATTACHMENT_LIMIT, Message, Performative, RoutingStrategy, check
@@ -68,6 +69,13 @@ class TaskBody(StrictBody):
         Raises:
             ValidationFailed: a field breaks one of the rules every message keeps.
         """
+        if any(attachment.blob is not None for attachment in self.attachments):
+            raise ValidationFailed(
+                "the files of a task travel inside its call",
+                why="every provider is sent them, whether or not it gets the task",
+                fix="Send small files as text or base64; let the winner be sent a large one in a message.",
+                details={"field": "attachments"},
+            )
         identifier = environment.new_id()
         message = Message(
             id=identifier,

@@ -13,16 +13,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import apsw
 import trio
 from msgspec.structs import replace
 
 from node.blobs.store import BlobStore, not_here
 from node.blobs.tables import CHUNK_BYTES, Row, chunk_count
 from node.environment import Environment
-from node.errors import BlobNotFound, CaxtonError
+from node.errors import BlobNotFound, CaxtonError, MessageNotFound
 from node.message import BLOB_LIMIT_BYTES, Attachment, Message
 from node.messaging.delivery import Draft
 from node.messaging.ports import LinkSender
+from node.storage import accepted, inbox
 from node.storage import message_blobs as table
 from node.storage.storage import Storage
 
@@ -187,6 +189,40 @@ class Blobs:
         finally:
             if not lock.statistics().tasks_waiting:
                 self._fetching.pop(digest, None)
+
+    # For clients
+
+    async def attachment(self, message_id: str, name: str) -> tuple[Attachment, str]:
+        """A file of a message that this node has accepted or received, and the node that has its content.
+
+        Raises:
+            MessageNotFound: this node knows no such message (any more).
+            BlobNotFound: the message has no such file.
+        """
+
+        def query(connection: apsw.Connection) -> bytes | None:
+            row = accepted.find(connection, message_id)
+            if row is not None:
+                return row.sealed
+            received = inbox.find(connection, message_id, 1)
+            return received[0].sealed if received else None
+
+        sealed = await self._storage.read(query)
+        if sealed is None:
+            raise MessageNotFound(
+                f"this node knows no message {message_id[:80]!r}",
+                why="it was never here, or has aged out",
+                fix="Ask the node that sent or received it.",
+            )
+        message = Message.unseal(sealed)
+        for attachment in message.attachments:
+            if attachment.name == name:
+                return attachment, message.sender.rpartition("@")[2]
+        raise BlobNotFound(
+            f"the message has no file {name[:80]!r}",
+            why="its files are: " + (", ".join(a.name for a in message.attachments)[:300] or "none"),
+            fix="Name one of them.",
+        )
 
     def statistics(self) -> dict[str, Any]:
         """Counts and sizes."""

@@ -90,6 +90,10 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/messages/{message_id}/events"): _P.READ_MESSAGES,
         ("GET", "/messages/{message_id}/trace"): _P.TRACE_MESSAGES,
         ("GET", "/messages/{message_id}/explain"): _P.TRACE_MESSAGES,
+        ("GET", "/messages/{message_id}/attachments/{name}"): _P.READ_MESSAGES,
+        # Content is found by its digest only, which whoever sends it knows and others learn from messages.
+        ("PUT", "/blobs/{digest}"): _P.SEND_MESSAGE,
+        ("GET", "/blobs/{digest}"): _P.SEND_MESSAGE,
         ("GET", "/mailboxes"): _P.READ_MESSAGES,
         ("PUT", "/mailboxes/{name}"): _P.READ_MESSAGES,
         ("DELETE", "/mailboxes/{name}"): _P.READ_MESSAGES,

@@ -30,7 +30,7 @@ class FakeNode:
                 raw = self.rfile.read(length)
                 path = self.path.removeprefix("/api/v1")
                 outer.requests.append(
-                    (self.command, path, json.loads(raw) if raw else None, self.headers.get("authorization"))
+                    (self.command, path, self._body(raw), self.headers.get("authorization"))
                 )
                 status, body = outer.answers.get(
                     (self.command, path.partition("?")[0]),
@@ -45,7 +45,11 @@ class FakeNode:
                 self.end_headers()
                 self.wfile.write(encoded)
 
-            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names http.server calls
+            def _body(self, raw: bytes) -> Any:
+                is_json = self.headers.get("content-type", "").startswith("application/json")
+                return json.loads(raw) if is_json and raw else raw or None
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names http.server calls
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from node.cli import stop
 from node.cli.local_nodes import LocalNode, announce, local_nodes
-from node.cli.send import INPUT_LIMIT_BYTES
+from node.cli.send import INLINE_BYTES, INPUT_LIMIT_BYTES
 from node.config.model import MessagingConfig
 from node.tools.csv_table import BYTES_LIMIT
 from tests.node.cli.conftest import TOKEN, FakeNode, Shell
@@ -334,16 +335,37 @@ def test_stopping_a_node_waits_for_its_end(
     child.stdin.close()
 
 
-def test_attachments_above_what_a_message_carries_are_refused_before_they_are_sent(
-    node: FakeNode, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_large_files_are_brought_to_the_node_beside_the_message(
+    node: FakeNode, shell: Shell, tmp_path: Path
 ) -> None:
-    half = tmp_path / "half"
-    half.write_bytes(bytes(INPUT_LIMIT_BYTES // 2 + 1))
-    address = ("--to", "a", "--api", node.api, "--token", TOKEN)
-    assert shell("send", "x", "--attach", str(half), "--attach", str(half), *address) == 2
-    assert f"{INPUT_LIMIT_BYTES:,} bytes" in shell.err
+    small, large = tmp_path / "small.txt", tmp_path / "large.csv"
+    small.write_text("small")
+    large.write_bytes(bytes(INLINE_BYTES))
+    digest = hashlib.sha256(bytes(INLINE_BYTES)).hexdigest()
+    size = {"size_bytes": INLINE_BYTES, "received_bytes": INLINE_BYTES}
+    node.answers["GET", f"/blobs/{digest}"] = 200, size | {"received_bytes": 65_536, "complete": False}
+    node.answers["PUT", f"/blobs/{digest}"] = 200, size | {"complete": True}
+    node.answers["POST", "/messages"] = 202, {"message_id": "m", "status": "routed", "routed_to": ["a@b"]}
+    address = ("--to", "a", "--no-wait")
+    assert shell("send", "x", "--attach", str(small), "--attach", str(large), *address) == 0
+    [(_, asked, _, _), (_, sent, _, _), (_, _, body, _)] = node.requests
+    assert (asked, sent) == (f"/blobs/{digest}", f"/blobs/{digest}?offset=65536&size={INLINE_BYTES}")
+    assert body["attachments"] == [
+        {"name": "small.txt", "media_type": "text/plain", "base64": "c21hbGw="},
+        {"name": "large.csv", "media_type": "text/csv", "blob": digest},
+    ]
+    refusal = {"code": "VALIDATION_ERROR", "message": "a blob has 1 to 67,108,864 bytes"}
+    node.answers["PUT", f"/blobs/{digest}"] = 400, {"error": refusal}
+    assert shell("send", "x", "--attach", str(large), "--attach", str(large), *address) == 2
+    assert "67,108,864" in shell.err
+    assert shell("send", "x", "--attach", str(tmp_path / "none"), *address) == 2
+
+
+def test_more_input_than_a_message_carries_is_refused_before_it_is_sent(
+    node: FakeNode, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(INPUT_LIMIT_BYTES + 1))))
-    assert shell("send", "-", *address) == 2
+    assert shell("send", "-", "--to", "a") == 2
     assert f"{INPUT_LIMIT_BYTES:,} bytes" in shell.err
     assert node.requests == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +17,15 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from node.client import AsyncClient, Client, Receipt, Refused, Retries, TakenOver
 from node.client.calls import DURATION, RETRIES
-from node.errors import DuplicateMessage, Forbidden, NodeUnreachable, NoReply, ResourceLimitExceeded
+from node.errors import (
+    BlobNotFound,
+    DuplicateMessage,
+    Forbidden,
+    NodeUnreachable,
+    NoReply,
+    ResourceLimitExceeded,
+    ValidationFailed,
+)
 
 QUICK = Retries(first_s=0.001, last_s=0.01)
 RECEIPT = {"message_id": "m", "conversation_id": "c", "routed_to": ["w@a"], "status": "routed"}
@@ -279,3 +288,57 @@ def test_the_synchronous_client_does_the_same() -> None:
             delivery = next(deliveries)
             assert (delivery.content, mailbox.ack(delivery)) == (1, 1)
         assert client.send(1, capability="x").status == "routed"
+
+
+def blobs(kept: bytearray, size: int) -> Script:
+    """A node that keeps what it is sent; the connection breaks at the second part, once."""
+    broken: list[None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            assert int(request.url.params["size"]) == size
+            if kept and not broken:
+                broken.append(None)
+                raise httpx.ReadError("cut")
+            del kept[int(request.url.params["offset"]) :]
+            kept.extend(request.content)
+        elif not kept:
+            return refusal(404, "BLOB_NOT_FOUND")
+        found = {"blob": "x", "size_bytes": size, "received_bytes": len(kept), "complete": len(kept) == size}
+        return httpx.Response(200, json=found)
+
+    return answer
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_a_file_is_brought_in_parts_which_a_broken_connection_does_not_repeat(
+    run, monkeypatch, tmp_path, as_path
+) -> None:
+    monkeypatch.setattr("node.client.files.PART_BYTES", 1000)
+    data, kept = bytes(range(250)) * 10, bytearray()
+    path = tmp_path / "sales.csv"
+    path.write_bytes(data)
+    node = Node(blobs(kept, len(data)))
+    found = run(node, lambda c: c.upload(path if as_path else data))
+    assert bytes(kept) == data
+    assert found["blob"] == hashlib.sha256(data).hexdigest()
+    assert (found["name"], found["media_type"]) == (
+        ("sales.csv", "text/csv") if as_path else ("content", "application/octet-stream")
+    )
+    assert [r.url.params["offset"] for r in node.requests[1:]] == ["0", "1000", "1000", "2000"]
+    assert run(node, lambda c: c.upload(data))["blob"] == found["blob"]  # it is there: nothing is sent
+    assert node.requests[-1].method == "GET"
+
+
+def test_an_empty_file_is_refused(run) -> None:
+    with pytest.raises(ValidationFailed):
+        run(Node(blobs(bytearray(), 0)), lambda c: c.upload(b""))
+
+
+def test_a_file_of_a_message_is_fetched(run) -> None:
+    content = httpx.Response(200, content=b"{}", headers={"content-type": "application/octet-stream"})
+    node = Node(content)
+    assert run(node, lambda c: c.file("m/1", "a b.txt")) == b"{}"
+    assert node.requests[0].url.raw_path == b"/api/v1/messages/m%2F1/attachments/a%20b.txt"
+    with pytest.raises(BlobNotFound):
+        run(Node(refusal(404, "BLOB_NOT_FOUND")), lambda c: c.file("m", "x"))

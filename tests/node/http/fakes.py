@@ -187,6 +187,7 @@ class FakeBus:
         self.tail = Tail(NODE, TrioClock())
         self.batches: list[int] = []
         self.mailboxes: Any = NoMailboxes()
+        self.blobs: Any = None  # tests of blobs have a real bus
         self.room = 1_000_000
         self.answers = True
         self.waits: dict[str, Wait] = {}
