@@ -83,7 +83,10 @@ def blob_routes(services: NodeServices, streams: Streams) -> APIRouter:
         a broken connection, ask how much is here and send the rest with that ``offset``.
         """
         length = request.headers.get("content-length", "")
-        size = query.size or (query.offset + int(length[:12]) if length.isdecimal() else 0)
+        end = query.offset + int(length[:12]) if length.isdecimal() else 0
+        size = query.size or end
+        if end > size:
+            raise _too_long(size)
         row = await blobs.store.begin(digest, size)
         if not row.complete:
             row = await _Arriving(request.receive, clock, blobs.store).take(row, query.offset)
@@ -157,11 +160,7 @@ class _Arriving:
             piece, more = await self._next()
             pending += piece
             if offset + len(pending) > row.size:
-                raise ValidationFailed(
-                    "the body is longer than the blob",
-                    why=f"{row.size:,} bytes were announced",
-                    fix="Announce the size of all of it, and send no more.",
-                )
+                raise _too_long(row.size)
             if len(pending) >= CHUNKS_AT_ONCE * CHUNK_BYTES or not more:
                 is_end = offset + len(pending) == row.size
                 whole = len(pending) if is_end else len(pending) // CHUNK_BYTES * CHUNK_BYTES
@@ -192,6 +191,14 @@ class _Arriving:
         if event["type"] == "http.disconnect":
             raise ClientGone
         return event.get("body", b""), event.get("more_body", False)
+
+
+def _too_long(size: int) -> ValidationFailed:
+    return ValidationFailed(
+        "the body is longer than the blob",
+        why=f"{size:,} bytes were announced",
+        fix="Announce the size of all of it, and send no more.",
+    )
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class Blobs:
             ValidationFailed: one is larger than a blob may be.
             StorageFailed: the disk refuses.
         """
+        if not all(isinstance(a, Attachment) for a in draft.attachments):
+            return draft  # it is refused when it is sealed
         if not any(a.blob or len(a.data) > INLINE_BYTES for a in draft.attachments):
             return draft
         attachments = []

@@ -414,9 +414,9 @@ class Handlers:
 
     async def _answer(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
         drafts = list(await agent.handler(delivery))
-        for draft in drafts:
+        for place, draft in enumerate(drafts):
             if isinstance(draft, Draft) and draft.attachments:
-                return [await self._blobs.outsourced(each) for each in drafts]
+                drafts[place] = await self._blobs.outsourced(draft)
         return drafts
 
     async def _call_with_blobs(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
