@@ -31,6 +31,7 @@ VERBS: Final = {
     "trace": ("node.cli.trace", "Show the way of a message, and what it caused, across the nodes."),
     "explain": ("node.cli.explain", "Show why a message went where it went."),
     "tail": ("node.cli.tail", "Watch the messages of a node as they pass."),
+    "bench": ("node.cli.bench", "Load a running cluster, and show rate and round trips."),
     "memory": ("node.cli.memory", "Search, show, add to or forget what agents remember."),
     "status": ("node.cli.status", "Show a node, or its whole cluster."),
     "members": ("node.cli.members", "Show who is in the cluster, and why."),

@@ -182,6 +182,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "trace": _P.TRACE_MESSAGES,
         "explain": _P.TRACE_MESSAGES,
         "tail": _P.TRACE_MESSAGES,
+        "bench": _P.SEND_MESSAGE,
         "memory": _P.READ_MEMORY,  # add needs WriteMemory, forget too
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
