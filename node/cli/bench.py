@@ -52,6 +52,7 @@ class Measured:
         sent: Messages that the node has accepted.
         answered: Requests that were answered by other than a refusal or a failure.
         refused: What went wrong, by error code, or by the performative of the answer.
+        missed: Requests of a rate that were due and not sent, because those before took too long.
         seconds: How long it ran.
         on_change: Called with each time that is noted.
     """
@@ -59,6 +60,7 @@ class Measured:
     sent: int = 0
     answered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
     seconds: float = 0.0
     on_change: Callable[[], None] = _nothing
     _times: list[float] = field(default_factory=list)
@@ -91,6 +93,7 @@ class Measured:
             "sent": self.sent,
             "answered": self.answered,
             "refused": dict(self.refused),
+            "missed": self.missed,
             "per_s": round(done / self.seconds, 1) if self.seconds else 0.0,
             "p50_ms": self.percentile_ms(0.5),
             "p90_ms": self.percentile_ms(0.9),
@@ -159,7 +162,7 @@ def command(
         print_json(found)
     else:
         _show(found, one_way=one_way)
-    return 0 if found["sent"] and not found["refused"] else 1
+    return 0 if found["sent"] and not found["refused"] and not found["missed"] else 1
 
 
 class _Load:
@@ -199,6 +202,9 @@ class _Load:
         while True:
             due = time.perf_counter() if rate is None else began + number / rate
             if due >= end:
+                return
+            if rate is not None and time.perf_counter() >= end:
+                self.measured.missed += 1 + int((end - due) * rate / self._in_flight)
                 return
             await anyio.sleep(max(0.0, due - time.perf_counter()))
             number += self._in_flight
@@ -267,6 +273,8 @@ def _show(found: dict[str, Any], *, one_way: bool) -> None:
         (times, _times(found)),
     ]
     rows += [(f"refused: {code}", f"{number:,}") for code, number in sorted(found["refused"].items())]
+    if found["missed"]:
+        rows.append(("due and not sent", f"{found['missed']:,}: those before took too long"))
     print_table("Load", ("what", "figure"), rows)
 
 

@@ -28,6 +28,16 @@ def test_a_rate_is_kept_by_all_clients_together(node: FakeNode, shell: Shell) ->
     assert found["sent"] == 10
 
 
+def test_what_is_due_and_cannot_be_sent_is_told(node: FakeNode, shell: Shell) -> None:
+    node.answers["POST", "/messages"] = 200, REPLY
+    arguments = ("bench", "--to", "a", "--seconds", "0.2", "--in-flight", "1", "--rate", "100000")
+    found = shell.json(*arguments)
+    assert found["sent"] + found["missed"] == pytest.approx(20_000, abs=2)
+    assert found["missed"] > 10_000
+    assert shell(*arguments) == 1
+    assert "due and not sent" in shell.out
+
+
 def test_refusals_and_failures_are_shown_and_end_with_status_1(node: FakeNode, shell: Shell) -> None:
     node.answers["POST", "/messages"] = 404, {"error": {"code": "CAPABILITY_NOT_FOUND", "message": "no"}}
     assert shell("bench", "--capability", "echo", "--seconds", "0.2") == 1
