@@ -20,9 +20,11 @@ from typing import Any, Final
 import cbor2
 
 from benchmarks.report import machine, show, write
+from node.breaker import BreakerLimits
 from node.cluster.provider import ClusterView
 from node.cluster.registry import CapabilityRegistry
 from node.message import Message, Performative, RoutingStrategy
+from node.messaging.breakers import Breakers
 from node.messaging.letters import Letter
 from node.messaging.placement import Placement
 from swim.map_events import EntryChanged
@@ -69,7 +71,7 @@ def microseconds(offering: CapabilityRegistry, capability: str, how: RoutingStra
     time_: Any = None
     placement = Placement(
         time=time_, chance=random.Random(1), node="n0", registry=offering, membership=membership,
-        in_flight=lambda _: 0,
+        in_flight=lambda _: 0, breakers=Breakers(BreakerLimits(5, 60.0, 3)),
     )  # fmt: skip
     letters = [letter(number, capability, how) for number in range(messages)]
     began = time.process_time()

@@ -38,7 +38,7 @@ from swim.hashtree import HashTree
 from swim.units import Bucket, Generation
 
 MAX_OWNERS: Final = 4096
-MAX_BUCKETS: Final = 256
+MAX_BUCKETS: Final = 512
 """Buckets held of one owner; it may publish half of that, the rest is room for a changing layout."""
 MAX_QUARANTINED: Final = 1024
 """Buckets of unknown owners that wait; the oldest make room."""
