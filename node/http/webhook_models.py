@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from node.http.models import Label, StrictBody
-from node.webhooks.courier import URL_LIMIT
+from node.security.outbound import URL_LIMIT
 
 EventName = Literal["message.response", "conversation.complete", "message.dead"]
 

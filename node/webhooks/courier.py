@@ -8,15 +8,16 @@ the answer nothing but its status is read.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from node.config.model import WebhooksConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ValidationFailed
+from node.security import outbound
+from node.security.outbound import Pinned, is_public, is_within, plain_address, resolve_all, target_of
 from node.webhook_signature import ID, SIGNATURE, TIMESTAMP, sign
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 
 ATTEMPT_S: Final = 10.0
 """Longest time that one attempt may take, from the look-up of the name to the status, in seconds."""
-URL_LIMIT: Final = 2_048
-"""Longest URL, in characters."""
-_NAT64: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-_PORTS: Final = {"http": 80, "https": 443}
-Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TargetForbidden(CaxtonError):
@@ -52,22 +48,11 @@ def split_url(url: str) -> SplitResult:
         ValidationFailed: it is none, or has a user, a fragment or an impossible port.
     """
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        return outbound.split_url(url)
     except ValueError as error:
-        raise _no_url(str(error)) from None
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
-        raise _no_url("it begins with https:// (or http://) and a host")
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise _no_url("it has no user, no password and no fragment")
-    if len(url) > URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
-        raise _no_url(f"it has at most {URL_LIMIT} printable ASCII characters and no spaces")
-    return parts
-
-
-def target_of(parts: SplitResult) -> tuple[str, int]:
-    """Host and port."""
-    return parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        raise ValidationFailed(
+            "this is no URL for a webhook", why=str(error), details={"field": "url"}
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +87,12 @@ class Policy:
         Raises:
             TargetForbidden: it must not be called.
         """
-        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
-        if any(ip in ipaddress.ip_network(network) for network in self.settings.allowed_networks):
+        ip = plain_address(address)
+        if is_within(ip, self.settings.allowed_networks):
             return
         if self.dev_mode and ip.is_loopback:
             return
-        if not ip.is_global or ip.is_multicast or any(ip in network for network in _NAT64):
+        if not is_public(ip):
             raise TargetForbidden(
                 f"{parts.hostname} leads to {ip}, which is no public address",
                 why="a webhook could reach what only this node can",
@@ -184,16 +169,7 @@ class Courier:
         host, port = target_of(parts)
         try:
             address = await self._judged(parts, host, port)
-            shown = f"[{address}]" if ":" in address else address
-            url = httpx.URL(parts.geturl()).copy_with(host=shown, port=port)
-            named = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
-            request = self._http.build_request(
-                "POST",
-                url,
-                headers={**headers, "host": named},
-                content=body,
-                extensions={"sni_hostname": host},
-            )
+            request = Pinned(parts, address).request(self._http, "POST", headers=headers, content=body)
             response = await self._http.send(request, stream=True)
             await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
@@ -204,20 +180,9 @@ class Courier:
     async def _judged(self, parts: SplitResult, host: str, port: int) -> str:
         """The address to connect to; every address of the name must be one that may be called."""
         self._policy.check_scheme(parts)
-        found = await self._environment.network.resolve(host, port)
-        for address, _ in found:
+        found = await resolve_all(self._environment.network, host, port)
+        for address in found:
             self._policy.check_address(address, parts)
         if not found:
             raise AttemptFailed(f"{host} has no address")
-        return found[0][0]
-
-
-def _plain(ip: Ip) -> Ip:
-    """The IPv4 address that an IPv6 one stands for, where it does."""
-    if isinstance(ip, ipaddress.IPv6Address):
-        return ip.ipv4_mapped or ip.sixtofour or ip
-    return ip
-
-
-def _no_url(why: str) -> ValidationFailed:
-    return ValidationFailed("this is no URL for a webhook", why=why, details={"field": "url"})
+        return found[0]

@@ -19,11 +19,12 @@ from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed
 from node.message import iso8601
 from node.messaging.conversation_view import Limits
+from node.security.outbound import target_of
 from node.storage import webhooks as table
 from node.storage.storage import Storage
 from node.storage.webhooks import DeliveryRow, WebhookRow
 from node.webhooks.breaker import Breakers
-from node.webhooks.courier import AttemptFailed, Courier, Policy, TargetForbidden, split_url, target_of
+from node.webhooks.courier import AttemptFailed, Courier, Policy, TargetForbidden, split_url
 from node.webhooks.events import QUEUE_LIMIT, Reader
 
 _log = logging.getLogger(__name__)
