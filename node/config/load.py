@@ -181,14 +181,23 @@ class _Layer:
             for number in range(len(value)):
                 item = (*written, str(number))
                 self.merge.origins[(*canonical, str(number))] = self.origin(item)
-            return [self._text(item, written) if isinstance(item, str) else item for item in value]
+            found = [self._text(item, written) if isinstance(item, str) else item for item in value]
+            return [self._path(item) for item in found] if _is_path(info) else found
         if isinstance(value, Path):
             value = str(value)
         if isinstance(value, str):
             value = self._text(value, written)
             if value and _is_path(info):
-                return str(self.directory / _expand_home(value, self.merge.environ))
+                if get_origin(info.annotation) is tuple:  # environment variables hold one text
+                    return [self._path(item.strip()) for item in value.split(",") if item.strip()]
+                return self._path(value)
         return value
+
+    def _path(self, value: Any) -> Any:
+        """A path of this layer, which is relative to the layer's directory; what is no text is left alone."""
+        if not isinstance(value, str) or not value:
+            return value
+        return str(self.directory / _expand_home(value, self.merge.environ))
 
     def _text(self, value: str, written: KeyPath) -> str:
         """Replace ``${NAME}`` and ``${NAME:-default}``; ``$${`` is a literal ``${``."""

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator, model_validator
 from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
-from node.config.units import Bytes, Count, Port, PublicKeys, Seconds, Share, Text, Texts
+from node.config.tools import FileRootsConfig, HttpClientConfig
+from node.config.units import Bytes, Count, Networks, Port, PublicKeys, Seconds, Share, Text, Texts
 from node.message import BLOB_LIMIT_BYTES
 from swim.config import SwimConfig
 
@@ -45,24 +46,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _no_network(text: str) -> str:
-    """Why a text is no network, with the one that was meant if it can be told."""
-    try:
-        meant = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return f"the network {text!r} must be in CIDR notation, as 10.0.0.0/8 or fd00::/8"
-    return f"the network {text!r} has bits set below its prefix; write {str(meant)!r}"
-
-
-def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
-    for network in networks:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            raise ValueError(_no_network(network)) from None
-    return networks
 
 
 def default_node_name() -> str:
@@ -111,7 +94,7 @@ class ClusterConfig(Section):
     advertise_host: Text | None = None
     seeds: Texts = ()
     profile: Literal["local", "lan", "wan", "edge"] = "lan"
-    allowed_networks: Texts = ()
+    allowed_networks: Networks = ()
     stream_probes: bool = True
     swim: SwimSettings = SwimSettings()
 
@@ -131,11 +114,6 @@ class ClusterConfig(Section):
             allowed_networks=self.allowed_networks,
             stream_probes=self.stream_probes,
         )
-
-    @field_validator("allowed_networks")
-    @classmethod
-    def _networks_are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_networks(networks)
 
     @field_validator("seeds")
     @classmethod
@@ -374,11 +352,15 @@ class ToolsConfig(Section):
             granted; absent for all built-in ones.
         timeout_s: Longest call.
         max_result_bytes: Largest result, as JSON.
+        http_client: Where the tools of ``http_client`` may go.
+        files: What the tools of ``files`` and ``csv_parser`` may read and write.
     """
 
     allowed_tools: Texts | None = None
     timeout_s: Seconds = Field(default=30.0, alias="timeout")
     max_result_bytes: Bytes = Field(default=256 * 1024, alias="max_result")
+    http_client: HttpClientConfig = HttpClientConfig()
+    files: FileRootsConfig = FileRootsConfig()
 
 
 class WebhooksConfig(Section):
@@ -391,13 +373,8 @@ class WebhooksConfig(Section):
     """
 
     require_https: bool = True
-    allowed_networks: Texts = ()
+    allowed_networks: Networks = ()
     max_attempts: Annotated[Count, Field(le=20)] = 8
-
-    @field_validator("allowed_networks")
-    @classmethod
-    def _networks_are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_networks(networks)
 
 
 class LoggingConfig(Section):

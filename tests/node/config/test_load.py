@@ -97,6 +97,32 @@ def test_later_layers_win_and_aliases_meet_their_key(tmp_path: Path) -> None:
     assert load(tmp_path, text, {"CAXTON_SERVER__PORT": "2"}, server__port=3).server.port == 3
 
 
+def test_folders_of_tools_are_lists_of_paths_wherever_they_are_written(tmp_path: Path) -> None:
+    found = load(tmp_path, "tools: {files: {read: [a, ~/b, /c/d], write: e}}").tools.files
+    assert found.read == (tmp_path / "a", tmp_path / "b", Path("/c/d"))
+    assert found.write == (tmp_path / "e",)
+    environ = {"CAXTON_TOOLS__FILES__READ": "/x, ~/y"}
+    assert load(tmp_path, "", environ=environ).tools.files.read == (Path("/x"), tmp_path / "y")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "files: {read: [/a/x, /b/x]}",
+        "files: {read: [/a/x], write: [/b/x]}",
+        "files: {read: [/]}",
+        "files: {read: [3]}",
+        "http_client: {allowed_domains: ['https://example.org']}",
+        "http_client: {allowed_domains: ['*.']}",
+        "http_client: {allowed_networks: [10.0.0.1/8]}",
+        "http_client: {max_response: 1GB}",
+    ],
+)
+def test_a_reach_of_tools_that_means_nothing_is_refused(tmp_path: Path, section: str) -> None:
+    [problem] = problems(tmp_path, f"tools: {{{section}}}")
+    assert problem["key"].startswith("tools.")
+
+
 def test_paths_are_relative_to_the_file_that_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
