@@ -243,7 +243,7 @@ class Node:
             environment=self.environment,
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
-            servers=builtin_servers(self.memory),
+            servers=builtin_servers(self.memory, environment=self.environment, config=config.tools),
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
         self.budgets = Budgets(

@@ -341,12 +341,18 @@ class ConfiguredAgent:
         return ChatMessage("tool", tool_text(result), call=call, result=result)
 
     def _caller(self, message: Message) -> Caller:
+        security = self._definition.groups.get("security", {})
+        limits = security.get("sandbox_restrictions", {})
+        connected = limits.get("network_access", True)
         return Caller(
             self._definition.id,
             self._workspace,
             message.conversation_id,
             message.id,
             self._definition.memory_scope,
+            domains=security.get("allowed_domains", ()) if connected else (),
+            paths=security.get("allowed_paths"),
+            file_access=limits.get("file_system_access", "read_only"),
         )
 
     def _consider(self, message: Message) -> Draft:

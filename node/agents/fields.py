@@ -17,6 +17,7 @@ from node.agents.frontmatter import FrontMatter, Path
 from node.agents.grants import Grant
 from node.cluster.provider import MINORITY_POLICIES
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
+from node.config.units import checked_domains
 from node.errors import ValidationFailed, nearest
 from node.memory.model import Scope
 from node.predicates import check_predicate
@@ -165,6 +166,39 @@ def one_of(*choices: str) -> Check:
     return check
 
 
+def domains(value: Any) -> tuple[str, ...]:
+    """A list of domains."""
+    try:
+        return checked_domains(strings(value))
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+
+
+def folders(value: Any) -> tuple[str, ...]:
+    """A list of folders: the name of one that the node offers, and perhaps a way below it."""
+    found = tuple(item.strip("/") for item in strings(value))
+    for item in found:
+        if any(part in ("", ".", "..") for part in item.split("/")) or not item.isprintable():
+            raise Invalid(f"{item[:80]!r} is no folder; write the name of one and perhaps a way below it")
+    return found
+
+
+def restrictions(value: Any) -> dict[str, Any]:
+    """How far the tools of an agent may reach; what is left out keeps its default."""
+    given = mapping(value)
+    unknown = sorted(set(given) - {"network_access", "file_system_access"})
+    if unknown:
+        raise Invalid(f"has no field {str(unknown[0])[:80]!r}; it has network_access and file_system_access")
+    found: dict[str, Any] = {}
+    if "network_access" in given:
+        found["network_access"] = flag(given["network_access"])
+    if "file_system_access" in given:
+        access = given["file_system_access"]
+        word = "none" if access is False else str(access).replace("-", "_")
+        found["file_system_access"] = one_of("none", "read_only", "read_write")(word)
+    return found
+
+
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)$")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -301,8 +335,15 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         **_later("max_conversations", "max_memory_entities", "conversation_limit"),
     },
     "security": {
-        **_rows(Effect.USED, restricted_tools=strings, max_processing_time=duration_s),
-        **_later("max_memory_usage", "allowed_domains", "sandbox_restrictions"),
+        **_rows(
+            Effect.USED,
+            restricted_tools=strings,
+            max_processing_time=duration_s,
+            allowed_domains=domains,
+            allowed_paths=folders,
+            sandbox_restrictions=restrictions,
+        ),
+        **_later("max_memory_usage"),
     },
     "wasm": _rows(
         Effect.USED,

@@ -9,9 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from node.environment import Workers
+from node.config import ToolsConfig
+from node.environment import Environment, Workers
 from node.errors import ToolFailed
+from node.telemetry.version import software_version
+from node.tools.caller import Caller
 from node.tools.files import FileSpaces
+from node.tools.roots import Roots
+from node.tools.sources import Sources
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -35,13 +40,29 @@ class ToolServer:
     create: Callable[[FileSpaces, Workers], MCPServer]
 
 
-def builtin_servers(memory: MemoryRoom | None = None) -> tuple[ToolServer, ...]:
-    """The servers that come with Caxton; ``memory`` starts only where there is a memory."""
+NO_REACH: Final = ToolsConfig()
+"""The configuration of a node that lets tools call no domain and use no folder."""
+
+
+def builtin_servers(
+    memory: MemoryRoom | None = None,
+    *,
+    environment: Environment | None = None,
+    config: ToolsConfig = NO_REACH,
+) -> tuple[ToolServer, ...]:
+    """The servers that come with Caxton.
+
+    Args:
+        memory: Without one the server ``memory`` does not start.
+        environment: Clock and network; without it the servers that need them do not start.
+        config: How far their tools may reach; nowhere by default.
+    """
+    roots = Roots(config.files)
 
     def create_csv(files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.csv_server import create_csv_server  # noqa: PLC0415 - costs half a second
 
-        return create_csv_server(files, workers)
+        return create_csv_server(Sources(files, roots, Caller.of), workers)
 
     def create_memory(_files: FileSpaces, _workers: Workers) -> MCPServer:
         from node.tools.memory_server import create_memory_server  # noqa: PLC0415 - as above
@@ -50,5 +71,37 @@ def builtin_servers(memory: MemoryRoom | None = None) -> tuple[ToolServer, ...]:
             raise ToolFailed("there is no memory here", why="this tool host has none")
         return create_memory_server(memory)
 
+    def create_http(_files: FileSpaces, _workers: Workers) -> MCPServer:
+        from node.tools.http_client import HttpClient  # noqa: PLC0415 - as above
+        from node.tools.http_server import create_http_server  # noqa: PLC0415
+
+        client = HttpClient(
+            environment=_needed(environment), settings=config.http_client, version=software_version()
+        )
+        return create_http_server(client, Caller.of)
+
     csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
-    return (ToolServer("csv_parser", csv, create_csv), ToolServer("memory", MEMORY_TOOLS, create_memory))
+
+    def create_files(files: FileSpaces, workers: Workers) -> MCPServer:
+        from node.tools.files_server import create_files_server  # noqa: PLC0415 - as above
+
+        return create_files_server(files, roots, workers, Caller.of)
+
+    def create_time(_files: FileSpaces, workers: Workers) -> MCPServer:
+        from node.tools.time_server import create_time_server  # noqa: PLC0415 - as above
+
+        return create_time_server(_needed(environment).clock, workers)
+
+    return (
+        ToolServer("csv_parser", csv, create_csv),
+        ToolServer("memory", MEMORY_TOOLS, create_memory),
+        ToolServer("http_client", ("http_get", "http_request"), create_http),
+        ToolServer("files", ("list_files", "read_file", "search_files", "write_file"), create_files),
+        ToolServer("time", ("time_now", "time_convert", "time_difference", "time_add"), create_time),
+    )
+
+
+def _needed(environment: Environment | None) -> Environment:
+    if environment is None:
+        raise ToolFailed("there is neither clock nor network here", why="this tool host has none")
+    return environment

@@ -1,13 +1,14 @@
-"""On whose behalf a memory tool acts: told by the host in a request's ``_meta``, never by the model."""
+"""On whose behalf a tool acts, and how far it may reach; the host says so in ``_meta``, never the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from node.errors import ValidationFailed
 
+FileAccess = Literal["none", "read_only", "read_write"]
 CALLER_KEY: Final = "caxton/caller"
 """Key of the caller in a request's ``_meta``."""
 
@@ -22,6 +23,9 @@ class Caller:
         conversation: Of the message being handled; empty when unknown.
         message: The message being handled; empty when unknown.
         memory_scope: Where it remembers when a call names no scope.
+        domains: Domains its tools may call by HTTP, if the node's configuration allows them, too.
+        paths: Folders its tools may use, ``root`` or ``root/folder``; None for all that the node offers.
+        file_access: What they may do there.
     """
 
     agent: str
@@ -29,6 +33,9 @@ class Caller:
     conversation: str = ""
     message: str = ""
     memory_scope: str = "agent-only"
+    domains: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
+    file_access: FileAccess = "read_only"
 
     def as_meta(self) -> dict[str, Any]:
         """The caller as a request carries it."""
@@ -46,4 +53,10 @@ class Caller:
             raise ValidationFailed(
                 "nobody is named whom this call is made for", why="only the host of the node may call"
             )
-        return cls(**told)
+        paths = told["paths"]
+        reach = {"domains": tuple(told["domains"]), "paths": None if paths is None else tuple(paths)}
+        return cls(**{**told, **reach})
+
+
+CallerOf = Callable[[Mapping[str, Any] | None], Caller]
+"""Who calls, by a request's ``_meta``: :meth:`Caller.of` in a node, always the same one outside of it."""

@@ -16,8 +16,8 @@ from pydantic import Field
 from node.environment import Workers
 from node.errors import CaxtonError
 from node.tools import csv_questions as questions
-from node.tools.csv_table import Table, read_table
-from node.tools.files import FileSpaces
+from node.tools.csv_table import BYTES_LIMIT, Table, read_table
+from node.tools.sources import Readable, Sources
 
 NAME: Final = "csv_parser"
 """The name agents grant themselves in their front matter."""
@@ -41,16 +41,16 @@ _COMPUTED: Final = ["sum", "total", "average", "mean", "minimum", "maximum"]
 _BEST: Final = ["top", "best", "largest"]
 
 
-def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
-    """Build the server; its tools read from ``files`` and compute in the lane ``files`` of ``workers``."""
+def create_csv_server(sources: Sources, workers: Workers) -> MCPServer:
+    """Build the server; its tools read from ``sources`` and compute in the lane ``files`` of ``workers``."""
     server = MCPServer(NAME, instructions="Answers questions about CSV files attached to a message.")
 
     async def ask(
         ctx: Context, file: str, decimal_mark: str, question: Callable[[Table], dict[str, Any]]
     ) -> dict[str, Any]:
         try:
-            data = files.read(ctx.request_context.meta, file)
-            answer = await workers.run("files", _answer, data, decimal_mark, question)
+            readable = sources.of(ctx.request_context.meta)
+            answer = await workers.run("files", _answer, readable, file, decimal_mark, question)
         except CaxtonError as error:
             raise ToolError(str(error)) from None
         return {"file": file, **answer}
@@ -199,5 +199,9 @@ def create_csv_server(files: FileSpaces, workers: Workers) -> MCPServer:
     return server
 
 
-def _answer(data: bytes, decimal_mark: str, question: Callable[[Table], dict[str, Any]]) -> dict[str, Any]:
+def _answer(
+    readable: Readable, file: str, decimal_mark: str, question: Callable[[Table], dict[str, Any]]
+) -> dict[str, Any]:
+    with readable.open(file) as opened:
+        data = opened.read(BYTES_LIMIT + 1)
     return question(read_table(data, decimal_mark=decimal_mark))

@@ -1,7 +1,7 @@
-"""The files a tool call may read: the attachments of the message being handled, and nothing else.
+"""The attachments of the message being handled, as a tool call reads them.
 
 A tool server is told a space's name in the request's ``_meta``, which only the host writes. A model can
-name a file of the message; it can neither name another message's space nor reach the disk.
+name a file of the message; it cannot name another message's space.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
+from node.errors import ResourceLimitExceeded
 
 META_KEY: Final = "caxton/file-space"
 """Key of the space's name in a request's ``_meta``."""
@@ -44,25 +44,9 @@ class FileSpaces:
         finally:
             del self._spaces[name]
 
-    def read(self, meta: Mapping[str, Any] | None, file: str) -> bytes:
-        """The bytes of ``file`` in the space that the request's ``_meta`` names.
-
-        Raises:
-            ValidationFailed: there is no such file; the files there are get named.
-        """
-        files = self._spaces.get(str((meta or {}).get(META_KEY)), {})
-        if file in files:
-            return files[file]
-        names = sorted(files)
-        guess = nearest(file, names)
-        raise ValidationFailed(
-            f"the message has no file {file[:80]!r}",
-            why="its attachments are " + ", ".join(repr(n) for n in names)
-            if names
-            else "it has no attachments",
-            fix=f"Did you mean {guess!r}?" if guess else "Attach the file to the message.",
-            details={"files": names},
-        )
+    def of(self, meta: Mapping[str, Any] | None) -> Mapping[str, bytes]:
+        """The files of the space that a request's ``_meta`` names; none where it names none."""
+        return self._spaces.get(str((meta or {}).get(META_KEY)), {})
 
     def statistics(self) -> dict[str, int]:
         """How many spaces are open, and how many ever were."""

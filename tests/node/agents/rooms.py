@@ -11,6 +11,7 @@ import trio
 
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
+from node.config import ToolsConfig
 from node.errors import StorageFailed
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
@@ -158,11 +159,12 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
     tool_settings: ToolSettings | None = None,
     tracing: Tracing | None = None,
     memory: MemoryRoom | None = None,
+    reach: ToolsConfig | None = None,
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
     tracing = tracing or Tracing.off()
     bus, registry = FakeBus(), FakeRegistry()
-    servers = builtin_servers(memory)
+    servers = builtin_servers(memory, environment=environment, config=reach or ToolsConfig())
     tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings, servers=servers)
     supervisor = AgentSupervisor(
         environment=environment,
