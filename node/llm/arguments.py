@@ -2,7 +2,8 @@
 
 Where a value may come from, in order: a content key with the argument's name or one of its aliases
 (``x-aliases`` in the schema), the name of an attachment for a file argument (``x-file``), a word of the
-request that is one of the argument's permitted values, and the word or number that follows one of the
+request that is one of the argument's permitted values, a value in the text that has the argument's own shape
+(``format``: a URL, a moment, :mod:`node.llm.shapes`), and the word or number that follows one of the
 argument's ``x-after`` words in the text ("by region", "top 3"). What is left out falls to the tool's own
 default.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from node.llm.lexical import TEXT_LIMIT, texts, words
 from node.llm.provider import FileInfo, Subject, ToolSpec
+from node.llm.shapes import only, shaped
 
 CALLS_LIMIT: Final = 4
 """Most files one request is answered for, one call each."""
@@ -36,6 +38,8 @@ _FILLERS: Final = (
     "selling",
 )
 """Words that name nothing; some may stand between an ``x-after`` word and the value."""
+_TELLING: Final = frozenset({"uri", "labelled-numbers"})
+"""Shapes that nothing else has: a tool that asks for one is meant."""
 _FILE_KEYS: Final = ("file", "files", "filename", "path", "attachment", "data_url", "url", "source", "csv")
 
 
@@ -46,7 +50,7 @@ class Filling:
     calls: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     in_prose: list[str] = field(default_factory=list)
-    """Arguments found by an ``x-after`` word alone, which is weaker evidence than a key."""
+    """Arguments found by an ``x-after`` word or a shape that much has: weaker evidence than a key."""
 
 
 def fill(tool: ToolSpec, subject: Subject) -> Filling:
@@ -64,8 +68,11 @@ def fill(tool: ToolSpec, subject: Subject) -> Filling:
             continue
         found = _value(name, rule, content, subject.content)
         if found is None:
-            found = _in_prose(rule, subject.content)
-            filling.in_prose += [] if found is None else [name]
+            found = _by_shape(rule, subject, arguments)
+            if found is None and "format" not in rule:
+                found = _in_prose(rule, subject.content)
+            weak = rule.get("format") not in _TELLING
+            filling.in_prose += [name] if found is not None and weak else []
         if found is not None:
             arguments[name] = found
     filling.missing = [f"a value for {n!r}" for n in required if n not in arguments and n != file_argument]
@@ -129,7 +136,16 @@ def _value(name: str, rule: Mapping[str, Any], content: Mapping[str, Any], raw: 
 
 
 def _in_prose(rule: Mapping[str, Any], raw: Any) -> Any:
-    """The number, or else the name, that follows one of the rule's ``x-after`` words within one text."""
+    """The number, or else the name, that follows one of the rule's ``x-after`` words within one text.
+
+    A number may also precede one of its ``x-before`` words ("3 days").
+    """
+    units = "|".join(re.escape(str(word)) for word in rule.get("x-before", ()))
+    if units:
+        text = "\n".join(texts(raw))[:TEXT_LIMIT]
+        number = re.search(rf"\b(\d{{1,6}})[ \t]+(?:{units})\b", text, re.IGNORECASE)
+        if number:
+            return int(number.group(1))
     cues = "|".join(re.escape(str(word)) for word in rule.get("x-after", ()))
     if not cues:
         return None
@@ -142,6 +158,15 @@ def _in_prose(rule: Mapping[str, Any], raw: Any) -> Any:
     name = rf"[\"'`]?(?!(?:{cues}|{fillers})\b)([A-Za-z][A-Za-z0-9_-]*)"
     found = re.search(rf"\b(?:{cues})[ \t]+{between}{name}", text, re.IGNORECASE)
     return found.group(1) if found else None
+
+
+def _by_shape(rule: Mapping[str, Any], subject: Subject, taken: Mapping[str, Any]) -> Any:
+    """A value with the argument's own shape; the one attachment for a file that is not named."""
+    text = "\n".join(texts(subject.content))[:TEXT_LIMIT]
+    found = shaped(rule, text, list(taken.values()))
+    if found is None and rule.get("format") == "file-path":
+        found = only([file.name for file in subject.files])
+    return found
 
 
 def _rules(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -158,6 +183,8 @@ def _coerce(value: Any, rule: Mapping[str, Any]) -> Any:
     permitted = _permitted(rule)
     if permitted:
         return next((choice for choice in permitted if str(value).lower() == choice.lower()), None)
+    if not any(types):
+        return value  # the schema takes anything
     if "boolean" in types and isinstance(value, bool):
         return value
     if isinstance(value, bool):

@@ -26,7 +26,11 @@ Zone = Annotated[
         min_length=1,
         max_length=TEXT_LIMIT,
         description=_CITY,
-        json_schema_extra={"format": "time-zone", "x-aliases": ["timezone", "time_zone", "city", "place"]},
+        json_schema_extra={
+            "format": "time-zone",
+            "x-aliases": ["timezone", "time_zone", "city", "place"],
+            "x-after": ["in", "for", "at"],
+        },
     ),
 ]
 Moment = Annotated[
@@ -38,7 +42,16 @@ Moment = Annotated[
         json_schema_extra={"format": "date-time"},
     ),
 ]
-Amount = Annotated[int, Field(ge=-AMOUNT_LIMIT, le=AMOUNT_LIMIT)]
+
+
+def _amount(*words: str) -> Any:
+    return Field(ge=-AMOUNT_LIMIT, le=AMOUNT_LIMIT, json_schema_extra={"x-before": list(words)})
+
+
+Days = Annotated[int, _amount("day", "days")]
+Hours = Annotated[int, _amount("hour", "hours")]
+Minutes = Annotated[int, _amount("minute", "minutes")]
+Seconds = Annotated[int, _amount("second", "seconds")]
 
 
 def create_time_server(clock: Clock, workers: Workers) -> MCPServer:
@@ -60,8 +73,12 @@ def create_time_server(clock: Clock, workers: Workers) -> MCPServer:
     @server.tool(structured_output=True)
     async def time_convert(
         time: Moment,
-        to_zone: Annotated[Zone, Field(json_schema_extra={"x-aliases": ["to", "target"]})],
-        from_zone: Annotated[Zone, Field(json_schema_extra={"x-aliases": ["from", "source"]})] = "UTC",
+        to_zone: Annotated[
+            Zone, Field(json_schema_extra={"x-aliases": ["to", "target"], "x-after": ["to", "into"]})
+        ],
+        from_zone: Annotated[
+            Zone, Field(json_schema_extra={"x-aliases": ["from", "source"], "x-after": ["from"]})
+        ] = "UTC",
     ) -> dict[str, Any]:
         """Convert a given time from one time zone to another."""
         return await act(
@@ -85,10 +102,10 @@ def create_time_server(clock: Clock, workers: Workers) -> MCPServer:
     @server.tool(structured_output=True)
     async def time_add(  # noqa: PLR0917 - the SDK calls it by name
         time: Moment,
-        days: Amount = 0,
-        hours: Amount = 0,
-        minutes: Amount = 0,
-        seconds: Amount = 0,
+        days: Days = 0,
+        hours: Hours = 0,
+        minutes: Minutes = 0,
+        seconds: Seconds = 0,
         zone: Zone = "UTC",
     ) -> dict[str, Any]:
         """Add days, hours, minutes or seconds to a moment, or take them away: later, ago, deadline.
