@@ -212,6 +212,14 @@ def _files(
         value = content.get(_fold(key))
         items = value if isinstance(value, list) else [value]
         named += [item for item in items if isinstance(item, str) and item]
+    if rule.get("x-file", {}).get("paths"):
+        paths = [item for item in named if _is_path(rule, item) and item not in attached]
+        if paths:
+            return list(dict.fromkeys(paths)), []
+        if not named and not attached:
+            found = shaped({"format": "file-path"}, "\n".join(texts(subject.content))[:TEXT_LIMIT], ())
+            if found is not None and _is_path(rule, found):
+                return [found], []
     if named:
         plain = [re.split(r"[/\\]", item)[-1] if item not in attached else item for item in named]
         known = [item for item in dict.fromkeys(plain) if item in attached]
@@ -220,3 +228,9 @@ def _files(
     if mentioned:
         return mentioned, []
     return [file.name for file in subject.files if fits(rule, file)], []
+
+
+def _is_path(rule: Mapping[str, Any], name: str) -> bool:
+    """Whether a name is a file in a folder of the node, of a kind that the tool reads."""
+    suffixes = tuple(rule["x-file"].get("suffixes", ()))
+    return "/" in name.strip("/") and not name.startswith("/") and name.lower().endswith(suffixes)

@@ -80,7 +80,7 @@ def builtin_servers(
         )
         return create_http_server(client, Caller.of)
 
-    csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find")
+    csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find", "csv_filter")
 
     def create_files(files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.files_server import create_files_server  # noqa: PLC0415 - as above

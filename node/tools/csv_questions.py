@@ -8,7 +8,7 @@ answer. Numbers leave as JSON numbers when 15 digits hold them exactly, as text 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import reduce
@@ -38,11 +38,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The quantity rows are ranked by, and how it was found."""
+    """The quantity rows are ranked by, and how it was found.
+
+    ``columns`` are the positions of what it is computed from: one column, two that are multiplied, or none
+    where rows are counted.
+    """
 
     name: str
     source: str
     values: Sequence[Decimal | None]
+    columns: tuple[int, ...] = ()
 
 
 def analyze(table: Table, *, top: int = 5) -> Json:
@@ -61,7 +66,7 @@ def analyze(table: Table, *, top: int = 5) -> Json:
     category = find_category(table)
     if category is not None:
         answer["top"] = _ranking(table, category, measure, "sum", top)
-    answer["facts"] = _facts(answer)
+    answer["facts"] = report_facts(answer)
     return answer
 
 
@@ -91,7 +96,7 @@ def describe(table: Table) -> Json:
 def aggregate(table: Table, *, group_by: str, column: str | None, operation: str) -> Json:
     """One number per value of ``group_by``; ``operation`` is sum, average, count, minimum or maximum."""
     position = table.index(group_by)
-    measure = _measure_of(table, column) if operation != "count" else _row_count(table)
+    measure = measure_of(table, column) if operation != "count" else row_count(table)
     ranking = _ranking(table, position, measure, operation, GROUPS_LIMIT)
     shown = ", ".join(f"{item['name']}: {item['value']}" for item in ranking["items"][:5])
     answer = {"rows": len(table.rows), "group_by": ranking["by"], "measure": ranking["measure"]}
@@ -105,14 +110,14 @@ def top(table: Table, *, by: str | None, column: str | None, count: int) -> Json
 
     A ``column`` that holds no numbers, given without ``by``, is what is ranked.
     """
-    if by is None and column is not None and not _is_measure(table, column):
+    if by is None and column is not None and not is_measure(table, column):
         by, column = column, None
     position = table.index(by) if by else find_category(table)
     if position is None:
         raise ValidationFailed("nothing to rank", why="no column of the file holds text", fix="Name one.")
-    measure = _measure_of(table, column)
+    measure = measure_of(table, column)
     ranking = _ranking(table, position, measure, "sum", count)
-    return {"rows": len(table.rows), "top": ranking, "facts": [_top_fact(ranking), *table.notes]}
+    return {"rows": len(table.rows), "top": ranking, "facts": [top_fact(ranking), *table.notes]}
 
 
 def find(table: Table, *, value: str, column: str | None, limit: int) -> Json:
@@ -137,19 +142,20 @@ def find_measure(table: Table) -> Measure:
     for word in _MEASURES[:6]:
         for column in candidates:
             if _named(column, (word,)) and not _named(column, ("unit", *_QUANTITIES)):
-                return Measure(column.name, "column", column.numbers)
+                return _column(table, column, "column")
     quantity = next((c for c in candidates if _named(c, _QUANTITIES)), None)
     price = next((c for c in candidates if _named(c, _PRICES)), None)
     if quantity and price and quantity is not price:
         values = [_product(q, p) for q, p in zip(quantity.numbers, price.numbers, strict=True)]
-        return Measure(f"{quantity.name} * {price.name}", "computed", values)
+        both = (table.index(quantity.name), table.index(price.name))
+        return Measure(f"{quantity.name} * {price.name}", "computed", values, both)
     for word in _MEASURES[6:]:
         for column in candidates:
             if _named(column, (word,)):
-                return Measure(column.name, "column", column.numbers)
+                return _column(table, column, "column")
     if candidates:
-        return Measure(candidates[0].name, "first number column", candidates[0].numbers)
-    return _row_count(table)
+        return _column(table, candidates[0], "first number column")
+    return row_count(table)
 
 
 def find_category(table: Table) -> int | None:
@@ -175,9 +181,19 @@ def average(values: Sequence[Decimal | None]) -> Decimal | None:
     present = [v for v in values if v is not None]
     if not present:
         return None
-    digits = max(6, 4 + max(-int(v.as_tuple().exponent) for v in present))
-    mean = EXACT.divide(total(present), Decimal(len(present)))
-    return mean.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN, context=EXACT)
+    return mean(total(present), len(present), max(-int(v.as_tuple().exponent) for v in present))
+
+
+def mean(whole: Decimal, count: int, digits: int) -> Decimal:
+    """A sum by its count, rounded as :func:`average` says.
+
+    Args:
+        whole: The sum.
+        count: How many values it has.
+        digits: Most digits behind the point that one of them has.
+    """
+    step = Decimal(1).scaleb(-max(6, 4 + digits))
+    return EXACT.divide(whole, Decimal(count)).quantize(step, rounding=ROUND_HALF_EVEN, context=EXACT)
 
 
 def number(value: Decimal | None) -> int | float | str | None:
@@ -197,8 +213,13 @@ def _named(column: Column, words: Sequence[str]) -> bool:
     return any(word in parts or f"{word}s" in parts for word in words)
 
 
-def _measure_of(table: Table, column: str | None) -> Measure:
-    if column is None or (not table.has(column) and _is_measure(table, column)):
+def measure_of(table: Table, column: str | None) -> Measure:
+    """The measure that a question names, or the main one where it names none.
+
+    Raises:
+        ValidationFailed: it is no column, or none of numbers.
+    """
+    if column is None or (not table.has(column) and is_measure(table, column)):
         return find_measure(table)
     found = table.columns[table.index(column)]
     if not found.is_number:
@@ -207,17 +228,22 @@ def _measure_of(table: Table, column: str | None) -> Measure:
             why=f"its type is {found.type}",
             fix="Choose one of " + (", ".join(c.name for c in table.columns if c.is_number) or "none"),
         )
-    return Measure(found.name, "column", found.numbers)
+    return _column(table, found, "column")
 
 
-def _is_measure(table: Table, column: str) -> bool:
+def is_measure(table: Table, column: str) -> bool:
     """Whether it is a number column, or, where no column has that name, a common word for the main one."""
     if table.has(column):
         return table.columns[table.index(column)].is_number
     return fold(column) in _MEASURES[:6] and find_measure(table).source != "row count"
 
 
-def _row_count(table: Table) -> Measure:
+def _column(table: Table, column: Column, source: str) -> Measure:
+    return Measure(column.name, source, column.numbers, (table.index(column.name),))
+
+
+def row_count(table: Table) -> Measure:
+    """The measure by which every row counts as one."""
     return Measure("rows", "row count", [Decimal(1)] * len(table.rows))
 
 
@@ -243,17 +269,28 @@ def _ranking(table: Table, position: int, measure: Measure, operation: str, limi
     groups: dict[str, list[Decimal | None]] = {}
     for name, value in zip(table.values(position), measure.values, strict=True):
         groups.setdefault(name.strip() or "(none)", []).append(value)
-    results = {name: _OPERATIONS[operation](values) for name, values in groups.items()}
-    order = sorted(results, key=lambda name: (_descending(results[name]), name))
+    results = {name: (_OPERATIONS[operation](values), len(values)) for name, values in groups.items()}
+    return ranked(table.columns[position].name, measure, results, limit)
+
+
+def ranked(by: str, measure: Measure, results: Mapping[str, tuple[Decimal | None, int]], limit: int) -> Json:
+    """A ranking of groups, the largest first, equal ones by name.
+
+    Args:
+        by: The column whose values are the groups.
+        measure: What they are ranked by.
+        results: Of each group its value and how many rows it has.
+        limit: Most groups shown.
+    """
+    order = sorted(results, key=lambda name: (_descending(results[name][0]), name))
     items = [
-        {"name": name[:CELL_LIMIT], "value": number(results[name]), "rows": len(groups[name])}
+        {"name": name[:CELL_LIMIT], "value": number(results[name][0]), "rows": results[name][1]}
         for name in order[:limit]
     ]
-    by = table.columns[position].name
     return {
         "by": by,
         "measure": {"name": measure.name, "source": measure.source},
-        "group_count": len(groups),
+        "group_count": len(results),
         "items": items,
     }
 
@@ -262,15 +299,17 @@ def _descending(value: Decimal | None) -> tuple[bool, Decimal]:
     return value is None, EXACT.minus(value) if value is not None else Decimal(0)
 
 
-def _facts(answer: Json) -> list[str]:
+def report_facts(answer: Json) -> list[str]:
+    """A report in lines."""
     facts = [str(answer["facts"][0])]
     for name, value in answer["totals"].items():
         facts.append(f"{name}: total {value}, average {answer['averages'][name]}")
     if "top" in answer:
-        facts.append(_top_fact(answer["top"]))
+        facts.append(top_fact(answer["top"]))
     return facts + [str(fact) for fact in answer["facts"][1:]]
 
 
-def _top_fact(ranking: Json) -> str:
+def top_fact(ranking: Json) -> str:
+    """A ranking in one line."""
     shown = ", ".join(f"{item['name']} ({item['value']})" for item in ranking["items"])
     return f"top {ranking['by']} by {ranking['measure']['name']}: {shown or 'none'}"

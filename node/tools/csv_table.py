@@ -110,27 +110,28 @@ def read_table(data: bytes, *, decimal_mark: str = ".") -> Table:
         ValidationFailed: it is empty, not text, has no usable header, or is above a limit.
     """
     if len(data) > BYTES_LIMIT:
-        raise _refused(f"the file has {len(data):,} bytes; at most {BYTES_LIMIT:,} are read")
+        raise refused(f"the file has {len(data):,} bytes; at most {BYTES_LIMIT:,} are read")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _refused(f"byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+        raise refused(f"byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
     if "\x00" in text:
-        raise _refused("it holds NUL characters, so it is not a text file")
+        raise refused("it holds NUL characters, so it is not a text file")
     if not text.strip():
-        raise _refused("the file is empty")
-    delimiter = _sniff(text)
+        raise refused("the file is empty")
+    delimiter = sniff(text)
     records = _records(text, delimiter)
     header = next((record for _, record in records if record), [])
-    table = Table(_header(header), [], delimiter)
-    _note_renamed(table, header)
+    table = Table(header_of(header), [], delimiter)
+    note_renamed(table, header)
     _read_rows(table, records)
     for position in range(len(table.columns)):
-        _type_column(table, position, decimal_mark)
+        type_column(table, position, decimal_mark)
     return table
 
 
-def _refused(why: str) -> ValidationFailed:
+def refused(why: str) -> ValidationFailed:
+    """The error of a file that cannot be read."""
     return ValidationFailed("the CSV file cannot be read", why=why, fix="Correct the file and send it again.")
 
 
@@ -143,11 +144,11 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise _refused(f"line {reader.line_num}: {error}") from None
+            raise refused(f"line {reader.line_num}: {error}") from None
         yield reader.line_num, record
 
 
-def _sniff(text: str) -> str:
+def sniff(text: str) -> str:
     """The delimiter that splits the first records most evenly into most columns."""
     best, best_score = ",", (0, 0)
     for delimiter in _DELIMITERS:
@@ -168,13 +169,18 @@ def _sniff(text: str) -> str:
     return best
 
 
-def _header(names: list[str]) -> list[Column]:
+def header_of(names: list[str]) -> list[Column]:
+    """The columns that a header names, each with a name of its own.
+
+    Raises:
+        ValidationFailed: it is no header.
+    """
     if not names:
-        raise _refused("there is no header row")
+        raise refused("there is no header row")
     if len(names) > COLUMNS_LIMIT:
-        raise _refused(f"the header has {len(names)} columns; at most {COLUMNS_LIMIT} are read")
+        raise refused(f"the header has {len(names)} columns; at most {COLUMNS_LIMIT} are read")
     if all(_NUMBER.fullmatch(name.strip()) for name in names):
-        raise _refused("the first row holds only numbers; it must name the columns")
+        raise refused("the first row holds only numbers; it must name the columns")
     columns: list[Column] = []
     taken: set[str] = set()
     for number, raw in enumerate(names, 1):
@@ -188,7 +194,8 @@ def _header(names: list[str]) -> list[Column]:
     return columns
 
 
-def _note_renamed(table: Table, header: list[str]) -> None:
+def note_renamed(table: Table, header: list[str]) -> None:
+    """Say which columns are not called as in the file."""
     renamed = [
         c.name for c, raw in zip(table.columns, header, strict=True) if c.name != " ".join(raw.split())
     ]
@@ -208,7 +215,7 @@ def _read_rows(table: Table, records: Iterator[tuple[int, list[str]]]) -> None:
                 ragged.append(line)
             continue
         if len(table.rows) == ROWS_LIMIT:
-            raise _refused(f"it has more than {ROWS_LIMIT:,} rows")
+            raise refused(f"it has more than {ROWS_LIMIT:,} rows")
         table.rows.append(record)
     if ragged:
         lines = ", ".join(str(line) for line in ragged)
@@ -218,7 +225,8 @@ def _read_rows(table: Table, records: Iterator[tuple[int, list[str]]]) -> None:
         )
 
 
-def _type_column(table: Table, position: int, decimal_mark: str) -> None:
+def type_column(table: Table, position: int, decimal_mark: str) -> None:
+    """Find the type of a column from all its values, and its numbers where it is one of numbers."""
     column = table.columns[position]
     present = numbers = dates = padded = commas = whole = 0
     for raw in table.values(position):
@@ -228,7 +236,7 @@ def _type_column(table: Table, position: int, decimal_mark: str) -> None:
             column.numbers.append(None)
             continue
         present += 1
-        number = _number(value, decimal_mark)
+        number = parse_number(value, decimal_mark)
         column.numbers.append(number)
         if number is not None:
             numbers += 1
@@ -253,7 +261,8 @@ def _type_column(table: Table, position: int, decimal_mark: str) -> None:
         )
 
 
-def _number(value: str, decimal_mark: str) -> Decimal | None:
+def parse_number(value: str, decimal_mark: str) -> Decimal | None:
+    """A value without space around it as a number, or None where it is none."""
     if len(value) > DIGITS_LIMIT:
         return None
     if decimal_mark == ",":

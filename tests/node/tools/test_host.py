@@ -97,7 +97,7 @@ async def test_a_tool_sees_only_the_files_of_its_own_message() -> None:
     ("granted", "restricted", "allowed", "permitted"),
     [
         (["csv_parser/csv_top"], [], None, ("csv_top",)),
-        (["csv_parser"], ["csv_find", "csv_parser/csv_top"], ("csv_parser",), 3),
+        (["csv_parser"], ["csv_find", "csv_parser/csv_top"], ("csv_parser",), 4),
         (["csv_parser"], [], ("csv_parser/csv_find",), ("csv_find",)),
         (["csv_parser"], [], (), ()),
         (["csv_top"], [], None, ()),
@@ -120,7 +120,7 @@ async def test_both_the_agent_and_the_configuration_must_grant_a_tool(
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"file": 3}, {"file": "s.csv", "top": 0}, {"file": "s.csv", "content": "a,b"}, {"file": "x" * 300}],
+    [{}, {"file": 3}, {"file": "s.csv", "top": 0}, {"file": "s.csv", "content": "a,b"}, {"file": "x" * 2_000}],
 )
 async def test_arguments_are_checked_against_the_schema_before_the_call(arguments: dict[str, Any]) -> None:
     async with running() as host:
