@@ -15,6 +15,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def node_options(function: F) -> F:
+    """How to find the node that a verb talks to, and to speak for whom, and how to show what it says."""
+    decorated: F = target_options(json_option(function))
+    return decorated
+
+
+def target_options(function: F) -> F:
     """How to find the node that a verb talks to, and to speak for whom."""
     for option in (
         click.option(
@@ -27,7 +33,6 @@ def node_options(function: F) -> F:
         click.option(
             "--api", envvar="CAXTON_API", metavar="URL", help="Admin API of a node (or CAXTON_API)."
         ),
-        json_option,
     ):
         function = option(function)
     return function

@@ -1,4 +1,4 @@
-"""``caxton tool``: show the tool servers of a node, and their tools."""
+"""``caxton tool``: show the tool servers of a node, and their tools, or serve one by itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import click
 from node.cli.client import Client, find_target
 from node.cli.options import node_options
 from node.cli.output import print_json, print_table
+from node.cli.tool_serve import serve
 
 
 @click.group("tool")
 def command() -> None:
-    """Show the tool servers of a node, and their tools."""
+    """Show the tool servers of a node, and their tools, or serve one by itself."""
+
+
+command.add_command(serve)
 
 
 @command.command("list", epilog="For example: caxton tool list --json")

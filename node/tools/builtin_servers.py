@@ -13,7 +13,7 @@ from node.config import ToolsConfig
 from node.environment import Environment, Workers
 from node.errors import ToolFailed
 from node.telemetry.version import software_version
-from node.tools.caller import Caller
+from node.tools.caller import Caller, CallerOf
 from node.tools.files import FileSpaces
 from node.tools.roots import Roots
 from node.tools.sources import Sources
@@ -49,6 +49,7 @@ def builtin_servers(
     *,
     environment: Environment | None = None,
     config: ToolsConfig = NO_REACH,
+    caller_of: CallerOf = Caller.of,
 ) -> tuple[ToolServer, ...]:
     """The servers that come with Caxton.
 
@@ -56,20 +57,21 @@ def builtin_servers(
         memory: Without one the server ``memory`` does not start.
         environment: Clock and network; without it the servers that need them do not start.
         config: How far their tools may reach; nowhere by default.
+        caller_of: Who calls; what the host says by default.
     """
     roots = Roots(config.files)
 
     def create_csv(files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.csv_server import create_csv_server  # noqa: PLC0415 - costs half a second
 
-        return create_csv_server(Sources(files, roots, Caller.of), workers)
+        return create_csv_server(Sources(files, roots, caller_of), workers)
 
     def create_memory(_files: FileSpaces, _workers: Workers) -> MCPServer:
         from node.tools.memory_server import create_memory_server  # noqa: PLC0415 - as above
 
         if memory is None:
             raise ToolFailed("there is no memory here", why="this tool host has none")
-        return create_memory_server(memory)
+        return create_memory_server(memory, caller_of)
 
     def create_http(_files: FileSpaces, _workers: Workers) -> MCPServer:
         from node.tools.http_client import HttpClient  # noqa: PLC0415 - as above
@@ -78,14 +80,14 @@ def builtin_servers(
         client = HttpClient(
             environment=_needed(environment), settings=config.http_client, version=software_version()
         )
-        return create_http_server(client, Caller.of)
+        return create_http_server(client, caller_of)
 
     csv = ("csv_analyze", "csv_describe", "csv_aggregate", "csv_top", "csv_find", "csv_filter")
 
     def create_files(files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.files_server import create_files_server  # noqa: PLC0415 - as above
 
-        return create_files_server(files, roots, workers, Caller.of)
+        return create_files_server(files, roots, workers, caller_of)
 
     def create_time(_files: FileSpaces, workers: Workers) -> MCPServer:
         from node.tools.time_server import create_time_server  # noqa: PLC0415 - as above

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -31,7 +32,7 @@ from node.memory.question import Question
 from node.memory.reading import SHOWN_OBSERVATIONS, SHOWN_RELATIONS, Entity, Relation
 from node.memory.records import not_found
 from node.memory.scopes import EVERYWHERE, Aim, Viewer
-from node.tools.caller import Caller
+from node.tools.caller import Caller, CallerOf
 
 if TYPE_CHECKING:
     from node.memory.room import MemoryRoom
@@ -123,25 +124,37 @@ class _Session:
         return await store.get(self.viewer, name, aim=self.own)
 
 
-def create_memory_server(room: MemoryRoom) -> MCPServer:
-    """Build the server; its tools act on the memory of ``room``."""
+def create_memory_server(room: MemoryRoom, caller_of: CallerOf = Caller.of) -> MCPServer:
+    """Build the server.
+
+    Args:
+        room: The memory that its tools act on.
+        caller_of: Who calls, and remembers where.
+    """
     server = MCPServer(NAME, instructions="Remembers entities, what was observed about them, and relations.")
-    _add_writing(server, room)
-    _add_forgetting(server, room)
-    _add_reading(server, room)
+    mind = _Mind(room, caller_of)
+    _add_writing(server, mind)
+    _add_forgetting(server, mind)
+    _add_reading(server, mind)
     return server
 
 
-async def _act(
-    room: MemoryRoom, ctx: Context, scope: str | None, work: Callable[[_Session], Awaitable[T]]
-) -> T:
+@dataclass(frozen=True, slots=True)
+class _Mind:
+    """The memory, and how one knows whose it is."""
+
+    room: MemoryRoom
+    caller_of: CallerOf
+
+
+async def _act(mind: _Mind, ctx: Context, scope: str | None, work: Callable[[_Session], Awaitable[T]]) -> T:
     try:
-        return await work(_Session(room, Caller.of(ctx.request_context.meta), scope))
+        return await work(_Session(mind.room, mind.caller_of(ctx.request_context.meta), scope))
     except CaxtonError as error:
         raise ToolError(str(error)) from None
 
 
-def _add_writing(server: MCPServer, room: MemoryRoom) -> None:
+def _add_writing(server: MCPServer, mind: _Mind) -> None:
     @server.tool(structured_output=True)
     async def create_entities(
         ctx: Context,
@@ -161,7 +174,7 @@ def _add_writing(server: MCPServer, room: MemoryRoom) -> None:
             ]
             return {"entities": told}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def create_relations(
@@ -178,7 +191,7 @@ def _add_writing(server: MCPServer, room: MemoryRoom) -> None:
             stored = await store.relate(session.viewer, session.realm, drafts, source=session.source)
             return {"relations": [{"created": each.created} for each in stored]}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def add_observations(
@@ -200,10 +213,10 @@ def _add_writing(server: MCPServer, room: MemoryRoom) -> None:
             stored = await store.remember(session.viewer, session.realm, drafts, source=session.source)
             return {"results": [{"entityName": each.name, "added": each.added} for each in stored]}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
 
-def _add_forgetting(server: MCPServer, room: MemoryRoom) -> None:
+def _add_forgetting(server: MCPServer, mind: _Mind) -> None:
     @server.tool(structured_output=True)
     async def delete_entities(
         ctx: Context,
@@ -223,7 +236,7 @@ def _add_forgetting(server: MCPServer, room: MemoryRoom) -> None:
                 forgotten.append(entity.name)
             return {"forgotten": forgotten}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def delete_observations(
@@ -241,7 +254,7 @@ def _add_forgetting(server: MCPServer, room: MemoryRoom) -> None:
                     gone += 1
             return {"forgotten": gone}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def delete_relations(
@@ -257,10 +270,10 @@ def _add_forgetting(server: MCPServer, room: MemoryRoom) -> None:
                 await (await session.store()).forget_relation(session.viewer, id_)
             return {"forgotten": len(found)}
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
 
-def _add_reading(server: MCPServer, room: MemoryRoom) -> None:
+def _add_reading(server: MCPServer, mind: _Mind) -> None:
     @server.tool(structured_output=True)
     async def read_graph(
         ctx: Context,
@@ -273,14 +286,14 @@ def _add_reading(server: MCPServer, room: MemoryRoom) -> None:
         """Read everything that is remembered, page by page: entities, observations and relations."""
 
         async def work(session: _Session) -> dict[str, Any]:
-            store = await room.existing()
+            store = await mind.room.existing()
             if store is None:
                 return _graph([], more=False)
             page = await store.entities(session.viewer, aim=session.aim, limit=limit + 1, after=after)
             whole = [await store.get(session.viewer, entity.id, aim=session.aim) for entity in page[:limit]]
             return _graph(whole, more=len(page) > limit, paged=True)
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def search_nodes(
@@ -301,20 +314,20 @@ def _add_reading(server: MCPServer, room: MemoryRoom) -> None:
 
         async def work(session: _Session) -> dict[str, Any]:
             question = Question(query, aim=session.aim, limit=limit, relations=True)
-            store = await room.existing()
+            store = await mind.room.existing()
             if store is None:
                 return _graph([], more=False)
             found = await store.search(session.viewer, question)
             return _graph([hit.entity for hit in found.hits], more=found.total > limit)
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
     @server.tool(structured_output=True)
     async def open_nodes(ctx: Context, names: Names, scope: ScopeWord = None) -> dict[str, Any]:
         """Read entities by their exact names, with observations and relations."""
 
         async def work(session: _Session) -> dict[str, Any]:
-            store = await room.existing()
+            store = await mind.room.existing()
             found: list[Entity] = []
             for name in names if store is not None else ():
                 try:
@@ -323,7 +336,7 @@ def _add_reading(server: MCPServer, room: MemoryRoom) -> None:
                     continue
             return _graph(found, more=False)
 
-        return await _act(room, ctx, scope, work)
+        return await _act(mind, ctx, scope, work)
 
 
 def _graph(entities: Sequence[Entity], *, more: bool, paged: bool = False) -> dict[str, Any]:

@@ -120,7 +120,13 @@ async def test_both_the_agent_and_the_configuration_must_grant_a_tool(
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"file": 3}, {"file": "s.csv", "top": 0}, {"file": "s.csv", "content": "a,b"}, {"file": "x" * 2_000}],
+    [
+        {},
+        {"file": 3},
+        {"file": "s.csv", "top": 0},
+        {"file": "s.csv", "content": "a,b"},
+        {"file": "x" * 2_000},
+    ],
 )
 async def test_arguments_are_checked_against_the_schema_before_the_call(arguments: dict[str, Any]) -> None:
     async with running() as host:
