@@ -29,6 +29,7 @@ from node.memory.room import MemoryRoom
 from node.message import Message, Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
+from node.tools.artifacts import Produced
 from node.tools.builtin_servers import MEMORY_TOOLS
 from node.tools.caller import Caller
 from node.tools.host import CallContext, ToolHost
@@ -58,8 +59,9 @@ class AskingBus(Requester, Contracts, Protocol):
 
 @dataclass(slots=True)
 class _Thread:
-    """One message while it is answered: what was recalled for it, and what model and tools have said."""
+    """One message while it is answered: what was recalled for it, what model and tools have said and made."""
 
+    produced: Produced
     recalled: Recalled = NOTHING
     said: list[ChatMessage] = field(default_factory=list)
 
@@ -178,7 +180,7 @@ class ConfiguredAgent:
     async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
         budget_s = self._budget_s(delivery)
         guard = LoopGuard(self._limits)
-        thread = _Thread()
+        thread = _Thread(Produced(self._settings.max_produced_bytes))
         draft: Draft | None = None
         try:
             with self._environment.clock.move_on_after(max(0.0, budget_s)):
@@ -192,7 +194,8 @@ class ConfiguredAgent:
                     }
                 performative = _OUTCOMES[completion.outcome]
                 self._journal.log("info", f"answered {performative.value}", **guard.spent)
-                draft = Draft(performative, content, protocol=delivery.message.protocol)
+                made = thread.produced.attachments if performative is Performative.INFORM else ()
+                draft = Draft(performative, content, protocol=delivery.message.protocol, attachments=made)
         except CaxtonError as error:
             return self._failure(error, guard, delivery.message)
         if draft is not None:
@@ -246,7 +249,8 @@ class ConfiguredAgent:
                 return completion
             guard.allow(completion.tool_calls)
             conversation.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
-            conversation += await self._call_all(completion.tool_calls, delivery, traceparent)
+            results = await self._call_all(completion.tool_calls, delivery, traceparent)
+            conversation += [_without_files(result, thread.produced) for result in results]
 
     def _check_said(self, completion: Completion) -> None:
         """Take no silence for an answer, and say where an answer is not whole."""
@@ -378,3 +382,12 @@ class ConfiguredAgent:
     def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
         self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)
         return Draft(Performative.FAILURE, failure_content(error), protocol=message.protocol)
+
+
+def _without_files(answered: ChatMessage, produced: Produced) -> ChatMessage:
+    """What the model is told of a tool's result; a file that it carries is kept for the answer."""
+    try:
+        told = produced.take(answered.result)
+    except CaxtonError as error:
+        return ChatMessage("tool", str(error), call=answered.call, is_error=True)
+    return answered if told is answered.result else replace(answered, text=tool_text(told), result=told)

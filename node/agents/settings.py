@@ -7,6 +7,7 @@ from typing import Self
 
 from node.config import MessagingConfig, RuntimeConfig
 from node.security.artifacts import ANYBODY, ArtifactTrust
+from node.tools.artifacts import PRODUCED_BYTES_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class AgentSettings:
         log_records: Log records kept per agent.
         max_content_bytes: Largest agent file or module.
         max_artifacts_bytes: Largest sum of the files beside it.
+        max_produced_bytes: Most bytes of the files that tools make for one answer.
         wasm_fuel: Instructions a wasm agent may execute for one message.
         wasm_timeout_s: Wall time a wasm agent may take for one message.
         wasm_memory_bytes: Memory of one wasm instance.
@@ -42,6 +44,7 @@ class AgentSettings:
     log_records: int = 500
     max_content_bytes: int = 4 * 1024 * 1024
     max_artifacts_bytes: int = 8 * 1024 * 1024
+    max_produced_bytes: int = PRODUCED_BYTES_LIMIT
     wasm_fuel: int = 200_000_000
     wasm_timeout_s: float = 1.0
     wasm_memory_bytes: int = 50 * 1024 * 1024
@@ -55,5 +58,6 @@ class AgentSettings:
             agent_timeout_s=config.agent_timeout_s,
             concurrency=config.agent_concurrency,
             mailbox_capacity=messaging.mailbox_capacity,
+            max_produced_bytes=messaging.max_message_bytes // 2,
             trust=trust,
         )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -19,6 +19,8 @@ from node.sse import Event, EventReader
 
 TIMEOUT_S: Final = 10.0
 """Longest time a node may take to answer, beyond what it was asked to wait, in seconds."""
+DOWNLOAD_S: Final = 60.0
+"""Longest silence while content comes that a node fetches from another first, in seconds."""
 TOKEN_LIMIT_BYTES: Final = 4096
 PART_BYTES: Final = 4 * 1024**2
 """Most bytes of a large file that are sent at once."""
@@ -167,6 +169,27 @@ class Client:
                     raise self._silent(error) from error
                 found = self._read(answer)
         return digest
+
+    def download(self, path: str, into: BinaryIO) -> None:
+        """Write the content that a route answers with into a file, as it comes.
+
+        Args:
+            path: Below ``/api/v1``.
+            into: Where it is written.
+
+        Raises:
+            OSError: it cannot be written.
+            NodeUnreachable: nobody answers (any more).
+            Refused: the node says no.
+        """
+        try:
+            with self._http.stream("GET", path, timeout=DOWNLOAD_S) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._read(answer)
+                into.writelines(answer.iter_bytes())
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
 
     def lines(self, path: str, *, silence_s: float, **query: object) -> Iterator[dict[str, Any]]:
         """The JSON objects that a route answers with line by line, as they come, until the node ends it.

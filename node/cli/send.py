@@ -6,12 +6,13 @@ import base64
 import json
 import mimetypes
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
 
-from node.cli.client import Client, find_target, pretty
+from node.cli.client import Client, find_target, pretty, segment
 from node.cli.errors import FailureReply, UsageFailed
 from node.cli.options import node_options
 from node.cli.output import print_json, safe
@@ -22,6 +23,8 @@ INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of standard input: no message carries more."""
 INLINE_BYTES: Final = 256 * 1024
 """Most bytes of attachments inside a message; others are brought to the node beside it."""
+NAMES_LIMIT: Final = 1_000
+"""How many files of one name are saved beside each other."""
 _LIMIT: Final = (
     f"a message carries at most {INPUT_LIMIT_BYTES:,} bytes (messaging.max_message_bytes may be less)"
 )
@@ -60,6 +63,12 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
     show_default=True,
     help="Longest wait for the reply, in seconds.",
 )
+@click.option(
+    "--save-attachments",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the files of the answer are saved.",
+)
 @node_options
 def command(
     content: str | None,
@@ -75,6 +84,7 @@ def command(
     attach: tuple[Path, ...],
     wait: bool | None,
     timeout_s: float,
+    save_attachments: Path | None,
     as_json: bool,
     api: str | None,
     node_name: str | None,
@@ -108,15 +118,65 @@ def command(
             body["attachments"] = attachments_of(client, attach)
         query = {"wait": timeout_s} if wait else None
         found = client.call("POST", "/messages", body=body, query=query, wait_s=timeout_s if wait else 0.0)
+        saved = [] if save_attachments is None else _save(client, _replies(found), save_attachments)
     if as_json:
         print_json(found)
     else:
         _show(found)
+    for path in saved:
+        click.echo(safe(f"saved {path}"), err=True)
     _raise_refusal(found, as_json=as_json)
 
 
+def _replies(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return found.get("replies") or ([found["reply"]] if found.get("reply") else [])
+
+
+def _save(client: Client, replies: list[dict[str, Any]], directory: Path) -> list[Path]:
+    """Save the files of replies under their names; what is there already is never overwritten.
+
+    Raises:
+        ValidationFailed: one cannot be written.
+        Refused: the node does not have it.
+    """
+    saved: list[Path] = []
+    for reply in replies:
+        for told in reply.get("attachments") or []:
+            name = str(told["name"])
+            route = f"/messages/{segment(str(reply['message_id']))}/attachments/{segment(name)}"
+            try:
+                path, file = _free_file(directory, name)
+                try:
+                    with file:
+                        client.download(route, file)
+                except BaseException:
+                    path.unlink()  # a part of a file looks like all of it
+                    raise
+            except OSError as error:
+                raise ValidationFailed(
+                    f"the attachment {name!r} cannot be saved in {directory}",
+                    why=error.strerror or str(error),
+                    fix="Name another directory.",
+                ) from error
+            saved.append(path)
+    return saved
+
+
+def _free_file(directory: Path, name: str) -> tuple[Path, BinaryIO]:
+    """A new file with a name, or one like it where that is taken."""
+    # The name comes from another program: of a path only its last part counts.
+    plain = Path(name.replace("\\", "/")).name
+    plain = "attachment" if plain in ("", "..") else plain
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in range(1, NAMES_LIMIT + 1):
+        path = directory / (plain if number == 1 else f"{Path(plain).stem}-{number}{Path(plain).suffix}")
+        with suppress(FileExistsError):
+            return path, path.open("xb")
+    raise ValidationFailed(f"{directory} has {NAMES_LIMIT} files named like {plain!r}", fix="Clear it.")
+
+
 def _show(found: dict[str, Any]) -> None:
-    replies = found.get("replies") or ([found["reply"]] if found.get("reply") else [])
+    replies = _replies(found)
     if not replies:
         nobody = "nobody subscribes" if found.get("status") == "settled" else "waiting for a provider"
         where = ", ".join(found.get("routed_to", [])) or nobody
@@ -125,6 +185,9 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)
         answer = reply.get("content")
         click.echo(safe(answer if isinstance(answer, str) else pretty(answer)))
+        for file in reply.get("attachments") or []:
+            told = f"attached: {file.get('name')} ({file.get('media_type')}, {file.get('size_bytes')} bytes)"
+            click.echo(safe(told), err=True)
 
 
 def _raise_refusal(found: dict[str, Any], *, as_json: bool) -> None:

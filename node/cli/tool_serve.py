@@ -38,6 +38,7 @@ _TAKES: Final = {
     "files": ("roots", "writes"),
     "http_client": ("domains", "networks"),
     "time": (),
+    "chart_generator": (),
     "memory": ("data_dir", "agent"),
     "request_capability": ("api", "node_name", "token", "token_file"),
 }

@@ -94,12 +94,18 @@ def builtin_servers(
 
         return create_time_server(_needed(environment).clock, workers)
 
+    def create_chart(_files: FileSpaces, workers: Workers) -> MCPServer:
+        from node.tools.chart_server import create_chart_server  # noqa: PLC0415 - as above
+
+        return create_chart_server(workers)
+
     return (
         ToolServer("csv_parser", csv, create_csv),
         ToolServer("memory", MEMORY_TOOLS, create_memory),
         ToolServer("http_client", ("http_get", "http_request"), create_http),
         ToolServer("files", ("list_files", "read_file", "search_files", "write_file"), create_files),
         ToolServer("time", ("time_now", "time_convert", "time_difference", "time_add"), create_time),
+        ToolServer("chart_generator", ("chart",), create_chart),
     )
 
 

@@ -125,7 +125,7 @@ class View:
                 yield file
 
     def entries(self, path: str = "", *, deep: bool = False) -> Iterator[Entry]:
-        """What is in a folder, sorted by name; without a path, the folders to begin with.
+        """What is in a folder, sorted by name; without a path, each folder to begin with and what is in it.
 
         Args:
             path: The folder.
@@ -147,8 +147,7 @@ class View:
             with self._told(start), self._folder(tuple(start.split("/"))) as folder:
                 found = os.fstat(folder)
                 yield Entry(start, "folder", 0, found.st_mtime)
-                if deep:
-                    yield from _scan(folder, start, left, deep=True)
+                yield from _scan(folder, start, left, deep=deep)
 
     def write(self, path: str, data: bytes, *, overwrite: bool) -> bool:
         """Write a whole file, or nothing of it; folders on its way are made.

@@ -55,7 +55,8 @@ async def test_the_published_example_is_deployed_with_the_tools_there_are() -> N
         info = (await here.supervisor.deploy(PUBLISHED)).as_json()
         assert (info["id"], info["name"], info["status"]) == ("data-analyzer", "DataAnalyzer", "running")
         assert info["tools"][0] == "csv_analyze"
-        assert [w["field"] for w in info["warnings"]][1:2] == ["tools[2]"]
+        assert {"http_get", "chart"} <= set(info["tools"])
+        assert not [w["field"] for w in info["warnings"] if w["field"].startswith("tools")]
         assert here.registry.published["data-analyzer"][1] == ("data-analysis", "report-generation")
 
 

@@ -49,6 +49,49 @@ def test_send_waits_for_the_reply_and_shows_its_content(node: FakeNode, shell: S
     assert node.requests[-1][2]["content"] == "plain text"
 
 
+def test_the_files_of_an_answer_are_saved_and_none_is_overwritten(
+    node: FakeNode, shell: Shell, tmp_path: Path
+) -> None:
+    answer = reply("inform", "done")
+    told = [{"name": name, "media_type": "image/png", "size_bytes": 3} for name in ("a.png", "b c")]
+    answer["reply"] |= {"message_id": "r1", "attachments": told}
+    node.answers["POST", "/messages"] = 200, answer
+    node.answers["GET", "/messages/r1/attachments/a.png"] = 200, b"one"
+    node.answers["GET", "/messages/r1/attachments/b%20c"] = 200, b"two"
+    folder = tmp_path / "out" / "deep"
+    save = ("send", "--to", "worker", "x", "--save-attachments", str(folder))
+    assert shell(*save) == 0
+    assert "attached: a.png (image/png, 3 bytes)" in shell.err
+    assert shell(*save) == 0
+    assert f"saved {folder / 'a-2.png'}" in shell.err
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {"a.png": b"one", "a-2.png": b"one", "b c": b"two", "b c-2": b"two"}
+    (tmp_path / "file").write_text("")
+    assert shell(*save[:-1], str(tmp_path / "file" / "x")) == 2
+    assert "cannot be saved" in shell.err
+    del node.answers["GET", "/messages/r1/attachments/b%20c"]
+    assert shell(*save) == 1
+    assert "no route" in shell.err
+    assert len(list(folder.glob("b c*"))) == 2
+    del answer["reply"]["attachments"]
+    asked = len(node.requests)
+    assert shell(*save) == 0
+    assert len(node.requests) == asked + 1
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "..", "", "a/b"])
+def test_a_file_is_saved_nowhere_else_whatever_a_node_calls_it(
+    node: FakeNode, shell: Shell, tmp_path: Path, name: str
+) -> None:
+    answer = reply("inform", "done")
+    answer["reply"] |= {"message_id": "r1", "attachments": [{"name": name}]}
+    node.answers["POST", "/messages"] = 200, answer
+    folder = tmp_path / "out" / "deep"
+    assert shell("send", "--to", "worker", "x", "--save-attachments", str(folder)) != 0
+    assert not [path for path in (tmp_path / "out").rglob("*") if not path.is_relative_to(folder)]
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
 def test_an_inform_is_not_waited_for(node: FakeNode, shell: Shell) -> None:
     node.answers["POST", "/messages"] = 202, RECEIPT | {"status": "accepted"}
     assert shell("send", "--to", "worker@beta", "--performative", "INFORM", "{}") == 0

@@ -14,7 +14,7 @@ from node.tools.builtin_servers import builtin_servers
 from node.tools.host import ToolHost
 from tests.node.agents.inline import inline_environment
 
-EVERYTHING = ("csv_parser", "http_client", "files", "time")
+EVERYTHING = ("csv_parser", "http_client", "files", "time", "chart_generator")
 
 
 async def picked(question: Any, *files: str, granted: tuple[str, ...] = EVERYTHING) -> Any:
@@ -62,6 +62,16 @@ async def picked(question: Any, *files: str, granted: tuple[str, ...] = EVERYTHI
             {"action": "post", "method": "post", "url": "https://example.org", "json": {"a": 1}},
             "http_request",
             {"url": "https://example.org", "method": "POST", "json": {"a": 1}},
+        ),
+        (
+            "draw a bar chart of North 100, South 245.5 and West: 150",
+            "chart",
+            {"kind": "bar", "data": {"North": 100, "South": 245.5, "West": 150}},
+        ),
+        (
+            {"action": "chart", "type": "pie", "data": {"a": 1, "b": 2}},
+            "chart",
+            {"kind": "pie", "data": {"a": 1, "b": 2}},
         ),
         ("list the files", "list_files", {}),
         ("list the files in reports", "list_files", {"folder": "reports"}),

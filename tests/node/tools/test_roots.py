@@ -106,6 +106,8 @@ def test_folders_are_listed_in_order_and_links_are_not_entered(disk: Path) -> No
         ("reports/linked", "other", 0),
         ("reports/tea.txt", "file", 12),
     ]
+    shallow = [entry.path for entry in view(disk).entries()]
+    assert shallow == ["out", "reports", *(path for path, _, _ in found)]
     deep = [entry.path for entry in view(disk).entries(deep=True)]
     assert deep == [
         "out", "reports", "reports/2025", "reports/2025/q4.txt", "reports/2026", "reports/2026/q1.txt",
