@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -205,7 +206,12 @@ async def _memory(asked: _Given, environment: Any) -> AsyncIterator[MemoryRoom]:
     from node.memory.room import FILE, MemoryRoom  # noqa: PLC0415
 
     directory = asked.data_dir or Path()
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageFailed(
+            f"{directory} cannot be used", why=error.strerror or str(error), fix="Name another --data-dir."
+        ) from None
     room = MemoryRoom(
         environment=environment,
         path=directory / FILE,
@@ -268,21 +274,35 @@ async def _serve_http(built: MCPServer, port: int) -> None:
 
     from node.environment import system_environment  # noqa: PLC0415
 
-    token = os.environ.get(TOKEN_VARIABLE) or system_environment().randomness.token(24).hex()
+    named = os.environ.get(TOKEN_VARIABLE)
+    token = named or system_environment().randomness.token(24).hex()
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
+    config.bind = [f"fd://{_listening(port)}"]
     config.loglevel = "WARNING"
     app = guarded(built.streamable_http_app(), token)
-    made = "" if TOKEN_VARIABLE in os.environ else f", with the token {token}"
+    made = "" if named else f", with the token {token}"
     click.echo(f"serving {built.name} at http://127.0.0.1:{port}/mcp{made}", err=True)
+    await hypercorn_serve(app, config)  # type: ignore[arg-type] # its types are stricter than ASGI
+
+
+def _listening(port: int) -> int:
+    """The descriptor of a socket on loopback, which the server takes over.
+
+    Raises:
+        AddressInUse: the port is taken.
+    """
+    bound = socket.socket()
     try:
-        await hypercorn_serve(app, config)  # type: ignore[arg-type] # its types are stricter than ASGI
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
     except OSError as error:
+        bound.close()
         raise AddressInUse(
             f"port {port} of 127.0.0.1 cannot be used",
             why=error.strerror or "it is taken",
             fix="Choose another.",
         ) from None
+    return bound.detach()
 
 
 def guarded(app: Asgi, token: str) -> Asgi:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from node.errors import ResourceLimitExceeded
+from node.errors import CaxtonError, ResourceLimitExceeded
 from node.tools.sources import Readable
 
 PIECE_LIMIT: Final = 64 * 1024
@@ -80,13 +80,16 @@ def search(readable: Readable, text: str, path: str, limit: int) -> dict[str, An
     """
     wanted = text.casefold()
     found: list[dict[str, Any]] = []
-    searched, cut = 0, False
+    searched, unread, cut = 0, 0, False
     try:
         for name in _names(readable, path):
             if wanted in name.casefold():
                 found.append({"file": name})
             if len(found) < limit and searched < SEARCHED_LIMIT:
-                searched += _search_file(readable, name, wanted, found, limit)
+                try:
+                    searched += _search_file(readable, name, wanted, found, limit)
+                except CaxtonError:
+                    unread += 1  # it is gone, or closed to this node; the others are searched
             if len(found) >= limit or searched >= SEARCHED_LIMIT:
                 cut = True
                 break
@@ -94,7 +97,8 @@ def search(readable: Readable, text: str, path: str, limit: int) -> dict[str, An
         cut = True  # what was found until then is an answer, and says that it is not all
     facts = [f"{m['file']}:{m['line']}: {m['text']}" if "line" in m else m["file"] for m in found]
     facts = facts or [f"nothing holds {text!r}"]
-    return {"matches": found[:limit], "bytes_searched": searched, "truncated": cut, "facts": facts[:limit]}
+    answer = {"matches": found[:limit], "bytes_searched": searched, "files_unread": unread}
+    return answer | {"truncated": cut, "facts": facts[:limit]}
 
 
 def _names(readable: Readable, path: str) -> Iterator[str]:

@@ -64,7 +64,7 @@ _NOT_THEIRS: Final = frozenset(
 )
 """Headers that belong to the connection, which is not the caller's."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_KEEP_METHOD: Final = frozenset({307, 308})
+_SAFE: Final = ("GET", "HEAD")
 _TEXTUAL: Final = ("json", "xml", "yaml", "javascript", "x-www-form-urlencoded", "csv", "markdown", "toml")
 
 Form = Literal["text", "raw"]
@@ -151,6 +151,7 @@ class HttpClient:
     ) -> dict[str, Any]:
         for redirects in range(REDIRECTS_LIMIT + 1):
             address = await self._judged(hop.parts, domains)
+            http.cookies.clear()  # they would go by address, which other hosts may share
             request = Pinned(hop.parts, address).request(
                 http, hop.method, headers=hop.headers, content=hop.body
             )
@@ -254,7 +255,7 @@ def _first_hop(call: HttpCall, agent: str) -> _Hop:
     elif call.text_body is not None:
         body = call.text_body.encode()
         headers.setdefault("content-type", "text/plain; charset=utf-8")
-    if body is not None and call.method in ("GET", "HEAD"):
+    if body is not None and call.method in _SAFE:
         raise ValidationFailed(f"a {call.method} has no body", fix="Use POST, PUT or PATCH.")
     if body is not None and len(body) > BODY_LIMIT:
         raise ValidationFailed("the body is too large", why=f"at most {BODY_LIMIT:,} bytes are sent")
@@ -294,18 +295,18 @@ def _next_hop(hop: _Hop, status: int, location: str) -> _Hop:
     except (ValueError, ValidationFailed):
         raise ToolFailed(f"{hop.parts.hostname} redirects to no URL") from None
     same_host = (parts.scheme, *target_of(parts)) == (hop.parts.scheme, *target_of(hop.parts))
-    kept = status in _KEEP_METHOD and same_host
-    method = hop.method if kept or hop.method == "HEAD" else "GET"
-    if status in _KEEP_METHOD and not same_host and hop.body is not None:
+    to_get = hop.method not in _SAFE and (status == 303 or (status in (301, 302) and hop.method == "POST"))
+    method = "GET" if to_get else hop.method
+    if not same_host and method not in _SAFE:
         raise ToolFailed(
             f"{hop.parts.hostname} redirects to {parts.hostname}",
-            why="a body is not carried to another host",
+            why=f"a {method} is not carried to another host",
             fix="Call the other host itself if it is meant.",
         )
     own = ("user-agent", "accept", "accept-encoding")
-    dropped = () if kept else ("content-type",)
+    dropped = ("content-type",) if to_get else ()
     headers = {k: v for k, v in hop.headers.items() if k in own or (same_host and k not in dropped)}
-    return _Hop(parts, method, headers, hop.body if kept else None)
+    return _Hop(parts, method, headers, None if to_get else hop.body)
 
 
 def _answer(

@@ -107,6 +107,15 @@ async def test_over_http_a_token_is_needed() -> None:
         await process.wait()
 
 
+def test_a_port_that_is_taken_is_said(shell: Shell) -> None:
+    with socket.socket() as taken:  # noqa: TID251 - takes a port
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert shell("tool", "serve", "time", "--http", port) == 3
+    assert f"port {port} of 127.0.0.1 cannot be used" in shell.err
+
+
 async def test_the_memory_is_served_from_a_folder_and_stays(tmp_path: Path) -> None:
     given = _Given(data_dir=tmp_path / "mind", agent="me")
     async with _built("memory", given) as server, Client(server) as client:

@@ -172,11 +172,40 @@ async def test_a_redirect_takes_nothing_of_the_callers_to_another_host() -> None
         await get(site.url("/other"), method="POST", text_body="body", headers=key)
         assert (site.seen[-1].method, site.seen[-1].body) == ("GET", b"")
         assert "authorization" not in site.seen[-1].headers
-        with pytest.raises(ToolFailed, match=r"redirects to other\.example"):
-            await get(site.url("/kept"), method="POST", text_body="body")
+        for method, path in (("POST", "/kept"), ("DELETE", "/kept"), ("PUT", "/other")):
+            with pytest.raises(ToolFailed, match=r"redirects to other\.example"):
+                await get(site.url(path), method=method)
         await get(site.url("/same"), method="POST", text_body="body", headers=key)
         assert (site.seen[-1].method, site.seen[-1].body) == ("POST", b"body")
         assert site.seen[-1].headers["authorization"] == "secret"
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "then"),
+    [
+        (301, "POST", "GET"),
+        (302, "PUT", "PUT"),
+        (303, "DELETE", "GET"),
+        (307, "POST", "POST"),
+        (308, "DELETE", "DELETE"),
+        (302, "HEAD", "HEAD"),
+    ],
+)
+async def test_a_redirect_keeps_or_changes_the_method_as_http_says(
+    status: int, method: str, then: str
+) -> None:
+    async with web(hello=page(b""), there=redirect("/hello", status)) as site:
+        await get(site.url("/there"), method=method)
+        assert [seen.method for seen in site.seen] == [method, then]
+
+
+async def test_no_cookie_is_kept_between_hops() -> None:
+    async with web(hello=page(b"hello")) as site:
+        site.pages["/set"] = page(
+            b"", status=302, headers={"location": "/hello", "set-cookie": "a=b; Path=/"}
+        )
+        await get(site.url("/set"))
+        assert [("cookie" in seen.headers) for seen in site.seen] == [False, False]
 
 
 async def test_an_answer_is_read_as_far_as_the_bound() -> None:

@@ -194,7 +194,7 @@ def test_what_is_no_text_is_described(disk: Path) -> None:
     assert read_piece(readable, "odd.txt", 0, 100)["text"] == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_a_search_finds_names_and_lines_and_ends(disk: Path) -> None:
+def test_a_search_finds_names_and_lines_and_ends(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readable = Readable({"tea.md": b"Green?\n"}, view(disk))
     found = search(readable, "GREEN", "", 50)
     assert [(m["file"], m.get("line"), m.get("text")) for m in found["matches"]] == [
@@ -206,6 +206,16 @@ def test_a_search_finds_names_and_lines_and_ends(disk: Path) -> None:
         "reports/2025/q4.txt"
     ] * 2
     assert search(readable, "tea", "", 1)["truncated"] is True
+    real = View.open
+
+    def closed(self: View, path: str) -> Any:
+        if path == "reports/2025/q4.txt":
+            raise ToolFailed("permission denied")
+        return real(self, path)
+
+    monkeypatch.setattr(View, "open", closed)
+    found = search(readable, "tea", "reports", 50)
+    assert (len(found["matches"]), found["files_unread"]) == (2, 1)
     assert search(readable, "nowhere", "", 5)["facts"] == ["nothing holds 'nowhere'"]
     with pytest.raises(CaxtonError):
         search(readable, "x", "../etc", 5)
