@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -221,6 +224,21 @@ async def test_an_answer_is_read_as_far_as_the_bound() -> None:
         assert (await get(site.url("/small")))["text"] == "hello"
         with pytest.raises(ToolFailed, match="not asked for"):
             await get(site.url("/odd"))
+
+
+async def test_a_small_answer_that_unpacks_without_end_takes_no_memory() -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield bomb
+
+    async with aclosing(chunks()) as raw:
+        tracemalloc.start()
+        data, whole = await http_client._unpacked(raw, 1_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (len(data), whole) == (1_000, False)
+    assert peak < 1_000_000
 
 
 async def test_who_does_not_answer_is_left_in_time(autojump_clock: trio.testing.MockClock) -> None:
