@@ -96,7 +96,7 @@ class Node:
         serve_http: Whether to serve the admin API; a simulation does without.
         release: What it says it is; by default the installed one.
         recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
-        environ: Variables, which only ``llm.provider: auto`` reads; none by default.
+        environ: Variables, for ``llm.provider: auto`` and the few that tool servers get; none by default.
     """
 
     storage: Storage
@@ -163,6 +163,7 @@ class Node:
             "webhooks": self.webhooks.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
+            "tools": self.tools.statistics(),
             "llm": self.providers.statistics(),
             "tracing": self.tracing.statistics(),
             "recording": {} if self._recorder is None else self._recorder.statistics(),
@@ -244,6 +245,8 @@ class Node:
             tracing=self.tracing,
             settings=ToolSettings.from_config(config.tools),
             servers=builtin_servers(self.memory, environment=self.environment, config=config.tools),
+            store=self.storage,
+            environ=self._environ,
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
         self.budgets = Budgets(

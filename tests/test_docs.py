@@ -28,7 +28,7 @@ from node.agents.wasm.instance import WasmInstance
 from node.cli.main import INTERRUPTED, VERBS
 from node.cli.members import _TOLD
 from node.cluster.journal import TELLERS
-from node.config import LlmPrice, LlmProvider, NodeConfig, load_config
+from node.config import LlmPrice, LlmProvider, McpServer, NodeConfig, ToolServerLimits, load_config
 from node.config.model import KEY_ALIASES
 from node.config.swim_settings import NOT_PARAMETERS, SwimSettings
 from node.environment import _LANES, SystemClock
@@ -417,7 +417,13 @@ def test_every_key_of_the_configuration_is_documented_with_its_default() -> None
 
 
 @pytest.mark.parametrize(
-    ("head", "model"), [("Key of a provider", LlmProvider), ("Key of a price", LlmPrice)]
+    ("head", "model"),
+    [
+        ("Key of a provider", LlmProvider),
+        ("Key of a price", LlmPrice),
+        ("Key of a tool server", McpServer),
+        ("Key of what a tool server may do", ToolServerLimits),
+    ],
 )
 def test_the_keys_of_sections_by_name_are_documented_with_their_defaults(
     head: str, model: type[BaseModel]

@@ -59,9 +59,10 @@ class AskingBus(Requester, Contracts, Protocol):
 
 @dataclass(slots=True)
 class _Thread:
-    """One message while it is answered: what was recalled for it, what model and tools have said and made."""
+    """One message while it is answered: its tools, what was recalled for it, what was said and made."""
 
     produced: Produced
+    specs: tuple[ToolSpec, ...] = ()
     recalled: Recalled = NOTHING
     said: list[ChatMessage] = field(default_factory=list)
 
@@ -80,8 +81,7 @@ class ConfiguredAgent:
         node: Name of this node; the agent's address is ``id@node``.
         environment: Clock and identifiers.
         provider: The language model, chosen when the agent was deployed.
-        tools: Where its tools run.
-        specs: The tools it may see.
+        tools: Where its tools run; which it may see is looked up anew for each message.
         tracing: Opens spans.
         bus: Carries its questions to other agents, and knows what it has bid for.
         journal: Where it notes what it does.
@@ -98,7 +98,6 @@ class ConfiguredAgent:
         environment: Environment,
         provider: Provider,
         tools: ToolHost,
-        specs: Sequence[ToolSpec],
         tracing: Tracing,
         bus: AskingBus,
         journal: Journal,
@@ -126,7 +125,6 @@ class ConfiguredAgent:
             environment=environment,
         )
         self._bidder = Bidder(definition, bus=bus, clock=environment.clock)
-        self._specs = (*specs, *self._asker.specs())
         wanted = definition.setting("conversation", "max_turns", settings.max_turns)
         self._limits = LoopLimits(wanted, settings.max_tool_calls, settings.max_tokens)
 
@@ -180,7 +178,7 @@ class ConfiguredAgent:
     async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
         budget_s = self._budget_s(delivery)
         guard = LoopGuard(self._limits)
-        thread = _Thread(Produced(self._settings.max_produced_bytes))
+        thread = _Thread(Produced(self._settings.max_produced_bytes), self._tools_now())
         draft: Draft | None = None
         try:
             with self._environment.clock.move_on_after(max(0.0, budget_s)):
@@ -239,7 +237,7 @@ class ConfiguredAgent:
         message = delivery.message
         if self._memory is not None:
             thread.recalled = await self._memory.recall(message)
-        names = [spec.name for spec in self._specs]
+        names = [spec.name for spec in thread.specs]
         thread.said = first_messages(self._definition, message, names, thread.recalled.prompt)
         conversation = thread.said
         while True:
@@ -276,7 +274,7 @@ class ConfiguredAgent:
         group = "llm" if self._definition.setting("llm", "temperature") is not None else "conversation"
         request = CompletionRequest(
             messages=tuple(thread.said),
-            tools=self._specs,
+            tools=thread.specs,
             subject=subject_of(message),
             turn=turn,
             model=self._definition.setting("llm", "model"),
@@ -336,6 +334,7 @@ class ConfiguredAgent:
                     caller=self._caller(delivery.message),
                     traceparent=traceparent,
                     timeout_s=timeout_s,
+                    note=lambda text: self._journal.log("info", f"tool {call.name} {text}"),
                 )
                 result = await self._tools.call(call.name, call.arguments, context)
         except CaxtonError as error:
@@ -343,6 +342,12 @@ class ConfiguredAgent:
             return ChatMessage("tool", str(error), call=call, is_error=True)
         self._journal.log("debug", f"tool {call.name} answered")
         return ChatMessage("tool", tool_text(result), call=call, result=result)
+
+    def _tools_now(self) -> tuple[ToolSpec, ...]:
+        """The tools of this moment: those of other programs come and go with their servers."""
+        found = self._tools.visible(self._definition.tools, self._definition.restricted_tools)
+        specs = [ToolSpec(tool.name, tool.description, tool.input_schema) for tool in found]
+        return (*specs, *self._asker.specs())
 
     def _caller(self, message: Message) -> Caller:
         security = self._definition.groups.get("security", {})

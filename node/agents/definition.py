@@ -168,8 +168,8 @@ def _build(
     restricted = fields.get("security", {}).get("restricted_tools", ())
     if known_tools is not None:
         _check_tools(front, ("tools",), fields.get("tools", ()), known_tools)
-        plain = (tool.rpartition("/")[2] for tool in known_tools)
-        _check_tools(front, ("security", "restricted_tools"), restricted, (*known_tools, *plain))
+        plain = [tool.rpartition("/")[2] for tool in known_tools]
+        _check_tools(front, ("security", "restricted_tools"), restricted, known_tools, plain)
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
     templates = _templates(front, fields, parameters)
@@ -245,15 +245,24 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
 
 
-def _check_tools(front: FrontMatter, path: Path, tools: tuple[str, ...], known: Collection[str]) -> None:
-    """Warn of names that grant or restrict nothing here."""
+def _check_tools(
+    front: FrontMatter,
+    path: Path,
+    tools: tuple[str, ...],
+    known: Collection[str],
+    plain: Collection[str] = (),
+) -> None:
+    """Warn of names that grant or restrict nothing here.
+
+    ``known`` may hold more names than it lists: those of a server whose tools are not known yet.
+    """
     effect = "the agent goes without it" if path == ("tools",) else "nothing is restricted"
     for index, tool in enumerate(tools):
-        if tool not in known:
-            guess = nearest(tool, known)
+        if tool not in known and tool not in plain:
+            guess = nearest(tool, (*known, *plain))
             hint = f"; did you mean {guess!r}?" if guess else ""
             message = f"there is no tool {tool!r} here, so {effect}{hint}"
-            others = (guess,) if guess else tuple(sorted(set(known)))
+            others = (guess,) if guess else tuple(sorted({*known, *plain}))
             front.add("unknown_tool", (*path, index), message, severity="warning", alternatives=others)
 
 

@@ -23,6 +23,7 @@ from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
 from node.agents.journal import AgentLogRecord, Journal
 from node.agents.settings import AgentSettings
+from node.agents.tool_notes import absent_tools, note_absent, note_change
 from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
@@ -34,7 +35,6 @@ from node.errors import (
     ResourceLimitExceeded,
     nearest,
 )
-from node.llm.provider import ToolSpec
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
 from node.message import Performative
@@ -58,7 +58,6 @@ class _Agent:
     definition: AgentDefinition
     journal: Journal
     registration: str
-    tools: tuple[str, ...] = ()
     runtime: Runtime | None = None
     error: str = ""
 
@@ -116,6 +115,7 @@ class AgentSupervisor:
 
         An agent that cannot be restored is shown with the status ``error``; the others start.
         """
+        self._tools.on_change = self._tell_of_tools
         try:
             async with trio.open_nursery() as self._nursery:
                 async with self._turn:
@@ -170,7 +170,7 @@ class AgentSupervisor:
             old = self._agents.get(blueprint.definition.id)
             self._check_room(blueprint.definition, old, replace=replace)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
-            definition, runtime, tools = await self._build(blueprint, journal, workspace)
+            definition, runtime = await self._build(blueprint, journal, workspace)
             row = AgentRow(
                 id=definition.id,
                 name=definition.name,
@@ -182,7 +182,7 @@ class AgentSupervisor:
                 status="running" if auto_start else "stopped",
                 deployed_at_s=self._environment.clock.wall(),
             )
-            agent = _Agent(row, definition, journal, self._environment.new_id(), tools)
+            agent = _Agent(row, definition, journal, self._environment.new_id())
             await self._storage.write(lambda connection: save_agent(connection, row))
             with self._environment.clock.move_on_after(_SHIELD_S) as scope:
                 scope.shield = True
@@ -194,6 +194,7 @@ class AgentSupervisor:
             journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
+            note_absent(self._tools, definition, journal)
             return self._info(agent)
 
     def knows(self, name: str) -> bool:
@@ -241,9 +242,7 @@ class AgentSupervisor:
             found = self._find(agent)
             if found.runtime is None or found.error:
                 blueprint = await self._stored_blueprint(found.row)
-                found.definition, runtime, found.tools = await self._build(
-                    blueprint, found.journal, found.row.workspace
-                )
+                found.definition, runtime = await self._build(blueprint, found.journal, found.row.workspace)
                 await self._set_status(found, "running")
                 await self._take_down(found, drain_s=DRAIN_S)
                 self._take_up(found, runtime)
@@ -346,7 +345,7 @@ class AgentSupervisor:
 
     async def _build(
         self, blueprint: Blueprint, journal: Journal, workspace: str
-    ) -> tuple[AgentDefinition, Runtime, tuple[str, ...]]:
+    ) -> tuple[AgentDefinition, Runtime]:
         """Make the runtime; nothing else changes. The definition gains what only the module knows."""
         definition = blueprint.definition
         if blueprint.module is not None:
@@ -359,17 +358,15 @@ class AgentSupervisor:
             )
             if blueprint.asks_module:
                 definition = replace(definition, capabilities=await agent.capabilities())
-            return definition, agent, ()
+            return definition, agent
         provider = self._providers.choose(definition.setting("llm", "provider"))
-        found = await self._tools.tools_for(definition.tools, definition.restricted_tools)
-        specs = [ToolSpec(tool.name, tool.description, tool.input_schema) for tool in found]
+        await self._tools.tools_for(definition.tools, definition.restricted_tools)
         configured = ConfiguredAgent(
             definition,
             node=self._node,
             environment=self._environment,
             provider=provider,
             tools=self._tools,
-            specs=specs,
             tracing=self._tracing,
             bus=self._bus,
             journal=journal,
@@ -377,7 +374,7 @@ class AgentSupervisor:
             workspace=workspace,
             memory=self._memory,
         )
-        return definition, configured, tuple(spec.name for spec in specs)
+        return definition, configured
 
     async def _restore(self, row: AgentRow) -> None:
         journal = Journal(self._environment.clock, self._settings.log_records)
@@ -391,7 +388,7 @@ class AgentSupervisor:
         try:
             blueprint = await self._stored_blueprint(row)
             agent.definition = blueprint.definition
-            agent.definition, runtime, agent.tools = await self._build(blueprint, journal, row.workspace)
+            agent.definition, runtime = await self._build(blueprint, journal, row.workspace)
         except CaxtonError as error:
             agent.error = str(error)
             agent.row = replace(row, status="error")
@@ -402,6 +399,7 @@ class AgentSupervisor:
             self._take_up(agent, runtime)
             agent.row = replace(row, status="running")
         journal.log("info", "restored")
+        note_absent(self._tools, agent.definition, journal)
 
     def _take_up(self, agent: _Agent, runtime: Runtime) -> None:
         agent.runtime = runtime
@@ -441,6 +439,10 @@ class AgentSupervisor:
         found = self._agents[agent]
         found.error, found.row = reason, replace(found.row, status="error")
         self._registry.withdraw(agent)
+
+    def _tell_of_tools(self, server: str, level: str, what: str) -> None:
+        for agent in self._agents.values():
+            note_change(self._tools, agent.definition, agent.journal, (server, level, what))
 
     async def _set_status(self, agent: _Agent, status: str) -> None:
         await self._storage.write(lambda connection: set_agent_status(connection, agent.row.id, status))
@@ -498,8 +500,10 @@ class AgentSupervisor:
             deployed_at_s=agent.row.deployed_at_s,
             registration=agent.registration,
             memory_enabled=definition.memory_enabled,
-            tools=agent.tools,
-            warnings=tuple(warning.as_json() for warning in definition.warnings),
+            tools=tuple(
+                tool.name for tool in self._tools.visible(definition.tools, definition.restricted_tools)
+            ),
+            warnings=(*(w.as_json() for w in definition.warnings), *absent_tools(self._tools, definition)),
             execution_stats=agent.journal.execution_stats,
             description=definition.description,
             error=agent.error,

@@ -24,11 +24,11 @@ from node.config.model import (
     SecurityConfig,
     ServerConfig,
     StorageConfig,
-    ToolsConfig,
     TracingConfig,
     WebhooksConfig,
     is_loopback,
 )
+from node.config.tool_servers import McpServer, ToolsConfig, ToolServerLimits
 
 __all__ = [
     "ClusterConfig",
@@ -41,6 +41,7 @@ __all__ = [
     "LlmRetry",
     "LlmTimeouts",
     "LoggingConfig",
+    "McpServer",
     "MessagingConfig",
     "NodeConfig",
     "ObservabilityConfig",
@@ -49,6 +50,7 @@ __all__ = [
     "SecurityConfig",
     "ServerConfig",
     "StorageConfig",
+    "ToolServerLimits",
     "ToolsConfig",
     "TracingConfig",
     "WebhooksConfig",

@@ -145,6 +145,8 @@ class _Layer:
             self.merge.origins[path] = origin
             info = _field(model, name)
             section, entries = _section_of(info), _entries_of(info)
+            if entries is not None and value is None:
+                continue  # as an empty section
             if entries is not None and isinstance(value, Mapping):
                 self._entries(entries, value, target.setdefault(name, {}), here, path)
             elif section is None:

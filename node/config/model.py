@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from node.config.llm import LlmConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
-from node.config.tools import FileRootsConfig, HttpClientConfig
+from node.config.tool_servers import ToolsConfig
 from node.config.units import Bytes, Count, Networks, Port, PublicKeys, Seconds, Share, Text, Texts
 from node.message import BLOB_LIMIT_BYTES
 from swim.config import SwimConfig
@@ -342,25 +342,6 @@ class MemoryConfig(Section):
     backend: Literal["embedded"] = "embedded"
     embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
-
-
-class ToolsConfig(Section):
-    """Tool calls.
-
-    Attributes:
-        allowed_tools: Servers (``csv_parser``) or tools (``csv_parser/csv_top``) that agents may be
-            granted; absent for all built-in ones.
-        timeout_s: Longest call.
-        max_result_bytes: Largest result, as JSON.
-        http_client: Where the tools of ``http_client`` may go.
-        files: What the tools of ``files`` and ``csv_parser`` may read and write.
-    """
-
-    allowed_tools: Texts | None = None
-    timeout_s: Seconds = Field(default=30.0, alias="timeout")
-    max_result_bytes: Bytes = Field(default=256 * 1024, alias="max_result")
-    http_client: HttpClientConfig = HttpClientConfig()
-    files: FileRootsConfig = FileRootsConfig()
 
 
 class WebhooksConfig(Section):

@@ -78,6 +78,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
         ("GET", "/llm"): _P.VIEW_METRICS,
         ("GET", "/tools"): _P.VIEW_METRICS,
+        ("POST", "/tools/{server}/approve"): _P.MODIFY_CONFIG,  # what it says is read by models from then on
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -191,7 +192,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
-        "tool": _P.VIEW_METRICS,
+        "tool": _P.VIEW_METRICS,  # approve needs ModifyConfig
         "wasm": _P.PUBLIC,
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,

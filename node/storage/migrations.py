@@ -326,11 +326,22 @@ CREATE TABLE message_blobs (
 ) WITHOUT ROWID;
 """
 
+_TOOL_PINS: Final = """
+-- What was approved of the tools of other programs' servers: name, description and schema as they were read.
+CREATE TABLE tool_pins (
+    server TEXT NOT NULL,
+    tool TEXT NOT NULL,              -- empty for the server itself
+    canonical TEXT NOT NULL,
+    pinned_s REAL NOT NULL,
+    PRIMARY KEY (server, tool)
+) WITHOUT ROWID;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
     *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
-    _MESSAGE_BLOBS,
+    *(_MESSAGE_BLOBS, _TOOL_PINS),
 )
 """Every step there has ever been, oldest first."""
 

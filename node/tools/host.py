@@ -1,73 +1,67 @@
 """The MCP host: runs tool servers and calls their tools on behalf of agents, within their permissions.
 
-Each server has one owner task, which enters and leaves its client connection (cancel scopes are bound to
-the task that made them) and is fed by a bounded channel. The SDK is imported and a server is started when
-the first agent with one of its tools arrives: importing it costs half a second that a node without
-tools never pays.
+There are two kinds of servers: those of Caxton, inside the node (:mod:`node.tools.builtin_connections`), and
+those of other programs, from the configuration (:mod:`node.tools.external`). Each has one owner task.
 
 A call is checked before it is made: the agent's front matter and the configuration must both grant the
-tool, and the arguments must match its schema. Its time and the size of its result are bounded.
+tool, what it says of itself must be what was approved, and the arguments must match its schema. Its time and
+the size of its result are bounded. What is not granted is not shown to the model, and refused if it is called
+all the same, whoever has talked the model into it.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Self
 
 import trio
 
 from node.config import ToolsConfig
+from node.config.tool_servers import SERVERS_LIMIT
 from node.environment import Environment
-from node.errors import ToolFailed, nearest
+from node.errors import ConfigInvalid, ToolFailed, nearest
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_connections import BuiltinConnections
 from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.caller import Caller
+from node.tools.calls import Call
+from node.tools.described import ToolInfo, check_arguments, model_prefix
+from node.tools.external import ExternalServer, State
+from node.tools.failures import ToolServerNotFound
 from node.tools.files import META_KEY, FileSpaces
+from node.tools.linking import links_of
+from node.tools.pins import Pins, Store
+from node.tools.results import in_words
 from node.tools.spans import child_span
 
-if TYPE_CHECKING:
-    from mcp.client.client import Client
-
-_log = logging.getLogger(__name__)
-QUEUE_LIMIT: Final = 256
-"""Most calls waiting for one server's owner task."""
-RUNNING_LIMIT: Final = 16
-"""Most calls running on one server."""
+__all__ = ["CallContext", "KnownTools", "ToolHost", "ToolInfo", "ToolSettings"]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSettings:
-    """The bounds of tool calls and what the configuration permits.
+    """The bounds of tool calls, what the configuration permits, and the servers of other programs.
 
     Args:
         allowed_tools: Servers (``csv_parser``) and tools (``csv_parser/csv_top``) any agent may be granted;
-            None permits all built-in ones.
+            None permits all.
         call_timeout_s: Longest call.
         max_result_bytes: Largest result, as JSON.
+        config: Where other programs' servers are described; none without it.
     """
 
     allowed_tools: tuple[str, ...] | None = None
     call_timeout_s: float = 30.0
     max_result_bytes: int = 256 * 1024
+    config: ToolsConfig = field(default_factory=ToolsConfig)
 
     @classmethod
     def from_config(cls, config: ToolsConfig) -> Self:
         """The settings that the configuration's section ``tools`` asks for."""
         allowed = None if config.allowed_tools is None else tuple(config.allowed_tools)
-        return cls(allowed, config.timeout_s, config.max_result_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class ToolInfo:
-    """A tool as its server describes it; ``input_schema`` is JSON Schema of an object."""
-
-    name: str
-    description: str
-    input_schema: Mapping[str, Any]
+        return cls(allowed, config.timeout_s, config.max_result_bytes, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +72,11 @@ class CallContext:
         agent: Id of the calling agent.
         granted: What its front matter grants.
         restricted: What it takes away again.
-        files: The files the call may read, by name.
+        files: The files the call may read, by name; only for servers inside the node.
         caller: Whose memory the call may use; the agent's own without it.
         traceparent: Parent of the call's span; empty for none.
         timeout_s: Longest wait; the host's own limit holds too.
+        note: Told what is worth a line in the agent's log beside the result.
     """
 
     agent: str
@@ -91,33 +86,55 @@ class CallContext:
     caller: Caller | None = None
     traceparent: str = ""
     timeout_s: float | None = None
+    note: Callable[[str], None] | None = None
 
 
-@dataclass(slots=True)
-class _Call:
+class KnownTools(Collection[str]):
+    """The names that an agent's front matter may grant: servers, and ``server/tool``.
+
+    Which tools the server of another program has is known only when it answers, so any name of a tool under
+    such a server is one.
+    """
+
+    def __init__(self, names: Sequence[str], open_servers: Collection[str]) -> None:
+        self._names, self._open = tuple(names), frozenset(open_servers)
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._names:
+            return True
+        server, slash, tool = str(name).partition("/")
+        return bool(slash and tool) and server in self._open
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a call goes: the tool's name there, how it is sent, its longest time, the external server."""
+
     tool: str
-    arguments: dict[str, Any]
-    meta: dict[str, Any]
-    done: trio.Event = field(default_factory=trio.Event)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    result: Any = None
-    failure: str = "its server has stopped"
-
-
-@dataclass(slots=True)
-class _Connection:
-    send: trio.MemorySendChannel[_Call]
-    specs: dict[str, ToolInfo]
+    send: Callable[[Call], Awaitable[None]]
+    full_s: float
+    server: ExternalServer | None = None
 
 
 class ToolHost:
     """Runs tool servers and calls tools; :meth:`run` owns the connections.
 
     Args:
-        environment: Clock and workers.
+        environment: Clock, chance, network and workers.
         tracing: Opens the span of each call.
         settings: Bounds and permissions.
-        servers: What can be started; tool names must be unique across them.
+        servers: What can be started inside the node; tool names must be unique across them.
+        store: Where it is kept what was approved of other programs' tools.
+        environ: The node's variables, of which other programs are given those that programs need.
+
+    Raises:
+        ConfigInvalid: a configured server has the name of a built-in one.
     """
 
     def __init__(
@@ -127,6 +144,8 @@ class ToolHost:
         tracing: Tracing,
         settings: ToolSettings | None = None,
         servers: Sequence[ToolServer] | None = None,
+        store: Store | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._environment = environment
         self._tracing = tracing
@@ -134,105 +153,162 @@ class ToolHost:
         self._servers = {server.name: server for server in servers or builtin_servers()}
         self._server_of = {tool: s.name for s in self._servers.values() for tool in s.tools}
         self._files = FileSpaces()
-        self._connections: dict[str, _Connection] = {}
-        self._starting = trio.Lock()
-        self._nursery: trio.Nursery | None = None
-        self._calls = self._failed = self._refused = self._crashed = 0
+        self._builtin = BuiltinConnections(environment, self._files)
+        self._pins = Pins(store, environment.clock.wall)
+        self._external: dict[str, ExternalServer] = {}
+        for name, connect in links_of(self._settings.config, environment, environ or {}).items():
+            if name in self._servers:
+                raise ConfigInvalid(
+                    f"tools.mcpServers has a server {name!r}, which is the name of a built-in one",
+                    fix="Give it another name.",
+                )
+            kind = self._settings.config.mcp_servers[name].kind
+            self._external[name] = ExternalServer(
+                name, kind, connect, environment=environment, pins=self._pins, on_change=self._changed
+            )
+        self.on_change: Callable[[str, str, str], None] = lambda _server, _level, _what: None
+        self._calls = self._failed = self._refused = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the server connections until cancelled."""
+        await self._pins.load()
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._builtin.begin(nursery)
+            for server in self._external.values():
+                server.begin()
+                nursery.start_soon(server.run)
             try:
                 task_status.started()
                 await trio.sleep_forever()
             finally:
-                self._nursery = None
-                self._connections.clear()
+                self._builtin.finish()
 
-    def known(self) -> tuple[str, ...]:
+    def known(self) -> KnownTools:
         """Every name an agent's front matter may grant: servers, and ``server/tool``."""
         names: list[str] = []
         for server in self._servers.values():
             names += [server.name, *(f"{server.name}/{tool}" for tool in server.tools)]
-        return tuple(names)
+        for other in self._external.values():
+            names += [other.name, *(f"{other.name}/{tool}" for tool in other.tools)]
+        return KnownTools(names, self._external)
 
     def permitted(self, granted: Collection[str], restricted: Collection[str] = ()) -> tuple[str, ...]:
-        """The tools that both the agent and the configuration grant, in the servers' order."""
-        allowed = self._settings.allowed_tools
-        return tuple(
-            tool
-            for tool, server in self._server_of.items()
-            if _grants(granted, server, tool)
-            and not _grants(restricted, server, tool)
-            and tool not in restricted
-            and (allowed is None or _grants(allowed, server, tool))
-        )
+        """The tools that both the agent and the configuration grant, in the servers' order.
+
+        Those of other programs are among them while their servers run, as far as they are approved.
+        """
+        own = [t for t, server in self._server_of.items() if self._grants(granted, restricted, server, t)]
+        return (*own, *self._others(granted, restricted))
 
     async def tools_for(self, granted: Collection[str], restricted: Collection[str] = ()) -> list[ToolInfo]:
         """What the model may see; starts the servers that are needed.
 
+        Other programs' servers are waited for a while, until their first attempt has ended, well or not.
+
         Raises:
-            ToolFailed: a server does not start.
+            ToolFailed: a server inside the node does not start.
         """
-        specs: list[ToolInfo] = []
         for tool in self.permitted(granted, restricted):
-            connection = await self._connect(self._server_of[tool])
-            specs.append(connection.specs[tool])
-        return specs
+            if tool in self._server_of:
+                await self._builtin.connect(self._servers[self._server_of[tool]])
+        for server in self._granted(granted):
+            await server.wait_first()
+        return self.visible(granted, restricted)
+
+    def visible(self, granted: Collection[str], restricted: Collection[str] = ()) -> list[ToolInfo]:
+        """What the model may see at this moment, of the servers that have been started."""
+        found = [
+            self._builtin.described(server).get(tool)
+            for tool, server in self._server_of.items()
+            if self._grants(granted, restricted, server, tool)
+        ]
+        shown = [tool for tool in found if tool is not None]
+        return shown + [server.tools[tool] for server, tool in self._others(granted, restricted).values()]
+
+    def absent(self, granted: Collection[str]) -> list[tuple[str, str]]:
+        """What an agent is granted and cannot use at this moment: name and reason, both for people."""
+        found: list[tuple[str, str]] = []
+        for server in self._granted(granted):
+            if server.state is not State.RUNNING:
+                try:
+                    server.check_up()
+                except ToolFailed as error:
+                    found.append((server.name, f"{error.what}: {error.why}" if error.why else error.what))
+                continue
+            for name in granted:
+                of, slash, tool = name.partition("/")
+                if not slash or of != server.name:
+                    continue
+                why = server.hidden(tool) if server.offers(tool) else "the server has no such tool"
+                found += [(name, why)] if why else []
+        return found
 
     async def call(self, name: str, arguments: Mapping[str, Any], context: CallContext) -> Any:
         """Call a tool and give its result as JSON values.
 
+        Args:
+            name: As the model knows it.
+            arguments: What it asks for.
+            context: On whose behalf.
+
         Raises:
-            ToolFailed: not permitted, wrong arguments, timeout, result too large, or the tool's own error.
+            ToolFailed: not permitted, its server is down, wrong arguments, timeout, result too large, or the
+                tool's own error.
         """
-        permitted = self.permitted(context.granted, context.restricted)
-        if name not in permitted:
-            self._refused += 1
-            guess = nearest(name, permitted)
-            raise ToolFailed(
-                f"the agent {context.agent!r} may not use the tool {name[:80]!r}",
-                why="its front matter or the setting tools.allowed_tools does not grant it",
-                fix=f"Did you mean {guess!r}?" if guess else "Grant the tool in both places.",
-                details={"tool": name[:80], "permitted": list(permitted)},
-            )
-        connection = await self._connect(self._server_of[name])
-        _check_arguments(connection.specs[name], arguments)
         attributes = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": name,
             "gen_ai.agent.id": context.agent,
         }
+        target = await self._target(name, arguments, context)
         self._calls += 1
         try:
             with (
                 child_span(
                     self._tracing, f"tools/call {name}", context.traceparent, attributes, kind="client"
                 ) as span,
-                self._files.open(context.files) as space,
+                self._meta(target, context) as told,
             ):
-                caller = context.caller or Caller(context.agent)
-                meta = {META_KEY: space, **caller.as_meta()}
-                meta |= {"traceparent": span.traceparent} if span.traceparent else {}
-                return await self._ask(connection, _Call(name, dict(arguments), meta), context.timeout_s)
+                meta = told | ({"traceparent": span.traceparent} if span.traceparent else {})
+                return await self._ask(target, name, Call(target.tool, dict(arguments), meta), context)
         except ToolFailed:
             self._failed += 1
             raise
 
+    async def approve(self, server: str, wanted: Mapping[str, str | None] | None) -> list[str]:
+        """Approve tools of another program's server that are new or have changed; those that were.
+
+        Args:
+            server: Its name.
+            wanted: Tool -> the hash that was looked at, None for any; without it all that wait.
+
+        Raises:
+            ToolServerNotFound: there is no such server.
+            ToolApprovalFailed: a tool does not wait, or has changed since it was looked at.
+        """
+        found = self._external.get(server)
+        if found is None:
+            guess = nearest(server, self._external)
+            raise ToolServerNotFound(
+                f"there is no configured tool server {server[:80]!r}",
+                why="built-in tools need no approval" if server in self._servers else "",
+                fix=f"Did you mean {guess!r}?" if guess else "See `caxton tool list`.",
+            )
+        return await found.approve(wanted)
+
     def describe(self) -> dict[str, Any]:
         """Every server with its state and its tools, as the admin API shows them."""
-        return {
-            "servers": [
-                {
-                    "name": server.name,
-                    "kind": "built-in",
-                    "state": "running" if server.name in self._connections else "not started",
-                    "tools": [{"name": tool} for tool in server.tools],
-                }
-                for server in self._servers.values()
-            ]
-        }
+        running = self._builtin.names()
+        own = [
+            {
+                "name": server.name,
+                "kind": "built-in",
+                "state": "running" if server.name in running else "not started",
+                "tools": [{"name": tool, "model_name": tool, "status": "approved"} for tool in server.tools],
+            }
+            for server in self._servers.values()
+        ]
+        return {"servers": own + [server.describe() for server in self._external.values()]}
 
     def statistics(self) -> dict[str, Any]:
         """Counts of calls and of servers that stopped by themselves, and the servers that run."""
@@ -240,143 +316,141 @@ class ToolHost:
             "calls": self._calls,
             "failed": self._failed,
             "refused": self._refused,
-            "crashed": self._crashed,
-            "servers": sorted(self._connections),
+            "crashed": self._builtin.crashed,
+            "servers": self._builtin.names(),
+            "external": {name: server.statistics() for name, server in self._external.items()},
+            "external_limit": SERVERS_LIMIT,
             "files": self._files.statistics(),
+            "pins": self._pins.statistics(),
         }
 
-    async def _ask(self, connection: _Connection, call: _Call, timeout_s: float | None) -> Any:
-        limit = min(timeout_s or self._settings.call_timeout_s, self._settings.call_timeout_s)
+    def _changed(self, server: str, level: str, what: str) -> None:
+        self.on_change(server, level, what)
+
+    def _granted(self, granted: Collection[str]) -> list[ExternalServer]:
+        """The servers of other programs of which an agent is granted anything."""
+        names = {name.partition("/")[0] for name in granted}
+        return [server for name, server in self._external.items() if name in names]
+
+    def _grants(self, granted: Collection[str], restricted: Collection[str], server: str, tool: str) -> bool:
+        allowed = self._settings.allowed_tools
+        return (
+            _names(granted, server, tool)
+            and not _names(restricted, server, tool)
+            and tool not in restricted
+            and (allowed is None or _names(allowed, server, tool))
+        )
+
+    def _others(
+        self, granted: Collection[str], restricted: Collection[str]
+    ) -> dict[str, tuple[ExternalServer, str]]:
+        """Name of the model -> server and tool, of what other programs offer and an agent may use."""
+        return {
+            info.name: (server, tool)
+            for server in self._granted(granted)
+            if server.state is State.RUNNING
+            for tool, info in server.tools.items()
+            if self._grants(granted, restricted, server.name, tool) and info.name not in restricted
+        }
+
+    def _find(self, name: str, context: CallContext) -> tuple[ExternalServer, str]:
+        """The server and the tool that a name of the model stands for.
+
+        Raises:
+            ToolFailed: there is none that the agent may use, it waits for approval, or its server is down.
+        """
+        found = self._others(context.granted, context.restricted).get(name)
+        if found is not None:
+            return found
+        for server in self._granted(context.granted):
+            if not name.startswith(model_prefix(server.name)):
+                continue
+            server.check_up()  # what it would offer is not known, or not sure, while it is down
+            tool = server.waiting(name)
+            if tool and self._grants(context.granted, context.restricted, server.name, tool):
+                self._refused += 1
+                raise ToolFailed(
+                    f"the tool {name!r} is not offered",
+                    why=server.hidden(tool),
+                    fix=f"Look at it, and approve it: caxton tool approve {server.name}/{tool}",
+                )
+        raise self._not_permitted(name, context)
+
+    def _not_permitted(self, name: str, context: CallContext) -> ToolFailed:
+        permitted = self.permitted(context.granted, context.restricted)
+        self._refused += 1
+        guess = nearest(name, permitted)
+        return ToolFailed(
+            f"the agent {context.agent!r} may not use the tool {name[:80]!r}",
+            why="its front matter or the setting tools.allowed_tools does not grant it",
+            fix=f"Did you mean {guess!r}?" if guess else "Grant the tool in both places.",
+            details={"tool": name[:80], "permitted": list(permitted)},
+        )
+
+    async def _target(self, name: str, arguments: Mapping[str, Any], context: CallContext) -> _Target:
+        """Where a call goes that may be made, with arguments that fit.
+
+        Raises:
+            ToolFailed: it may not be made, its server is down, or the arguments do not fit.
+        """
+        full_s = self._settings.call_timeout_s
+        if name not in self._server_of:
+            server, tool = self._find(name, context)
+            check_arguments(name, server.schema(tool), arguments)
+            own_s = self._settings.config.limits(server.name).timeout_s
+            return _Target(tool, server.send, min(full_s, own_s or full_s), server)
+        if name not in self.permitted(context.granted, context.restricted):
+            raise self._not_permitted(name, context)
+        connection = await self._builtin.connect(self._servers[self._server_of[name]])
+        closed = {"additionalProperties": False, **connection.tools[name].input_schema}
+        check_arguments(name, closed, arguments)
+        return _Target(name, connection.send.send, full_s)
+
+    @contextmanager
+    def _meta(self, target: _Target, context: CallContext) -> Iterator[dict[str, Any]]:
+        """What a server is told beside the arguments; an external one is not told who calls, nor on what."""
+        if target.server is not None:
+            yield {}
+            return
+        with self._files.open(context.files) as space:
+            yield {META_KEY: space, **(context.caller or Caller(context.agent)).as_meta()}
+
+    async def _ask(self, target: _Target, name: str, call: Call, context: CallContext) -> Any:
+        limit_s = min(context.timeout_s or target.full_s, target.full_s)
+        server = target.server
         try:
-            with self._environment.clock.move_on_after(limit):
-                await connection.send.send(call)
+            with self._environment.clock.move_on_after(limit_s):
+                await target.send(call)
                 await call.done.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise ToolFailed(f"the server of the tool {call.tool!r} has stopped") from None
+            why = "" if server is None else server.ending
+            raise ToolFailed(f"the server of the tool {name!r} has stopped", why=why) from None
         finally:
             call.scope.cancel()  # whoever stops waiting stops the work too
+        if server is not None and call.done.is_set():
+            server.answered()
+        elif server is not None and limit_s >= target.full_s:
+            server.hung()
         if not call.done.is_set():
             raise ToolFailed(
-                f"the tool {call.tool!r} timed out", why=f"it took more than {limit:g} s", fix="Ask for less."
+                f"the tool {name!r} timed out", why=f"it took more than {limit_s:g} s", fix="Ask for less."
             )
+        return self._checked(name, call, context)
+
+    def _checked(self, name: str, call: Call, context: CallContext) -> Any:
         if call.failure:
-            raise ToolFailed(f"the tool {call.tool!r} failed", why=call.failure)
-        size = len(json.dumps(call.result, ensure_ascii=False).encode())
+            raise ToolFailed(f"the tool {name!r} failed", why=call.failure)
+        size = len(json.dumps(call.result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > self._settings.max_result_bytes:
             raise ToolFailed(
-                f"the tool {call.tool!r} answered with too much",
+                f"the tool {name!r} answered with too much",
                 why=f"{size:,} bytes; at most {self._settings.max_result_bytes:,} are taken",
                 fix="Ask for less.",
             )
+        if call.media and context.note is not None:
+            context.note(in_words(call.media))
         return call.result
 
-    async def _connect(self, name: str) -> _Connection:
-        async with self._starting:
-            if name not in self._connections:
-                if self._nursery is None:
-                    raise ToolFailed(
-                        f"the tool server {name!r} cannot start", why="the tool host is not running"
-                    )
-                try:
-                    self._connections[name] = await self._nursery.start(self._keep, self._servers[name])
-                except Exception as error:  # whatever a server's own code raises
-                    _log.warning("tool server %s does not start: %r", name, error)
-                    raise ToolFailed(
-                        f"the tool server {name!r} does not start", why=type(error).__name__
-                    ) from error
-            return self._connections[name]
 
-    async def _keep(
-        self, server: ToolServer, *, task_status: trio.TaskStatus[_Connection] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Own a connection; one that breaks is forgotten, and the next call starts the server anew."""
-        started = False
-
-        def note(connection: _Connection) -> None:
-            nonlocal started
-            started = True
-            task_status.started(connection)
-
-        try:
-            await self._own(server, note)
-        except Exception:  # a bug in one server is that server's failure, never the node's end
-            if not started:
-                raise
-            _log.exception("tool server %s stopped", server.name)
-        self._crashed += 1
-        self._connections.pop(server.name, None)
-
-    async def _own(self, server: ToolServer, started: Callable[[_Connection], None]) -> None:
-        """Own one connection: enter it, serve its calls, leave it, all in this task."""
-        from mcp.client.client import Client  # noqa: PLC0415 - costs half a second
-
-        with _quiet_logging():
-            mcp_server = server.create(self._files, self._environment.workers)
-        send, receive = trio.open_memory_channel[_Call](QUEUE_LIMIT)
-        running = trio.Semaphore(RUNNING_LIMIT)
-        async with Client(mcp_server, cache=None) as client, trio.open_nursery() as nursery, receive:
-            listed = await client.list_tools()
-            specs = {
-                tool.name: ToolInfo(tool.name, " ".join((tool.description or "").split()), tool.input_schema)
-                for tool in listed.tools
-                if tool.name in server.tools  # a tool that appears unannounced stays hidden
-            }
-            started(_Connection(send, specs))
-            async for call in receive:
-                await running.acquire()
-                nursery.start_soon(_serve, client, call, running)
-
-
-async def _serve(client: Client, call: _Call, running: trio.Semaphore) -> None:
-    from mcp.shared.exceptions import MCPError  # noqa: PLC0415 - already imported by the owner
-
-    try:
-        with call.scope:
-            answer = await client.call_tool(call.tool, call.arguments, meta=call.meta)  # type: ignore[arg-type]
-            texts = [block.text for block in answer.content if block.type == "text"]
-            structured = answer.structured_content
-            call.result = {"text": "\n".join(texts)} if structured is None else structured
-            call.failure = ""
-            if answer.is_error:
-                call.failure = (
-                    " ".join(texts).removeprefix(f"Error executing tool {call.tool}: ") or "no reason"
-                )
-    except MCPError as error:
-        call.failure = error.error.message
-    except Exception as error:  # the SDK refuses a bad answer with many types
-        call.failure = f"its answer is not valid ({type(error).__name__})"
-    finally:
-        running.release()
-        call.done.set()
-
-
-def _grants(names: Collection[str], server: str, tool: str) -> bool:
+def _names(names: Collection[str], server: str, tool: str) -> bool:
     return server in names or f"{server}/{tool}" in names
-
-
-def _check_arguments(spec: ToolInfo, arguments: Mapping[str, Any]) -> None:
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # noqa: PLC0415 - with the SDK
-
-    schema = {"additionalProperties": False, **spec.input_schema}
-    errors = sorted(Draft202012Validator(schema).iter_errors(dict(arguments)), key=lambda e: list(e.path))
-    if errors:
-        first = errors[0]
-        where = ".".join(str(part) for part in first.path) or "the arguments"
-        raise ToolFailed(
-            f"the arguments of the tool {spec.name!r} are not valid",
-            why=f"{where}: {first.message[:300]}",
-            fix="Follow the tool's input schema.",
-            details={"problems": [e.message[:300] for e in errors[:10]]},
-        )
-
-
-@contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Keep the SDK from configuring the process's logging, which it does only where nobody has."""
-    root = logging.getLogger()
-    placeholder = logging.NullHandler()
-    root.addHandler(placeholder)
-    try:
-        yield
-    finally:
-        root.removeHandler(placeholder)

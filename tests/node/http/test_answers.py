@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from node.http import answers, memory_answers, message_answers, tool_answers
 from node.node import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
+from tests.node.tools.test_external import RAW
 
 DEPLOY = {"content": sample("agents/data_analyzer.md").read_text(), "filename": "data_analyzer.md"}
 MESSAGE = {"capability": "data-analysis", "content": {"action": "analyze"}, "conversation_id": "talk"}
@@ -132,6 +134,9 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/status", None, 200),
     ("GET", "/llm", None, 200),
     ("GET", "/tools", None, 200),
+    ("POST", "/tools/raw/approve", {}, 200),
+    ("POST", "/tools/memory/approve", {}, 404),
+    ("POST", "/tools/memory/approve", {"tools": {"x": "no hash"}}, 400),
     ("POST", "/messages", {"content": 1}, 400),
     ("POST", "/shutdown", None, 202),
 ]
@@ -183,6 +188,10 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
         "cluster.link_port": 0,
         "cluster.node_name": "alpha",
         "storage.data_dir": str(tmp_path / "data"),
+        "tools.mcpServers.raw.command": sys.executable,
+        "tools.mcpServers.raw.args": [str(RAW), str(tmp_path / "starts")],
+        "tools.servers.raw.read": [sys.prefix, sys.base_prefix],
+        "tools.servers.raw.write": [str(tmp_path)],
     }
     config = load_config(None, environ={"HOME": str(tmp_path)}, overrides=overrides)
     ready: list[Any] = []
@@ -232,7 +241,7 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                         method,
                         re.sub(
                             rf"{DIGEST}|{DIGEST[::-1]}|data-analy\w+|talk|alpha|nobody(?=/|$)|"
-                            r"\btea\b|\bada\b|{webhook_id}",
+                            r"\braw\b|memory(?=/approve)|\btea\b|\bada\b|{webhook_id}",
                             "*",
                             path.partition("?")[0],
                         ),
