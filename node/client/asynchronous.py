@@ -24,6 +24,8 @@ BATCH_LIMIT: Final = 1_000
 """Most messages of one call of a batch; more are sent in several."""
 FETCH_S: Final = 120.0
 """Longest time that a node may take to have a file from another one, in seconds."""
+AGENTS_PAGE: Final = 100
+"""Agents of one page of a list."""
 LOOK_FIRST_S: Final = 0.1
 LOOK_LAST_S: Final = 2.0
 """Pauses between looks for the reply to a request whose answer was lost on the way, in seconds."""
@@ -151,6 +153,21 @@ class AsyncClient:
                 asked_s = pause_s or None
                 await anyio.sleep(self._calls.retries.pause_s(attempt, asked_s, self._calls.chance))
         return [found[n] for n in range(len(named))]
+
+    async def capabilities(self) -> list[dict[str, Any]]:
+        """What is offered in the cluster: for each capability its name, how many agents, and who they are."""
+        answer = await self._calls.call("GET", "/capabilities")
+        return [dict(each) for each in answer.body["capabilities"]]
+
+    async def agents(self) -> list[dict[str, Any]]:
+        """The agents of the node, as ``GET /agents`` shows them."""
+        found: list[dict[str, Any]] = []
+        while True:
+            query = {"limit": AGENTS_PAGE, "offset": len(found)}
+            answer = await self._calls.call("GET", "/agents", query=query)
+            found += [dict(each) for each in answer.body["agents"]]
+            if not answer.body["agents"] or len(found) >= answer.body["total"]:
+                return found
 
     async def message(self, message_id: str) -> Message:
         """What became of a message: its states, routes and replies.

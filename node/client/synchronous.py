@@ -62,6 +62,14 @@ class Client:
         """See :meth:`AsyncClient.batch`."""
         return self._portal.call(self._client.batch, messages)
 
+    def capabilities(self) -> list[dict[str, Any]]:
+        """See :meth:`AsyncClient.capabilities`."""
+        return self._portal.call(self._client.capabilities)
+
+    def agents(self) -> list[dict[str, Any]]:
+        """See :meth:`AsyncClient.agents`."""
+        return self._portal.call(self._client.agents)
+
     def message(self, message_id: str) -> Message:
         """See :meth:`AsyncClient.message`."""
         return self._portal.call(self._client.message, message_id)

@@ -193,6 +193,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "logs": _P.READ_MESSAGES,
         "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
         "tool": _P.VIEW_METRICS,  # approve needs ModifyConfig
+        "mcp": _P.SEND_MESSAGE,  # listing the tools needs ViewMetrics
         "wasm": _P.PUBLIC,
         "test": _P.PUBLIC,
         "simulate": _P.PUBLIC,

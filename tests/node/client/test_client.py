@@ -342,3 +342,23 @@ def test_a_file_of_a_message_is_fetched(run) -> None:
     assert node.requests[0].url.raw_path == b"/api/v1/messages/m%2F1/attachments/a%20b.txt"
     with pytest.raises(BlobNotFound):
         run(Node(refusal(404, "BLOB_NOT_FOUND")), lambda c: c.file("m", "x"))
+
+
+def test_capabilities_and_agents_are_told_page_by_page(run) -> None:
+    offered = {"capability": "echo", "agents_count": 1}
+    node = Node(
+        ok({"capabilities": [offered]}, 200),
+        ok({"agents": [{"id": "a"}, {"id": "b"}], "total": 3}, 200),
+        ok({"agents": [{"id": "c"}], "total": 3}, 200),
+    )
+
+    async def ask(client: AsyncClient) -> Any:
+        return await client.capabilities(), await client.agents()
+
+    capabilities, agents = run(node, ask)
+    assert capabilities == [offered]
+    assert [agent["id"] for agent in agents] == ["a", "b", "c"]
+    assert [request.url.query for request in node.requests[1:]] == [
+        b"limit=100&offset=0",
+        b"limit=100&offset=2",
+    ]

@@ -1,0 +1,53 @@
+"""``caxton mcp``: offer the agents of the cluster as tools to an MCP client, on standard input and output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.client import Target, find_target
+from node.cli.options import node_options
+from node.cli.output import print_json
+
+EXAMPLE = 'For example, in mcpServers of a client: {"command": "caxton", "args": ["mcp"]}'
+
+
+@click.command("mcp", epilog=EXAMPLE)
+@node_options
+def command(
+    as_json: bool, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+) -> None:
+    """Offer the agents of the cluster as tools to an MCP client.
+
+    Speaks the Model Context Protocol on standard input and output until the input ends: each capability is a
+    tool, and calling it asks whoever offers it. With --json it shows the tools, and ends.
+    """
+    import trio  # noqa: PLC0415 - not for --help
+
+    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    if as_json:
+        print_json({"tools": trio.run(_tools, target)})
+    else:
+        trio.run(_serve, target)
+
+
+async def _tools(target: Target) -> list[dict[str, Any]]:
+    from node.cli.mcp_server import ClusterTools  # noqa: PLC0415 - not for --help
+    from node.client import AsyncClient  # noqa: PLC0415
+
+    async with AsyncClient(target.api, token=target.token) as client:
+        tools = await ClusterTools(client).tools()
+    return [{"name": tool.name, "description": tool.description} for tool in tools]
+
+
+async def _serve(target: Target) -> None:
+    from mcp.server.stdio import stdio_server  # noqa: PLC0415 - not for --help
+
+    from node.cli.mcp_server import ClusterTools  # noqa: PLC0415
+    from node.client import AsyncClient  # noqa: PLC0415
+
+    async with AsyncClient(target.api, token=target.token) as client, stdio_server() as (read, write):
+        server = ClusterTools(client).server()
+        await server.run(read, write, server.create_initialization_options())
