@@ -22,7 +22,7 @@ from node.agents.wasm.manifest import (
     refused,
     within,
 )
-from node.errors import AgentInvalid, ResourceLimitExceeded, ValidationFailed, nearest
+from node.errors import AgentAlreadyExists, AgentInvalid, ResourceLimitExceeded, ValidationFailed, nearest
 from node.security.artifacts import ArtifactTrust
 
 ARTIFACTS_LIMIT: Final = 16
@@ -126,6 +126,34 @@ def check_sizes(content: bytes, files: Mapping[str, bytes], workspace: str, sett
         raise ResourceLimitExceeded("too many artifacts", why=f"at most {ARTIFACTS_LIMIT} are allowed")
     if not 0 < len(workspace) <= 64 or not workspace.isprintable():
         raise ValidationFailed("the workspace has no valid name", why="1 to 64 printable characters")
+
+
+def check_room(agent: str, known: tuple[str, str] | None, *, full_at: int | None) -> None:
+    """Refuse an agent that would take another's place, or that there is no place for.
+
+    Args:
+        agent: Its id.
+        known: Version and status of the one that has this id and is not to be replaced; None for none.
+        full_at: How many agents there are if that is the most; None if it is not.
+
+    Raises:
+        AgentAlreadyExists: there is one of that id.
+        ResourceLimitExceeded: there are too many.
+    """
+    if known is not None:
+        version, status = known
+        raise AgentAlreadyExists(
+            f"there is already an agent {agent!r} on this node",
+            why=f"version {version} is {status}",
+            fix="Replace it explicitly, or give this one another name.",
+            details={"agent": agent, "version": version},
+        )
+    if full_at is not None:
+        raise ResourceLimitExceeded(
+            "this node takes no more agents",
+            why=f"runtime.max_agents is {full_at}",
+            fix="Delete one, raise the limit, or deploy on another node.",
+        )
 
 
 def pack_artifacts(filename: str, files: Mapping[str, bytes]) -> bytes:

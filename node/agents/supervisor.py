@@ -17,7 +17,14 @@ from typing import Any, Final
 
 import trio
 
-from node.agents.blueprint import Blueprint, check_sizes, pack_artifacts, read_blueprint, unpack_artifacts
+from node.agents.blueprint import (
+    Blueprint,
+    check_room,
+    check_sizes,
+    pack_artifacts,
+    read_blueprint,
+    unpack_artifacts,
+)
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
@@ -28,13 +35,7 @@ from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
-from node.errors import (
-    AgentAlreadyExists,
-    AgentNotFound,
-    CaxtonError,
-    ResourceLimitExceeded,
-    nearest,
-)
+from node.errors import AgentNotFound, CaxtonError, nearest
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
 from node.message import Performative
@@ -168,7 +169,9 @@ class AgentSupervisor:
             self._deploying = blueprint.definition.id
             self._bus.mailboxes.refuse_agent(self._deploying)
             old = self._agents.get(blueprint.definition.id)
-            self._check_room(blueprint.definition, old, replace=replace)
+            known = None if old is None or replace else (old.definition.version, old.row.status)
+            full = old is None and len(self._agents) >= self._settings.max_agents
+            check_room(blueprint.definition.id, known, full_at=self._settings.max_agents if full else None)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
             definition, runtime = await self._build(blueprint, journal, workspace)
             row = AgentRow(
@@ -301,21 +304,6 @@ class AgentSupervisor:
             "bytes": sum(len(a.row.content) + len(a.row.artifacts) for a in self._agents.values()),
             "wasm": self._wasm.statistics(),
         }
-
-    def _check_room(self, definition: AgentDefinition, old: _Agent | None, *, replace: bool) -> None:
-        if old is not None and not replace:
-            raise AgentAlreadyExists(
-                f"there is already an agent {definition.id!r} on this node",
-                why=f"version {old.definition.version} is {old.row.status}",
-                fix="Replace it explicitly, or give this one another name.",
-                details={"agent": definition.id, "version": old.definition.version},
-            )
-        if old is None and len(self._agents) >= self._settings.max_agents:
-            raise ResourceLimitExceeded(
-                "this node takes no more agents",
-                why=f"runtime.max_agents is {self._settings.max_agents}",
-                fix="Delete one, raise the limit, or deploy on another node.",
-            )
 
     async def _read(
         self,
