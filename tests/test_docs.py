@@ -661,7 +661,9 @@ def test_every_field_of_an_agent_file_is_documented_with_its_effect() -> None:
 def test_the_agent_files_of_the_page_are_valid() -> None:
     known = [name for s in builtin_servers() for name in (s.name, *(f"{s.name}/{tool}" for tool in s.tools))]
     found = [
-        parse_definition(text.encode(), known_tools=known) for text in blocks(DOCS / "agents.md", "markdown")
+        parse_definition(text.encode(), known_tools=known)
+        for page in ("agents.md", "wasm.md")
+        for text in blocks(DOCS / page, "markdown")
     ]
     assert [agent.id for agent in found] == ["data-analyzer", "contract-clerk", "pong"]
     assert [agent.warnings for agent in found] == [(), (), ()]
@@ -674,36 +676,36 @@ def test_the_tools_of_the_page_are_those_there_are() -> None:
 
 
 def test_the_script_of_the_page_is_valid() -> None:
-    script = next(block for block in blocks(DOCS / "agents.md", "yaml") if not block.startswith("wasm:"))
+    [script] = blocks(DOCS / "agents.md", "yaml")
     assert ScriptedProvider(script, SystemClock()).unused() == [1, 2, 3]
 
 
 def test_the_interface_of_modules_is_that_of_the_code() -> None:
     exports = {
-        plain(row["Export"]): (plain(row["Signature"]), row["Needed"]) for row in rows("agents.md", "Export")
+        plain(row["Export"]): (plain(row["Signature"]), row["Needed"]) for row in rows("wasm.md", "Export")
     }
     shown = {name: (interface.show(s), "yes") for name, s in interface.REQUIRED_EXPORTS.items()}
     shown |= {name: (interface.show(s), "no") for name, s in interface.OPTIONAL_EXPORTS.items()}
     assert exports == {"memory": ("memory", "yes"), **shown}
     imports = {
         plain(row["Import from `caxton`"]): plain(row["Signature"])
-        for row in rows("agents.md", "Import from `caxton`")
+        for row in rows("wasm.md", "Import from `caxton`")
     }
     assert imports == {name: interface.show(s) for name, s in interface.IMPORTS.items()}
     granted = {
         plain(row["Import from `caxton`"]): row["Grant"].strip("`")
-        for row in rows("agents.md", "Import from `caxton`")
+        for row in rows("wasm.md", "Import from `caxton`")
         if not row["Grant"].startswith("none")
     }
     assert granted == {name: grant.value for name, grant in interface.NEEDS.items()}
-    [text] = [block for block in blocks(DOCS / "agents.md", "yaml") if block.startswith("wasm:")]
+    [text] = [block for block in blocks(DOCS / "wasm.md", "yaml") if block.startswith("wasm:")]
     head = "name: abc\nversion: 1.0.0\ncapabilities: [a]\nruntime: wasm\nmodule: a.wat\n"
     group = parse_definition(f"---\n{head}{text}\n---\n".encode()).groups["wasm"]
     assert group == {"grants": ("clock", "state"), "memory": 8 * 1024**2, "timeout": 0.2}
 
 
 def test_the_module_of_the_page_answers() -> None:
-    [source] = blocks(DOCS / "agents.md", "wat")
+    [source] = blocks(DOCS / "wasm.md", "wat")
     engine, moment = WasmEngine(), Moment(0, b"seed")
     module = CoreModule(engine, engine.compile(binary_of(source.encode())), ())
     instance = WasmInstance(module, WasmPolicy(), moment, lambda: False)
@@ -714,7 +716,9 @@ def test_the_module_of_the_page_answers() -> None:
 
 def test_the_limits_of_agents_are_those_of_the_settings() -> None:
     found = {
-        plain(r["Limit of a module"]): number(r["Value"]) for r in rows("agents.md", "Limit of a module")
+        plain(row[head]): number(row["Value"])
+        for page, head in (("wasm.md", "Limit of a module"), ("agents.md", "Limit of an agent"))
+        for row in rows(page, head)
     }
     assert len(found) > 5
     assert found == {name: getattr(AgentSettings(), name) for name in found}

@@ -42,7 +42,7 @@ VERBS: Final = {
     "llm": ("node.cli.llm", "Try the language models of a configuration, or show those of a node."),
     "tool": ("node.cli.tool", "Show the tool servers of a node and their tools, and approve tools."),
     "mcp": ("node.cli.mcp", "Offer the agents of the cluster as tools to an MCP client."),
-    "wasm": ("node.cli.wasm", "Sign the modules of WebAssembly agents, and look into them."),
+    "wasm": ("node.cli.wasm", "Sign the modules of WebAssembly agents, look into them, and try them."),
     "test": ("simulations.agent_test", "Try an agent out on simulated nodes, while things fail."),
     "simulate": ("simulations.cli", "Run clusters from a seed, with faults; find and replay failures."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),

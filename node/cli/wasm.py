@@ -1,4 +1,4 @@
-"""``caxton wasm``: sign the modules of WebAssembly agents, and look into them."""
+"""``caxton wasm``: sign the modules of WebAssembly agents, look into them, and try them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from node.agents.grants import Grant
 from node.cli.deploy import MANIFEST_SUFFIX, read_file
 from node.cli.options import json_option
 from node.cli.output import print_json, print_table, safe
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 DAY_S: Final = 86_400.0
 DAYS_LIMIT: Final = 3_650
 """Longest time that a signature can be good for, in days."""
+REPEAT_LIMIT: Final = 1_000_000
+"""Most messages of one trial."""
+SEED_LIMIT: Final = 4_102_444_800
+"""Largest seed of a trial: as a time, the year 2100."""
 _UNSOUND: Final = 1
 """Exit status when what was looked at could not be run."""
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -25,7 +30,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 @click.group("wasm")
 def command() -> None:
-    """Sign the modules of WebAssembly agents, and look into them."""
+    """Sign the modules of WebAssembly agents, look into them, and try them."""
 
 
 @command.command("keygen", epilog="For example: caxton wasm keygen publisher.key")
@@ -132,6 +137,66 @@ def inspect(file: Path, as_json: bool) -> int:
     for name in ("exports", "imports"):
         print_table(name.capitalize(), (name,), [(entry,) for entry in found[name]])
     return 0 if sound else _UNSOUND
+
+
+@command.command("run", epilog="For example: caxton wasm run agent.wasm --message '\"hello\"' --grant state")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--message", required=True, help="Content of the message: JSON or text; - reads standard input."
+)
+@click.option("--performative", default="request", show_default=True, help="What the message does.")
+@click.option("--manifest", type=_FILE, help="Signed manifest whose grants and limits hold.")
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    type=click.Choice([str(grant) for grant in Grant]),
+    help="What a module alone is granted; repeatable.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, REPEAT_LIMIT),
+    default=1,
+    show_default=True,
+    help="How often it is handled.",
+)
+@click.option(
+    "--deterministic",
+    "seed",
+    metavar="SEED",
+    type=click.IntRange(0, SEED_LIMIT),
+    help="Everything follows from this number, the time (Unix seconds) included.",
+)
+@json_option
+def try_out(
+    file: Path,
+    message: str,
+    performative: str,
+    manifest: Path | None,
+    grants: tuple[str, ...],
+    repeat: int,
+    seed: int | None,
+    as_json: bool,
+) -> int:
+    """Run FILE, an agent file or a module, here and now: no node is needed, and nothing leaves.
+
+    Shows what it sends and logs, what it took, and after a trap in which functions. The exit status is 1 when
+    a message failed.
+    """
+    from node.cli.send import content_of  # noqa: PLC0415 - not for --help
+    from node.cli.wasm_run import run, show  # noqa: PLC0415 - wasmtime takes 120 ms
+
+    content = content_of(message)
+    found = run(
+        file,
+        content,
+        performative=performative,
+        manifest=manifest,
+        grants=grants,
+        repeat=repeat,
+        seed=seed,
+    )
+    return show(found, as_json=as_json)
 
 
 def _signed_by(signature: dict[str, Any] | None) -> str:

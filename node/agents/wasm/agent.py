@@ -11,13 +11,13 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
-from node.agents.wasm.calls import Call, Calls, Outcome, Progress
+from node.agents.wasm.calls import Call, Calls, Outcome
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import COUNTERS_LIMIT, Moment, Phase
 from node.agents.wasm.messages import is_reply
@@ -25,6 +25,7 @@ from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
 from node.agents.wasm.state import AgentState, StateChanges
 from node.agents.wasm.timers import Timers
+from node.agents.wasm.watch import Watch
 from node.environment import Environment
 from node.errors import CaxtonError, InvalidWasm, ValidationFailed
 from node.message import Message, Performative, check_capability
@@ -37,13 +38,7 @@ if TYPE_CHECKING:
     from node.agents.wasm.engine import GuestModule
     from node.agents.wasm.sandbox import Sandbox
 
-T = TypeVar("T")
 Failed = Callable[[str], None]
-
-_CHECKS: Final = 10
-"""How often within its time a running call is looked at: it may take a tenth longer than it has."""
-DETERMINISTIC_TIMEOUT_S: Final = 30.0
-"""Wall time for one message in deterministic mode, where only instructions are meant to count."""
 
 
 class WasmAgent:
@@ -78,6 +73,7 @@ class WasmAgent:
         self._bus = bus
         self._on_quarantine = on_quarantine
         self._sandboxes = [Sandbox(module, policy, node) for _ in range(policy.instances)]
+        self._watch = Watch(environment, module.engine, policy)
         self._calls = Calls(self._sandboxes, self._make)
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
@@ -94,10 +90,14 @@ class WasmAgent:
             InvalidWasm: it does not start within its limits.
         """
         moment = self._moment()
-        outcome = await self._run(lambda progress: self._sandboxes[0].start(progress, moment))
+        outcome = await self._watch.run(lambda progress: self._sandboxes[0].start(progress, moment))
         self._hear(outcome)
         if outcome.failure is not None:
-            raise InvalidWasm("the WebAssembly module does not start", why=outcome.failure.reason)
+            raise InvalidWasm(
+                "the WebAssembly module does not start",
+                why=outcome.failure.reason,
+                details=_traced(outcome.failure),
+            )
         self._change_timers(outcome, moment)
 
     async def capabilities(self) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class WasmAgent:
                 fix="Export it, or deploy the module with an agent file that names them.",
             )
         moment = self._moment()
-        raw = await self._run(lambda progress: self._sandboxes[0].capabilities(progress, moment))
+        raw = await self._watch.run(lambda progress: self._sandboxes[0].capabilities(progress, moment))
         try:
             names = json.loads(raw) if isinstance(raw, bytes) else None
             if not isinstance(names, list) or not names:
@@ -162,7 +162,7 @@ class WasmAgent:
         self._timers_scope.cancel()
         moment = self._moment()
         for sandbox in self._sandboxes:
-            self._hear(await self._run(partial(sandbox.shut_down, moment=moment)))
+            self._hear(await self._watch.run(partial(sandbox.shut_down, moment=moment)))
 
     def statistics(self) -> dict[str, Any]:
         """Its state, timers and waiting calls."""
@@ -182,7 +182,7 @@ class WasmAgent:
         """Make the calls of a batch, and carry out what they asked for."""
         changes = StateChanges(self._state)
         timers = self._timers.running
-        await self._run(lambda progress: sandbox.make(batch, progress, changes, timers))
+        await self._watch.run(lambda progress: sandbox.make(batch, progress, changes, timers))
         made = [call for call in batch if call.outcome is not None]
         try:
             await self._keep(changes)
@@ -214,33 +214,6 @@ class WasmAgent:
             await self._store.write(lambda connection: write_agent_state(connection, self._agent, written))
         self._state.apply(written)
 
-    async def _run(self, job: Callable[[Progress], T]) -> T:
-        """Run guest code on a worker; each call in it ends by the wall clock at the latest."""
-        progress = Progress()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, progress)
-            result = await self._environment.workers.run("wasm", job, progress)
-            nursery.cancel_scope.cancel()
-        return result
-
-    async def _watch(self, progress: Progress) -> None:
-        """End each call when its time is up, counted from when it has a worker, not from when it waits."""
-        timeout_s = self._policy.timeout_s
-        if self._policy.deterministic:
-            timeout_s = max(timeout_s, DETERMINISTIC_TIMEOUT_S)
-        seen, since = -1, 0.0
-        try:
-            while True:
-                await self._clock.sleep(timeout_s / _CHECKS)
-                if progress.call != seen:
-                    seen, since = progress.call, self._clock.now()
-                elif seen >= 0 and self._clock.now() - since >= timeout_s * (1 - 1 / _CHECKS):
-                    progress.expired = seen
-                    self._module.engine.tick()
-        finally:  # a caller that goes away ends the guest too
-            progress.cancelled = True
-            self._module.engine.tick()
-
     async def _fire(self, timer: int, at_us: int) -> None:
         if self._quarantined:
             return
@@ -252,7 +225,7 @@ class WasmAgent:
             return
         failure = outcome.failure or self._over_rate(outcome.drafts)
         if failure is not None:
-            self._journal.log("error", f"timer {timer}: {failure.reason}")
+            self._journal.log("error", f"timer {timer}: {failure.reason}", **_traced(failure))
             self._count_failure(failure)
             return
         for draft in outcome.drafts:
@@ -316,10 +289,15 @@ class WasmAgent:
         if failure is None:
             self._journal.log("info", f"answered with {len(outcome.drafts)} messages")
             return outcome.drafts
-        self._journal.log("error", failure.reason, message_id=message.id)
+        self._journal.log("error", failure.reason, message_id=message.id, **_traced(failure))
         if failure.limit != "answer":
             self._count_failure(failure)
         return [_failure(failure, message)]
+
+
+def _traced(failure: GuestFailed) -> dict[str, Any]:
+    """The functions in which it happened, innermost first, as a field of a log record."""
+    return {"backtrace": list(failure.frames)} if failure.frames else {}
 
 
 def _failure(failure: GuestFailed, message: Message) -> Draft:

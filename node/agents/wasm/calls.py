@@ -38,6 +38,8 @@ class Outcome:
         counts: What it adds to counters of its own.
         slept_us: Microseconds it slept, which are still to be waited.
         error: The node's own failure, for example of its disk.
+        fuel_used: Instructions it took.
+        memory_bytes: Bytes of the instance's memory when it had ended; None where they are not known.
     """
 
     drafts: list[Draft] = field(default_factory=list)
@@ -47,6 +49,8 @@ class Outcome:
     counts: dict[str, float] = field(default_factory=dict)
     slept_us: int = 0
     error: Exception | None = None
+    fuel_used: int = 0
+    memory_bytes: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ import wasmtime
 from wasmtime import component
 
 from node.agents.wasm import interface, world
-from node.agents.wasm.failure import GuestFailed, backtrace
+from node.agents.wasm.failure import GuestFailed, backtrace, where
 from node.agents.wasm.host import Host, Moment, Phase, Said
 from node.agents.wasm.instance import CAPABILITIES_LIMIT_BYTES, MESSAGE_LIMIT_BYTES, last_line
 from node.agents.wasm.native import NativeStore
@@ -32,7 +31,6 @@ MEMORIES_LIMIT: Final = 2
 """Most memories of one component, each with the limit of its agent: its own and an adapter's."""
 
 _INSTANTIATION: Final = "its instantiation"
-_FRAME = re.compile(r"^\s*\d+:\s+0x[0-9a-f]+ - [^!]*!(.+)$", re.MULTILINE)
 _TRAPS: Final = (
     ("all fuel consumed", "fuel", "it used up its instructions"),
     ("call stack exhausted", "stack", "its stack overflowed"),
@@ -93,12 +91,11 @@ class ComponentInstance:
         )
         self._store.set_wasi(wasmtime.WasiConfig())
         self._native = NativeStore(self._store, module.engine.deadline)
-        self._native.refuel(policy.fuel)
-        self._instance = self._enter(
-            _INSTANTIATION, lambda: module.engine.components.instantiate(self._store, module.module)
-        )
-        self._functions = {name: self._instance.get_func(self._store, name) for name in EXPORT_TYPES}
-        self._finish("start")
+        try:
+            self._start(module)
+        except GuestFailed as error:
+            error.console = self.host.end()
+            raise
 
     @property
     def said(self) -> Said:
@@ -109,6 +106,11 @@ class ComponentInstance:
     def fuel_used(self) -> int:
         """Instructions of the current call so far."""
         return self.policy.fuel - self._native.fuel()
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """None: wasmtime does not tell of the memories inside a component."""
+        return None
 
     def handle(
         self,
@@ -147,6 +149,14 @@ class ComponentInstance:
         self._begin(Phase.OTHER, moment)
         self._call("stop")
 
+    def _start(self, module: ComponentModule) -> None:
+        self._native.refuel(self.policy.fuel)
+        instance = self._enter(
+            _INSTANTIATION, lambda: module.engine.components.instantiate(self._store, module.module)
+        )
+        self._functions = {name: instance.get_func(self._store, name) for name in EXPORT_TYPES}
+        self._finish("start")
+
     def _begin(
         self,
         phase: Phase,
@@ -180,19 +190,19 @@ class ComponentInstance:
     def _failure(self, name: str, error: Exception) -> GuestFailed:
         noted, self.failed = self.failed, None
         if isinstance(noted, GuestFailed):
-            return noted
+            return noted.at(backtrace(str(error)))
         if noted is not None:
             raise noted  # a bug of the host, not of the guest
-        if self.is_stopped():
-            return GuestFailed("wall_clock", f"{name}: it took too long")
         text = str(error)
+        frames = backtrace(text)
+        if self.is_stopped():
+            return GuestFailed("wall_clock", f"{name}: it took too long", frames)
         if name == _INSTANTIATION:
             return GuestFailed("instantiate", f"{name}: {' '.join(text.split())}")
-        where = backtrace(_FRAME.findall(text))
         for sign, limit, reason in _TRAPS:
             if sign in text:
-                return GuestFailed(limit, f"{name}: {reason}{where}")
-        return GuestFailed("trap", f"{name}: {last_line(error)}{where}")
+                return GuestFailed(limit, f"{name}: {reason}{where(frames)}", frames)
+        return GuestFailed("trap", f"{name}: {last_line(error)}{where(frames)}", frames)
 
 
 _BUILD_FIX: Final = "Build it for the world caxton:agent@1.0.0 (node/agents/wasm/wit/agent.wit)."

@@ -20,15 +20,14 @@ from node.agents.wasm.host import Moment
 from node.agents.wasm.instance import HOST_FUNCTIONS, WasmInstance
 from node.agents.wasm.native import Current, deadline_callback, define_host_function
 from node.agents.wasm.policy import WasmPolicy
+from node.agents.wasm.preview1 import PREVIEW1_FUNCTIONS
 from node.agents.wasm.world import link_world
 
 VERSION: Final = version("wasmtime")
 """Of the compiler: what another one made is not loaded."""
 STACK_BYTES: Final = 512 * 1024
 """Stack of a guest: a worker thread has 8 MB, of which Python and the host need the rest."""
-CONFIGURATION: Final = (
-    f"fuel epochs nan-canonical relaxed-simd-deterministic one-memory no-gc stack-{STACK_BYTES}"
-)
+CONFIGURATION: Final = f"fuel epochs nan-canonical relaxed-simd-deterministic no-gc stack-{STACK_BYTES}"
 """What :func:`_configuration` sets, for the key of compiled artifacts: change both together."""
 
 
@@ -47,9 +46,13 @@ class WasmEngine:
         self._linker = wasmtime.Linker(self.engine)
         self._kept: list[Any] = [
             define_host_function(
-                self._linker, name, _function_type(interface.IMPORTS[name]), self.current, function
+                self._linker, (module, name), _function_type(signatures[name]), self.current, function
             )
-            for name, function in HOST_FUNCTIONS.items()
+            for module, signatures, functions in (
+                (interface.CAXTON, interface.IMPORTS, HOST_FUNCTIONS),
+                (interface.PREVIEW1, interface.PREVIEW1_IMPORTS, PREVIEW1_FUNCTIONS),
+            )
+            for name, function in functions.items()
         ]
 
     def tick(self) -> None:
@@ -159,7 +162,7 @@ def _configuration() -> wasmtime.Config:
     config.epoch_interruption = True
     config.wasm_threads = False
     config.wasm_memory64 = False
-    config.wasm_multi_memory = False
+    config.wasm_multi_memory = True  # without it wasmtime aborts the process over components that nest
     config.wasm_gc = False  # its heap would be a second memory beside the one that is bounded
     config.wasm_exceptions = False  # they live on that heap
     config.wasm_relaxed_simd_deterministic = True

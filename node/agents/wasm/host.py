@@ -99,6 +99,7 @@ class Host:
         self._state = StateChanges(AgentState({}))
         self.said = Said()
         self.active_timers: frozenset[int] = frozenset()
+        self._unended: dict[str, bytes] = {}
 
     def begin(
         self,
@@ -149,6 +150,21 @@ class Host:
         """Keep a line for the agent's log; lines beyond the limit are dropped."""
         if len(self.said.console) < CONSOLE_LIMIT:
             self.said.console.append((level, data[:CONSOLE_LINE_LIMIT].decode("utf-8", "replace")))
+
+    def write(self, level: str, data: bytes) -> None:
+        """Take what is written to a standard stream: its lines go to the agent's log."""
+        *lines, rest = (self._unended.get(level, b"") + data).split(b"\n")
+        for line in lines:
+            self.log(level, line)
+        self._unended[level] = rest[:CONSOLE_LINE_LIMIT]
+
+    def end(self) -> list[tuple[str, str]]:
+        """Close a call: lines that were begun are kept, too. Returns what it has logged."""
+        for level, rest in self._unended.items():
+            if rest:
+                self.log(level, rest)
+        self._unended.clear()
+        return self.said.console
 
     def now_us(self) -> int:
         """Unix time in microseconds; it stands still but for what the guest slept."""

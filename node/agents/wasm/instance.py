@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import wasmtime
 
-from node.agents.wasm.failure import GuestFailed, backtrace
+from node.agents.wasm.failure import GuestFailed, backtrace, where
 from node.agents.wasm.host import (
     CONSOLE_LINE_LIMIT,
     SENT_LIMIT_BYTES,
@@ -21,6 +21,7 @@ from node.agents.wasm.host import (
     Status,
     Way,
 )
+from node.agents.wasm.interface import INITIALIZE
 from node.agents.wasm.native import NativeStore
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import KEY_LIMIT_BYTES, VALUE_LIMIT_BYTES, StateChanges
@@ -68,12 +69,11 @@ class WasmInstance:
         self._native = NativeStore(store, module.engine.deadline)
         self._store = store
         self._exports: Any = None  # until it has started
-        self._call_instantiate()
-        exports: Any = self._exports
-        self._functions = {name: exports[name] for name in module.has if name != "memory"}
-        status = self._call("agent_init")
-        if status != 0:
-            raise GuestFailed("agent_init", f"agent_init returned {_signed(status)}")
+        try:
+            self._start()
+        except GuestFailed as error:
+            error.console = self.host.end()
+            raise
 
     @property
     def said(self) -> Said:
@@ -84,6 +84,11 @@ class WasmInstance:
     def fuel_used(self) -> int:
         """Instructions of the current call so far."""
         return self.policy.fuel - self._native.fuel()
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of its memory."""
+        return self._native.memory_size()
 
     def handle(
         self,
@@ -180,9 +185,16 @@ class WasmInstance:
             raise GuestFailed("status", f"{name} returned {_signed(status)}")
         return self.host.said
 
-    def _call_instantiate(self) -> None:
+    def _start(self) -> None:
         self._native.refuel(self.policy.fuel)
         self._enter(self._instantiate, "its start function")
+        exports: Any = self._exports
+        self._functions = {name: exports[name] for name in self._module.has if name != "memory"}
+        if INITIALIZE in self._functions:
+            self._call(INITIALIZE)
+        status = self._call("agent_init")
+        if status != 0:
+            raise GuestFailed("agent_init", f"agent_init returned {_signed(status)}")
 
     def _instantiate(self) -> int:
         instance = self._module.pre.instantiate(self._store)
@@ -208,13 +220,13 @@ class WasmInstance:
     def _failure(self, name: str, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestFailed:
         noted, self.failed = self.failed, None
         if isinstance(noted, GuestFailed):
-            return noted
+            return noted.at(backtrace(str(error)))
         if noted is not None:
             raise noted  # a bug of the host, not of the guest
         if isinstance(error, wasmtime.Trap):
             return _trapped(name, error)
         if self.is_stopped():
-            return GuestFailed("wall_clock", f"{name}: it took too long")
+            return GuestFailed("wall_clock", f"{name}: it took too long", backtrace(str(error)))
         return GuestFailed("instantiate" if self._exports is None else "trap", f"{name}: {last_line(error)}")
 
     def _read(self, pointer: int, length: int, limit: int) -> bytes:
@@ -323,13 +335,13 @@ _TRAPS: Final = {
 
 
 def _trapped(name: str, trap: wasmtime.Trap) -> GuestFailed:
-    names = [frame.func_name for frame in trap.frames]
-    where = backtrace([found for found in names if found])
+    frames = backtrace(str(trap))
     code = trap.trap_code
     if code in _TRAPS:
         limit, reason = _TRAPS[code]
-        return GuestFailed(limit, f"{name}: {reason}{where}")
-    return GuestFailed("trap", f"{name}: {code.name.lower() if code else last_line(trap)}{where}")
+        return GuestFailed(limit, f"{name}: {reason}{where(frames)}", frames)
+    what = code.name.lower() if code else last_line(trap)
+    return GuestFailed("trap", f"{name}: {what}{where(frames)}", frames)
 
 
 def last_line(error: BaseException) -> str:

@@ -3,7 +3,8 @@
 A core module exports ``memory``, ``caxton_alloc(size) -> pointer`` (the host writes messages there),
 ``agent_init() -> 0`` and ``handle_message(pointer, length) -> 0``; it may export the rest of
 :data:`OPTIONAL_EXPORTS`. It may import from the module ``caxton`` what :data:`IMPORTS` lists and its agent
-file grants. Strings and messages are pointer and length into its memory.
+file grants, and of WASI preview 1 what :mod:`node.agents.wasm.preview1` answers. Strings and messages are
+pointer and length into its memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ MODULE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 FUNCTIONS_LIMIT: Final = 50_000
 """Most functions of a module: compiling takes time and memory for each, however small it is."""
 
+CAXTON: Final = "caxton"
+"""The module from which agents import."""
+PREVIEW1: Final = "wasi_snapshot_preview1"
+"""The module of WASI preview 1."""
+
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 """Parameters and results."""
 
@@ -29,7 +35,10 @@ REQUIRED_EXPORTS: Final[dict[str, Signature]] = {
     "agent_init": ((), ("i32",)),
     "handle_message": (("i32", "i32"), ("i32",)),
 }
+INITIALIZE: Final = "_initialize"
+"""What WASI's reactors export, to be called before anything else."""
 OPTIONAL_EXPORTS: Final[dict[str, Signature]] = {
+    INITIALIZE: ((), ()),
     "agent_shutdown": ((), ()),
     "get_capabilities": (("i32", "i32"), ("i32",)),
     "handle_timer": (("i32",), ("i32",)),
@@ -63,6 +72,33 @@ NEEDS: Final[dict[str, Grant]] = {
     "cancel_timer": Grant.TIMERS,
 }
 """The grant that an import needs; the others need none."""
+
+_ONE: Final[Signature] = (("i32",), ("i32",))
+_TWO: Final[Signature] = (("i32", "i32"), ("i32",))
+_THREE: Final[Signature] = (("i32", "i32", "i32"), ("i32",))
+PREVIEW1_IMPORTS: Final[dict[str, Signature]] = {
+    "args_get": _TWO,
+    "args_sizes_get": _TWO,
+    "environ_get": _TWO,
+    "environ_sizes_get": _TWO,
+    "clock_res_get": _TWO,
+    "clock_time_get": (("i32", "i64", "i32"), ("i32",)),
+    "fd_close": _ONE,
+    "fd_fdstat_get": _TWO,
+    "fd_fdstat_set_flags": _TWO,
+    "fd_filestat_get": _TWO,
+    "fd_prestat_get": _TWO,
+    "fd_prestat_dir_name": _THREE,
+    "fd_read": (("i32",) * 4, ("i32",)),
+    "fd_seek": (("i32", "i64", "i32", "i32"), ("i32",)),
+    "fd_write": (("i32",) * 4, ("i32",)),
+    "path_open": (("i32",) * 5 + ("i64", "i64", "i32", "i32"), ("i32",)),
+    "poll_oneoff": (("i32",) * 4, ("i32",)),
+    "proc_exit": (("i32",), ()),
+    "random_get": _TWO,
+    "sched_yield": ((), ("i32",)),
+}
+"""Of WASI preview 1, what the runtimes of Go, C, Zig and Rust import though they need none of it."""
 
 _FUNCTION_SECTION: Final = 3
 _NESTED_SECTIONS: Final = (1, 4)  # of a component: a core module, a component
@@ -98,11 +134,12 @@ def check_imports(module: wasmtime.Module, grants: Collection[Grant]) -> None:
     for needed in module.imports:
         name = needed.name or ""
         full = f"{needed.module}.{name}"
-        if needed.module != "caxton" or name not in IMPORTS:
+        known = {CAXTON: IMPORTS, PREVIEW1: PREVIEW1_IMPORTS}.get(needed.module, {})
+        if name not in known:
             wrong.append(f"{full[:100]} (unknown)")
-        elif _signature(needed.type) != IMPORTS[name]:
-            wrong.append(f"{full} with another signature than {show(IMPORTS[name])}")
-        elif name in NEEDS and NEEDS[name] not in grants:
+        elif _signature(needed.type) != known[name]:
+            wrong.append(f"{full} with another signature than {show(known[name])}")
+        elif needed.module == CAXTON and name in NEEDS and NEEDS[name] not in grants:
             wrong.append(f"{full} (not granted)")
             lacking[NEEDS[name].value] = None
     if wrong:
@@ -129,7 +166,7 @@ def invalid(why: str, missing: list[str] | None = None, fix: str = "") -> Invali
     return InvalidWasm(
         "the WebAssembly module cannot be an agent",
         why=why,
-        fix=fix or "See 'WebAssembly interface' in docs/agents.md, and the sample configs/agents/echo.wat.",
+        fix=fix or "See 'WebAssembly interface' in docs/wasm.md, and the sample configs/agents/echo.wat.",
         details={"missing": missing} if missing else {},
     )
 

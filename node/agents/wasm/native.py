@@ -77,12 +77,12 @@ class Current(threading.local):
 
 def define_host_function(
     linker: wasmtime.Linker,
-    name: str,
+    name: tuple[str, str],
     kind: wasmtime.FuncType,
     current: Current,
     function: Callable[..., int | None],
 ) -> Any:
-    """Define ``caxton.name`` as ``function(guest, *words)``; what that raises ends the call.
+    """Define ``name``, of a module, as ``function(guest, *words)``; what that raises ends the call.
 
     Returns:
         What must be kept alive as long as the linker.
@@ -102,12 +102,12 @@ def define_host_function(
         return 0
 
     callback = HostCallback(called)
-    plain = name.encode()
+    place, plain = (part.encode() for part in name)
     error = _define(
-        ctypes.cast(linker.ptr(), _POINTER), b"caxton", 6, plain, len(plain),
+        ctypes.cast(linker.ptr(), _POINTER), place, len(place), plain, len(plain),
         ctypes.cast(kind.ptr(), _POINTER), callback, None, None,
     )  # fmt: skip
-    invariant(not error, f"the host function {name} is defined once")
+    invariant(not error, f"the host function {name[1]} is defined once")
     return callback
 
 

@@ -125,12 +125,14 @@ class Sandbox:
         try:
             job(self._started(moment), outcome)
         except GuestFailed as error:
-            outcome.failure = error
+            outcome.failure, outcome.console = error, error.console
         except Exception as error:  # a bug of the host fails this call, not those beside it in the batch
             outcome.error = error
         finally:
             if self._instance is not None:
-                outcome.console = outcome.console or self._instance.said.console
+                outcome.console = outcome.console or self._instance.host.end()
+                outcome.fuel_used = self._instance.fuel_used
+                outcome.memory_bytes = self._instance.memory_bytes
         if outcome.failure is not None or outcome.error is not None:
             self._instance = None
             outcome.drafts, outcome.timers = [], {}

@@ -138,8 +138,8 @@ async def test_a_truncated_module_is_refused(cut: int) -> None:
         await House().load(binary[:cut])
 
 
-@pytest.mark.parametrize("module", ["wasi_snapshot_preview1", "wasi:filesystem/types@0.2.0", "env"])
-async def test_wasi_and_anything_else_unknown_is_refused(module: str) -> None:
+@pytest.mark.parametrize("module", ["wasi_unstable", "wasi:filesystem/types@0.2.0", "env"])
+async def test_anything_else_unknown_is_refused(module: str) -> None:
     foreign = f'(import "{module}" "path_open" (func (param i32) (result i32)))'.encode()
     source = guest().replace(b"(memory ", foreign + b" (memory ", 1)
     with pytest.raises(InvalidWasm, match="unknown") as caught:
@@ -220,3 +220,48 @@ def _section(number: int, content: bytes) -> bytes:
     while left >= 0x80:
         size, left = size + bytes((left & 0x7F | 0x80,)), left >> 7
     return bytes((number,)) + size + bytes((left,)) + content
+
+
+NESTED = b"""(component
+  (component $callee
+    (core module $m (memory (export "memory") 1)
+      (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0))
+      (func (export "f") (param i32 i32)))
+    (core instance $i (instantiate $m))
+    (alias core export $i "memory" (core memory $memory))
+    (alias core export $i "realloc" (core func $realloc))
+    (alias core export $i "f" (core func $f))
+    (func (export "f") (param "s" string) (canon lift (core func $f) (memory $memory) (realloc $realloc))))
+  (component $caller
+    (import "f" (func $f (param "s" string)))
+    (core module $m (memory (export "memory") 1))
+    (core instance $i (instantiate $m))
+    (alias core export $i "memory" (core memory $memory))
+    (core func $g (canon lower (func $f) (memory $memory)))
+    (core module $n (import "" "g" (func (param i32 i32))))
+    (core instance (instantiate $n (with "" (instance (export "g" (func $g)))))))
+  (instance $a (instantiate $callee))
+  (alias export $a "f" (func $f))
+  (instance (instantiate $caller (with "f" (func $f)))))"""
+"""What carries a text from one memory to another: without a feature of the engine it aborts the process."""
+
+
+async def test_a_component_of_components_is_compiled_and_refused() -> None:
+    with pytest.raises(InvalidWasm, match="does not export start"):
+        await House().load(NESTED)
+
+
+async def test_a_core_module_has_one_memory() -> None:
+    source = guest().replace(b'(memory (export "memory") 4)', b'(memory (export "memory") 4) (memory 1)')
+    with pytest.raises(InvalidWasm, match="does not start"):
+        await House().load(source)
+
+
+async def test_the_functions_of_a_trap_are_in_the_log() -> None:
+    house = House()
+    source = guest("(call $outer)", more="(func $inner (unreachable)) (func $outer (call $inner))")
+    await ask(await house.load(source))
+    [record] = [
+        r for r in house.journal.records(tail=9, since_s=None, level="error") if "backtrace" in r.fields
+    ]
+    assert record.fields["backtrace"][:2] == ["inner", "outer"]

@@ -58,7 +58,7 @@ class Case:
         kind = wasmtime.FuncType([i32(), i32()], [i32()])
         linker = wasmtime.Linker(self.engine)
         self.kept: list[Any] = [
-            define_host_function(linker, name, kind, self.current, function)
+            define_host_function(linker, ("caxton", name), kind, self.current, function)
             for name, function in functions.items()
         ]
         imports = "".join(

@@ -1,0 +1,65 @@
+"""Runs guest code on a worker, and ends each call in it by the wall clock at the latest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from node.agents.wasm.calls import Progress
+from node.agents.wasm.policy import WasmPolicy
+from node.environment import Environment
+
+if TYPE_CHECKING:
+    from node.agents.wasm.engine import WasmEngine
+
+T = TypeVar("T")
+
+_CHECKS: Final = 10
+"""How often within its time a running call is looked at: it may take a tenth longer than it has."""
+DETERMINISTIC_TIMEOUT_S: Final = 30.0
+"""Wall time for one message in deterministic mode, where only instructions are meant to count."""
+
+
+class Watch:
+    """See the module's docstring.
+
+    Args:
+        environment: Clock and workers.
+        engine: The engine of the guests.
+        policy: How long a call may take.
+    """
+
+    def __init__(self, environment: Environment, engine: WasmEngine, policy: WasmPolicy) -> None:
+        self._environment = environment
+        self._clock = environment.clock
+        self._engine = engine
+        self._timeout_s = policy.timeout_s
+        if policy.deterministic:
+            self._timeout_s = max(policy.timeout_s, DETERMINISTIC_TIMEOUT_S)
+
+    async def run(self, job: Callable[[Progress], T]) -> T:
+        """Run guest code; ``job`` says in its :class:`Progress` which call it is making."""
+        progress = Progress()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, progress)
+            result = await self._environment.workers.run("wasm", job, progress)
+            nursery.cancel_scope.cancel()
+        return result
+
+    async def _watch(self, progress: Progress) -> None:
+        """End each call when its time is up, counted from when it has a worker, not from when it waits."""
+        timeout_s = self._timeout_s
+        seen, since = -1, 0.0
+        try:
+            while True:
+                await self._clock.sleep(timeout_s / _CHECKS)
+                if progress.call != seen:
+                    seen, since = progress.call, self._clock.now()
+                elif seen >= 0 and self._clock.now() - since >= timeout_s * (1 - 1 / _CHECKS):
+                    progress.expired = seen
+                    self._engine.tick()
+        finally:  # a caller that goes away ends the guest too
+            progress.cancelled = True
+            self._engine.tick()
