@@ -36,6 +36,25 @@ def sample(name: str) -> Path:
     )
 
 
+def sample_directory(name: str) -> Path:
+    """The path of a directory that comes with Caxton.
+
+    Args:
+        name: Relative to ``configs/``, for example ``sdk``.
+
+    Raises:
+        ValidationFailed: this installation has no such directory.
+    """
+    for place in _PLACES:
+        if (place / name).is_dir():
+            return place / name
+    raise ValidationFailed(
+        f"there is no directory {name!r} of samples",
+        why=f"neither {_PLACES[0]} nor {_PLACES[1]} has it",
+        fix="Install Caxton again.",
+    )
+
+
 def sample_agents() -> list[Path]:
     """The sample agents' files, sorted by name; empty where the installation has none."""
     for place in _PLACES:

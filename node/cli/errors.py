@@ -64,3 +64,16 @@ class Refused(CaxtonError):
     def as_json(self) -> dict[str, Any]:
         """The node's own words."""
         return self.body
+
+
+class ToolchainMissing(CaxtonError):
+    """What builds modules of a language is not installed."""
+
+    code = "TOOLCHAIN_MISSING"
+    exit_code = 2
+
+
+class BuildFailed(CaxtonError):
+    """A compiler refused the sources, or what it made is no agent."""
+
+    code = "BUILD_FAILED"

@@ -23,6 +23,7 @@ VERBS: Final = {
     "init": ("node.cli.init", "Create a cluster's keys and certificates, and add nodes to it."),
     "start": ("node.cli.start", "Start a node; without any option, alone on this machine."),
     "demo": ("node.cli.demo", "Show three nodes answering, and surviving the loss of one."),
+    "build": ("node.cli.build", "Build the WebAssembly module of an agent from its sources."),
     "deploy": ("node.cli.deploy", "Deploy an agent file to a node."),
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
     "call": ("node.cli.call", "Give a task to whoever makes the best bid, and show the result."),

@@ -35,7 +35,7 @@ def inspect(file: Path) -> dict[str, Any]:
     source = read_file(file)
     binary = binary_of(source)
     interface.check_size(binary, COMPONENT_LIMIT_BYTES)
-    engine = WasmEngine()
+    engine = WasmEngine(parallel=True, optimised=False)
     compiled = engine.compile(binary)
     if isinstance(compiled, component.Component):
         kind = "component"

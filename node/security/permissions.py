@@ -175,6 +175,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "init": _P.PUBLIC,
         "start": _P.PUBLIC,
         "demo": _P.PUBLIC,
+        "build": _P.PUBLIC,
         "deploy": _P.DEPLOY_AGENT,
         "send": _P.SEND_MESSAGE,
         "call": _P.SEND_MESSAGE,

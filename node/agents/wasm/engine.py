@@ -37,10 +37,19 @@ Compiled = wasmtime.Module | component.Component
 
 
 class WasmEngine:
-    """See the module's docstring."""
+    """See the module's docstring.
 
-    def __init__(self) -> None:
-        self.engine = wasmtime.Engine(_configuration())
+    Args:
+        parallel: Compile on every core; a node does not, or one deployment would take them all from its loop.
+        optimised: Take the time to make good code; without it compiling takes a quarter of it.
+    """
+
+    def __init__(self, *, parallel: bool = False, optimised: bool = True) -> None:
+        configuration = _configuration()
+        configuration.parallel_compilation = parallel
+        if not optimised:
+            configuration.cranelift_opt_level = "none"
+        self.engine = wasmtime.Engine(configuration)
         self.current = Current()
         self.deadline = deadline_callback(self.current)
         self._linker = wasmtime.Linker(self.engine)
@@ -168,7 +177,6 @@ def _configuration() -> wasmtime.Config:
     config.wasm_relaxed_simd_deterministic = True
     config.cranelift_nan_canonicalization = True
     config.max_wasm_stack = STACK_BYTES
-    config.parallel_compilation = False  # or one deployment would take every core from the event loop
     return config
 
 

@@ -187,6 +187,26 @@ def is_component(binary: bytes) -> bool:
     return binary[:4] == b"\0asm" and binary[6:8] == b"\x01\x00"
 
 
+def without_debug(binary: bytes) -> bytes:
+    """A core module without its debug information (``.debug_*``); names of functions stay.
+
+    What is not a well-formed core module is given back as it is.
+    """
+    if binary[:8] != b"\0asm\x01\0\0\0":
+        return binary
+    kept, at = [binary[:8]], 8
+    while at < len(binary):
+        size, start = read_u32(binary, at + 1)
+        end = start + size
+        if end > len(binary):
+            return binary
+        length, name = read_u32(binary, start)
+        is_debug = binary[at] == 0 and binary[name : name + min(length, 7)] == b".debug_"
+        kept += [] if is_debug else [binary[at:end]]
+        at = end
+    return b"".join(kept)
+
+
 def _count_functions(binary: bytes) -> int:
     """Functions of a module, or of all modules inside a component, to any depth.
 
@@ -200,16 +220,16 @@ def _count_functions(binary: bytes) -> int:
         at += 8
         while at < end:
             section = binary[at]
-            size, at = _read_u32(binary, at + 1)
+            size, at = read_u32(binary, at + 1)
             if section in nested:
                 parts.append((at, min(at + size, end)))
             elif not nested and section == _FUNCTION_SECTION:
-                found += _read_u32(binary, at)[0]
+                found += read_u32(binary, at)[0]
             at += size
     return found
 
 
-def _read_u32(binary: bytes, at: int) -> tuple[int, int]:
+def read_u32(binary: bytes, at: int) -> tuple[int, int]:
     """A LEB128 number and where it ends."""
     value = 0
     for index, byte in enumerate(binary[at : at + 5]):

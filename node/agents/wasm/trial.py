@@ -92,24 +92,27 @@ class Trial:
         return Moment(int(self._environment.clock.wall() * 1_000_000), self._environment.randomness.token(16))
 
 
-async def load_trial(source: bytes, policy: WasmPolicy, environment: Environment) -> Trial:
-    """Compile a module, as a node would, and make it ready.
+async def load_trial(
+    source: bytes, policy: WasmPolicy, environment: Environment, *, optimised: bool = True
+) -> Trial:
+    """Compile a module, as a node would but on every core, and make it ready.
 
     Args:
         source: WebAssembly, binary or text.
         policy: What it may do.
         environment: Clock, chance, workers.
+        optimised: Whether its code is as fast as in a node, for which a large component takes its time.
 
     Raises:
         InvalidWasm: it does not compile, or cannot be an agent with these grants.
     """
     begun = environment.clock.now()
-    module = await environment.workers.run("wasm", partial(_module, source, policy))
+    module = await environment.workers.run("wasm", partial(_module, source, policy, optimised))
     return Trial(module, policy, environment, environment.clock.now() - begun)
 
 
-def _module(source: bytes, policy: WasmPolicy) -> GuestModule:
+def _module(source: bytes, policy: WasmPolicy, optimised: bool) -> GuestModule:
     binary = binary_of(source)
     check_size(binary, COMPONENT_LIMIT_BYTES)
-    engine = WasmEngine()
+    engine = WasmEngine(parallel=True, optimised=optimised)
     return guest_module(engine, engine.compile(binary), policy.grants)
