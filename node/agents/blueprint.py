@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import cbor2
 
@@ -49,6 +49,11 @@ class Blueprint:
     def kind(self) -> str:
         """``configured`` or ``wasm``."""
         return "configured" if self.module is None else "wasm"
+
+    @property
+    def signature(self) -> dict[str, Any] | None:
+        """Who signed the module, as the public API shows it."""
+        return None if self.signed is None else self.signed.as_json()
 
     @property
     def provenance(self) -> str:
@@ -114,8 +119,9 @@ def check_sizes(content: bytes, files: Mapping[str, bytes], workspace: str, sett
         ValidationFailed: the workspace has no valid name.
     """
     size = sum(len(data) for data in files.values())
+    alone = is_module(content)
     for what, found, limit in (
-        ("the agent", len(content), settings.max_content_bytes),
+        ("the agent", len(content), settings.max_artifacts_bytes if alone else settings.max_content_bytes),
         ("its artifacts", size, settings.max_artifacts_bytes),
     ):
         if found > limit:

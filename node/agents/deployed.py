@@ -80,6 +80,7 @@ class AgentInfo:
         registration: A UUID that changes with every deployment.
         tools: Names of the tools its model sees.
         error: Why its status is ``error``.
+        signature: Who signed its module, as JSON; None for an agent without a module, or an unsigned one.
     """
 
     id: str
@@ -98,6 +99,7 @@ class AgentInfo:
     execution_stats: dict[str, Any]
     description: str = ""
     error: str = ""
+    signature: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON values only."""
@@ -117,5 +119,6 @@ class AgentInfo:
             "tools": list(self.tools),
             "warnings": list(self.warnings),
             "execution_stats": self.execution_stats,
+            "signature": self.signature,
         }
         return found | ({"error": self.error} if self.error else {})

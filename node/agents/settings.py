@@ -24,8 +24,8 @@ class AgentSettings:
         mailbox_capacity: Messages waiting per agent.
         concurrency: Messages a configured agent handles at once; a wasm agent always handles one.
         log_records: Log records kept per agent.
-        max_content_bytes: Largest agent file or module.
-        max_artifacts_bytes: Largest sum of the files beside it.
+        max_content_bytes: Largest agent file.
+        max_artifacts_bytes: Largest sum of the files beside it, or module that is deployed alone.
         max_produced_bytes: Most bytes of the files that tools make for one answer.
         wasm_fuel: Instructions a wasm agent may execute for one message.
         wasm_timeout_s: Wall time a wasm agent may take for one message.
@@ -43,7 +43,7 @@ class AgentSettings:
     concurrency: int = 8
     log_records: int = 500
     max_content_bytes: int = 4 * 1024 * 1024
-    max_artifacts_bytes: int = 8 * 1024 * 1024
+    max_artifacts_bytes: int = 32 * 1024 * 1024
     max_produced_bytes: int = PRODUCED_BYTES_LIMIT
     wasm_fuel: int = 200_000_000
     wasm_timeout_s: float = 1.0

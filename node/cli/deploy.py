@@ -13,10 +13,14 @@ from node.cli.options import node_options, one_of
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 
-FILE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+FILE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """Largest agent file or artifact, in bytes."""
 MANIFEST_SUFFIX: Final = ".manifest.yaml"
 """Of the file that ``caxton wasm sign`` writes beside a module."""
+WAIT_S: Final = 60.0
+"""How long a node may take to start an agent, in seconds."""
+COMPILE_WAIT_S: Final = 600.0
+"""How long it may take with a module, which it compiles on one core: 18 MB of Python take half a minute."""
 
 
 @click.command("deploy")
@@ -56,7 +60,8 @@ def command(
         body["name"] = name
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
-        found = client.call("POST", "/agents", body=body, wait_s=60.0)
+        wait_s = COMPILE_WAIT_S if "content_base64" in body or body.get("artifacts") else WAIT_S
+        found = client.call("POST", "/agents", body=body, wait_s=wait_s)
     if as_json:
         print_json(found)
         return

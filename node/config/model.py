@@ -63,12 +63,14 @@ class ServerConfig(Section):
         dev_mode: Let requests without a token in; on loopback only.
         request_limit_bytes: Largest request body. Above ``messaging.max_message_bytes``, since
             attachments travel in base64.
+        deploy_limit_bytes: Largest request body of a deployment, which carries modules in base64.
     """
 
     host: Text = "127.0.0.1"
     port: Port = 8080
     dev_mode: bool = False
     request_limit_bytes: Bytes = Field(default=8 * 1024**2, alias="request_limit")
+    deploy_limit_bytes: Bytes = Field(default=48 * 1024**2, alias="deploy_limit", le=64 * 1024**2)
 
 
 class ClusterConfig(Section):

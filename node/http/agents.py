@@ -29,10 +29,11 @@ def agent_routes(services: NodeServices, prefix: str) -> APIRouter:
     )
     async def deploy(body: DeployBody) -> Response:
         """Deploy an agent file; answers with the agent as it runs."""
+        content, artifacts = await services.environment.workers.run("files", body.files)
         info = await supervisor.deploy(
-            body.file(),
+            content,
             filename=body.filename or "",
-            artifacts=body.artifact_files(),
+            artifacts=artifacts,
             name=body.name,
             workspace=body.workspace,
             replace=body.replace,

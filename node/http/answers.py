@@ -429,6 +429,14 @@ class ArchivedBody(BaseModel):
     next: Annotated[str | None, Field(description="The after of the call that goes on; null at the end.")]
 
 
+class SignatureBody(BaseModel):
+    """Who answers for a module; ``signer`` is null where the key is not trusted here."""
+
+    key: str
+    signer: str | None
+    expires: Time | None
+
+
 class AgentBody(BaseModel):
     """One agent of this node; ``error`` only when its status is ``error``."""
 
@@ -447,6 +455,9 @@ class AgentBody(BaseModel):
     tools: list[str]
     warnings: list[dict[str, Any]]
     execution_stats: dict[str, Any]
+    signature: Annotated[
+        SignatureBody | None, Field(description="Null for an agent without a signed module.")
+    ]
     error: str | None = None
 
 

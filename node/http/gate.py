@@ -25,7 +25,7 @@ from node.http.errors import (
     error_response,
 )
 from node.http.origin import all_headers, presented_token, require_local
-from node.http.routes import API, STREAMED, RouteTable
+from node.http.routes import API, DEPLOYMENTS, STREAMED, RouteTable
 from node.http.services import NodeServices
 from node.http.traffic import Traffic
 from node.security.permissions import Permission, route_permission
@@ -84,6 +84,7 @@ class Gate:
         self._services = services
         self._clock = services.environment.clock
         self._limit_bytes = services.config.server.request_limit_bytes
+        self._deploy_limit_bytes = max(self._limit_bytes, services.config.server.deploy_limit_bytes)
         self._routes = RouteTable()
         self._sockets = sockets
         self._traffic = traffic
@@ -124,7 +125,10 @@ class Gate:
         held = 0
         try:
             if (scope["method"], template) not in STREAMED:
-                body = await self._read(receive, headers)
+                limit_bytes = self._limit_bytes
+                if (scope["method"], template) in DEPLOYMENTS:
+                    limit_bytes = self._deploy_limit_bytes
+                body = await self._read(receive, headers, limit_bytes)
                 held = len(body)
                 receive = _replay(body, receive)
             if template == "/health":
@@ -182,11 +186,11 @@ class Gate:
             )
         return template
 
-    async def _read(self, receive: Receive, headers: dict[str, str]) -> bytes:
+    async def _read(self, receive: Receive, headers: dict[str, str], limit_bytes: int) -> bytes:
         """The whole body; counts it in the traffic, and the caller gives it back."""
         declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit_bytes:
-            raise self._too_large()
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
+            raise _too_large(limit_bytes)
         chunks: list[bytes] = []
         held, complete = 0, False
         with self._clock.move_on_after(BODY_TIME_LIMIT_S):
@@ -196,8 +200,8 @@ class Gate:
                     if event["type"] == "http.disconnect":
                         raise ClientGone
                     chunk = event.get("body", b"")
-                    if held + len(chunk) > self._limit_bytes:
-                        raise self._too_large()
+                    if held + len(chunk) > limit_bytes:
+                        raise _too_large(limit_bytes)
                     if self._traffic.body_bytes + len(chunk) > BODY_BYTES_LIMIT:
                         raise _full(
                             "too many request bodies are under way", f"limit {BODY_BYTES_LIMIT} bytes"
@@ -216,14 +220,6 @@ class Gate:
                 fix="Send it again.",
             )
         return b"".join(chunks)
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(
-            "the body of the request is too large",
-            why=f"the limit is {self._limit_bytes} bytes",
-            fix="Send less at once, or raise server.request_limit_bytes.",
-            details={"limit_bytes": self._limit_bytes},
-        )
 
     async def _answer(self, error: Exception, reply: _Reply) -> None:
         known = as_caxton(error)
@@ -247,6 +243,15 @@ async def send_error(error: CaxtonError, send: Send, request_id: str, wall_s: fl
     pairs.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
+
+
+def _too_large(limit_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        "the body of the request is too large",
+        why=f"the limit is {limit_bytes} bytes",
+        fix="Send less at once, or raise server.request_limit (of a deployment, server.deploy_limit).",
+        details={"limit_bytes": limit_bytes},
+    )
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

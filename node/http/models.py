@@ -256,6 +256,14 @@ class DeployBody(StrictBody):
             return self.content.encode()
         return _decoded("content_base64", self.content_base64 or "")
 
+    def files(self) -> tuple[bytes, dict[str, bytes]]:
+        """The agent file and the artifacts, decoded: of a module this takes a worker's time.
+
+        Raises:
+            ValidationFailed: see :meth:`file` and :meth:`artifact_files`.
+        """
+        return self.file(), self.artifact_files()
+
     def artifact_files(self) -> dict[str, bytes]:
         """The artifacts, decoded.
 

@@ -16,6 +16,8 @@ from node.security.permissions import ROUTES
 API: Final = "/api/v1"
 STREAMED: Final = frozenset({("POST", "/messages/stream"), ("PUT", "/blobs/{digest}")})
 """Routes that read their body themselves while it arrives; that of any other is complete before."""
+DEPLOYMENTS: Final = frozenset({("POST", "/agents"), ("POST", "/config-agents")})
+"""Routes whose body may be as large as ``server.deploy_limit``: it carries a module."""
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 
 

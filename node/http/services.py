@@ -407,6 +407,11 @@ class ServerSettings(Protocol):
         """Largest request body."""
         ...
 
+    @property
+    def deploy_limit_bytes(self) -> int:
+        """Largest request body of a deployment."""
+        ...
+
 
 class HttpConfig(Protocol):
     """The part of ``config.NodeConfig`` that HTTP reads."""

@@ -123,6 +123,10 @@ class Signed:
     key: str
     signer: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """Who signed it, and until when, as the public API shows it."""
+        return {"key": self.key, "signer": self.signer or None, "expires": self.manifest.expires}
+
     def __str__(self) -> str:
         """Who signed it, for people."""
         return f"{self.key[:16]} ({self.signer or 'a key that is not trusted here'})"

@@ -146,7 +146,11 @@ async def test_a_failed_deployment_changes_nothing() -> None:
         with pytest.raises(ResourceLimitExceeded):
             await here.supervisor.deploy(agent())
         with pytest.raises(ResourceLimitExceeded):
-            await here.supervisor.deploy(sample("echo.md"), artifacts={"x": bytes(9_000_000)}, replace=True)
+            await here.supervisor.deploy(sample("echo.md"), artifacts={"x": bytes(34_000_000)}, replace=True)
+        with pytest.raises(ResourceLimitExceeded):
+            await here.supervisor.deploy(b"#" * 5_000_000, replace=True)
+        with pytest.raises(ResourceLimitExceeded, match="at most 33,554,432"):
+            await here.supervisor.deploy(b"\0asm" + bytes(34_000_000), filename="x.wasm", replace=True)
         store.fails = True
         with pytest.raises(StorageFailed):
             await here.supervisor.deploy(PUBLISHED, replace=True)

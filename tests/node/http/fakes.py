@@ -469,6 +469,7 @@ class NoMemory:
 @dataclass(frozen=True)
 class Server:
     request_limit_bytes: int = 4096
+    deploy_limit_bytes: int = 16_384
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import httpx
@@ -171,6 +172,18 @@ async def test_a_body_above_the_limit_is_refused_whatever_was_declared(length: b
     sent = await raw_request(World(), [part(b"x" * 100, more=True) for _ in range(60)], length=length)
     assert sent[0]["status"] == 413
     assert b'"limit_bytes": 4096' in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/agents", 16_384), ("/config-agents", 16_384), ("/messages", 4_096)]
+)
+async def test_a_deployment_may_be_larger_than_other_requests(path: str, limit: int) -> None:
+    body = {"content": "x", "name": "w"}
+    async with World().client() as client:
+        fits = await client.post(path, content=json.dumps(body).ljust(limit))
+        too_large = await client.post(path, content=json.dumps(body).ljust(limit + 1))
+    assert fits.status_code != 413
+    assert (too_large.status_code, too_large.json()["details"]) == (413, {"limit_bytes": limit})
 
 
 async def test_a_body_that_never_ends_is_given_up(autojump_clock: trio.testing.MockClock) -> None:

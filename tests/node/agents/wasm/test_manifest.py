@@ -74,6 +74,18 @@ async def test_a_signed_agent_is_deployed_and_its_log_says_by_whom() -> None:
         assert f"deployed version 1.2.0, signed by {public_key_hex(KEY)[:16]} ({CONFIGURED})" in logged, first
 
 
+async def test_who_signed_an_agent_is_shown_after_a_restart_too() -> None:
+    store = MemoryStore()
+    async with rooms(store, settings=AgentSettings(trust=TRUST)) as here:
+        info = await deploy(here, manifest(expires="2030-01-01T00:00:00Z"))
+        shown = {"key": public_key_hex(KEY), "signer": CONFIGURED, "expires": "2030-01-01T00:00:00Z"}
+        assert info.as_json()["signature"] == shown
+    async with rooms(store) as here:  # a node that takes any module, and trusts nobody
+        assert here.supervisor.get("echo-agent").as_json()["signature"] == shown | {"signer": None}
+        unsigned = await deploy(here, None, replace=True)
+        assert unsigned.as_json()["signature"] is None
+
+
 async def test_blanks_and_the_order_of_keys_do_not_matter() -> None:
     values = yaml.safe_load(manifest())
     values["manifest"] = dict(reversed(values["manifest"].items()))
