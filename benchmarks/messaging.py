@@ -9,9 +9,9 @@ answered in one transaction with its settled mark; the answer goes back the same
 
 Loads per run, after a warm-up: requests one at a time (the latency of an idle cluster), at a fixed rate
 (latency counted from the moment a request was due, so that a stall is not hidden), as many as go with a
-fixed number in flight (throughput), and, with an agent in Python, messages that want no answer (one way):
-accepted a hundred at a time while fewer than a window are open, and counted when their end is on disk at
-their origin.
+fixed number in flight (throughput), and messages that want no answer (one way; with two nodes only from an
+agent in Python): accepted a hundred at a time while fewer than a window are open, and counted when their end
+is on disk at their origin.
 Each run has new processes, new keys and empty disks.
 """
 
@@ -71,6 +71,14 @@ class Row:
     durability: str = "normal"
 
 
+SINK_FILE: Final = (
+    f"---\nname: {SINK}\nversion: 1.0.0\ncapabilities: [{SINK}]\nruntime: wasm\nmodule: sink.wat\n---\n"
+)
+SINK_MODULE: Final = """(module (memory (export "memory") 1)
+  (func (export "caxton_alloc") (param i32) (result i32) (i32.const 1024))
+  (func (export "agent_init") (result i32) (i32.const 0))
+  (func (export "handle_message") (param i32 i32) (result i32) (i32.const 0)))"""
+"""An agent that takes messages and does nothing."""
 ROWS: Final = (
     Row("one node, Python function", 1),
     Row("one node, WebAssembly agent", 1, wasm=True),
@@ -244,7 +252,7 @@ async def _measure(row: Row, directory: Path, options: argparse.Namespace) -> li
     async with _running(config) as (node, gossip):
         if row.nodes == 1:
             await _offer(node, wasm=row.wasm)
-            return await _loads(Origin(node), options, one_way=not row.wasm)
+            return await _loads(Origin(node), options, one_way=True)
         async with _provider(directory, gossip, row):
             return await _loads(Origin(node), options, one_way=not row.wasm)
 
@@ -289,6 +297,7 @@ async def _offer(node: Node, *, wasm: bool) -> None:
         agents = PROJECT / "configs" / "agents"
         module = {"echo.wat": (agents / "echo.wat").read_bytes()}
         await node.supervisor.deploy((agents / "echo.md").read_bytes(), filename="echo.md", artifacts=module)
+        await node.supervisor.deploy(SINK_FILE.encode(), artifacts={"sink.wat": SINK_MODULE.encode()})
         return
     handler: Callable[[Delivery], Awaitable[Sequence[Draft]]] = _answer
     node.bus.attach("echo", handler, capacity=1000, concurrency=8)

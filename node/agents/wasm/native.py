@@ -35,13 +35,23 @@ DeadlineCallback = ctypes.CFUNCTYPE(
 _STOPPED: Final = b"stopped by the host"
 
 
-def _prototype(name: str, result: Any, *arguments: Any) -> Any:
-    function = ffi.dll[name]  # an object of our own: that of wasmtime's wrappers keeps its types
+_quick = ctypes.PyDLL(ffi.dll._name, handle=ffi.dll._handle)
+"""The same library, called without letting go of the interpreter.
+
+What runs guest code lets go, or a guest would hold up the event loop. All else takes nanoseconds, and to get
+the interpreter back takes up to its switch interval, 5 ms, while the loop is busy.
+"""
+
+
+def _prototype(name: str, result: Any, *arguments: Any, library: Any = _quick) -> Any:
+    function = library[name]  # an object of our own: that of wasmtime's wrappers keeps its types
     function.restype, function.argtypes = result, list(arguments)
     return function
 
 
-_call = _prototype("wasmtime_func_call_unchecked", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER)
+_call = _prototype(
+    "wasmtime_func_call_unchecked", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, library=ffi.dll
+)
 _memory_data = _prototype("wasmtime_memory_data", _POINTER, _POINTER, _POINTER)
 _memory_size = _prototype("wasmtime_memory_data_size", _SIZE, _POINTER, _POINTER)
 _set_fuel = _prototype("wasmtime_context_set_fuel", _POINTER, _POINTER, _U64)

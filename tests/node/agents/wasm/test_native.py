@@ -34,6 +34,14 @@ USED: Final = {
 }
 
 
+KEEPS_THE_INTERPRETER: Final = 0x4  # FUNCFLAG_PYTHONAPI of ctypes
+
+
+def test_only_what_runs_guest_code_lets_go_of_the_interpreter() -> None:
+    lets_go = {name for name, found in USED.items() if not found._flags_ & KEEPS_THE_INTERPRETER}
+    assert lets_go == {"wasmtime_func_call_unchecked"}
+
+
 class Failed(Exception):
     """What a host function of a test raises."""
 
