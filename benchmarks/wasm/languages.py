@@ -14,10 +14,10 @@ import argparse
 import gc
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from benchmarks.report import PROJECT, machine, percentile, show, write
@@ -35,7 +35,7 @@ from node.messaging.delivery import Delivery
 
 STARTS: Final = 100
 SANDBOXES: Final = 30
-ASKED: Final = Delivery(replace(MESSAGE, content={"name": "Ada"}), "node-1", "", 1, 0, None)
+ASKED: Final = Delivery(msgspec.structs.replace(MESSAGE, content={"name": "Ada"}), "node-1", "", 1, 0, None)
 
 _environment = system_environment()
 

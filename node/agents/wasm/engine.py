@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import wasmtime
@@ -85,14 +86,14 @@ class WasmEngine:
         except wasmtime.WasmtimeError as error:
             raise interface.invalid(" ".join(str(error).split())[:400]) from None
 
-    def deserialize(self, binary: bytes, artifact: bytes) -> Compiled | None:
-        """``binary`` from what its ``serialize`` made; None if this engine cannot use that.
+    def deserialize(self, binary: bytes, artifact: Path) -> Compiled | None:
+        """``binary`` from a file that begins with what its ``serialize`` made; None if that cannot be used.
 
-        The bytes are machine code: the caller knows that this node made them.
+        The file is machine code: the caller knows that this node made it. It is mapped, and may be removed.
         """
         kind = component.Component if interface.is_component(binary) else wasmtime.Module
         try:
-            return kind.deserialize(self.engine, artifact)
+            return kind.deserialize_file(self.engine, str(artifact))
         except wasmtime.WasmtimeError:
             return None
 

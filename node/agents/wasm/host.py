@@ -153,7 +153,7 @@ class Host:
 
     def write(self, level: str, data: bytes) -> None:
         """Take what is written to a standard stream: its lines go to the agent's log."""
-        *lines, rest = (self._unended.get(level, b"") + data).split(b"\n")
+        *lines, rest = (self._unended.get(level, b"") + data).split(b"\n", CONSOLE_LIMIT)
         for line in lines:
             self.log(level, line)
         self._unended[level] = rest[:CONSOLE_LINE_LIMIT]

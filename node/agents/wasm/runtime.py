@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,8 @@ class WasmRuntime:
         compiled = self._modules.get(name)
         if compiled is None:
             interface.check_size(binary, COMPONENT_LIMIT_BYTES)
-            artifact = None if self._compiled is None else self._compiled.load(name)
-            compiled = None if artifact is None else self._engine.deserialize(binary, artifact)
+            if self._compiled is not None:
+                compiled = self._compiled.load(name, partial(self._engine.deserialize, binary))
             if compiled is None:
                 compiled = self._engine.compile(binary)
                 if self._compiled is not None:
