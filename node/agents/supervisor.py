@@ -61,7 +61,7 @@ class _Agent:
     registration: str
     runtime: Runtime | None = None
     error: str = ""
-    signature: dict[str, Any] | None = None
+    signed: dict[str, Any] | None = None
 
 
 class AgentSupervisor:
@@ -186,8 +186,7 @@ class AgentSupervisor:
                 status="running" if auto_start else "stopped",
                 deployed_at_s=self._environment.clock.wall(),
             )
-            agent = _Agent(row, definition, journal, self._environment.new_id())
-            agent.signature = blueprint.signature
+            agent = _Agent(row, definition, journal, self._environment.new_id(), signed=blueprint.signature)
             await self._storage.write(lambda connection: save_agent(connection, row))
             with self._environment.clock.move_on_after(_SHIELD_S) as scope:
                 scope.shield = True
@@ -377,7 +376,7 @@ class AgentSupervisor:
         self._agents[row.id] = agent
         try:
             blueprint = await self._stored_blueprint(row)
-            agent.definition, agent.signature = blueprint.definition, blueprint.signature
+            agent.definition, agent.signed = blueprint.definition, blueprint.signature
             agent.definition, runtime = await self._build(blueprint, journal, row.workspace)
         except CaxtonError as error:
             agent.error = str(error)
@@ -497,5 +496,5 @@ class AgentSupervisor:
             execution_stats=agent.journal.execution_stats,
             description=definition.description,
             error=agent.error,
-            signature=agent.signature,
+            signature=agent.signed,
         )
