@@ -22,6 +22,7 @@ from node.agents.supervisor import AgentSupervisor
 from node.blobs.store import FILE as BLOB_FILE
 from node.blobs.store import BlobLimits, BlobStore
 from node.cluster.membership import Membership
+from node.cluster.replicas import Replicas
 from node.config import NodeConfig
 from node.config.model import EmbeddingConfig
 from node.environment import Address, Environment
@@ -46,9 +47,12 @@ from node.tools.host import ToolHost, ToolSettings
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
 from node.webhooks.webhooks import Webhooks
+from swim.identity import ClusterAuthority
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from node.memory.replication.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,7 @@ class Node:
     budgets: Budgets
     supervisor: AgentSupervisor
     webhooks: Webhooks
+    replicas: Replicas
 
     def __init__(
         self,
@@ -158,7 +163,7 @@ class Node:
             "messaging": self.bus.statistics(),
             "links": self.links.statistics(),
             "storage": self.storage.statistics(),
-            "memory": self.memory.statistics(),
+            "memory": self.memory.statistics() | {"replication": self.replicas.statistics()},
             "agents": self.supervisor.statistics(),
             "webhooks": self.webhooks.statistics(),
             "membership": self.membership.statistics(),
@@ -204,6 +209,7 @@ class Node:
             limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
             threshold=embedded.semantic_threshold,
             make_embedder=partial(_embedder, config.memory.embedding, self.environment),
+            make_replica=self._make_replica,
         )
         self.blobs = BlobStore(
             environment=self.environment,
@@ -239,6 +245,13 @@ class Node:
             limits=LinkLimits(window_bytes=config.messaging.link_window_bytes),
         )
         self.bus.use_links(self.links)
+        self.replicas = Replicas(
+            environment=self.environment,
+            node=self.name,
+            memory=self.memory,
+            links=self.links,
+            holders=self.membership.holders,
+        )
         self.membership.listeners.append(self.bus)
         self.tools = ToolHost(
             environment=self.environment,
@@ -287,6 +300,14 @@ class Node:
             version=software_version(),
         )
 
+    def _make_replica(self) -> Replica:
+        from node.memory.replication.replica import Replica  # noqa: PLC0415 - numpy comes with it
+
+        authority = self.credentials.authority
+        # Its own, for it is asked on the memory's thread.
+        asked = ClusterAuthority(authority.ca_public_key, authority.cluster)
+        return Replica(self.credentials.identity, asked, self.environment.randomness.token)
+
     async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
         cluster = self.config.cluster
         # Before membership, which would take half a second of building for a stall, and distrust itself.
@@ -304,6 +325,8 @@ class Node:
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
+            if self.config.memory.replication.enabled:
+                await nursery.start(self.replicas.run)
             if application is not None:
                 await nursery.start(self.webhooks.run)
             api = None if application is None else await nursery.start(self._serve, application)
@@ -353,6 +376,7 @@ class Node:
             shutdown=self.shutdown,
             statistics=self.statistics,
             ready=lambda: self._ready,
+            replication=self.replicas.statistics_of_logs if self.config.memory.replication.enabled else None,
         )
         return create_app(services)
 

@@ -342,6 +342,27 @@ def stats(
             for each in found["scopes"]
         ]
         print_table("Scopes", columns, rows)
+    if found.get("replication"):
+        _show_replication(found["replication"])
+
+
+def _show_replication(told: dict[str, Any]) -> None:
+    digest = told["digest"][:16] if told["digest"] else "nothing is shared"
+    click.echo(f"\nShared: {told['operations']} operations of {told['logs']} logs, digest {digest}")
+    for node, why in sorted(told["stalled"].items()):
+        click.echo(safe(f"Not followed for now: {node} ({why})"), err=True)
+    rows = [
+        (
+            peer,
+            each["behind"],
+            "-" if each["is_behind"] is None else each["is_behind"],
+            "yes" if each["in_step"] else "no",
+            each["refused"],
+        )
+        for peer, each in sorted(told["peers"].items())
+    ]
+    if rows:
+        print_table("Partners", ("node", "ahead of us", "behind us", "in step", "refused"), rows)
 
 
 def _asked(agent: str | None, workspace: str | None, scope: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from node.cluster import reachability
+from node.cluster.holders import MemoryHolders
 from node.cluster.journal import Journal
 from node.cluster.keyring import GossipKeys
 from node.cluster.memory import ClusterMemory, Remembrance
@@ -124,6 +125,9 @@ class Membership:
             members=lambda: self.partition().remembered,
             flush=self._flush,
             clock=environment.clock,
+        )
+        self.holders = MemoryHolders(
+            self.replicated, self.node, is_up=self.is_alive, flush=self._flush, clock=environment.clock
         )
         self.listeners: list[MembershipListener] = []
         self._journal = Journal(environment.clock)

@@ -332,6 +332,16 @@ class EmbeddingConfig(Section):
     cache_entries: Count = 2_048
 
 
+class ReplicationConfig(Section):
+    """Copies of what is shared.
+
+    Attributes:
+        enabled: Whether this node and the others hold the same in the scopes workspace and global.
+    """
+
+    enabled: bool = True
+
+
 class MemoryConfig(Section):
     """What agents remember.
 
@@ -339,11 +349,13 @@ class MemoryConfig(Section):
         backend: Only ``embedded``: a file of the node.
         embedded: That file.
         embedding: What turns text into vectors.
+        replication: Copies on the other nodes.
     """
 
     backend: Literal["embedded"] = "embedded"
     embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
+    replication: ReplicationConfig = ReplicationConfig()
 
 
 class WebhooksConfig(Section):

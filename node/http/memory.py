@@ -221,7 +221,9 @@ def _add_statistics(router: APIRouter, services: NodeServices) -> None:
             }
             for realm, each in counted.items()
         ]
-        return JSONResponse({**totals, "scopes": scopes, "room": room.statistics()})
+        replication = None if services.replication is None else await services.replication()
+        told = {"scopes": scopes, "room": room.statistics(), "replication": replication}
+        return JSONResponse({**totals, **told})
 
 
 def _add_forgetting(router: APIRouter, services: NodeServices) -> None:

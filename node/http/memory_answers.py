@@ -226,11 +226,56 @@ class ScopeCountView(BaseModel):
     relations: int
 
 
+class OriginView(BaseModel):
+    """How much is held of the log of one node."""
+
+    node: str
+    log: str
+    seen: int
+    operations: int
+    bytes: int
+    digest: str
+
+
+class PartnerView(BaseModel):
+    """How far this node and another are from each other, in operations; those that became void count, too."""
+
+    behind: int
+    is_behind: int | None
+    in_step: bool
+    refused: int
+    repairs: int
+
+
+class ReplicationView(BaseModel):
+    """How the shared memory is kept the same on all nodes. Two nodes with one ``digest`` hold the same."""
+
+    partners: list[str]
+    peers: dict[str, PartnerView]
+    stalled: dict[str, str]
+    digest: str | None = None
+    origins: list[OriginView] = []
+    logs: int = 0
+    logs_limit: int = 0
+    operations: int = 0
+    bytes: int = 0
+    forgotten: int = 0
+    forgotten_limit: int = 0
+    pages: int
+    taken: int
+    void: int
+    refused: int
+    vectors_refused: int
+    malformed: int
+    started_again: int
+
+
 class MemoryStatsBody(BaseModel):
-    """What the memory holds and costs."""
+    """What the memory holds and costs; ``replication`` is null where it is switched off."""
 
     entities: int
     observations: int
     relations: int
     scopes: list[ScopeCountView]
     room: dict[str, Any]
+    replication: ReplicationView | None = None

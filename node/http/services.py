@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -449,6 +449,8 @@ class NodeServices:
         shutdown: Ends the node gracefully; returns at once.
         statistics: What every room counts, for ``GET /status``.
         ready: Whether the node takes messages already.
+        replication: How far the shared memory of this node and its partners are from each other; None where
+            it is not kept the same.
     """
 
     environment: Environment
@@ -469,3 +471,4 @@ class NodeServices:
     shutdown: Callable[[], None]
     statistics: Callable[[], dict[str, Any]]
     ready: Callable[[], bool] = _always
+    replication: Callable[[], Awaitable[dict[str, Any]]] | None = None

@@ -13,7 +13,6 @@ import apsw
 
 from node.memory.embedding import EmbeddingModel
 from node.memory.scopes import SHARDS
-from node.memory.vectors import Vector, quantised, signs
 from node.storage.query import rows
 
 VECTOR_CHUNK: Final = 256
@@ -61,14 +60,13 @@ def make_space(connection: apsw.Connection, model: EmbeddingModel) -> Space:
 
 
 def index_vector(
-    connection: apsw.Connection, space: Space, observation: int, realm: int, vector: Vector
-) -> bytes:
-    """Make an observation findable by meaning; returns what its row keeps of the vector."""
+    connection: apsw.Connection, space: Space, observation: int, realm: int, bits: bytes
+) -> None:
+    """Make an observation findable by meaning, by the signs of its vector."""
     connection.execute(
         f"INSERT INTO vectors_{space.key} (key, shard, realm, bits) VALUES (?, ?, ?, vec_bit(?))",  # noqa: S608
-        (observation, observation % SHARDS, realm, signs(vector)),
+        (observation, observation % SHARDS, realm, bits),
     )
-    return quantised(vector)
 
 
 def end_vector(connection: apsw.Connection, space: int, observation: int, realm: int) -> None:

@@ -32,6 +32,8 @@ METADATA_BYTES_LIMIT: Final = 16 * 1024
 """Largest metadata of one thing, as JSON, in bytes."""
 METADATA_KEYS_LIMIT: Final = 64
 """Most keys in the metadata of one thing."""
+DIMENSION_LIMIT: Final = 4_096
+"""Most numbers in one vector."""
 TIME_LIMIT_S: Final = 253_402_300_799.0
 """The last second of the year 9999, beyond which no time is taken."""
 STRENGTH: Final = 0.5

@@ -20,6 +20,7 @@ from node.memory.records import Limits
 
 if TYPE_CHECKING:
     from node.memory.embedding import Embedder
+    from node.memory.replication.replica import Replica
     from node.memory.store import MemoryStore
     from node.storage.storage import Durability, Storage
 
@@ -42,6 +43,7 @@ class MemoryRoom:
         limits: How much is remembered at most.
         threshold: Least similarity of what is found by its meaning alone, 0 to 1.
         make_embedder: Makes the embedder when the memory is opened.
+        make_replica: Makes what tells other nodes of what is shared; without it nobody hears of anything.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class MemoryRoom:
         limits: Limits,
         threshold: float,
         make_embedder: Callable[[], Awaitable[Embedder]],
+        make_replica: Callable[[], Replica] | None = None,
     ) -> None:
         self._environment = environment
         self._path = path
@@ -62,6 +65,9 @@ class MemoryRoom:
         self._limits = limits
         self._threshold = threshold
         self._make_embedder = make_embedder
+        self._make_replica = make_replica
+        self.on_change: Callable[[], None] = _nobody_listens
+        """Called after this node has changed what is shared, and when its file is made."""
         self._store: MemoryStore | None = None
         self._embedder: Embedder = AbsentEmbedder()
         self._opening = trio.Lock()
@@ -79,7 +85,15 @@ class MemoryRoom:
             if self._store is None:
                 self._store = await self._open()
                 self._opened.set()
+                if self._store.shared is not None:
+                    self._store.shared.on_change = self._changed
+                    self.on_change()
             return self._store
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever remembered here."""
+        return self._store is not None or self._path.exists()
 
     async def existing(self) -> MemoryStore | None:
         """The memory, to read, or None as long as nothing was ever written.
@@ -88,10 +102,13 @@ class MemoryRoom:
             StorageFailed: the file cannot be used, or the node is stopping.
             DataDirectoryInUse: another process holds it.
         """
-        if self._store is None and not self._path.exists():
+        if not self.exists:
             await trio.lowlevel.checkpoint()
             return None
         return await self.store()
+
+    def _changed(self) -> None:
+        self.on_change()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the file once it is open; runs until cancelled."""
@@ -132,7 +149,10 @@ class MemoryRoom:
 
         self._embedder = embedder
         settings = MemorySettings(self._limits, self._threshold)
-        return MemoryStore(storage, embedder, self._environment, node=self._node, settings=settings)
+        replica = None if self._make_replica is None else self._make_replica()
+        return MemoryStore(
+            storage, embedder, self._environment, node=self._node, settings=settings, replica=replica
+        )
 
     def _open_file(self) -> Storage:
         import node.memory.store  # noqa: PLC0415, F401 - numpy: 100 ms that the loop is spared
@@ -142,3 +162,7 @@ class MemoryRoom:
         return Storage.open(
             self._path, durability=self._durability, environment=self._environment, design=MEMORY
         )
+
+
+def _nobody_listens() -> None:
+    """A change of which nobody wants to hear."""

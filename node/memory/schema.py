@@ -148,7 +148,56 @@ CREATE VIRTUAL TABLE names USING fts5 (
 CREATE VIRTUAL TABLE word_counts USING fts5vocab (words, row);
 """
 
-STEPS: Final = (_FIRST,)
+_SHARED: Final = """
+-- Operations on what is shared: one log for each node (and for each time that it lost its place in its own).
+-- digest: XOR of the hashes of the operations that hold, but for forgettings; sealed: signed up to here.
+CREATE TABLE logs (
+    key INTEGER PRIMARY KEY,
+    node TEXT NOT NULL,
+    log BLOB NOT NULL,
+    seen INTEGER NOT NULL DEFAULT 0,
+    sealed INTEGER NOT NULL DEFAULT 0,
+    digest BLOB NOT NULL,
+    operations INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (node, log)
+);
+
+-- Those whose effect holds; what a later one makes void is taken out with it.
+CREATE TABLE operations (
+    key INTEGER PRIMARY KEY,
+    log INTEGER NOT NULL REFERENCES logs (key),
+    seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    stamp INTEGER NOT NULL,
+    born INTEGER NOT NULL,
+    element BLOB NOT NULL,
+    entity BLOB,
+    other BLOB,
+    body BLOB NOT NULL
+);
+-- Not unique: a node that came back with an older file has used numbers twice.
+CREATE INDEX operations_place ON operations (log, seq);
+CREATE INDEX operations_element ON operations (element);
+CREATE INDEX operations_entity ON operations (entity, born) WHERE entity IS NOT NULL;
+CREATE INDEX operations_other ON operations (other) WHERE other IS NOT NULL;
+CREATE INDEX operations_forgotten ON operations (stamp) WHERE kind >= 6;
+
+-- One signature of the origin over the hashes of a stretch of its log; zeros stand for what was void before.
+CREATE TABLE proofs (
+    log INTEGER NOT NULL REFERENCES logs (key),
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    signed_ms INTEGER NOT NULL,
+    credential BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    hashes BLOB NOT NULL,
+    UNIQUE (log, first, signature)
+);
+CREATE INDEX proofs_place ON proofs (log, last);
+"""
+
+STEPS: Final = (_FIRST, _SHARED)
 """Every step there has ever been, oldest first."""
 
 

@@ -44,11 +44,14 @@ class Viewer:
         agent: The agent that asks, or None.
         workspaces: The workspaces it is in.
         operator: Whether it is an operator of the node, who may see everything.
+        replica: Whether it is the other nodes of the cluster, who see what is shared: every workspace and the
+            global scope, and nothing that is an agent's own.
     """
 
     agent: str | None = None
     workspaces: tuple[str, ...] = ()
     operator: bool = False
+    replica: bool = False
 
     def __post_init__(self) -> None:
         if self.agent is not None:
@@ -67,7 +70,7 @@ class Viewer:
             return True
         if realm.scope is Scope.AGENT:
             return realm.owner == self.agent
-        return realm.owner in self.workspaces
+        return self.replica or realm.owner in self.workspaces
 
     def require(self, realm: Realm) -> None:
         """Refuse a realm of others, without a look whether anything is in it.
@@ -86,6 +89,8 @@ class Viewer:
 
 OPERATOR: Final = Viewer(operator=True)
 """Who runs the node."""
+REPLICA: Final = Viewer(replica=True)
+"""The other nodes of the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +128,9 @@ class Scoped:
         self._viewer = viewer
         self._sources: dict[int, Provenance] = {}
         self._everything = viewer.operator and aim == EVERYWHERE
-        self._realms = {} if self._everything else self._resolve(viewer, aim)
-        keys = ",".join(str(key) for key in sorted(self._realms))
-        self._reach = "realm > 0" if self._everything else f"realm IN ({keys})"
+        self._shared = viewer.replica and aim == EVERYWHERE
+        self._realms = {} if self._everything or self._shared else self._resolve(viewer, aim)
+        self._reach = self._reaching()
 
     @property
     def viewer(self) -> Viewer:
@@ -155,7 +160,7 @@ class Scoped:
     def insert(self, table: str, realm: int, values: Mapping[str, Any]) -> int:
         """Add a row to a guarded table; returns its key."""
         invariant(table in _GUARDED, "a row for a table that is not guarded")
-        invariant(self._everything or realm in self._realms, "a row for somebody else's scope")
+        invariant(self._covers(realm), "a row for somebody else's scope")
         columns = {"realm": realm, **values}
         marks = ",".join("?" * len(columns))
         self._connection.execute(
@@ -198,16 +203,17 @@ class Scoped:
             )
             found = self._connection.last_insert_rowid()
         self._realms[found] = realm
-        if not self._everything:
-            self._reach = f"realm IN ({','.join(str(key) for key in sorted(self._realms))})"
+        self._reach = self._reaching()
         return found
 
     def realm_of(self, key: int) -> Realm:
         """The realm with a number that a row of this viewer has."""
         if key not in self._realms:
-            invariant(self._everything, "the realm of a row that this viewer cannot see")
+            invariant(self._everything or self._shared, "the realm of a row that this viewer cannot see")
             found = rows(self._connection, "SELECT scope, owner FROM realms WHERE key = ?", (key,))
-            self._realms[key] = Realm(Scope(found[0][0]), found[0][1])
+            realm = Realm(Scope(found[0][0]), found[0][1])
+            invariant(self._viewer.may_see(realm), "the realm of a row that this viewer cannot see")
+            self._realms[key] = realm
         return self._realms[key]
 
     def source(self, key: int | None) -> Provenance:
@@ -223,7 +229,7 @@ class Scoped:
     def count(self, realm: int, column: str, by: int) -> None:
         """Keep the count of a realm's rows in step with a change."""
         invariant(column in _GUARDED, "a count that is not kept")
-        invariant(self._everything or realm in self._realms, "a count of somebody else's rows")
+        invariant(self._covers(realm), "a count of somebody else's rows")
         self._connection.execute(
             f"UPDATE realms SET {column} = {column} + ? WHERE key = ?",  # noqa: S608 - a name of our own
             (by, realm),
@@ -231,7 +237,7 @@ class Scoped:
 
     def entities_in(self, realm: int) -> int:
         """Entities of one realm of this viewer."""
-        invariant(self._everything or realm in self._realms, "a count of somebody else's rows")
+        invariant(self._covers(realm), "a count of somebody else's rows")
         return number(self._connection, "SELECT entities FROM realms WHERE key = ?", (realm,))
 
     def totals(self) -> dict[str, int]:
@@ -242,7 +248,7 @@ class Scoped:
 
     def counts(self) -> dict[Realm, tuple[int, int, int]]:
         """Entities, observations and relations of every realm of this viewer."""
-        where = self._reach.replace("realm", "key")
+        where = f"key{self._reach.removeprefix('realm')}"
         found = rows(
             self._connection,
             f"SELECT scope, owner, entities, observations, relations FROM realms WHERE {where}"  # noqa: S608
@@ -280,7 +286,7 @@ class Scoped:
         """
         if self._everything:
             reach = "" if past else "AND realm > 0"
-        elif not self._realms:
+        elif not self._realms or self._shared:  # other nodes do not search here
             return []
         else:
             keys = sorted(self._realms)
@@ -299,6 +305,18 @@ class Scoped:
         """
         return Scoped(self._connection, self._viewer, aim)
 
+    def _reaching(self) -> str:
+        """The predicate of this viewer's realms."""
+        if self._everything:
+            return "realm > 0"
+        if self._shared:
+            return "realm IN (SELECT key FROM realms WHERE scope > 0)"
+        return f"realm IN ({','.join(str(key) for key in sorted(self._realms))})"
+
+    def _covers(self, realm: int) -> bool:
+        """Whether a realm is one of this viewer's."""
+        return self._everything or realm in self._realms or (self._shared and bool(self.realm_of(realm)))
+
     def _resolve(self, viewer: Viewer, aim: Aim) -> dict[int, Realm]:
         """The realms that a viewer may see and means; an operator who means some is matched by them."""
         choice: list[str] = ["1"]
@@ -313,6 +331,7 @@ class Scoped:
             marks = ",".join("?" * len(viewer.workspaces))
             choice.append(f"(scope = 2 OR (scope = 0 AND owner = ?) OR (scope = 1 AND owner IN ({marks})))")
             bindings += [viewer.agent or "", *viewer.workspaces]
+        invariant(not viewer.replica, "other nodes aim at nothing in particular")
         sql = f"SELECT key, scope, owner FROM realms WHERE {' AND '.join(choice)}"  # noqa: S608 - bound values
         return {
             key: Realm(Scope(scope), owner)

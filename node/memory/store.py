@@ -10,15 +10,14 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import apsw
 
 from node.environment import Environment
 from node.errors import EmbeddingFailed, MemoryTooLarge, ValidationFailed
-from node.memory import ids, indexes, search
-from node.memory.embedding import Embedder
+from node.memory import ids, search
+from node.memory.embedding import Embedder, EmbeddingModel
 from node.memory.graph import Graph, Path, Walk, shortest_path, walk
 from node.memory.idempotency import answered, request_digest
 from node.memory.model import (
@@ -37,12 +36,15 @@ from node.memory.model import (
 from node.memory.question import Question
 from node.memory.reading import Entity, entities_of, entity_key, observations_of, of_types, relations_of
 from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
+from node.memory.replication.replica import Replica
+from node.memory.replication.shared import SharedMemory
+from node.memory.rows import OBSERVATIONS_LIMIT
 from node.memory.scopes import EVERYWHERE, Aim, Scoped, Viewer
 from node.memory.search import Found
+from node.memory.tidying import reclaim, vacuum
 from node.memory.vectors import Vector, checked_vectors
 from node.memory.words import QUERY_CHARACTERS_LIMIT, Vocabulary
-from node.memory.writing import FORGET_STEP, OBSERVATIONS_LIMIT, Writer
-from node.storage.query import number
+from node.memory.writing import FORGET_STEP, Writer
 from node.storage.storage import Storage
 
 T = TypeVar("T")
@@ -54,10 +56,6 @@ REQUEST_RELATIONS_LIMIT: Final = 1_000
 """Most relations that one request brings."""
 PAGE_LIMIT: Final = 200
 """Most entities of one page."""
-VACUUM_PAGES: Final = 500
-"""Pages that one write gives back to the file system after rows were taken out."""
-TIDY_STEPS: Final = 1_000
-"""Most steps of tidying after one request: what is left then is taken up by the next."""
 THRESHOLD: Final = 0.3
 """Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
 
@@ -84,6 +82,7 @@ class MemoryStore:
         environment: Time and ids.
         node: Name of this node, for the provenance.
         settings: Limits and thresholds.
+        replica: Tells other nodes what is shared; without it nobody hears of anything.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class MemoryStore:
         *,
         node: str,
         settings: MemorySettings | None = None,
+        replica: Replica | None = None,
     ) -> None:
         self._storage = storage
         self._embedder = embedder
@@ -101,6 +101,10 @@ class MemoryStore:
         self._node = node
         self._settings = settings or MemorySettings()
         self._vocabulary: Vocabulary | None = None
+        self.shared: SharedMemory | None = None
+        if replica is not None:
+            limits = self._settings.limits
+            self.shared = SharedMemory(storage, environment, replica, limits, self._model)
         self._counts = {
             "searches": 0,
             "searches_without_vectors": 0,
@@ -147,8 +151,7 @@ class MemoryStore:
         vectors = dict(zip(flat, await self._embed(told), strict=False))
         stamp, digest = self._stamp(source), request_digest(realm, drafts)
 
-        def job(connection: apsw.Connection) -> list[Remembered]:
-            writer = self._writer(connection, viewer, stamp, with_vectors=bool(vectors))
+        def job(writer: Writer) -> list[Remembered]:
             place = writer.scoped.make_realm(realm)
             if key is not None:
                 before = answered(writer.scoped, place, checked_name(key, "idempotency_key"), digest)
@@ -167,7 +170,7 @@ class MemoryStore:
                 )
             return found
 
-        stored = await self._storage.write(job)
+        stored = await self._change(viewer, stamp, job, with_vectors=bool(vectors))
         self._counts["stored"] += sum(each.added for each in stored)
         self._counts["stored_without_vectors"] += sum(each.added for each in stored if not each.embedded)
         return stored
@@ -188,10 +191,11 @@ class MemoryStore:
         vectors = await self._embed([embedded_text(*about, draft.text)])
         by_text = dict(zip([draft.text], vectors, strict=False))
         stamp = self._stamp(source)
-        return await self._storage.write(
-            lambda c: self._writer(c, viewer, stamp, with_vectors=bool(by_text)).supersede(
-                observation_id, draft, by_text
-            )
+        return await self._change(
+            viewer,
+            stamp,
+            lambda writer: writer.supersede(observation_id, draft, by_text),
+            with_vectors=bool(by_text),
         )
 
     async def relate(
@@ -217,11 +221,9 @@ class MemoryStore:
             )
         stamp = self._stamp(source)
 
-        def job(connection: apsw.Connection) -> list[Related]:
-            writer = self._writer(connection, viewer, stamp)
-            return [writer.relate(realm, draft) for draft in drafts]
-
-        return await self._storage.write(job)
+        return await self._change(
+            viewer, stamp, lambda writer: [writer.relate(realm, draft) for draft in drafts]
+        )
 
     async def search(self, viewer: Viewer, question: Question) -> Found:
         """Answer a question; see :mod:`node.memory.search`.
@@ -343,8 +345,8 @@ class MemoryStore:
             EntityNotFound: there is none of that id for this viewer.
         """
         stamp = self._stamp(NOBODY)
-        await self._storage.write(lambda c: self._writer(c, viewer, stamp).forget_observation(observation_id))
-        await self._storage.write(_vacuum)
+        await self._change(viewer, stamp, lambda writer: writer.forget_observation(observation_id))
+        await self._storage.write(vacuum)
 
     async def forget_relation(self, viewer: Viewer, relation_id: str) -> None:
         """Take one relation out for good.
@@ -353,7 +355,7 @@ class MemoryStore:
             EntityNotFound: there is none of that id for this viewer.
         """
         stamp = self._stamp(NOBODY)
-        await self._storage.write(lambda c: self._writer(c, viewer, stamp).forget_relation(relation_id))
+        await self._change(viewer, stamp, lambda writer: writer.forget_relation(relation_id))
 
     async def forget(self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE) -> None:
         """Take an entity out for good, with all that is known about it.
@@ -396,7 +398,7 @@ class MemoryStore:
                 why=f"it may name 1 to {OUTCOME_LIMIT}",
             )
         stamp = self._stamp(NOBODY)
-        await self._storage.write(lambda c: self._writer(c, viewer, stamp).record(observation_ids, outcome))
+        await self._change(viewer, stamp, lambda writer: writer.record(observation_ids, outcome))
 
     async def counts(self, viewer: Viewer, aim: Aim = EVERYWHERE) -> dict[Realm, tuple[int, int, int]]:
         """Entities, observations and relations in each realm of a viewer."""
@@ -432,50 +434,51 @@ class MemoryStore:
     async def _forget_keys(self, viewer: Viewer, aim: Aim, chosen: Callable[[Scoped], list[int]]) -> int:
         stamp, gone = self._stamp(NOBODY), 0
 
-        def job(connection: apsw.Connection) -> tuple[int, int]:
-            writer = self._writer(connection, viewer, stamp, aim=aim)
-            return writer.forget_some(chosen(writer.scoped))
-
         while True:
-            entities, taken = await self._storage.write(job)
+            entities, taken = await self._change(
+                viewer, stamp, lambda writer: writer.forget_some(chosen(writer.scoped)), aim=aim
+            )
             gone += entities
             self._counts["forgotten"] += entities
             if not taken:
-                await self._reclaim()
+                await reclaim(self._storage)
                 return gone
 
-    async def _reclaim(self) -> None:
-        """Give what was taken out back to the file system, in short steps that others may write between."""
-        for step in range(TIDY_STEPS):
-            if not await self._storage.write(partial(indexes.tidy_text, first=step == 0)):
-                break
-        for _ in range(TIDY_STEPS):
-            if not await self._storage.write(_vacuum):
-                break
-
-    def _writer(
+    async def _change(
         self,
-        connection: apsw.Connection,
         viewer: Viewer,
         stamp: Stamp,
+        job: Callable[[Writer], T],
         *,
         with_vectors: bool = False,
         aim: Aim = EVERYWHERE,
-    ) -> Writer:
-        model = self._embedder.model if with_vectors else None
-        return Writer(connection, Scoped(connection, viewer, aim), self._settings.limits, stamp, model)
+    ) -> T:
+        """Run a job of a writer, and let the other nodes know where it has changed what is shared."""
+        model, shared = self._embedder.model if with_vectors else None, self.shared
+
+        def write(connection: apsw.Connection) -> tuple[T, bool]:
+            journal = None if shared is None else shared.journal(connection)
+            scoped = Scoped(connection, viewer, aim)
+            done = job(Writer(connection, scoped, self._settings.limits, stamp, model, journal))
+            return done, journal is not None and journal.flush()
+
+        done, has_said = await self._storage.write(write)
+        if shared is not None and has_said:
+            shared.on_change()
+        return done
+
+    def _model(self) -> EmbeddingModel | None:
+        """The model of the vectors that are searched here, or None while there is none."""
+        try:
+            return self._embedder.model
+        except EmbeddingFailed:
+            return None
 
     def _stamp(self, source: Provenance) -> Stamp:
         now_s = self._environment.clock.wall()
         return Stamp(
             now_s, lambda: ids.new_id(self._environment), replace(source, node=source.node or self._node)
         )
-
-
-def _vacuum(connection: apsw.Connection) -> bool:
-    """Give some free pages back; says whether there are more."""
-    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-    return number(connection, "PRAGMA freelist_count") > 0
 
 
 def _entity_of(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:

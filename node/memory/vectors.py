@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import EmbeddingFailed
+from node.memory.model import DIMENSION_LIMIT
 
 SCALE: Final = 127
 """The whole number that stands for 1.0."""
-DIMENSION_LIMIT: Final = 4_096
-"""Most numbers in one vector."""
 
 Vector: TypeAlias = NDArray[np.float32]
 """One float32 vector of length 1."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
-from node.errors import EntityConflict, MemoryLimitExceeded
+from node.errors import EntityConflict
 from node.memory import indexes
 from node.memory.embedding import EmbeddingModel
 from node.memory.ids import ENTITY, OBSERVATION, RELATION, read_id, show_id
@@ -21,15 +21,14 @@ from node.memory.model import (
     encoded_metadata,
 )
 from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
-from node.memory.scopes import OPERATOR, Scoped
-from node.memory.vectors import Vector
+from node.memory.replication.journal import Journal
+from node.memory.replication.saying import Made, Saying
+from node.memory.rows import Rows, full
+from node.memory.scopes import Scoped
+from node.memory.vectors import Vector, quantised, signs
 
 ENTITY_OBSERVATIONS_LIMIT: Final = 10_000
 """Most observations of one entity."""
-OBSERVATIONS_LIMIT: Final = 2_000_000
-"""Most observations in all."""
-RELATIONS_LIMIT: Final = 2_000_000
-"""Most relations in all."""
 FORGET_STEP: Final = 200
 """Most rows that one transaction takes out: others write between two steps."""
 
@@ -42,6 +41,23 @@ _COUNTED: Final = {
 }
 
 
+class _About(NamedTuple):
+    """What an observation is about: an entity by its key and its place's, by its realm, name and type."""
+
+    entity: int
+    place: int
+    realm: Realm
+    name: str
+    type: str
+
+
+class _End(NamedTuple):
+    """One end of a relation."""
+
+    key: int
+    named: tuple[Realm, str, str]
+
+
 @dataclass(slots=True)
 class Writer:
     """One request's changes, inside one job.
@@ -52,6 +68,7 @@ class Writer:
         limits: How much is remembered at most.
         stamp: Time, ids and provenance.
         model: Of the vectors, or None when there are none.
+        journal: Where it is put down for the other nodes, or None where nothing is told to any.
     """
 
     connection: apsw.Connection
@@ -59,9 +76,11 @@ class Writer:
     limits: Limits
     stamp: Stamp
     model: EmbeddingModel | None = None
+    journal: Journal | None = None
+    _rows: Rows = field(init=False)
+    _saying: Saying = field(init=False)
     _space: indexes.Space | None = field(default=None, init=False)
     _source: int | None = field(default=None, init=False)
-    _totals: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         source = self.stamp.source
@@ -69,7 +88,8 @@ class Writer:
         self._source = indexes.source_key(self.connection, row)
         if self.model is not None:
             self._space = indexes.make_space(self.connection, self.model)
-        self._totals = self.scoped.totals()
+        self._rows = Rows(self.connection, self.scoped, self.limits)
+        self._saying = Saying(self.journal, self.connection, self.limits, source)
 
     def remember(self, realm: Realm, draft: EntityDraft, vectors: Mapping[str, Vector]) -> Remembered:
         """Store an entity, or add to it; what is there already is not stored twice.
@@ -90,7 +110,7 @@ class Writer:
             (place, draft.name),
         )
         if not found:
-            key, id_ = self._create(place, draft)
+            key, id_ = self._create(place, realm, draft)
             version, before = 1, 0
         else:
             [(key, id_, type_, version, before, *told)] = found
@@ -102,18 +122,20 @@ class Writer:
                     details={"entity_name": draft.name, "entity_type": type_},
                 )
         if before + len(draft.observations) > ENTITY_OBSERVATIONS_LIMIT:
-            raise _full(f"observations of {draft.name!r}", ENTITY_OBSERVATIONS_LIMIT)
+            raise full(f"observations of {draft.name!r}", ENTITY_OBSERVATIONS_LIMIT)
         ids, added, embedded = [], 0, True
         for observation in draft.observations:
-            observation_id, is_new, has_vector = self._observe(key, place, observation, vectors)
+            observation_id, is_new, has_vector = self._observe(
+                _About(key, place, realm, draft.name, draft.type), observation, vectors
+            )
             ids.append(observation_id)
             added += is_new
             embedded = embedded and has_vector
-        if found and (self._update(key, draft, told) or added):
+        if found and (self._update(key, realm, draft, told) or added):
             version += 1
-            self._touch(key)
+            self._rows.touch(key, self.stamp.now_s)
         if added:
-            self._counted(key, place, added)
+            self._rows.counted(key, place, added)
         return Remembered(show_id(ENTITY, id_), draft.name, version, not found, tuple(ids), added, embedded)
 
     def supersede(
@@ -134,27 +156,25 @@ class Writer:
                 fix="Supersede the one that holds now.",
                 details={"observation_id": observation_id},
             )
-        new_id, is_new, embedded = self._observe(entity, realm, draft, vectors)
-        [(successor,)] = self.scoped.rows(
-            "SELECT key FROM {observations} WHERE id = ?", (read_id(OBSERVATION, new_id),)
+        [(id_, name, type_)] = self.scoped.rows(
+            "SELECT id, name, type FROM {entities} WHERE key = ?", (entity,)
         )
+        about = _About(entity, realm, self.scoped.realm_of(realm), name, type_)
+        new_id, is_new, embedded = self._observe(about, draft, vectors)
+        after = read_id(OBSERVATION, new_id)
+        [(successor,)] = self.scoped.rows("SELECT key FROM {observations} WHERE id = ?", (after,))
         if successor == key:
             raise EntityConflict(
                 "the new text is the old one", why="nothing would change", fix="Say what holds instead."
             )
-        self.scoped.change(
-            "UPDATE observations SET ended = 1, successor = ?,"
-            " valid_to_s = CASE WHEN valid_to_s < ? THEN valid_to_s ELSE ? END WHERE key = ? AND {reach}",
-            (successor, self.stamp.now_s, self.stamp.now_s, key),
+        self._rows.end_observation(key, realm, model, self.stamp.now_s, successor)
+        self._saying.end_observation(
+            about.realm, read_id(OBSERVATION, observation_id), self.stamp.now_s, after
         )
-        if model is not None:
-            indexes.end_vector(self.connection, model, key, realm)
-        self._touch(entity)
+        self._rows.touch(entity, self.stamp.now_s)
         if is_new:
-            self._counted(entity, realm, 1)
-        [(id_, name, version)] = self.scoped.rows(
-            "SELECT id, name, version FROM {entities} WHERE key = ?", (entity,)
-        )
+            self._rows.counted(entity, realm, 1)
+        [(version,)] = self.scoped.rows("SELECT version FROM {entities} WHERE key = ?", (entity,))
         return Remembered(show_id(ENTITY, id_), name, version, False, (new_id,), int(is_new), embedded)
 
     def forget_observation(self, observation_id: str) -> None:
@@ -164,9 +184,11 @@ class Writer:
             EntityNotFound: there is no such observation for who asks.
         """
         key, entity, realm, _, _ = self._observation(observation_id)
-        self._drop_observations([key])
-        self._counted(entity, realm, -1)
-        self._touch(entity)
+        if self._saying.forget_observation(self.scoped.realm_of(realm), read_id(OBSERVATION, observation_id)):
+            return
+        self._rows.drop_observations([key])
+        self._rows.counted(entity, realm, -1)
+        self._rows.touch(entity, self.stamp.now_s)
 
     def forget_some(self, entities: Sequence[int], room: int = FORGET_STEP) -> tuple[int, int]:
         """Take entities out with all that belongs to them, at most ``room`` rows at once.
@@ -176,6 +198,12 @@ class Writer:
         """
         gone, taken = 0, 0
         for entity in entities:
+            found = self.scoped.rows("SELECT realm, id FROM {entities} WHERE key = ?", (entity,))
+            if not found:
+                continue
+            [(realm, id_)] = found
+            # In each step anew: between two of them somebody may have stored more.
+            self._saying.forget_entity(self.scoped.realm_of(realm), id_)
             keys = [
                 row[0]
                 for row in self.scoped.rows(
@@ -183,20 +211,13 @@ class Writer:
                 )
             ]
             rest = keys[: max(0, room - taken)]
-            self._drop_observations(rest)
-            found = self.scoped.rows("SELECT realm, name, type FROM {entities} WHERE key = ?", (entity,))
-            if not found:
-                continue
-            [(realm, name, type_)] = found
+            self._rows.drop_observations(rest)
             if rest:
-                self._counted(entity, realm, -len(rest))
+                self._rows.counted(entity, realm, -len(rest))
             taken += len(rest) + 1
             if len(rest) < len(keys):
                 break
-            self._drop_relations_of(entity)
-            indexes.forget_name(self.connection, entity, name, type_)
-            self.scoped.change("DELETE FROM entities WHERE key = ? AND {reach}", (entity,))
-            self.scoped.count(realm, "entities", -1)
+            self._rows.drop_entity(entity)
             gone += 1
             if taken >= room:
                 break
@@ -211,6 +232,7 @@ class Writer:
         """
         place = self.scoped.make_realm(realm)
         source, target = self._end(realm, draft.source), self._end(realm, draft.target)
+        ends = (source.key, target.key, draft.type, place)
         metadata = encoded_metadata(draft.metadata)
         told = (
             draft.strength, draft.confidence, int(draft.bidirectional), draft.valid_from_s,
@@ -219,26 +241,19 @@ class Writer:
         old = self.scoped.rows(
             "SELECT key, id, version, strength, confidence, both_ways, valid_from_s, valid_to_s, metadata"
             " FROM {relations} WHERE source_entity = ? AND target_entity = ? AND type = ? AND realm = ?"
-            " AND ended = 0",
-            (source, target, draft.type, place),
+            " AND ended = 0 ORDER BY key DESC",
+            ends,
         )
-        if old and tuple(old[0][3:]) == told:
+        if len(old) == 1 and tuple(old[0][3:]) == told:
             return Related(show_id(RELATION, old[0][1]), created=False)
-        self._require_room("relations", 1, RELATIONS_LIMIT)
-        if old:
-            self.scoped.change(
-                "UPDATE relations SET ended = 1,"
-                " valid_to_s = CASE WHEN valid_to_s < ? THEN valid_to_s ELSE ? END WHERE key = ? AND {reach}",
-                (self.stamp.now_s, self.stamp.now_s, old[0][0]),
-            )
-        id_ = self.stamp.new_id()
-        self.scoped.insert(
-            "relations",
+        nonce = self.stamp.new_id()
+        id_ = self._saying.id(realm, nonce)
+        self._rows.add_relation(
             place,
             {
                 "id": id_,
-                "source_entity": source,
-                "target_entity": target,
+                "source_entity": source.key,
+                "target_entity": target.key,
                 "type": draft.type,
                 "strength": draft.strength,
                 "confidence": draft.confidence,
@@ -251,7 +266,12 @@ class Writer:
                 "metadata": metadata,
             },
         )
-        self.scoped.count(place, "relations", 1)
+        made = Made(nonce, metadata, self.stamp.now_s)
+        self._saying.relation(realm, (source.named, target.named), draft, made)
+        # More than one, where nodes have told different things at the same time.
+        for key, old_id, *_ in old:
+            self._rows.end_relation(key, self.stamp.now_s)
+            self._saying.end_relation(realm, old_id, self.stamp.now_s)
         superseded = show_id(RELATION, old[0][1]) if old else None
         return Related(show_id(RELATION, id_), created=True, superseded_id=superseded)
 
@@ -261,13 +281,13 @@ class Writer:
         Raises:
             EntityNotFound: there is no such relation for who asks.
         """
-        found = self.scoped.rows(
-            "SELECT key, realm FROM {relations} WHERE id = ?", (read_id(RELATION, relation_id),)
-        )
+        id_ = read_id(RELATION, relation_id)
+        found = self.scoped.rows("SELECT key, realm FROM {relations} WHERE id = ?", (id_,))
         if not found:
             raise not_found("relation", relation_id)
-        self.scoped.change("DELETE FROM relations WHERE key = ? AND {reach}", (found[0][0],))
-        self.scoped.count(found[0][1], "relations", -1)
+        [(key, realm)] = found
+        if not self._saying.forget_relation(self.scoped.realm_of(realm), id_):
+            self._rows.drop_relation(key, realm)
 
     def record(self, observation_ids: Sequence[str], outcome: Outcome) -> None:
         """Note what came of an answer that these observations were used for.
@@ -283,14 +303,11 @@ class Writer:
                 (self.stamp.now_s, key),
             )
 
-    def _create(self, realm: int, draft: EntityDraft) -> tuple[int, bytes]:
-        self._require_room("entities", 1, self.limits.entities)
-        if self.scoped.entities_in(realm) >= self.limits.entities_of_owner:
-            raise _full("entities of this owner", self.limits.entities_of_owner)
-        id_ = self.stamp.new_id()
-        key = self.scoped.insert(
-            "entities",
-            realm,
+    def _create(self, place: int, realm: Realm, draft: EntityDraft) -> tuple[int, bytes]:
+        metadata = encoded_metadata(draft.metadata or {})
+        id_ = self._saying.entity_id(realm, draft.name, self.stamp.new_id)
+        key = self._rows.add_entity(
+            place,
             {
                 "id": id_,
                 "name": draft.name,
@@ -303,104 +320,64 @@ class Writer:
                 "valid_from_s": draft.valid_from_s,
                 "valid_to_s": draft.valid_to_s,
                 "source": self._source,
-                "metadata": encoded_metadata(draft.metadata or {}),
+                "metadata": metadata,
             },
         )
-        indexes.index_name(self.connection, key, draft.name, draft.type)
-        self.scoped.count(realm, "entities", 1)
+        values = (draft.confidence, draft.strength, draft.valid_from_s, draft.valid_to_s, metadata)
+        self._saying.entity(realm, draft.name, draft.type, values)
         return key, id_
 
-    def _update(self, key: int, draft: EntityDraft, told: Sequence[Any]) -> bool:
+    def _update(self, key: int, realm: Realm, draft: EntityDraft, told: Sequence[Any]) -> bool:
         """Take over what a request says of an entity that is there; says whether anything is new."""
         metadata = told[4] if draft.metadata is None else encoded_metadata(draft.metadata)
         start_s = told[2] if draft.valid_from_s is None else draft.valid_from_s
         end_s = told[3] if draft.valid_to_s is None else draft.valid_to_s
-        new = [draft.confidence, draft.strength, start_s, end_s, metadata]
-        if new == list(told):
+        new = (draft.confidence, draft.strength, start_s, end_s, metadata)
+        if new == tuple(told):
             return False
         self.scoped.change(
             "UPDATE entities SET confidence = ?, strength = ?, valid_from_s = ?, valid_to_s = ?, metadata = ?"
             " WHERE key = ? AND {reach}",
             (*new, key),
         )
+        self._saying.entity(realm, draft.name, draft.type, new)
         return True
 
     def _observe(
-        self, entity: int, realm: int, draft: ObservationDraft, vectors: Mapping[str, Vector]
+        self, about: _About, draft: ObservationDraft, vectors: Mapping[str, Vector]
     ) -> tuple[str, bool, bool]:
         """Store an observation unless it is there; says its id, if it is new, and if it has a vector."""
         for id_, text, model in self.scoped.rows(
             "SELECT id, text, model FROM {observations} WHERE entity = ? AND digest = ? AND ended = 0"
             " AND (valid_to_s IS NULL OR valid_to_s > ?)",
-            (entity, draft.digest, self.stamp.now_s),
+            (about.entity, draft.digest, self.stamp.now_s),
         ):
             if text == draft.text:
                 return show_id(OBSERVATION, id_), False, model is not None
-        id_ = self.stamp.new_id()
-        key = self.scoped.insert(
-            "observations",
-            realm,
+        nonce, metadata = self.stamp.new_id(), encoded_metadata(draft.metadata)
+        id_ = self._saying.id(about.realm, nonce)
+        key = self._rows.add_observation(
+            about.place,
             {
                 "id": id_,
-                "entity": entity,
+                "entity": about.entity,
                 "digest": draft.digest,
                 "confidence": draft.confidence,
                 "created_s": self.stamp.now_s,
                 "valid_from_s": draft.valid_from_s,
                 "valid_to_s": draft.valid_to_s,
                 "source": self._source,
-                "metadata": encoded_metadata(draft.metadata),
+                "metadata": metadata,
                 "text": draft.text,
             },
         )
-        indexes.index_text(self.connection, key, draft.text)
-        vector = vectors.get(draft.text)
+        vector, stored, space = vectors.get(draft.text), b"", ""
         if vector is not None and self._space is not None:
-            stored = indexes.index_vector(self.connection, self._space, key, realm, vector)
-            self.scoped.change(
-                "UPDATE observations SET model = ?, vector = ? WHERE key = ? AND {reach}",
-                (self._space.key, stored, key),
-            )
+            stored, space = quantised(vector), self._space.model.digest
+            self._rows.keep_vector(self._space, key, about.place, stored, signs(vector))
+        at, made = (about.realm, about.name, about.type), Made(nonce, metadata, self.stamp.now_s)
+        self._saying.observation(at, draft, made, space=space, vector=stored)
         return show_id(OBSERVATION, id_), True, vector is not None
-
-    def _drop_observations(self, keys: Sequence[int]) -> None:
-        for key in keys:
-            [(text, model)] = self.scoped.rows("SELECT text, model FROM {observations} WHERE key = ?", (key,))
-            indexes.forget_text(self.connection, key, text)
-            if model is not None:
-                indexes.forget_vector(self.connection, model, key)
-            self.scoped.change(
-                "UPDATE observations SET successor = NULL WHERE successor = ? AND {reach}", (key,)
-            )
-            self.scoped.change("DELETE FROM observations WHERE key = ? AND {reach}", (key,))
-
-    def _drop_relations_of(self, entity: int) -> None:
-        """Take out the relations of an entity that ends, and those of others to it."""
-        everyone = Scoped(self.connection, OPERATOR)
-        for direction in ("source_entity", "target_entity"):
-            for realm, count in everyone.rows(
-                f"SELECT realm, count(*) FROM {{relations}} WHERE {direction} = ? GROUP BY realm",  # noqa: S608
-                (entity,),
-            ):
-                everyone.count(realm, "relations", -count)
-            everyone.change(f"DELETE FROM relations WHERE {direction} = ? AND {{reach}}", (entity,))  # noqa: S608
-
-    def _require_room(self, table: str, by: int, limit: int) -> None:
-        if self._totals[table] + by > limit:
-            raise _full(table, limit)
-        self._totals[table] += by
-
-    def _counted(self, entity: int, realm: int, by: int) -> None:
-        if by > 0:
-            self._require_room("observations", by, OBSERVATIONS_LIMIT)
-        self.scoped.change("UPDATE entities SET known = known + ? WHERE key = ? AND {reach}", (by, entity))
-        self.scoped.count(realm, "observations", by)
-
-    def _touch(self, entity: int) -> None:
-        self.scoped.change(
-            "UPDATE entities SET version = version + 1, updated_s = ? WHERE key = ? AND {reach}",
-            (self.stamp.now_s, entity),
-        )
 
     def _observation(self, observation_id: str) -> tuple[int, int, int, int | None, bool]:
         found = self.scoped.rows(
@@ -412,22 +389,14 @@ class Writer:
         [(key, entity, realm, model, ended)] = found
         return key, entity, realm, model, bool(ended)
 
-    def _end(self, realm: Realm, name: str) -> int:
+    def _end(self, realm: Realm, name: str) -> _End:
         """One end of a relation: in the realm itself, else in the global one, which all who see it see."""
-        for key, place in self.scoped.rows(
-            "SELECT e.key, e.realm FROM {entities} e WHERE e.name = ? ORDER BY e.realm = ? DESC, e.key",
+        for key, place, type_ in self.scoped.rows(
+            "SELECT e.key, e.realm, e.type FROM {entities} e WHERE e.name = ?"
+            " ORDER BY e.realm = ? DESC, e.key",
             (name, self.scoped.make_realm(realm)),
         ):
             there = self.scoped.realm_of(place)
             if there == realm or there.scope is Scope.GLOBAL:
-                return int(key)
+                return _End(int(key), (there, name, type_))
         raise not_found("entity", name)
-
-
-def _full(what: str, limit: int) -> MemoryLimitExceeded:
-    return MemoryLimitExceeded(
-        f"the memory has no room for more {what}",
-        why=f"the limit is {limit}",
-        fix="Forget something, or raise the limit where it is a setting (memory.max_entities).",
-        details={"limit": limit},
-    )

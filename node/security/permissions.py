@@ -166,6 +166,8 @@ FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
         "goodbye": _P.PEER,
         "ask": _P.PEER,
         "answer": _P.PEER,
+        "pull": _P.PEER,
+        "page": _P.PEER,
     }
 )
 """Frame type of a peer link -> what the sender needs."""

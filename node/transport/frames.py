@@ -14,6 +14,8 @@ A link goes one way: the **dialler** has messages for the **acceptor**, which an
                  <------------------------- Settled: done, you may forget
     Ask          -------------------------> a question about one thing, for an operator
                  <------------------------- Answer
+    Pull         -------------------------> how much of the shared memory I hold
+                 <------------------------- Page: what of it you do not, or, later, that there is more
     Ping, Pong, Goodbye                     both ways
 
 :func:`decode` is total: whatever a peer sends, it returns a frame or raises PeerRejected.
@@ -45,6 +47,10 @@ MAX_KEYS: Final = 512
 """Most keys in one Resume, ResumeStates, Received or Settled."""
 MAX_ANSWER_BYTES: Final = 65_536
 """Largest body of an Answer."""
+MAX_PULL_BYTES: Final = 512 * 1024
+"""Largest body of a Pull."""
+MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Largest body of a Page."""
 MAX_COUNTER: Final = COUNTER_LIMIT
 
 OutcomeState = Literal["settled", "failed", "refused"]
@@ -212,9 +218,28 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     body: Annotated[bytes, Meta(max_length=MAX_ANSWER_BYTES)] = b""
 
 
+class Pull(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
+    """The dialler asks for what it does not hold of the shared memory; one at a time.
+
+    Args:
+        number: Tells the page that answers it from others.
+        body: In the form of :mod:`node.memory.replication.wire`.
+    """
+
+    number: Counter
+    body: Annotated[bytes, Meta(min_length=1, max_length=MAX_PULL_BYTES)]
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=14):
+    """The acceptor's answer to a Pull, which may come much later; fields as there."""
+
+    number: Counter
+    body: Annotated[bytes, Meta(min_length=1, max_length=MAX_PAGE_BYTES)]
+
+
 Frame = (
     Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
-    | Ask | Answer
+    | Ask | Answer | Pull | Page
 )  # fmt: skip
 
 FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
@@ -231,6 +256,8 @@ FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
         Goodbye: "goodbye",
         Ask: "ask",
         Answer: "answer",
+        Pull: "pull",
+        Page: "page",
     }
 )
 """Frame type -> its name in the table of permissions (``node.security.permissions.FRAMES``)."""

@@ -68,6 +68,18 @@ class LinkHandler(Protocol):
         ...
 
 
+class PullHandler(Protocol):
+    """What answers the pulls of peers (``node.cluster.replicas``); an exception closes the one link."""
+
+    def on_pull(self, peer: str, number: int, body: bytes) -> None:
+        """Take note of a pull; :meth:`node.transport.links.Links.answer_pull` answers it, in its time."""
+        ...
+
+    def on_pull_lost(self, peer: str) -> None:
+        """The link has ended on which a pull came that was not answered."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLimits:
     """Bounds of the links. Times are seconds, sizes bytes.

@@ -23,6 +23,8 @@ from node.transport.frames import (
     DeliveryKey,
     Frame,
     Outcome,
+    Page,
+    Pull,
     Received,
     Resume,
     ResumeStates,
@@ -31,7 +33,7 @@ from node.transport.frames import (
     encode,
     rejected,
 )
-from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
+from node.transport.handler import LinkCounters, LinkHandler, LinkLimits, PullHandler
 from node.transport.proof import verify_deliver
 from node.transport.questions import OPEN_LIMIT, Allowance
 from node.transport.session import FrameChannel, Session
@@ -58,6 +60,7 @@ class InboundLink:
         handler: The room above.
         limits: Bounds.
         counters: Shared counts.
+        pulls: What answers pulls, if anything does.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class InboundLink:
         handler: LinkHandler,
         limits: LinkLimits,
         counters: LinkCounters,
+        pulls: PullHandler | None = None,
     ) -> None:
         self.peer = peer
         self._peer_storage_id = peer_storage_id
@@ -82,6 +86,9 @@ class InboundLink:
         self._received_since = 0.0
         self._outcomes: deque[Outcome] = deque()
         self._told: deque[Answer] = deque()
+        self._pulls = pulls
+        self._pull: int | None = None
+        self._page: bytes | None = None
         self._allowance = Allowance(clock.now())
         self._session = Session(
             peer,
@@ -101,7 +108,11 @@ class InboundLink:
 
     async def run(self) -> str:
         """Serve the link until it ends; return why it ended."""
-        return await self._session.run()
+        try:
+            return await self._session.run()
+        finally:
+            if self._pull is not None and self._pulls is not None:
+                self._pulls.on_pull_lost(self.peer)
 
     def end(self, reason: str) -> None:
         """Close the link and tell the peer why."""
@@ -120,6 +131,14 @@ class InboundLink:
         for outcome in outcomes if self._received else ():
             self._received.pop(outcome.key, None)
         self._bound_and_wake()
+
+    def answer_pull(self, number: int, body: bytes) -> bool:
+        """Queue the page for a pull; False when that pull did not come on this link."""
+        if self._pull != number:
+            return False
+        self._pull, self._page = None, encode(Page(number, body))
+        self._session.wake()
+        return True
 
     def _bound_and_wake(self) -> None:
         if len(self._received) + len(self._outcomes) > self._limits.acknowledgements:
@@ -142,7 +161,8 @@ class InboundLink:
             return encode(Received(keys))
         if self._told:
             return encode(self._told.popleft())
-        return None
+        page, self._page = self._page, None
+        return page
 
     def _due(self) -> float | None:
         return self._received_since + RECEIVED_PAUSE_S if self._received else None
@@ -166,8 +186,18 @@ class InboundLink:
             self._session.wake()
         elif isinstance(frame, Ask):
             await self._on_ask(frame)
+        elif isinstance(frame, Pull):
+            self._on_pull(frame)
         else:
             raise rejected("frame", f"{self.peer} has sent a {type(frame).__name__} out of turn")
+
+    def _on_pull(self, pull: Pull) -> None:
+        if self._pull is not None or self._page is not None:
+            raise rejected("limit", f"{self.peer} pulls again without waiting for the page")
+        if self._pulls is None:
+            raise rejected("frame", f"{self.peer} pulls where nothing is shared")
+        self._pull = pull.number
+        self._pulls.on_pull(self.peer, pull.number, pull.body)
 
     async def _on_ask(self, ask: Ask) -> None:
         if len(self._told) >= OPEN_LIMIT:

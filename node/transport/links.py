@@ -30,7 +30,7 @@ from node.transport.frames import (
     encode,
     rejected,
 )
-from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
+from node.transport.handler import LinkCounters, LinkHandler, LinkLimits, PullHandler
 from node.transport.inbound import InboundLink
 from node.transport.outbound import OutboundLink
 from node.transport.session import FrameChannel, LinkEnded
@@ -76,6 +76,8 @@ class Links:
         self._inbound_total = 0
         self._handshakes = 0
         self._nursery: trio.Nursery | None = None
+        self.pulls: PullHandler | None = None
+        """What answers the pulls of peers; without it they are refused."""
 
     async def run(
         self, host: str, port: int, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
@@ -172,6 +174,23 @@ class Links:
         finally:
             asked.abandon()
         return asked.answer
+
+    async def pull(self, peer: str, body: bytes) -> bytes | None:
+        """Ask ``peer`` for a page of the shared memory, and wait for as long as the link is there.
+
+        Returns:
+            The body of the page, or None when the link is not open, has ended, or another pull is open.
+        """
+        link = self._outbound.get(peer)
+        if link is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        return await link.pull(body)
+
+    def answer_pull(self, peer: str, number: int, body: bytes) -> bool:
+        """Answer a pull of ``peer``; False when the link is gone on which it came."""
+        link = self._inbound.get(peer)
+        return link is not None and link.answer_pull(number, body)
 
     def is_open(self, peer: str) -> bool:
         """Whether the link to ``peer`` takes deliveries."""
@@ -328,6 +347,7 @@ class Links:
             handler=self._handler,
             limits=self._limits,
             counters=self._counters,
+            pulls=self.pulls,
         )
 
     async def _run_inbound(self, link: InboundLink) -> None:

@@ -29,6 +29,7 @@ from node.transport.frames import (
     Frame,
     Hello,
     KeyState,
+    Page,
     Received,
     Resume,
     ResumeStates,
@@ -39,7 +40,7 @@ from node.transport.frames import (
 )
 from node.transport.handler import LinkCounters, LinkHandler, LinkLimits
 from node.transport.proof import sign_deliver
-from node.transport.questions import Question, Questions
+from node.transport.questions import Pulls, Question, Questions
 from node.transport.session import FrameChannel, LinkEnded, Session
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class OutboundLink:
         self._redial = trio.Event()
         self._last_failure = ""
         self._questions = Questions()
+        self._pulls = Pulls()
         self.protocol = ""
         """What protects the latest connection (``TLSv1.3``), empty before the first."""
 
@@ -138,6 +140,19 @@ class OutboundLink:
             self._last_use = self._environment.clock.now()
             self._session.wake()
         return asked
+
+    async def pull(self, body: bytes) -> bytes | None:
+        """Ask for a page of the shared memory; None when the link is not open, or ends before it comes."""
+        done = self._pulls.begin(body) if self._open and self._session is not None else None
+        if done is None or self._session is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        self._session.wake()
+        try:
+            await done.wait()
+        finally:
+            page = self._pulls.end()
+        return page
 
     def want(self) -> None:
         """There is demand: should the link be about to end for idleness, it is dialled again."""
@@ -275,7 +290,7 @@ class OutboundLink:
             await clock.sleep_until(self._last_use + self._limits.idle_s)
             if clock.now() < self._last_use + self._limits.idle_s:
                 continue
-            if self._window or self._handler.unsettled(self.peer):
+            if self._window or self._pulls.is_open or self._handler.unsettled(self.peer):
                 self._last_use = clock.now()
                 continue
             self._open, self._idle = False, True
@@ -294,7 +309,7 @@ class OutboundLink:
                 break
             items.append(self._queue.popleft())
         if not items:
-            return self._questions.next() if self._open else None
+            return (self._questions.next() or self._pulls.next()) if self._open else None
         self._counters.items_sent += len(items)
         frame: Deliver = sign_deliver(self._credentials.identity, self.peer, items)
         return encode(frame)
@@ -312,6 +327,9 @@ class OutboundLink:
         elif isinstance(frame, Answer):
             if not self._questions.answered(frame):
                 raise rejected("frame", f"{self.peer} has answered what it was not asked")
+        elif isinstance(frame, Page):
+            if not self._pulls.answered(frame):
+                raise rejected("frame", f"{self.peer} has sent a page that was not asked for")
         else:
             raise rejected("frame", f"{self.peer} has sent a {type(frame).__name__} out of turn")
 
@@ -336,6 +354,7 @@ class OutboundLink:
         self._session = self._question = None
         self._answer = ()
         self._questions.lose()
+        self._pulls.lose()
         self._queue.clear()
         self._window.clear()
         self._window_used = 0

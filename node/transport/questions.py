@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from node.transport.frames import MAX_COUNTER, Answer, Ask, encode
+from node.transport.frames import MAX_COUNTER, Answer, Ask, Page, Pull, encode
 
 OPEN_LIMIT: Final = 16
 """Questions to one peer that have not been answered, and answers to one peer that it has not read."""
@@ -85,6 +85,55 @@ class Questions:
         lost, self._open = self._open, {}
         for asked in lost.values():
             asked.done.set()
+
+
+class Pulls:
+    """The one pull that a peer was sent and has not answered."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: bytes | None = None
+        self._page: Page | None = None
+        self._done: trio.Event | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a page is awaited."""
+        return self._done is not None
+
+    def begin(self, body: bytes) -> trio.Event | None:
+        """Put a pull in line; None while another one is open."""
+        if self._done is not None:
+            return None
+        self._number = self._number % MAX_COUNTER + 1
+        self._page, self._waiting = None, encode(Pull(self._number, body))
+        self._done = trio.Event()
+        return self._done
+
+    def next(self) -> bytes | None:
+        """What is to be sent, encoded."""
+        waiting, self._waiting = self._waiting, None
+        return waiting
+
+    def answered(self, page: Page) -> bool:
+        """Take a page; False when it was not asked for."""
+        if page.number != self._number or self._page is not None or self._waiting is not None:
+            return False
+        self._page = page
+        if self._done is not None:  # else whoever asked has gone
+            self._done.set()
+        return True
+
+    def end(self) -> bytes | None:
+        """The body of the page that came, if one did; another pull may begin."""
+        page, self._done, self._waiting = self._page, None, None
+        return None if page is None else page.body
+
+    def lose(self) -> None:
+        """The link has ended: what was sent on it will not be answered."""
+        self._waiting = None
+        if self._done is not None:
+            self._done.set()
 
 
 class Allowance:

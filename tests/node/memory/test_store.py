@@ -11,7 +11,7 @@ from node.errors import (
     StorageFailed,
     ValidationFailed,
 )
-from node.memory import model, writing
+from node.memory import model, rows, writing
 from node.memory.model import (
     EntityDraft,
     ObservationDraft,
@@ -301,10 +301,10 @@ async def test_limits_hold_and_what_is_refused_changes_nothing(open_memory, monk
     monkeypatch.setattr(writing, "ENTITY_OBSERVATIONS_LIMIT", 2)
     with pytest.raises(MemoryLimitExceeded, match="observations of 'a'"):
         await memory.remember(ADA, HERS, [thing("a", "1", "2", "3")])
-    monkeypatch.setattr(writing, "OBSERVATIONS_LIMIT", 1)
+    monkeypatch.setattr(rows, "OBSERVATIONS_LIMIT", 1)
     with pytest.raises(MemoryLimitExceeded, match="observations"):
         await memory.remember(ADA, HERS, [thing("a", "1", "2")])
-    monkeypatch.setattr(writing, "RELATIONS_LIMIT", 0)
+    monkeypatch.setattr(rows, "RELATIONS_LIMIT", 0)
     with pytest.raises(MemoryLimitExceeded, match="relations"):
         await memory.relate(ADA, HERS, [RelationDraft("a", "b", "is")])
     assert (await memory.counts(OPERATOR)) == {HERS: (2, 0, 0), LAB: (1, 0, 0)}
