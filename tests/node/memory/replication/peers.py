@@ -73,7 +73,7 @@ class Peer:
         """What another tells when it is asked."""
         await other.shared.heads()
         held = await self.shared.heads() if have is None else have
-        return await other.shared.page({(head.node, head.log): head.seen for head in held})
+        return await other.shared.page({head.name: head.seen for head in held})
 
     async def pull(self, other: Peer) -> list[Taken]:
         """Take everything that another has."""
@@ -82,6 +82,13 @@ class Peer:
             taken.append(await self.shared.take(page))
         return taken
 
+    async def repair(self, other: Peer) -> None:
+        """Take everything that another has, from the beginning."""
+        have: list[Head] = []
+        while (page := await self.page_from(other, have)).stretches:
+            await self.shared.take(page)
+            have += [Head(each.node, each.log, each.last, b"") for each in page.stretches]
+
     async def digest(self) -> str:
         return await self.shared.digest()
 
@@ -89,9 +96,11 @@ class Peer:
 class Peers:
     """Nodes of one cluster by name; used as a context."""
 
-    def __init__(self, directory: Path, *names: str, settings: MemorySettings | None = None) -> None:
+    def __init__(
+        self, directory: Path, *names: str, settings: MemorySettings | None = None, seed: int = 1
+    ) -> None:
         self._directory, self._settings = directory, settings or MemorySettings()
-        self._environment, _ = seeded()
+        self._environment, _ = seeded(seed)
         self._secrets = pki.new_cluster(self._environment, "prod")
         self.peers: dict[str, Peer] = {}
         for name in names:
