@@ -139,7 +139,7 @@ class Replicas:
             log.warning("%s asks for no page: %s", peer, error)
             request = Request((), wait=True)
         if request.wait:
-            self._exchange.wait(peer, number, request)
+            self._exchange.wait(peer, number, request, self._clock.now())
             self._wake.set()
         else:
             self._asked[peer] = (number, request)

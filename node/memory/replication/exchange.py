@@ -14,7 +14,7 @@ most every :data:`REPAIR_EVERY_S`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ STALLED_S: Final = 30.0
 """So long a log is not asked for that is ahead of the time, or that there is no room for, in seconds."""
 REFUSED_S: Final = 30.0
 """So long a node is not asked again that has told what nobody said, in seconds."""
+WAIT_S: Final = 60.0
+"""Longest that a request waits, in seconds: then nothing is new, and digests are compared."""
 REPAIR_EVERY_S: Final = 600.0
 """Least time between two repairs with one partner, in seconds."""
 PEERS_LIMIT: Final = 1_024
@@ -40,7 +42,7 @@ PEERS_LIMIT: Final = 1_024
 @dataclass(slots=True)
 class _Peer:
     told: dict[LogName, Heading] = field(default_factory=dict)
-    waits: tuple[int, dict[LogName, int]] | None = None
+    waits: tuple[int, float] | None = None
     held: dict[LogName, int] = field(default_factory=dict)
     repair: dict[LogName, int] = field(default_factory=dict)
     repaired_s: float | None = None
@@ -146,11 +148,11 @@ class Exchange:
 
     # Answering
 
-    def wait(self, peer: str, number: int, request: Request) -> None:
+    def wait(self, peer: str, number: int, request: Request, now: float) -> None:
         """Take note of a request that waits."""
         state = self._peer(peer)
         state.held = {(have.node, have.log): have.seen for have in request.have}
-        state.waits = (number, state.held)
+        state.waits = (number, now)
 
     def lost(self, peer: str) -> None:
         """A request that waited is gone with its link."""
@@ -160,14 +162,15 @@ class Exchange:
         """The requests that are to be answered now: who waits, and the number of its pull."""
         found = []
         for peer, state in sorted(self._peers.items()):
-            if state.waits is not None and (self._due_s(state.waits[1]) or now + 1) <= now:
+            due_s = self._due_s(state)
+            if state.waits is not None and due_s is not None and due_s <= now:
                 found.append((peer, state.waits[0]))
                 state.waits = None
         return found
 
     def next_due(self) -> float | None:
         """When the next request is to be answered, if one is."""
-        times = [self._due_s(state.waits[1]) for state in self._peers.values() if state.waits is not None]
+        times = [self._due_s(state) for state in self._peers.values()]
         return min((at for at in times if at is not None), default=None)
 
     def forget(self, peer: str) -> None:
@@ -219,13 +222,16 @@ class Exchange:
             return []
         return [name for name, heading in state.told.items() if heading.digest != self._heads[name].digest]
 
-    def _due_s(self, held: Mapping[LogName, int]) -> float | None:
+    def _due_s(self, state: _Peer) -> float | None:
+        """When a request that waits is to be answered."""
+        if state.waits is None:
+            return None
         times = [
             self._changed_s[name] + (NEWS_S if head.node == self._node else SECOND_HAND_S)
             for name, head in self._heads.items()
-            if head.seen > held.get(name, 0)
+            if head.seen > state.held.get(name, 0)
         ]
-        return min(times, default=None)
+        return min(times, default=state.waits[1] + WAIT_S)
 
 
 def partners(node: str, holders: Sequence[str]) -> list[str]:

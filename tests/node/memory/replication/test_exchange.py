@@ -14,6 +14,7 @@ from node.memory.replication.exchange import (
     REPAIR_EVERY_S,
     SECOND_HAND_S,
     STALLED_S,
+    WAIT_S,
     Exchange,
     partners,
 )
@@ -71,25 +72,25 @@ def test_a_stalled_log_is_not_asked_for_until_its_time_is_up(exchange):
 
 
 def test_who_waits_is_told_of_own_words_soon_and_of_others_later(exchange):
-    exchange.wait("n2", 1, Request((Have("n1", LOG, 5), Have("n2", LOG, 7)), wait=True))
-    assert exchange.next_due() is None
+    exchange.wait("n2", 1, Request((Have("n1", LOG, 5), Have("n2", LOG, 7)), wait=True), 0.0)
+    assert exchange.next_due() == WAIT_S
     exchange.know([head("n1", 6), head("n2", 7)], 10.0)
     assert exchange.next_due() == 10.0 + NEWS_S
     assert exchange.due(10.0) == []
     assert exchange.due(10.0 + NEWS_S) == [("n2", 1)]
     assert exchange.due(99.0) == []  # once
-    exchange.wait("n3", 2, Request((Have("n1", LOG, 6), Have("n2", LOG, 7)), wait=True))
+    exchange.wait("n3", 2, Request((Have("n1", LOG, 6), Have("n2", LOG, 7)), wait=True), 19.0)
     exchange.know([head("n1", 6), head("n2", 8)], 20.0)
     assert exchange.next_due() == 20.0 + SECOND_HAND_S
 
 
 def test_who_lacks_something_already_does_not_wait(exchange):
-    exchange.wait("n2", 1, Request((), wait=True))
+    exchange.wait("n2", 1, Request((), wait=True), 0.0)
     assert exchange.due(SECOND_HAND_S) == [("n2", 1)]
 
 
 def test_a_request_is_gone_with_its_link(exchange):
-    exchange.wait("n2", 1, Request((), wait=True))
+    exchange.wait("n2", 1, Request((), wait=True), 0.0)
     exchange.lost("n2")
     assert exchange.due(99.0) == []
 
