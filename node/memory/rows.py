@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -17,6 +17,14 @@ OBSERVATIONS_LIMIT: Final = 2_000_000
 """Most observations in all."""
 RELATIONS_LIMIT: Final = 2_000_000
 """Most relations in all."""
+
+
+class StoredVector(NamedTuple):
+    """A vector as it is kept: its space, its numbers as whole ones, their signs."""
+
+    space: indexes.Space
+    stored: bytes
+    bits: bytes
 
 
 @dataclass(slots=True)
@@ -51,9 +59,15 @@ class Rows:
         self.scoped.count(realm, "entities", 1)
         return key
 
-    def add_observation(self, realm: int, values: Mapping[str, Any]) -> int:
-        """Add an observation without a vector; its entity's count is for :meth:`counted`."""
-        key = self.scoped.insert("observations", realm, values)
+    def add_observation(self, realm: int, values: Mapping[str, Any], vector: StoredVector | None) -> int:
+        """Add an observation; its entity's count is for :meth:`counted`."""
+        if vector is None:
+            key = self.scoped.insert("observations", realm, values)
+        else:
+            # In one statement: to lengthen a row costs more than to write it.
+            told = {"model": vector.space.key, "vector": vector.stored}
+            key = self.scoped.insert("observations", realm, {**values, **told})
+            indexes.index_vector(self.connection, vector.space, key, realm, vector.bits)
         indexes.index_text(self.connection, key, values["text"])
         return key
 
@@ -67,16 +81,6 @@ class Rows:
         key = self.scoped.insert("relations", realm, values)
         self.scoped.count(realm, "relations", 1)
         return key
-
-    def keep_vector(
-        self, space: indexes.Space, observation: int, realm: int, stored: bytes, bits: bytes
-    ) -> None:
-        """Give an observation its vector, in whole numbers and by its signs."""
-        indexes.index_vector(self.connection, space, observation, realm, bits)
-        self.scoped.change(
-            "UPDATE observations SET model = ?, vector = ? WHERE key = ? AND {reach}",
-            (space.key, stored, observation),
-        )
 
     def end_observation(
         self, key: int, realm: int, model: int | None, at_s: float, successor: int | None
@@ -139,8 +143,25 @@ class Rows:
             MemoryLimitExceeded: there is no room for so many more.
         """
         if by > 0:
-            self._require_room("observations", by, OBSERVATIONS_LIMIT)
+            self.require_observations(by)
         self.scoped.change("UPDATE entities SET known = known + ? WHERE key = ? AND {reach}", (by, entity))
+        self.scoped.count(realm, "observations", by)
+
+    def require_observations(self, by: int) -> None:
+        """Make sure that there is room for so many more observations.
+
+        Raises:
+            MemoryLimitExceeded: there is not.
+        """
+        self._require_room("observations", by, OBSERVATIONS_LIMIT)
+
+    def count_required(self, entity: int, realm: int, by: int, now_s: float) -> None:
+        """Count observations for which room was made sure of, and note that the entity has changed."""
+        self.scoped.change(
+            "UPDATE entities SET known = known + ?, version = version + ?, updated_s = ?"
+            " WHERE key = ? AND {reach}",
+            (by, by, now_s, entity),
+        )
         self.scoped.count(realm, "observations", by)
 
     def touch(self, entity: int, now_s: float) -> None:

@@ -23,7 +23,7 @@ from node.memory.model import (
 from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
 from node.memory.replication.journal import Journal
 from node.memory.replication.saying import Made, Saying
-from node.memory.rows import Rows, full
+from node.memory.rows import Rows, StoredVector, full
 from node.memory.scopes import Scoped
 from node.memory.vectors import Vector, quantised, signs
 
@@ -356,7 +356,10 @@ class Writer:
                 return show_id(OBSERVATION, id_), False, model is not None
         nonce, metadata = self.stamp.new_id(), encoded_metadata(draft.metadata)
         id_ = self._saying.id(about.realm, nonce)
-        key = self._rows.add_observation(
+        vector, kept = vectors.get(draft.text), None
+        if vector is not None and self._space is not None:
+            kept = StoredVector(self._space, quantised(vector), signs(vector))
+        self._rows.add_observation(
             about.place,
             {
                 "id": id_,
@@ -370,11 +373,9 @@ class Writer:
                 "metadata": metadata,
                 "text": draft.text,
             },
+            kept,
         )
-        vector, stored, space = vectors.get(draft.text), b"", ""
-        if vector is not None and self._space is not None:
-            stored, space = quantised(vector), self._space.model.digest
-            self._rows.keep_vector(self._space, key, about.place, stored, signs(vector))
+        stored, space = (b"", "") if kept is None else (kept.stored, kept.space.model.digest)
         at, made = (about.realm, about.name, about.type), Made(nonce, metadata, self.stamp.now_s)
         self._saying.observation(at, draft, made, space=space, vector=stored)
         return show_id(OBSERVATION, id_), True, vector is not None

@@ -30,7 +30,7 @@ from node.memory.replication.operations import (
     decode,
 )
 from node.memory.replication.oplog import Admitted, Held, Log, OperationLogs
-from node.memory.rows import Rows
+from node.memory.rows import Rows, StoredVector
 from node.memory.vectors import signs_of_quantised
 from swim.hlc import wall_of
 
@@ -58,6 +58,11 @@ class Merger:
     logs: OperationLogs
     model: EmbeddingModel | None = None
     vectors_refused: int = field(default=0, init=False)
+    _known: dict[Named, tuple[int, int]] = field(default_factory=dict, init=False)
+    """Entities that somebody says are there, by place and key, while observations alone come."""
+    _added: dict[int, tuple[int, int, int]] = field(default_factory=dict, init=False)
+    """Entity -> its place, how many observations of it are not counted yet, the last one's stamp."""
+    _sources: dict[tuple[Told, str], int | None] = field(default_factory=dict, init=False)
     _space: indexes.Space | None = field(default=None, init=False)
 
     def apply(self, log: Log, seq: int, operation: Operation, facts: Facts, body: bytes) -> bool:
@@ -69,9 +74,14 @@ class Merger:
         admitted = self.logs.admit(log, seq, facts, body)
         if not admitted.kept:
             return False
+        if isinstance(operation, SayObservation) and not admitted.void:
+            self._observation(operation, facts, log.node, admitted)
+            return True
+        self.finish()
         if isinstance(operation, SayEntity):
             self._entity(operation, log.node)
-        elif isinstance(operation, SayObservation):
+        elif isinstance(operation, SayObservation):  # its node has said two things under one id
+            self._drop_observation(facts.element, operation.stamp)
             self._observation(operation, facts, log.node, admitted)
         elif isinstance(operation, EndObservation):
             self._end_observation(operation)
@@ -82,6 +92,13 @@ class Merger:
         else:
             self.forget(operation, admitted.void)
         return True
+
+    def finish(self) -> None:
+        """Count what was added; to be called before rows are looked at by others."""
+        for key, (place, count, stamp) in self._added.items():
+            self.rows.count_required(key, place, count, wall_of(stamp))
+        self._added.clear()
+        self._known.clear()
 
     def forget(
         self, operation: ForgetEntity | ForgetObservation | ForgetRelation, void: Sequence[Held]
@@ -160,12 +177,9 @@ class Merger:
         self.rows.touch(key, wall_of(said.stamp))
 
     def _observation(self, said: SayObservation, facts: Facts, origin: str, admitted: Admitted) -> None:
-        if admitted.void:  # its node has said two things under one id
-            self._drop_observation(facts.element, said.stamp)
-        scoped = self.rows.scoped
-        place = scoped.make_realm(said.entity.realm)
         source = self._source(said.told, origin)
-        entity = self._supposing(place, said.entity, said.stamp, source)
+        place, entity = self._observed(said, source)
+        self.rows.require_observations(1)
         key = self.rows.add_observation(
             place,
             {
@@ -180,17 +194,16 @@ class Merger:
                 "metadata": said.metadata,
                 "text": said.text,
             },
+            self._vector(said),
         )
-        self.rows.counted(entity, place, 1)
-        self.rows.touch(entity, wall_of(said.stamp))
-        self._vector(said, key, place)
+        _, count, latest = self._added.get(entity, (place, 0, 0))
+        self._added[entity] = (place, count + 1, max(latest, said.stamp))
         for id_ in self.logs.predecessors(facts.element):
-            scoped.change(
+            self.rows.scoped.change(
                 "UPDATE observations SET successor = ? WHERE id = ? AND ended = 1 AND {reach}", (key, id_)
             )
-        end = self.logs.about(facts.element).get(Kind.OBSERVATION_END)
-        if end is not None:
-            self._carry_out(end)
+        if admitted.end is not None:
+            self._carry_out(admitted.end)
 
     def _end_observation(self, end: EndObservation) -> None:
         found = self.rows.scoped.rows(
@@ -232,9 +245,8 @@ class Merger:
                 "metadata": said.metadata,
             },
         )
-        end_ = self.logs.about(facts.element).get(Kind.RELATION_END)
-        if end_ is not None:
-            self._carry_out(end_)
+        if admitted.end is not None:
+            self._carry_out(admitted.end)
 
     def _end_relation(self, end: EndRelation) -> None:
         found = self.rows.scoped.rows("SELECT key FROM {relations} WHERE id = ?", (end.id,))
@@ -255,6 +267,16 @@ class Merger:
             self._end_relation(end)
 
     # Entities
+
+    def _observed(self, said: SayObservation, source: int | None) -> tuple[int, int]:
+        """The place and the key of the entity that an observation is about."""
+        found = self._known.get(said.entity)
+        if found is None:
+            place = self.rows.scoped.make_realm(said.entity.realm)
+            found = place, self._supposing(place, said.entity, said.stamp, source)
+            if Kind.ENTITY in self.logs.about(said.entity.id):
+                self._known[said.entity] = found
+        return found
 
     def _find(self, place: int, entity: Named) -> tuple[int, str] | None:
         found = self.rows.scoped.rows(
@@ -320,21 +342,22 @@ class Merger:
             self.rows.counted(entity, realm, -1)
             self.rows.touch(entity, wall_of(stamp))
 
-    def _vector(self, said: SayObservation, key: int, place: int) -> None:
-        """Keep the vector that came along, if it is of the space that is searched here."""
+    def _vector(self, said: SayObservation) -> StoredVector | None:
+        """The vector that came along, if it is of the space that is searched here."""
         if self.model is None or said.space != self.model.digest:
-            return
+            return None
         if len(said.vector) != self.model.dimension:
             self.vectors_refused += 1
-            return
+            return None
         if self._space is None:
             self._space = indexes.make_space(self.rows.connection, self.model)
-        bits = signs_of_quantised(said.vector)
-        self.rows.keep_vector(self._space, key, place, said.vector, bits)
+        return StoredVector(self._space, said.vector, signs_of_quantised(said.vector))
 
     def _source(self, told: Told, origin: str) -> int | None:
-        source = (told.agent, told.conversation, told.message, origin)
-        return indexes.source_key(self.rows.connection, source)
+        if (told, origin) not in self._sources:
+            source = (told.agent, told.conversation, told.message, origin)
+            self._sources[told, origin] = indexes.source_key(self.rows.connection, source)
+        return self._sources[told, origin]
 
     def _said(self, element: bytes, kind: Kind) -> Operation | None:
         held = self.logs.about(element).get(kind)

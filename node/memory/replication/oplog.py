@@ -115,10 +115,12 @@ class Admitted:
     Attributes:
         kept: Whether it holds; otherwise something else has made it void before.
         void: What it has made void.
+        end: What ends it, where that came before.
     """
 
     kept: bool
     void: Sequence[Held] = ()
+    end: Held | None = None
 
 
 _HELD: Final = "key, log, seq, kind, stamp, born, element, entity, other, body"
@@ -136,6 +138,7 @@ class OperationLogs:
     connection: apsw.Connection
     _logs: dict[int, Log] = field(default_factory=dict, init=False)
     _keys: dict[tuple[str, bytes], int] = field(default_factory=dict, init=False)
+    _forgotten: dict[bytes, int] = field(default_factory=dict, init=False)
 
     # Logs
 
@@ -218,10 +221,11 @@ class OperationLogs:
 
     def forgotten(self, entity: bytes) -> int:
         """Up to which stamp what was said of an entity is gone, or 0."""
-        found = rows(
-            self.connection, "SELECT stamp FROM operations WHERE element = ? AND kind = 6", (entity,)
-        )
-        return int(found[0][0]) if found else 0
+        if entity not in self._forgotten:
+            sql = "SELECT stamp FROM operations WHERE element = ? AND kind = 6"
+            found = rows(self.connection, sql, (entity,))
+            self._forgotten[entity] = int(found[0][0]) if found else 0
+        return self._forgotten[entity]
 
     def supposing(self, entity: bytes) -> Held | None:
         """Of what holds on the supposition that there is an entity, the highest."""
@@ -256,13 +260,14 @@ class OperationLogs:
             void += [held for kind, held in about.items() if kind is not facts.kind]
         self.remove(void)
         self._insert(log, seq, facts, body)
-        return Admitted(kept=True, void=void)
+        return Admitted(True, void, about.get(Kind.OBSERVATION_END) or about.get(Kind.RELATION_END))
 
     def remove(self, void: Sequence[Held]) -> None:
         """Take operations out."""
         for held in void:
             self.connection.execute("DELETE FROM operations WHERE key = ?", (held.key,))
             self._count(self.log(held.log), held.kind, held.body, -1)
+            self._forgotten.pop(held.element, None)
 
     def _is_void(self, facts: Facts, about: dict[Kind, Held]) -> bool:
         """Whether what was forgotten has an operation in it."""
@@ -301,6 +306,7 @@ class OperationLogs:
             ),
         )
         self._count(log, facts.kind, body, 1)
+        self._forgotten.pop(facts.element, None)
 
     def _count(self, log: Log, kind: Kind, body: bytes, by: int) -> None:
         if kind in _DIGESTED:

@@ -130,11 +130,12 @@ class Replica:
             proof = self._proven(stretch, wall)
             try:
                 log = journal.logs.make(*name)
+                seen = log.seen
                 self._mind_own_place(journal, log, proof)
                 for seq, body in stretch.operations:
                     if not proof.first <= seq <= proof.last or proof.hash_of(seq) != body_hash(body):
                         raise PageRefused(f"an operation of {stretch.node} was altered")
-                    if journal.logs.holds(log, seq, body):
+                    if seq <= seen and journal.logs.holds(log, seq, body):
                         continue
                     try:
                         operation, facts = decode(body, stretch.node)
@@ -150,6 +151,7 @@ class Replica:
                 raise Stalled(name, "room") from None
             journal.logs.prove(log, proof)
             journal.logs.has_seen(log, proof.last)
+        merger.finish()
         journal.flush()
         return Taken(kept, void, refused, merger.vectors_refused, heads(connection))
 

@@ -156,6 +156,7 @@ async def carried_out(peer: Peer, order: list[tuple[str, bytes, int, bytes]]) ->
             log = logs.make(node, log_id)
             if not logs.holds(log, seq, body):
                 merger.apply(log, seq, *decode(body, node), body)
+        merger.finish()
         logs.flush()
         return state_digest(connection)
 
