@@ -83,7 +83,7 @@ def measured(directory: Path, operations: int, peers: int) -> list[dict[str, Any
         ready = _line(running["newcomer"])
         _go(running["newcomer"])
         rows.append(_row("newcomer", _line(running["newcomer"]), ready["at"], ready["at"]))
-        origin = {"digest": wrote["digest"], "lag_ms": wrote["lag_ms"], "at": wrote["last"]}
+        origin = {**wrote, "at": wrote["last"]}
         return [_row("origin", origin, wrote["first"], wrote["last"]), *rows]
     finally:
         for process in running.values():
@@ -96,6 +96,7 @@ def _row(name: str, told: dict[str, Any], first: float, last: float) -> dict[str
         "node": name,
         "after_first_s": round(told["at"] - first, 3),
         "after_last_s": round(told["at"] - last, 3),
+        "processor_s": round(told["processor_s"], 2),
         "lag_p50_ms": round(told["lag_ms"][0], 2),
         "lag_p999_ms": round(told["lag_ms"][1], 2),
         "lag_max_ms": round(told["lag_ms"][2], 2),
@@ -147,18 +148,19 @@ async def _node(options: argparse.Namespace) -> None:
     async with _running(_config(options.directory, options.node, options.seed)) as (node, gossip):
         _tell(gossip=gossip, at=time.monotonic())
         await trio.to_thread.run_sync(sys.stdin.readline)
+        before_s = time.process_time()
         late: list[float] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lag, system_environment(), late)
             if options.node == "origin":
-                await _write(node, options.operations, late)
+                await _write(node, options.operations, late, before_s)
             else:
-                await _follow(node, options.operations, late)
+                await _follow(node, options.operations, late, before_s)
             nursery.cancel_scope.cancel()
         await trio.sleep_forever()
 
 
-async def _write(node: Node, operations: int, late: list[float]) -> None:
+async def _write(node: Node, operations: int, late: list[float], before_s: float) -> None:
     first = time.monotonic()
     store = await node.memory.store()
     for number in range(operations // (OBSERVATIONS + 1)):
@@ -169,17 +171,17 @@ async def _write(node: Node, operations: int, late: list[float]) -> None:
             for each in range(OBSERVATIONS)
         )
         await store.remember(OPERATOR, Realm(Scope.GLOBAL), [EntityDraft(f"entity {number}", "batch", facts)])
-    last = time.monotonic()
+    last, spent_s = time.monotonic(), time.process_time() - before_s
     told = _lags(late)
-    _tell(first=first, last=last, digest=await _digest(node), lag_ms=told)
+    _tell(first=first, last=last, digest=await _digest(node), lag_ms=told, processor_s=spent_s)
 
 
-async def _follow(node: Node, operations: int, late: list[float]) -> None:
+async def _follow(node: Node, operations: int, late: list[float], before_s: float) -> None:
     with trio.fail_after(LIMIT_S):
         while node.replicas.statistics()["taken"] < operations:
             await trio.sleep(LOOK_S)
-    at, told = time.monotonic(), _lags(late)
-    _tell(at=at, digest=await _digest(node), lag_ms=told)
+    at, spent_s, told = time.monotonic(), time.process_time() - before_s, _lags(late)
+    _tell(at=at, digest=await _digest(node), lag_ms=told, processor_s=spent_s)
 
 
 async def _digest(node: Node) -> str:

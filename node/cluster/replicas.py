@@ -97,6 +97,8 @@ class Replicas:
         self._is_stale = memory.exists
         self._wake = trio.Event()
         self._wake_answers = trio.Event()
+        self._has_taken = trio.Event()
+        self._is_open = False
         self._has_looked_back = False
         self._counts = dict.fromkeys(
             ("pages", "taken", "void", "refused", "vectors_refused", "malformed", "started_again"), 0
@@ -110,6 +112,7 @@ class Replicas:
             nursery.start_soon(self._answer)
             nursery.start_soon(self._tell)
             nursery.start_soon(self._tidy)
+            nursery.start_soon(self._index)
             task_status.started()
             while True:
                 self._watch(nursery)
@@ -207,6 +210,9 @@ class Replicas:
 
     def _changed(self) -> None:
         self._is_stale = True
+        if not self._is_open:
+            self._is_open = True
+            self._has_taken.set()
         self._wake.set()
 
     # Following
@@ -292,6 +298,7 @@ class Replicas:
             self._exchange.stall(error.log, error.why, now)
             return True
         self._counts["pages"] += 1
+        self._has_taken.set()
         for name in ("kept", "void", "refused", "vectors_refused"):
             self._counts["taken" if name == "kept" else name] += getattr(taken, name)
         has_grown = self._exchange.know(taken.heads, self._clock.now())
@@ -342,6 +349,22 @@ class Replicas:
     async def _shared_if_any(self) -> SharedMemory | None:
         store = await self._memory.existing()
         return None if store is None else store.shared
+
+    async def _index(self) -> None:
+        """Index the vectors that came from others, once they have come, and what the last life has left."""
+        is_looking = False
+        while True:
+            if not is_looking:
+                self._has_taken = trio.Event()
+                await self._has_taken.wait()
+            async with self._turn:  # after those who catch up
+                pass
+            try:
+                shared = await self._shared_if_any()
+                is_looking = shared is not None and await shared.index_vectors()
+            except CaxtonError as error:
+                log.warning("vectors from other nodes cannot be indexed: %s", error)
+                await self._clock.sleep(DISK_S)
 
     async def _tidy(self) -> None:
         while True:

@@ -13,7 +13,8 @@ import apsw
 
 from node.memory.embedding import EmbeddingModel
 from node.memory.scopes import SHARDS
-from node.storage.query import rows
+from node.memory.vectors import signs_of_quantised
+from node.storage.query import number, rows
 
 VECTOR_CHUNK: Final = 256
 """Vectors in one block of a shard: small enough that the first observation costs no megabyte."""
@@ -69,14 +70,39 @@ def index_vector(
     )
 
 
+def postpone_vector(connection: apsw.Connection, observation: int) -> None:
+    """Have an observation's vector indexed later: that costs as much as all the rest of its row."""
+    connection.execute("INSERT INTO postponed (key) VALUES (?)", (observation,))
+
+
+def index_postponed(connection: apsw.Connection, limit: int) -> int:
+    """Index some of the vectors that were postponed; returns how many."""
+    found = rows(
+        connection,
+        "SELECT o.key, o.realm, o.ended, o.vector, m.key, m.name, m.digest, m.dimension FROM postponed p"
+        " JOIN observations o ON o.key = p.key JOIN models m ON m.key = o.model LIMIT ?",
+        (limit,),
+    )
+    for key, realm, ended, vector, space_key, name, digest, dimension in found:
+        connection.execute("DELETE FROM postponed WHERE key = ?", (key,))
+        space = Space(space_key, EmbeddingModel(name, digest, dimension))
+        index_vector(connection, space, key, -realm if ended else realm, signs_of_quantised(vector))
+    return len(found)
+
+
 def end_vector(connection: apsw.Connection, space: int, observation: int, realm: int) -> None:
     """File an observation's vector among those that no longer hold."""
+    if number(connection, "SELECT count(*) FROM postponed WHERE key = ?", (observation,)):
+        return  # it will be filed where it belongs
     sql = f"UPDATE vectors_{space} SET realm = ? WHERE key = ?"  # noqa: S608 - a number of our own
     connection.execute(sql, (-realm, observation))
 
 
 def forget_vector(connection: apsw.Connection, space: int, observation: int) -> None:
     """Take an observation's vector out."""
+    connection.execute("DELETE FROM postponed WHERE key = ?", (observation,))
+    if connection.changes():
+        return
     connection.execute(f"DELETE FROM vectors_{space} WHERE key = ?", (observation,))  # noqa: S608
 
 

@@ -20,11 +20,17 @@ RELATIONS_LIMIT: Final = 2_000_000
 
 
 class StoredVector(NamedTuple):
-    """A vector as it is kept: its space, its numbers as whole ones, their signs."""
+    """A vector as it is kept.
+
+    Args:
+        space: Of the model that made it.
+        stored: Its numbers as whole ones.
+        bits: Their signs, or None when these are to be indexed later.
+    """
 
     space: indexes.Space
     stored: bytes
-    bits: bytes
+    bits: bytes | None
 
 
 @dataclass(slots=True)
@@ -67,7 +73,10 @@ class Rows:
             # In one statement: to lengthen a row costs more than to write it.
             told = {"model": vector.space.key, "vector": vector.stored}
             key = self.scoped.insert("observations", realm, {**values, **told})
-            indexes.index_vector(self.connection, vector.space, key, realm, vector.bits)
+            if vector.bits is None:
+                indexes.postpone_vector(self.connection, key)
+            else:
+                indexes.index_vector(self.connection, vector.space, key, realm, vector.bits)
         indexes.index_text(self.connection, key, values["text"])
         return key
 

@@ -183,6 +183,9 @@ CREATE INDEX operations_entity ON operations (entity, born) WHERE entity IS NOT 
 CREATE INDEX operations_other ON operations (other) WHERE other IS NOT NULL;
 CREATE INDEX operations_forgotten ON operations (stamp) WHERE kind >= 6;
 
+-- Observations from other nodes that have a vector whose signs are not in its table yet.
+CREATE TABLE postponed (key INTEGER PRIMARY KEY);
+
 -- One signature of the origin over the hashes of a stretch of its log; zeros stand for what was void before.
 CREATE TABLE proofs (
     log INTEGER NOT NULL REFERENCES logs (key),

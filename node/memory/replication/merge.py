@@ -31,7 +31,6 @@ from node.memory.replication.operations import (
 )
 from node.memory.replication.oplog import Admitted, Held, Log, OperationLogs
 from node.memory.rows import Rows, StoredVector
-from node.memory.vectors import signs_of_quantised
 from swim.hlc import wall_of
 
 _PLAIN: Final = {
@@ -351,7 +350,7 @@ class Merger:
             return None
         if self._space is None:
             self._space = indexes.make_space(self.rows.connection, self.model)
-        return StoredVector(self._space, said.vector, signs_of_quantised(said.vector))
+        return StoredVector(self._space, said.vector, None)
 
     def _source(self, told: Told, origin: str) -> int | None:
         if (told, origin) not in self._sources:

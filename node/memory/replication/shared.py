@@ -12,6 +12,7 @@ import apsw
 
 from node.environment import Environment
 from node.memory.embedding import EmbeddingModel
+from node.memory.indexes import index_postponed
 from node.memory.records import Limits
 from node.memory.replication.digest import state_digest
 from node.memory.replication.head import DIGEST_BYTES, LOGS_LIMIT, Head, LogName
@@ -28,6 +29,8 @@ from node.memory.replication.wire import Heading, Page
 from node.storage.query import number
 from node.storage.storage import Storage
 
+INDEX_STEP: Final = 100
+"""Vectors that are indexed in one step: others write between two."""
 TIDY_STEP: Final = 1_000
 """Most forgettings that one step of tidying takes out."""
 IN_STEP_EVERY_S: Final = 3_600.0
@@ -119,6 +122,14 @@ class SharedMemory:
         if force or now_s - self._in_step_s >= IN_STEP_EVERY_S:
             self._in_step_s = now_s
             await self.storage.write(lambda c: keep_meta(c, _IN_STEP, now_s))
+
+    async def index_vectors(self) -> bool:
+        """Index some of the vectors that came from others; says whether there may be more.
+
+        Raises:
+            StorageFailed: the disk refused.
+        """
+        return await self.storage.write(partial(index_postponed, limit=INDEX_STEP)) == INDEX_STEP
 
     async def tidy(self) -> None:
         """Let go of what was forgotten long ago.

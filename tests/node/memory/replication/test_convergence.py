@@ -62,6 +62,7 @@ async def act(peers: Peers, name: str, what: str, number: int) -> None:
             await peer.pull(peers[NODES[number % 3]])
         elif what == "wait":
             peer.clock.wall_s += number
+            await peer.shared.index_vectors()
         else:
             await act_on_one(peer, realm, entity, what, number)
     except CaxtonError:

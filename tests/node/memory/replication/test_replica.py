@@ -103,6 +103,31 @@ async def test_vectors_travel_and_a_node_of_another_space_finds_by_words(peers):
     assert await other.digest() == await peers["n1"].digest()
 
 
+async def test_vectors_are_indexed_once_they_have_come_whatever_became_of_them_meanwhile(peers):
+    ids = await say(peers["n1"], "tea", *(f"fact {number}" for number in range(6)))
+    here = peers["n2"]
+    await here.pull(peers["n1"])
+    await here.store.forget_observation(OPERATOR, ids[0])
+    await here.store.supersede(OPERATOR, ids[1], ObservationDraft("is another"))
+
+    async def indexed() -> dict[int, int]:
+        return dict(
+            await here.storage.read(lambda c: c.execute("SELECT key, realm FROM vectors_1").fetchall())
+        )
+
+    assert len(await indexed()) == 1  # what was said here
+    assert not await here.shared.index_vectors()
+    assert sorted(await indexed()) == await here.storage.read(
+        lambda c: [key for (key,) in c.execute("SELECT key FROM observations ORDER BY key")]
+    )
+    assert [realm < 0 for realm in (await indexed()).values()].count(True) == 1
+    await here.store.forget_observation(OPERATOR, ids[2])
+    await here.store.supersede(OPERATOR, ids[3], ObservationDraft("is a third"))
+    assert len(await indexed()) == 6
+    await here.store.forget(OPERATOR, "tea")
+    assert await indexed() == {}
+
+
 async def test_a_forgotten_text_is_nowhere_and_not_in_the_logs(peers):
     [first, _] = await say(peers["n1"], "tea", "is bitter", "is green")
     await peers.converge()
