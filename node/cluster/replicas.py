@@ -36,6 +36,8 @@ DISK_S: Final = 30.0
 """Pause after the disk has refused, in seconds."""
 GATHER_S: Final = 0.02
 """So long this node gathers what it says before it signs it, in seconds."""
+INDEX_AFTER_S: Final = 0.5
+"""So long nothing came from others before their vectors are indexed, in seconds."""
 TIDY_EVERY_S: Final = 3_600.0
 """How often it is let go of what was forgotten long ago, in seconds."""
 
@@ -98,7 +100,8 @@ class Replicas:
         self._wake = trio.Event()
         self._wake_answers = trio.Event()
         self._has_taken = trio.Event()
-        self._is_open = False
+        self._is_open = self._has_finished = False
+        self._taken_s = 0.0
         self._has_looked_back = False
         self._counts = dict.fromkeys(
             ("pages", "taken", "void", "refused", "vectors_refused", "malformed", "started_again"), 0
@@ -298,6 +301,7 @@ class Replicas:
             self._exchange.stall(error.log, error.why, now)
             return True
         self._counts["pages"] += 1
+        self._taken_s = self._clock.now()
         self._has_taken.set()
         for name in ("kept", "void", "refused", "vectors_refused"):
             self._counts["taken" if name == "kept" else name] += getattr(taken, name)
@@ -351,16 +355,19 @@ class Replicas:
         return None if store is None else store.shared
 
     async def _index(self) -> None:
-        """Index the vectors that came from others, once they have come, and what the last life has left."""
+        """Index the vectors that came from others, once they have come; and end what the last life began."""
         is_looking = False
         while True:
             if not is_looking:
                 self._has_taken = trio.Event()
                 await self._has_taken.wait()
-            async with self._turn:  # after those who catch up
-                pass
+            while self._clock.now() < self._taken_s + INDEX_AFTER_S:  # after those who catch up
+                await self._clock.sleep(INDEX_AFTER_S)
             try:
                 shared = await self._shared_if_any()
+                if shared is not None and not self._has_finished:
+                    await shared.finish_forgetting()
+                    self._has_finished = True
                 is_looking = shared is not None and await shared.index_vectors()
             except CaxtonError as error:
                 log.warning("vectors from other nodes cannot be indexed: %s", error)

@@ -13,6 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -31,6 +32,7 @@ from node.memory.model import (
     Realm,
     RelationDraft,
     Scope,
+    checked_name,
     checked_time,
     encoded_metadata,
 )
@@ -38,6 +40,8 @@ from swim.hlc import MAX_STAMP
 
 ID_BYTES: Final = 16
 HASH_BYTES: Final = 32
+ENTITIES_CACHED: Final = 4_096
+"""Entities whose ids and forms are not worked out again for each observation about them."""
 MAX_BODY_BYTES: Final = OBSERVATION_BYTES_LIMIT + METADATA_BYTES_LIMIT + DIMENSION_LIMIT + 16 * 1024
 """Largest operation: the largest observation with its vector and what travels around it."""
 
@@ -79,7 +83,7 @@ class Named(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     @property
     def id(self) -> bytes:
         """Its id."""
-        return entity_id(self.realm, self.name)
+        return _id_of(self.scope, self.owner, self.name)
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -238,7 +242,12 @@ class Facts:
 
 def entity_id(realm: Realm, name: str) -> bytes:
     """The id of a shared entity: the same on all nodes."""
-    told = _ENCODER.encode((int(realm.scope), realm.owner, name))
+    return _id_of(int(realm.scope), realm.owner, name)
+
+
+@lru_cache(maxsize=ENTITIES_CACHED)
+def _id_of(scope: int, owner: str, name: str) -> bytes:
+    told = _ENCODER.encode((scope, owner, name))
     return hashlib.blake2b(told, digest_size=ID_BYTES, person=b"caxton entity").digest()
 
 
@@ -312,18 +321,19 @@ def provenance(told: Told, origin: str) -> Provenance:
 def _check(operation: Operation) -> None:
     """Hold an operation against the rules for what is stored here; raises CaxtonError or ValueError."""
     if isinstance(operation, SayEntity):
-        draft = EntityDraft(
-            **_named(operation.entity),
+        _require_one_form(operation.entity)
+        EntityDraft(
+            operation.entity.name,
+            operation.entity.type,
             metadata=_metadata(operation.metadata),
             confidence=operation.confidence,
             strength=operation.strength,
             valid_from_s=operation.valid_from_s,
             valid_to_s=operation.valid_to_s,
         )
-        _same(draft, operation.entity)
         provenance(operation.told, "")
     elif isinstance(operation, SayObservation):
-        _same(EntityDraft(**_named(operation.entity)), operation.entity)
+        _require_one_form(operation.entity)
         ObservationDraft(
             operation.text,
             operation.confidence,
@@ -343,7 +353,7 @@ def _check(operation: Operation) -> None:
 
 def _check_relation(operation: SayRelation) -> None:
     for end in (operation.source, operation.target):
-        _same(EntityDraft(**_named(end)), end)
+        _require_one_form(end)
         if end.realm != operation.realm and end.realm.scope is not Scope.GLOBAL:
             raise ValueError("an end is neither in the realm nor global")
     draft = RelationDraft(
@@ -363,21 +373,17 @@ def _check_relation(operation: SayRelation) -> None:
     provenance(operation.told, "")
 
 
-def _named(entity: Named) -> dict[str, Any]:
-    return {"name": entity.name, "type": entity.type}
-
-
-def _same(draft: EntityDraft, entity: Named) -> None:
+@lru_cache(maxsize=ENTITIES_CACHED)
+def _require_one_form(entity: Named) -> None:
     """Refuse a name, type or owner that is not in its one form: it would be another entity elsewhere."""
-    if (draft.name, draft.type) != (entity.name, entity.type):
+    owner = entity.realm.owner
+    told = (
+        checked_name(entity.name, "entity_name"),
+        checked_name(entity.type, "entity_type", TYPE_LIMIT),
+        checked_name(owner, "owner") if owner else "",
+    )
+    if told != (entity.name, entity.type, owner):
         raise ValueError("a name is not in its one form")
-    if entity.realm.owner and checked_owner(entity.realm.owner) != entity.realm.owner:
-        raise ValueError("an owner is not in its one form")
-
-
-def checked_owner(owner: str) -> str:
-    """The one form of an owner's name."""
-    return EntityDraft(owner, "owner").name
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from node.memory.records import Limits
 from node.memory.replication.digest import state_digest
 from node.memory.replication.head import DIGEST_BYTES, LOGS_LIMIT, Head, LogName
 from node.memory.replication.journal import Journal
+from node.memory.replication.merge import Merger
 from node.memory.replication.oplog import FORGOTTEN_LIMIT, OperationLogs, keep_meta, read_meta
 from node.memory.replication.replica import (
     AWAY_S,
@@ -26,6 +27,8 @@ from node.memory.replication.replica import (
     page_for,
 )
 from node.memory.replication.wire import Heading, Page
+from node.memory.rows import Rows
+from node.memory.scopes import REPLICA, Scoped
 from node.storage.query import number
 from node.storage.storage import Storage
 
@@ -122,6 +125,25 @@ class SharedMemory:
         if force or now_s - self._in_step_s >= IN_STEP_EVERY_S:
             self._in_step_s = now_s
             await self.storage.write(lambda c: keep_meta(c, _IN_STEP, now_s))
+
+    async def finish_forgetting(self) -> None:
+        """Take out what a process that died was about to forget: it goes in steps, and its word is the first.
+
+        Raises:
+            StorageFailed: the disk refused.
+        """
+        wall = self.environment.clock.wall()
+
+        def job(connection: apsw.Connection) -> None:
+            scoped = Scoped(connection, REPLICA)
+            found = scoped.rows(
+                "SELECT e.id FROM operations o CROSS JOIN {entities} e ON e.id = o.element"
+                " WHERE o.kind >= 6 AND o.kind = 6"
+            )
+            logs = self.replica.journal(connection, wall).logs
+            Merger(Rows(connection, scoped, self.limits), logs).refresh(id_ for (id_,) in found)
+
+        await self.storage.write(job)
 
     async def index_vectors(self) -> bool:
         """Index some of the vectors that came from others; says whether there may be more.

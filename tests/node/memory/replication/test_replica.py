@@ -375,6 +375,36 @@ async def test_what_was_acknowledged_before_a_crash_is_told_after_it(peers):
     assert len(await peers["n2"].shared.heads()) == 1
 
 
+async def test_what_a_process_was_forgetting_when_it_died_is_forgotten_after_its_start(peers, monkeypatch):
+    peer = peers["n1"]
+    await say(peer, "tea", *(f"fact {number}" for number in range(20)))
+    await say(peer, "pot", "is round")
+    await peers["n2"].pull(peer)
+    change, steps = peer.store._change, 0
+
+    async def dies(viewer: Any, stamp: Any, job: Any, **how: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 1:
+            raise KeyboardInterrupt
+        return await change(viewer, stamp, lambda writer: writer.forget_some(_of(writer, "tea"), 10), **how)
+
+    monkeypatch.setattr(peer.store, "_change", dies)
+    with pytest.raises(KeyboardInterrupt):
+        await peer.store.forget(OPERATOR, "tea")
+    peer.storage.abandon()
+    peer.open()
+    assert len(await texts(peer)) == 10
+    await peer.shared.finish_forgetting()
+    assert [entity.name for entity in await peer.store.entities(OPERATOR)] == ["pot"]
+    await peers["n2"].pull(peer)
+    assert await peers["n2"].digest() == await peer.digest()
+
+
+def _of(writer: Any, name: str) -> list[int]:
+    return [row[0] for row in writer.scoped.rows("SELECT key FROM {entities} WHERE name = ?", (name,))]
+
+
 async def test_a_node_that_comes_back_with_an_older_file_loses_nothing_and_hides_nothing(peers, tmp_path):
     old = peers["n1"]
     await say(old, "tea", "is green")
