@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -40,6 +42,11 @@ INDEX_AFTER_S: Final = 0.5
 """So long nothing came from others before their vectors are indexed, in seconds."""
 TIDY_EVERY_S: Final = 3_600.0
 """How often it is let go of what was forgotten long ago, in seconds."""
+
+
+_NO_LOGS: Final[Mapping[str, Any]] = MappingProxyType(
+    {"digest": None, "origins": (), "logs": 0, "operations": 0, "bytes": 0, "forgotten": 0}
+)
 
 
 class PullLinks(Protocol):
@@ -124,7 +131,7 @@ class Replicas:
     async def statistics_of_logs(self) -> dict[str, Any]:
         """The logs of this node, and how far it and its partners are from each other."""
         shared = await self._shared_if_any()
-        return {**self.statistics(), **({} if shared is None else await shared.statistics())}
+        return {**self.statistics(), **(_NO_LOGS if shared is None else await shared.statistics())}
 
     def statistics(self) -> dict[str, Any]:
         """Partners, and counts since the start."""

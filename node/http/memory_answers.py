@@ -253,14 +253,14 @@ class ReplicationView(BaseModel):
     partners: list[str]
     peers: dict[str, PartnerView]
     stalled: dict[str, str]
-    digest: str | None = None
-    origins: list[OriginView] = []
-    logs: int = 0
-    logs_limit: int = 0
-    operations: int = 0
-    bytes: int = 0
-    forgotten: int = 0
-    forgotten_limit: int = 0
+    digest: str | None
+    origins: list[OriginView]
+    logs: int
+    operations: int
+    bytes: int
+    forgotten: int
+    logs_limit: int | None = None
+    forgotten_limit: int | None = None
     pages: int
     taken: int
     void: int

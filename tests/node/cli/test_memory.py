@@ -168,3 +168,29 @@ def test_the_memory_tells_what_it_holds(node: FakeNode, shell: Shell) -> None:
     assert "1 of 9 entities, 2 observations, 3 relations, 77 bytes" in shell.out
     assert rows(shell)[-1] == ["global", "-", "1", "2", "3"]
     assert "no model" in shell.err
+
+
+def test_the_memory_tells_how_far_partners_are(node: FakeNode, shell: Shell) -> None:
+    partner = {"behind": 3, "is_behind": None, "in_step": False, "refused": 1, "repairs": 0}
+    replication = {
+        "digest": "ab" * 16,
+        "operations": 12,
+        "logs": 2,
+        "stalled": {"n3": "clock"},
+        "peers": {"n2": partner, "n4": partner | {"behind": 0, "is_behind": 0, "in_step": True}},
+    }
+    node.answers["GET", "/memory/stats"] = (
+        200,
+        {
+            "entities": 1,
+            "observations": 2,
+            "relations": 3,
+            "scopes": [],
+            "room": {"entities_limit": 9, "bytes": 77},
+            "replication": replication,
+        },
+    )
+    assert shell("memory", "stats") == 0
+    assert f"12 operations of 2 logs, digest {'ab' * 8}" in shell.out
+    assert rows(shell)[-2:] == [["n2", "3", "-", "no", "1"], ["n4", "0", "0", "yes", "1"]]
+    assert "n3 (clock)" in shell.err

@@ -489,6 +489,7 @@ class World:
         bus: Any = None,
         webhooks: Any = None,
         memory: Any = None,
+        replication: Any = None,
     ) -> None:
         self.bus: Any = bus or FakeBus()
         self.webhooks: Any = webhooks or NoWebhooks()
@@ -518,6 +519,7 @@ class World:
             started_at=0.0,
             shutdown=self._shutdown,
             statistics=lambda: {"storage": {"bytes": 1}},
+            replication=replication,
         )
         self.app = create_app(self.services)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from node.cluster.replicas import Replicas
 from node.environment import system_environment
 from node.memory.records import Limits
+from node.memory.replication.replica import Replica
 from node.memory.room import MemoryRoom
+from node.security.identity import NodeCredentials
 from tests.node.http.fakes import ADMIN, SENDER, VIEWER, World
 from tests.node.memory.stand_in import WordEmbedder
 
@@ -193,3 +197,39 @@ async def test_only_operators_come_here(world: World, token: str) -> None:
         assert (await client.post("/memory/entities", json=entity("tea", agent_id="a"))).status_code == 403
     async with world.client(ADMIN) as client:
         assert (await client.get("/memory/search?query=x")).status_code == 200
+
+
+async def test_the_statistics_tell_the_logs_of_what_is_shared(tmp_path: Path) -> None:
+    async def embedder() -> WordEmbedder:
+        return WordEmbedder()
+
+    environment = system_environment()
+    credentials = NodeCredentials.ephemeral("alpha", environment)
+    room = MemoryRoom(
+        environment=environment,
+        path=tmp_path / "memory.db",
+        durability="normal",
+        node="alpha",
+        limits=Limits(),
+        threshold=0.3,
+        make_embedder=embedder,
+        make_replica=lambda: Replica(
+            credentials.identity, credentials.authority, environment.randomness.token
+        ),
+    )
+    links: Any = SimpleNamespace(pulls=None)
+    holders: Any = SimpleNamespace(others=list, announce=lambda: None)
+    replicas = Replicas(environment=environment, node="alpha", memory=room, links=links, holders=holders)
+    world = World(memory=room, replication=replicas.statistics_of_logs)
+    async with world.client() as client:
+        before = (await client.get("/memory/stats")).json()["replication"]
+        assert (before["digest"], before["origins"]) == (None, [])
+        stored = await client.post("/memory/entities", json=entity("tea", "is green", memory_scope="global"))
+        assert stored.status_code == 201
+        after = (await client.get("/memory/stats")).json()["replication"]
+        assert [(each["node"], each["operations"]) for each in after["origins"]] == [("alpha", 2)]
+        assert (after["logs"], after["operations"], after["forgotten"]) == (1, 2, 0)
+        gone = await client.delete("/memory/entities/tea")
+        assert gone.status_code == 204
+        assert (await client.get("/memory/stats")).json()["replication"]["forgotten"] == 1
+    room.close()

@@ -94,7 +94,7 @@ async def seen_by(peer: Peer) -> tuple[Any, ...]:
     return tuple(map(str, told))
 
 
-@settings(max_examples=15, phases=[Phase.generate])
+@settings(max_examples=8, phases=[Phase.generate])
 @given(steps=st.lists(step, min_size=5, max_size=40), skew=st.integers(-5, 5))
 def test_nodes_that_have_seen_the_same_hold_the_same(steps, skew):
     async def main(directory: str) -> None:
@@ -119,7 +119,7 @@ def test_nodes_that_have_seen_the_same_hold_the_same(steps, skew):
         trio.run(main, directory)
 
 
-@settings(max_examples=15, phases=[Phase.generate])
+@settings(max_examples=8, phases=[Phase.generate])
 @given(steps=st.lists(step, min_size=5, max_size=40), chance=st.randoms(use_true_random=False))
 def test_operations_in_any_order_and_twice_come_to_the_same(steps, chance):
     async def main(directory: str) -> None:
