@@ -348,7 +348,7 @@ def stats(
 
 def _show_replication(told: dict[str, Any]) -> None:
     digest = told["digest"][:16] if told["digest"] else "nothing is shared"
-    click.echo(f"\nShared: {told['operations']} operations of {told['logs']} logs, digest {digest}")
+    click.echo(f"\nShared operations: {told['operations']} (logs: {told['logs']}), digest {digest}")
     for node, why in sorted(told["stalled"].items()):
         click.echo(safe(f"Not followed for now: {node} ({why})"), err=True)
     rows = [

@@ -191,6 +191,6 @@ def test_the_memory_tells_how_far_partners_are(node: FakeNode, shell: Shell) -> 
         },
     )
     assert shell("memory", "stats") == 0
-    assert f"12 operations of 2 logs, digest {'ab' * 8}" in shell.out
+    assert f"Shared operations: 12 (logs: 2), digest {'ab' * 8}" in shell.out
     assert rows(shell)[-2:] == [["n2", "3", "-", "no", "1"], ["n4", "0", "0", "yes", "1"]]
     assert "n3 (clock)" in shell.err
