@@ -9,6 +9,7 @@ anything that is shared, nothing of this costs anything.
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -188,14 +189,15 @@ class Replicas:
         """Answer those who wait, when there is something new."""
         while True:
             due = self._exchange.next_due()
-            if due is None and not self._is_stale:
+            # A file that is there is opened for those who wait, not before.
+            is_wanted = self._is_stale and (self._is_open or due is not None)
+            if not is_wanted:
                 self._wake = trio.Event()
-                await self._wake.wait()
-            elif due is not None:
-                with self._clock.move_on_after(max(0.0, due - self._clock.now())):
-                    self._wake = trio.Event()
+                with self._clock.move_on_after(
+                    math.inf if due is None else max(0.0, due - self._clock.now())
+                ):
                     await self._wake.wait()
-            if self._is_stale:
+            else:
                 await self._clock.sleep(GATHER_S)
                 try:
                     shared = await self._shared_if_any()
@@ -234,7 +236,7 @@ class Replicas:
         wanted = partners(self._node, self._holders.others())
         for peer in sorted(self._followed.keys() - set(wanted)):
             self._followed.pop(peer).cancel()
-            self._exchange.forget(peer)
+            self._exchange.leave(peer)
         for peer in wanted:
             if peer not in self._followed:
                 scope = self._followed[peer] = trio.CancelScope()
@@ -363,11 +365,9 @@ class Replicas:
 
     async def _index(self) -> None:
         """Index the vectors that came from others, once they have come; and end what the last life began."""
-        is_looking = False
         while True:
-            if not is_looking:
-                self._has_taken = trio.Event()
-                await self._has_taken.wait()
+            await self._has_taken.wait()
+            self._has_taken = trio.Event()
             while self._clock.now() < self._taken_s + INDEX_AFTER_S:  # after those who catch up
                 await self._clock.sleep(INDEX_AFTER_S)
             try:
@@ -375,10 +375,12 @@ class Replicas:
                 if shared is not None and not self._has_finished:
                     await shared.finish_forgetting()
                     self._has_finished = True
-                is_looking = shared is not None and await shared.index_vectors()
+                if shared is not None and await shared.index_vectors():
+                    self._has_taken.set()
             except CaxtonError as error:
                 log.warning("vectors from other nodes cannot be indexed: %s", error)
                 await self._clock.sleep(DISK_S)
+                self._has_taken.set()
 
     async def _tidy(self) -> None:
         while True:

@@ -88,22 +88,26 @@ class Questions:
 
 
 class Pulls:
-    """The one pull that a peer was sent and has not answered."""
+    """The one pull that a peer was sent and has not answered.
+
+    Who asked may go; the peer still answers, and is sent no other pull before it has.
+    """
 
     def __init__(self) -> None:
         self._number = 0
         self._waiting: bytes | None = None
+        self._is_sent = False
         self._page: Page | None = None
         self._done: trio.Event | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether a page is awaited."""
-        return self._done is not None
+        """Whether a page is to come."""
+        return self._is_sent or self._waiting is not None
 
     def begin(self, body: bytes) -> trio.Event | None:
         """Put a pull in line; None while another one is open."""
-        if self._done is not None:
+        if self.is_open:
             return None
         self._number = self._number % MAX_COUNTER + 1
         self._page, self._waiting = None, encode(Pull(self._number, body))
@@ -113,25 +117,27 @@ class Pulls:
     def next(self) -> bytes | None:
         """What is to be sent, encoded."""
         waiting, self._waiting = self._waiting, None
+        self._is_sent = self._is_sent or waiting is not None
         return waiting
 
     def answered(self, page: Page) -> bool:
         """Take a page; False when it was not asked for."""
-        if page.number != self._number or self._page is not None or self._waiting is not None:
+        if not self._is_sent or page.number != self._number:
             return False
-        self._page = page
+        self._is_sent, self._page = False, page
         if self._done is not None:  # else whoever asked has gone
             self._done.set()
         return True
 
     def end(self) -> bytes | None:
-        """The body of the page that came, if one did; another pull may begin."""
-        page, self._done, self._waiting = self._page, None, None
+        """The body of the page that came, if one did; nobody waits any more."""
+        page, self._page = self._page, None
+        self._done = self._waiting = None
         return None if page is None else page.body
 
     def lose(self) -> None:
         """The link has ended: what was sent on it will not be answered."""
-        self._waiting = None
+        self._waiting, self._is_sent = None, False
         if self._done is not None:
             self._done.set()
 

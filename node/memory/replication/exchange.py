@@ -173,9 +173,13 @@ class Exchange:
         times = [self._due_s(state) for state in self._peers.values()]
         return min((at for at in times if at is not None), default=None)
 
-    def forget(self, peer: str) -> None:
-        """A node is gone."""
-        self._peers.pop(peer, None)
+    def leave(self, peer: str) -> None:
+        """A node is no partner any more; it may go on to ask this one."""
+        state = self._peers.get(peer)
+        if state is not None and state.waits is None:
+            del self._peers[peer]
+        elif state is not None:
+            state.told, state.repair = {}, {}
 
     def statistics(self, now: float) -> dict[str, Any]:
         """For each node, how many operations it has that this one has not, and the other way round."""

@@ -84,6 +84,20 @@ async def test_a_pull_that_waits_keeps_its_link_and_is_answered_later(cluster: C
     assert not answering.links.answer_pull("alpha", 1, b"again")  # type: ignore[attr-defined]
 
 
+async def test_who_gives_up_a_pull_costs_the_link_nothing(cluster: Cluster) -> None:
+    alpha, answering = await pair(cluster)
+    answering.answers = False
+    with cluster.clock.move_on_after(0.1):
+        await alpha.links.pull("beta", b"have")  # type: ignore[attr-defined]
+    assert answering.pulled == [("alpha", 1, b"have")]
+    assert await alpha.links.pull("beta", b"more") is None  # type: ignore[attr-defined]
+    answering.links.answer_pull("alpha", 1, b"late")  # type: ignore[attr-defined]
+    answering.answers = True
+    await cluster.clock.sleep(0.1)
+    assert await alpha.links.pull("beta", b"more") == b"moremore"  # type: ignore[attr-defined]
+    assert not answering.lost
+
+
 async def test_a_pull_is_lost_with_its_link_and_both_ends_hear_of_it(cluster: Cluster) -> None:
     alpha, answering = await pair(cluster)
     answering.answers = False

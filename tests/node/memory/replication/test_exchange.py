@@ -95,6 +95,16 @@ def test_a_request_is_gone_with_its_link(exchange):
     assert exchange.due(99.0) == []
 
 
+def test_who_is_no_partner_any_more_is_still_told(exchange):
+    exchange.told("n2", page(head("n1", 5), head("n2", 8)), 0.0)
+    exchange.wait("n2", 1, Request((), wait=True), 0.0)
+    exchange.leave("n2")
+    assert not exchange.is_missing("n2", 0.0)
+    assert exchange.due(SECOND_HAND_S) == [("n2", 1)]
+    exchange.leave("n2")
+    assert exchange.statistics(0.0)["peers"] == {}
+
+
 def test_logs_that_differ_are_asked_for_from_the_beginning_and_not_too_often(exchange):
     differs = page(head("n1", 5), head("n2", 7, bytes([1]) * 16))
     exchange.told("n2", differs, 0.0)
