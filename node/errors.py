@@ -309,6 +309,13 @@ class ProviderFailed(CaxtonError):
     status = 502
 
 
+class AnswerInvalid(CaxtonError):
+    """A model's answer does not follow the ``output_schema`` of its agent, repaired or not."""
+
+    code = "ANSWER_INVALID"
+    status = 502
+
+
 class ToolFailed(CaxtonError):
     """A tool answered with an error, timed out or is not permitted."""
 

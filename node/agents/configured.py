@@ -18,12 +18,14 @@ from node.agents.bids import Bidder, Contracts
 from node.agents.definition import AgentDefinition
 from node.agents.guard import LoopGuard, LoopLimits
 from node.agents.journal import Journal
+from node.agents.output import invalid, judged, repair
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
 from node.agents.remembering import NOTHING, STORE_S, AgentMemory, Recalled
 from node.agents.settings import AgentSettings
 from node.agents.template import as_text
 from node.environment import Environment
 from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
+from node.llm.failures import RequestFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.memory.room import MemoryRoom
 from node.message import Message, Performative
@@ -238,13 +240,25 @@ class ConfiguredAgent:
         if self._memory is not None:
             thread.recalled = await self._memory.recall(message)
         names = [spec.name for spec in thread.specs]
+        schema, repaired = self._definition.output_schema, False
         thread.said = first_messages(self._definition, message, names, thread.recalled.prompt)
         conversation = thread.said
         while True:
-            completion = await self._complete(thread, message, guard, traceparent)
-            if not completion.tool_calls:
-                self._check_said(completion)
-                return completion
+            try:
+                completion = await self._complete(thread, message, guard, traceparent)
+                if not completion.tool_calls:
+                    self._check_said(completion)
+                    answers = schema is not None and completion.outcome == "answer"
+                    return judged(completion, schema) if answers else completion
+            except RequestFailed as error:
+                if error.kind != "unfollowed":
+                    raise
+                if repaired:
+                    raise invalid(error) from None
+                repaired = True
+                self._journal.log("warning", f"the answer is to be repaired: {error.why}")
+                conversation += repair(error)
+                continue
             guard.allow(completion.tool_calls)
             conversation.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
             results = await self._call_all(completion.tool_calls, delivery, traceparent)
@@ -280,11 +294,16 @@ class ConfiguredAgent:
             model=self._definition.setting("llm", "model"),
             temperature=self._definition.setting(group, "temperature"),
             max_tokens=self._definition.setting("llm", "max_tokens"),
+            response_schema=self._definition.output_schema,
             agent=self._definition.id,
             memories=thread.recalled.memories,
         )
         with child_span(self._tracing, "llm.complete", traceparent, attributes, kind="client") as span:
-            completion = await self._provider.complete(request)
+            try:
+                completion = await self._provider.complete(request)
+            except RequestFailed as error:
+                guard.spend(error.usage)
+                raise
             span.set("gen_ai.usage.input_tokens", completion.usage.input_tokens)
             span.set("gen_ai.usage.output_tokens", completion.usage.output_tokens)
             span.set("gen_ai.response.finish_reasons", completion.finish_reason)

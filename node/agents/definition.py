@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.agents.fields import check_fields
+from node.agents.fields import GROUPS, NAME_PATTERN, NOT_FOR_WASM, VERSION_PATTERN, check_fields
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_front_matter
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES, check_template, variables
 from node.cluster.provider import Minority
@@ -20,10 +20,8 @@ from node.message import check_capability
 
 DEFAULT_VERSION: Final = "1.0.0"
 DEFAULT_PRIORITY: Final = 50
-_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]$")
-_SEMVER = re.compile(
-    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
-)
+_NAME = re.compile(NAME_PATTERN)
+_SEMVER = re.compile(VERSION_PATTERN)
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
@@ -75,6 +73,7 @@ class AgentDefinition:
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     memory_enabled: bool = False
     memory_scope: str = "agent-only"
+    output_schema: Mapping[str, Any] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     documentation: str = ""
     warnings: tuple[Problem, ...] = ()
@@ -120,14 +119,43 @@ def parse_definition(
     Raises:
         AgentInvalid: ``details["problems"]`` lists every error and warning with line and column.
     """
+    found = examine_definition(content, known_tools=known_tools)
+    problems = found.problems
+    errors = [p for p in problems if strict or p.severity == "error"]
+    if errors or found.definition is None:
+        raise _invalid(problems, len(errors))
+    return found.definition
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What an agent file says, and what is wrong with it.
+
+    Args:
+        definition: As far as it could be read; None where there is no front matter. To be used only if
+            no problem is an error.
+        front: The front matter, with the place of every value; what is noted there is a problem, too.
+    """
+
+    definition: AgentDefinition | None
+    front: FrontMatter
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Errors and warnings, in the order of the file."""
+        return sorted(self.front.problems, key=lambda p: (p.line, p.column, p.field))
+
+
+def examine_definition(content: bytes, *, known_tools: Collection[str] | None = None) -> Examined:
+    """Read an agent file, whatever it holds.
+
+    Args:
+        content: The file.
+        known_tools: As for :func:`parse_definition`.
+    """
     front = read_front_matter(content)
     readable = bool(front.values) or not front.problems
-    definition = _build(front, check_fields(front), known_tools) if readable else None
-    problems = sorted(front.problems, key=lambda p: (p.line, p.column, p.field))
-    errors = [p for p in problems if strict or p.severity == "error"]
-    if errors or definition is None:
-        raise _invalid(problems, len(errors))
-    return definition
+    return Examined(_build(front, check_fields(front), known_tools) if readable else None, front)
 
 
 def _invalid(problems: list[Problem], errors: int) -> AgentInvalid:
@@ -173,7 +201,7 @@ def _build(
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
     templates = _templates(front, fields, parameters)
-    groups = {key: value for key, value in fields.items() if isinstance(value, dict) and key != "parameters"}
+    groups = {key: fields[key] for key in GROUPS if key in fields}
     carried = ("author", "license", "tags", "created", "updated", "capability_metadata")
     return AgentDefinition(
         id=identifier,
@@ -196,6 +224,7 @@ def _build(
         groups=groups,
         memory_enabled=fields.get("memory_enabled") is True,
         memory_scope=fields.get("memory_scope", "agent-only"),
+        output_schema=fields.get("output_schema"),
         data={key: fields[key] for key in carried if key in fields},
         documentation=front.body,
         warnings=tuple(
@@ -240,7 +269,7 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
         front.add("missing_field", ("module",), "a wasm agent names its module, for example echo.wat")
     elif module and (re.search(r"[/\\\x00]", module) or not module.endswith((".wasm", ".wat"))):
         front.add("invalid_value", ("module",), "must be a plain file name that ends in .wasm or .wat")
-    for name in ("tools", "requires", "llm", "proposals", "bids", "memory_enabled"):
+    for name in NOT_FOR_WASM:
         if fields.get(name):
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
 

@@ -1,34 +1,36 @@
-"""The table of front-matter fields: what each must look like, and whether it does anything yet.
+"""The table of front-matter fields: what each is for, its form, and whether it does anything yet.
 
 Every documented field is listed. ``USED`` fields change what the agent does. ``DATA`` fields are carried
 and shown, which is all they promise. ``LATER`` fields are documented but have no effect yet: they load,
-with a warning that says so, because a field that is silently ignored is a lie.
+with a warning that says so, because a field that is silently ignored is a lie. The JSON Schema for editors
+(:mod:`node.agents.schema`) is made from the same table.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from node.agents import forms
+from node.agents.forms import DURATION, FLAG, MAPPING, SIZE, STRINGS, Form, Invalid, number, one_of, text
 from node.agents.frontmatter import FrontMatter, Path
 from node.agents.grants import Grant
 from node.cluster.provider import MINORITY_POLICIES
-from node.cluster.registry import SUBSCRIPTIONS_LIMIT
-from node.config.units import checked_domains
-from node.errors import ValidationFailed, nearest
-from node.memory.model import Scope
-from node.predicates import check_predicate
-from node.topics import check_pattern, is_topic
+from node.errors import nearest
 
 TEXT_LIMIT: Final = 32_768
 """Longest prompt, in characters."""
 COST_LIMIT: Final = 1e12
 """Largest cost in the rules of bids."""
-LIST_LIMIT: Final = 64
-"""Most entries of a list field."""
+NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]$"
+"""Of the name of an agent, which has at least 3 characters."""
+VERSION_PATTERN: Final = (
+    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+)
+"""Of a semantic version (semver.org, 2.0.0)."""
 
 
 class Effect(Enum):
@@ -39,332 +41,187 @@ class Effect(Enum):
     LATER = "later"
 
 
-class Invalid(Exception):
-    """A value does not have the form its field needs."""
-
-
-Check = Callable[[Any], Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One row of the table: a check that returns the value to keep (or raises Invalid), and the effect."""
+    """One row of the table.
 
-    check: Check
+    Args:
+        form: What its value must look like.
+        effect: What it does.
+        about: What it is for, in one line.
+    """
+
+    form: Form
     effect: Effect
+    about: str
 
 
-def text(limit: int) -> Check:
-    """Non-empty text of at most ``limit`` characters."""
-
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise Invalid("must be text")
-        if len(value) > limit:
-            raise Invalid(f"has {len(value)} characters; at most {limit} are allowed")
-        return value.strip()
-
-    return check
+def _used(form: Form, about: str) -> Field:
+    return Field(form, Effect.USED, about)
 
 
-def number(low: float, high: float, *, whole: bool = False) -> Check:
-    """A number from ``low`` to ``high``."""
-
-    def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise Invalid("must be a whole number" if whole else "must be a number")
-        if not low <= value <= high:
-            raise Invalid(f"must be from {low} to {high}")
-        return value
-
-    return check
+def _data(form: Form, about: str) -> Field:
+    return Field(form, Effect.DATA, about)
 
 
-def flag(value: Any) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise Invalid("must be true or false")
-    return value
+def _later(about: str) -> Field:
+    return Field(forms.ANYTHING, Effect.LATER, about)
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """A mapping with any keys."""
-    if not isinstance(value, dict):
-        raise Invalid("must be a mapping")
-    return value
-
-
-def strings(value: Any) -> tuple[str, ...]:
-    """A list of texts; one text alone counts as a list of one."""
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise Invalid("must be a list of texts")
-    if len(value) > LIST_LIMIT:
-        raise Invalid(f"has {len(value)} entries; at most {LIST_LIMIT} are allowed")
-    return tuple(value)
-
-
-def subscriptions(value: Any) -> tuple[tuple[str, str], ...]:
-    """A list of patterns over topics, each a text or ``{topic, group}``; as (pattern, group)."""
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or len(value) > SUBSCRIPTIONS_LIMIT:
-        raise Invalid(f"must be a list of at most {SUBSCRIPTIONS_LIMIT} topics")
-    found: dict[tuple[str, str], None] = {}
-    for item in value:
-        pattern, group = (item, "") if isinstance(item, str) else _shared(item)
-        try:
-            found[check_pattern(pattern), group] = None
-        except ValidationFailed as error:
-            raise Invalid(f"{error.what}: {error.why}") from None
-    return tuple(found)
-
-
-def _shared(item: Any) -> tuple[Any, str]:
-    if not isinstance(item, dict) or not {"topic"} <= set(item) <= {"topic", "group"}:
-        raise Invalid("each must be a topic, or a mapping of topic and group")
-    group = item.get("group", "")
-    if "group" in item and not (isinstance(group, str) and is_topic(group)):
-        raise Invalid(f"{str(group)[:80]!r} is not the name of a group: letters, digits, _ and -")
-    return item["topic"], group
-
-
-def expression(value: Any) -> str:
-    """An expression over the content of messages."""
-    try:
-        return check_predicate(value)
-    except ValidationFailed as error:
-        raise Invalid(f"is no expression: {error.why}") from None
-
-
-def anything(value: Any) -> Any:
-    """Any JSON value."""
-    return value
-
-
-def scope(value: Any) -> str:
-    """Where something is remembered, in its canonical spelling."""
-    if not isinstance(value, str):
-        raise Invalid("must be agent-only, workspace or global")
-    try:
-        return Scope.parse(value).label
-    except ValidationFailed as error:
-        raise Invalid(f"{error.why}. {error.fix}") from None
-
-
-def one_of(*choices: str) -> Check:
-    """One of a few words."""
-
-    def check(value: Any) -> str:
-        if value not in choices:
-            guess = nearest(str(value), choices)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise Invalid(f"must be one of {', '.join(choices)}{hint}")
-        return str(value)
-
-    return check
-
-
-def domains(value: Any) -> tuple[str, ...]:
-    """A list of domains."""
-    try:
-        return checked_domains(strings(value))
-    except ValueError as error:
-        raise Invalid(str(error)) from None
-
-
-def folders(value: Any) -> tuple[str, ...]:
-    """A list of folders: the name of one that the node offers, and perhaps a way below it."""
-    found = tuple(item.strip("/") for item in strings(value))
-    for item in found:
-        if any(part in ("", ".", "..") for part in item.split("/")) or not item.isprintable():
-            raise Invalid(f"{item[:80]!r} is no folder; write the name of one and perhaps a way below it")
-    return found
-
-
-def restrictions(value: Any) -> dict[str, Any]:
-    """How far the tools of an agent may reach; what is left out keeps its default."""
-    given = mapping(value)
-    unknown = sorted(set(given) - {"network_access", "file_system_access"})
-    if unknown:
-        raise Invalid(f"has no field {str(unknown[0])[:80]!r}; it has network_access and file_system_access")
-    found: dict[str, Any] = {}
-    if "network_access" in given:
-        found["network_access"] = flag(given["network_access"])
-    if "file_system_access" in given:
-        access = given["file_system_access"]
-        word = "none" if access is False else str(access).replace("-", "_")
-        found["file_system_access"] = one_of("none", "read_only", "read_write")(word)
-    return found
-
-
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)$")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def duration_s(value: Any) -> float:
-    """``60s``, ``500ms``, ``5m``, ``1h`` or plain seconds, as seconds; over 0 and at most a day."""
-    seconds = -1.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
-        seconds = float(found.group(1)) * _SECONDS[found.group(2)]
-    if not 0 < seconds <= 86_400:
-        raise Invalid("must be a duration such as 500ms, 30s, 5m or 1h, at most a day")
-    return seconds
-
-
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|KiB|MiB)$")
-_BYTES: Final = {"B": 1, "KB": 1024, "MB": 1024**2, "KiB": 1024, "MiB": 1024**2}
-
-
-def size_bytes(value: Any) -> int:
-    """``8MB``, ``512KB`` or plain bytes, as bytes; 1 KB is 1024 bytes; at least a page of WebAssembly."""
-    size = -1.0
-    if isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    elif isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
-        size = float(found.group(1)) * _BYTES[found.group(2)]
-    if not 65_536 <= size <= 2**32:
-        raise Invalid("must be a size such as 512KB or 8MB, from 64KB to 4096MB")
-    return int(size)
-
-
-def words(*choices: str) -> Check:
-    """A list of a few words; each at most once."""
-    each = one_of(*choices)
-
-    def check(value: Any) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(each(item) for item in strings(value)))
-
-    return check
-
-
-def group(value: Any) -> Any:
-    """A mapping whose keys are checked by the group's own table."""
-    return mapping(value)
-
-
-def _rows(effect: Effect, **checks: Check) -> dict[str, Field]:
-    return {name: Field(check, effect) for name, check in checks.items()}
-
-
-def _later(*names: str) -> dict[str, Field]:
-    return {name: Field(anything, Effect.LATER) for name in names}
-
+_PROMPT: Final = text(TEXT_LIMIT)
+_COST: Final = number(0, COST_LIMIT)
 
 TOP: Final[Mapping[str, Field]] = {
-    **_rows(
-        Effect.USED,
-        name=text(64),
-        version=text(64),
-        capabilities=strings,
-        tools=strings,
-        system_prompt=text(TEXT_LIMIT),
-        user_prompt_template=text(TEXT_LIMIT),
-        parameters=mapping,
-        requires=strings,
-        runtime=one_of("config", "wasm"),
-        module=text(128),
-        priority=number(0, 1000, whole=True),
-        topics=subscriptions,
-        accepts=expression,
-        minority=one_of(*MINORITY_POLICIES),
+    "name": _used(
+        text(64, NAME_PATTERN),
+        "Its name: 3 to 64 letters, digits and hyphens. The id is the same in kebab-case.",
     ),
-    **_rows(
-        Effect.DATA,
-        description=text(200),
-        author=anything,
-        license=text(100),
-        tags=strings,
-        created=text(40),
-        updated=text(40),
-        capability_metadata=mapping,
+    "version": _used(
+        text(64, VERSION_PATTERN), "Semantic version, announced to the cluster; 1.0.0 without it."
     ),
-    **_rows(Effect.USED, memory_enabled=flag, memory_scope=scope),
-    **_later("tool_config", "memory", "context_configuration"),
-    **_later("context_requirements", "deployment", "monitoring"),
+    "capabilities": _used(
+        STRINGS, "What it offers: kebab-case, with an optional version (data-analysis:v2)."
+    ),
+    "tools": _used(STRINGS, "Tool servers (csv_parser) or single tools (csv_parser/csv_top) it may use."),
+    "system_prompt": _used(_PROMPT, "Template of what a model is told before every message."),
+    "user_prompt_template": _used(_PROMPT, "Template of the prompt for a message."),
+    "parameters": _used(MAPPING, "Values for templates; each key is a variable."),
+    "requires": _used(
+        STRINGS, "Capabilities of other agents it may ask; each becomes a tool ask_<capability>."
+    ),
+    "runtime": _used(one_of("config", "wasm"), "config (a model answers; the default) or wasm (a module)."),
+    "module": _used(text(128), "File name of the WebAssembly module, .wasm or .wat, beside the agent file."),
+    "priority": _used(number(0, 1000, whole=True), "Weighs in best_match; 50 without it."),
+    "topics": _used(forms.SUBSCRIPTIONS, "Patterns over the topics it subscribes to."),
+    "accepts": _used(forms.EXPRESSION, "Expression over the contents it takes: content.amount > 100."),
+    "minority": _used(
+        one_of(*MINORITY_POLICIES), "What becomes of its messages on the smaller side of a partition."
+    ),
+    "description": _data(text(200), "What it is, in a line."),
+    "author": _data(forms.ANYTHING, "Who has written it."),
+    "license": _data(text(100), "Its licence."),
+    "tags": _data(STRINGS, "Words to find it by."),
+    "created": _data(text(40), "When it was written."),
+    "updated": _data(text(40), "When it was changed."),
+    "capability_metadata": _data(MAPPING, "Facts about each capability, for people and programs."),
+    "memory_enabled": _used(FLAG, "Searches its memory before it answers, and stores what is worth it."),
+    "memory_scope": _used(forms.SCOPE, "Where it remembers: agent-only (the default), workspace or global."),
+    "output_schema": _used(forms.OUTPUT_SCHEMA, "JSON Schema that its answers must follow."),
+    "tool_config": _later("Settings of tools."),
+    "memory": _later("Settings of its memory."),
+    "context_configuration": _later("What goes into the context of a prompt."),
+    "context_requirements": _later("What it needs in the context of a prompt."),
+    "deployment": _later("Replicas and health checks."),
+    "monitoring": _later("What is measured about it."),
 }
 """Fields at the top of the front matter; the groups are in :data:`GROUPS`."""
 
 GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
     "conversation": {
-        **_rows(
-            Effect.USED,
-            max_turns=number(1, 50, whole=True),
-            timeout=duration_s,
-            temperature=number(0, 2),
-        ),
-        **_later("context_window", "memory_strategy", "memory_integration"),
+        "max_turns": _used(number(1, 50, whole=True), "Completions for one message; 50 without it."),
+        "timeout": _used(DURATION, "A time limit of one message; the shortest of all counts."),
+        "temperature": _used(number(0, 2), "Handed to the provider."),
+        "context_window": _later("Tokens of earlier messages in a prompt."),
+        "memory_strategy": _later("What becomes of earlier messages: sliding, summarize or persist."),
+        "memory_integration": _later("Whether the memory is part of the conversation."),
     },
     "performance": {
-        **_rows(Effect.USED, max_execution_time=duration_s, concurrent_tools=number(1, 16, whole=True)),
-        **_later("max_memory_usage"),
+        "max_execution_time": _used(DURATION, "A time limit of one message."),
+        "concurrent_tools": _used(number(1, 16, whole=True), "Tool calls of one turn at once; 3 without it."),
+        "max_memory_usage": _later("Memory it may use."),
     },
     "messaging": {
-        **_rows(Effect.USED, auto_respond=flag, response_format=one_of("structured", "natural", "hybrid")),
-        **_later("conversation_timeout", "max_conversation_length", "context_window"),
-    },
-    "prompt_templates": _rows(
-        Effect.USED,
-        request_handler=text(TEXT_LIMIT),
-        query_handler=text(TEXT_LIMIT),
-        inform_handler=text(TEXT_LIMIT),
-    ),
-    "llm": {
-        **_rows(
-            Effect.USED,
-            provider=text(64),
-            model=text(128),
-            temperature=number(0, 2),
-            max_tokens=number(1, 1_000_000, whole=True),
+        "auto_respond": _used(FLAG, "Answer an INFORM too; without it an INFORM is noted and not answered."),
+        "response_format": _used(
+            one_of("structured", "natural", "hybrid"), "structured (the default), natural (text) or hybrid."
         ),
-        **_later("base_url"),
+        "conversation_timeout": _later("How long a conversation may be silent."),
+        "max_conversation_length": _later("Messages of one conversation."),
+        "context_window": _later("Messages of the conversation in a prompt."),
     },
-    "proposals": _rows(Effect.USED, accept=strings, reject=strings),
-    "bids": _rows(
-        Effect.USED,
-        cost=number(0, COST_LIMIT),
-        load_cost=number(0, COST_LIMIT),
-        max_load=number(0, 1),
-        valid=duration_s,
-    ),
+    "prompt_templates": {
+        "request_handler": _used(_PROMPT, "Template for a REQUEST; wins over user_prompt_template."),
+        "query_handler": _used(_PROMPT, "Template for a QUERY."),
+        "inform_handler": _used(_PROMPT, "Template for an INFORM."),
+    },
+    "llm": {
+        "provider": _used(text(64), "A provider of the node; the node's llm.provider if absent."),
+        "model": _used(text(128), "Handed to the provider; its own model if absent."),
+        "temperature": _used(number(0, 2), "Handed to the provider; wins over conversation.temperature."),
+        "max_tokens": _used(number(1, 1_000_000, whole=True), "Most tokens of an answer."),
+        "base_url": _later("Address of the provider."),
+    },
+    "proposals": {
+        "accept": _used(STRINGS, "Topics of a PROPOSE that are accepted; * for all."),
+        "reject": _used(STRINGS, "Topics that are rejected; tried first."),
+    },
+    "bids": {
+        "cost": _used(_COST, "What a bid for a task says it costs."),
+        "load_cost": _used(_COST, "What is added to it, times the load of the node (0 to 1)."),
+        "max_load": _used(number(0, 1), "Above this load of the node the agent refuses to bid."),
+        "valid": _used(DURATION, "How long a bid stands; 60s without it."),
+    },
     "resource_limits": {
-        **_rows(Effect.USED, response_timeout=duration_s, tool_call_timeout=duration_s),
-        **_later("max_conversations", "max_memory_entities", "conversation_limit"),
+        "response_timeout": _used(DURATION, "A time limit of one message."),
+        "tool_call_timeout": _used(DURATION, "Longest call of one tool."),
+        "max_conversations": _later("Conversations at once."),
+        "max_memory_entities": _later("Entities it may remember."),
+        "conversation_limit": _later("Conversations in all."),
     },
     "security": {
-        **_rows(
-            Effect.USED,
-            restricted_tools=strings,
-            max_processing_time=duration_s,
-            allowed_domains=domains,
-            allowed_paths=folders,
-            sandbox_restrictions=restrictions,
+        "restricted_tools": _used(STRINGS, "Tools taken away again."),
+        "max_processing_time": _used(DURATION, "A time limit of one message."),
+        "max_memory_usage": _later("Memory it may use."),
+        "allowed_domains": _used(forms.DOMAINS, "Domains its tools may call; none without it."),
+        "allowed_paths": _used(forms.FOLDERS, "Folders its tools may use, of those that the node offers."),
+        "sandbox_restrictions": _used(
+            forms.RESTRICTIONS, "How far its tools may reach: network_access, file_system_access."
         ),
-        **_later("max_memory_usage"),
     },
-    "wasm": _rows(
-        Effect.USED,
-        grants=words(*Grant),
-        fuel=number(1, 10**12, whole=True),
-        timeout=duration_s,
-        memory=size_bytes,
-        host_calls=number(1, 1000, whole=True),
-        messages_per_second=number(1, 10_000, whole=True),
-        instances=number(1, 4, whole=True),
-        fresh=flag,
-        deterministic=flag,
-        quarantine_after=number(1, 1000, whole=True),
-    ),
+    "wasm": {
+        "grants": _used(forms.words(*Grant), "What the module may ask of its host; nothing without it."),
+        "fuel": _used(
+            number(1, 10**12, whole=True), "Instructions for one message; the node's limit holds too."
+        ),
+        "timeout": _used(DURATION, "Time for one message."),
+        "memory": _used(SIZE, "Memory of an instance."),
+        "host_calls": _used(number(1, 1000, whole=True), "Host calls for one message."),
+        "messages_per_second": _used(number(1, 10_000, whole=True), "Messages to others in a second."),
+        "instances": _used(
+            number(1, 4, whole=True), "Messages handled at once, each by an instance of its own."
+        ),
+        "fresh": _used(FLAG, "Every message gets a fresh instance; otherwise one is kept."),
+        "deterministic": _used(FLAG, "Clock and chance follow from the message alone."),
+        "quarantine_after": _used(
+            number(1, 1000, whole=True), "Failures within a minute that take it out of service."
+        ),
+    },
 }
 """Groups of fields and the table of each."""
+
+GROUPS_ABOUT: Final[Mapping[str, str]] = {
+    "conversation": "Turns, time and temperature of one message.",
+    "performance": "Time, and tools at once.",
+    "messaging": "What is answered, and in which form.",
+    "prompt_templates": "Prompt templates by performative.",
+    "llm": "Which model answers, and how.",
+    "proposals": "Which proposals are accepted and rejected, without asking the model.",
+    "bids": "How it bids for tasks (Contract Net), without asking the model.",
+    "resource_limits": "Time limits.",
+    "security": "What is denied to it.",
+    "wasm": "Grants and limits of a WebAssembly module.",
+}
+"""What each group is for."""
+
+NOT_FOR_WASM: Final = ("tools", "requires", "llm", "proposals", "bids", "memory_enabled", "output_schema")
+"""Fields that have no meaning for a WebAssembly agent."""
+
+_GROUP_ROWS: Final = {name: Field(MAPPING, Effect.USED, about) for name, about in GROUPS_ABOUT.items()}
 
 
 def check_fields(front: FrontMatter) -> dict[str, Any]:
     """Check every field against the tables; the result holds what passed, groups as mappings."""
-    return _check(front, front.values, (), {**TOP, **dict.fromkeys(GROUPS, Field(group, Effect.USED))})
+    return _check(front, front.values, (), {**TOP, **_GROUP_ROWS})
 
 
 def _check(
@@ -388,7 +245,7 @@ def _check(
             front.add("invalid_value", here, "has no value")
             continue
         try:
-            kept[name] = row.check(value)
+            kept[name] = row.form.check(value)
         except Invalid as error:
             front.add("invalid_value", here, str(error))
             continue

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from node.agents.definition import AgentDefinition
+from node.agents.output import instruction
 from node.agents.template import as_text, render, variables
 from node.llm.provider import ChatMessage, Completion, FileInfo, Subject
 from node.message import Message, Performative, iso8601
@@ -47,6 +48,8 @@ def first_messages(
     prompt = render(template, values) if template else _default_prompt(message, tools)
     system_template = definition.templates.get("system", definition.system_prompt)
     system = render(system_template, values)
+    if definition.output_schema is not None:
+        system = f"{system}\n\n{instruction(definition.output_schema)}"
     placed = {name for text in (template or "", system_template) for _, name in variables(text)}
     if memory and "memory_context" not in placed:
         prompt = f"{prompt}\n\n{memory}"
@@ -54,10 +57,15 @@ def first_messages(
 
 
 def reply_content(definition: AgentDefinition, completion: Completion) -> Any:
-    """The answer as message content, in the agent's ``messaging.response_format``."""
+    """The answer as message content, in the agent's ``messaging.response_format``.
+
+    What follows an ``output_schema`` stays as it is: a label would break it.
+    """
     form = definition.setting("messaging", "response_format", "structured")
     if form == "natural":
         return completion.text
+    if form == "structured" and definition.output_schema is not None and completion.outcome == "answer":
+        return completion.content
     data = completion.content if completion.content is not None else _json_object(completion.text)
     if form == "hybrid":
         return {"provider": completion.provider, "text": completion.text, "data": data}

@@ -27,6 +27,7 @@ from node.llm.provider import (
     ToolSpec,
     Usage,
 )
+from node.llm.schema import problem_of
 
 NAME: Final = "builtin"
 FACTS_LIMIT: Final = 24
@@ -59,7 +60,7 @@ class BuiltinProvider:
         """Pick tools in the first turn, answer from their results in the second.
 
         It has no generation that could be steered, so it ignores every setting of a model. An answer comes
-        in one piece; one that must follow a schema is not given, since nothing here could write it.
+        in one piece; one that must follow a schema is the first result of a tool that does, or is not given.
         """
         completion = self._complete(request)
         if on_delta is not None and completion.text:
@@ -67,17 +68,9 @@ class BuiltinProvider:
         return completion
 
     def _complete(self, request: CompletionRequest) -> Completion:
-        if request.response_schema is not None:
-            return Completion(
-                text="The builtin provider cannot answer by a schema.",
-                outcome="failed",
-                provider=NAME,
-                cost_micros=0,
-                usage=Usage(estimated=True),
-            )
         results = [message for message in request.messages if message.role == "tool"]
         if results:
-            return _answer(results)
+            return _answer(results, request.response_schema)
         tools = () if request.tool_choice == TOOL_NONE else request.tools
         ranked = _rank(tools, request.subject)
         for choice in ranked:
@@ -138,7 +131,7 @@ def _request_words(subject: Subject) -> tuple[list[str], list[str]]:
     return actions, [w for w in dict.fromkeys(words(" ".join(texts(content)))) if w not in actions]
 
 
-def _answer(results: list[ChatMessage]) -> Completion:
+def _answer(results: list[ChatMessage], schema: Mapping[str, Any] | None) -> Completion:
     """Quote the tools' results; a tool that failed is named with its reason."""
     answered = [m for m in results if m.call is not None and not m.is_error]
     not_done = [f"{m.call.name}: {m.text}" for m in results if m.call is not None and m.is_error]
@@ -153,10 +146,32 @@ def _answer(results: list[ChatMessage]) -> Completion:
     if not_done:
         content["not_done"] = not_done
     text = "\n".join(facts + [f"Not done: {reason}" for reason in not_done])
+    if schema is not None and answered:
+        return _by_schema(answered, text, schema)
     return Completion(
         text=text,
         content=content,
         outcome="answer" if answered else "failed",
+        provider=NAME,
+        usage=Usage(estimated=True),
+        cost_micros=0,
+    )
+
+
+def _by_schema(answered: list[ChatMessage], text: str, schema: Mapping[str, Any]) -> Completion:
+    """The first result that follows a schema, as it is; nothing here could write one that does."""
+    for message in answered:
+        if not problem_of(message.result, schema):
+            return Completion(
+                text=text,
+                content=message.result,
+                provider=NAME,
+                usage=Usage(estimated=True),
+                cost_micros=0,
+            )
+    return Completion(
+        text="No result of a tool follows the schema, and the builtin provider cannot write by one.",
+        outcome="failed",
         provider=NAME,
         usage=Usage(estimated=True),
         cost_micros=0,

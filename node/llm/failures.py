@@ -21,6 +21,7 @@ Kind = Literal[
     "unreachable",
     "cut",
     "malformed",
+    "unfollowed",
     "too_large",
     "unauthorized",
     "not_found",
@@ -56,6 +57,7 @@ RULES: Final[dict[Kind, Rule]] = {
     "unreachable": Rule("the provider cannot be reached", True, True, True),
     "cut": Rule("the provider's answer broke off", True, True, True),
     "malformed": Rule("the provider's answer cannot be read", False, True, True),
+    "unfollowed": Rule("the answer does not follow its schema", False, False, False),
     "too_large": Rule("the request or its answer is too large", False, False, False),
     "unauthorized": Rule("the provider does not accept the key", False, True, False),
     "not_found": Rule("the provider has no such model or address", False, True, False),
@@ -77,6 +79,7 @@ class RequestFailed(ProviderFailed):
         retry_after_s: How long the provider asked to wait, in seconds; None if it did not.
         usage: What the attempt has cost although it failed, as far as it is known.
         cost_micros: What that costs, in millionths of the currency of the price table.
+        answer: What was answered, where that is the trouble.
         shown: Whether part of the answer has been shown already, so that it must not be begun anew.
         details: More facts.
     """
@@ -90,6 +93,7 @@ class RequestFailed(ProviderFailed):
         retry_after_s: float | None = None,
         usage: Usage | None = None,
         cost_micros: int = 0,
+        answer: str | None = None,
         shown: bool = False,
         details: dict[str, Any] | None = None,
     ) -> None:
@@ -98,6 +102,7 @@ class RequestFailed(ProviderFailed):
         self.retry_after_s = retry_after_s
         self.usage = usage or Usage()
         self.cost_micros = cost_micros
+        self.answer = answer
         self.shown = shown
 
     @property

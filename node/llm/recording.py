@@ -96,6 +96,8 @@ def line_of(request: CompletionRequest, recorded: Recorded, secrets: Iterable[st
             "retry_after_s": failure.retry_after_s,
             "shown": failure.shown,
         }
+        if failure.answer is not None:
+            entry["failure"]["answer"] = failure.answer
     if recorded.deltas:
         entry["deltas"] = list(recorded.deltas)
     text = _dump(entry)
@@ -188,6 +190,7 @@ def _recorded(entry: dict[str, Any]) -> Recorded:
             failure["kind"],
             why=str(failure["why"]),
             retry_after_s=failure["retry_after_s"],
+            answer=None if failure.get("answer") is None else str(failure["answer"]),
             shown=failure["shown"] is True,
         )
         return Recorded(key, failure=failed, deltas=deltas)
