@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import click
 
 from node.agents.definition import AgentDefinition, parse_definition
 from node.errors import ValidationFailed
-from simulations.cli import ARTIFACTS, report_failure, seed_range, tell_errors
+from simulations.cli import ARTIFACTS, report_failure, seed_range
 from simulations.faults import Crash, Disturb, Fault, Partition, Provider, Reset, Restart, write_plan
 from simulations.nodes.models import KINDS
 from simulations.nodes.run import NodeRun
@@ -33,58 +33,56 @@ _TOLD: Final = {
 }
 
 
-@click.command("test")
-@click.argument("agent", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--sim", is_flag=True, required=True, help="On simulated nodes, in virtual time.")
-@click.option("--seed", "seeds", default="1", show_default=True, help="A seed, or a range such as 1..20.")
-@click.option("--request", default=None, help="What clients send, JSON or text; by default a number.")
-@click.option(
-    "--attach",
-    type=click.Path(exists=True, dir_okay=False),
-    multiple=True,
-    help="File to send along; repeatable.",
-)
-@click.option("--capability", default=None, help="What clients ask for; by default the agent's first.")
-@click.option(
-    "--per-s", type=click.FloatRange(0.01, 100), default=2.0, show_default=True, help="Requests a second."
-)
-@click.option("--no-faults", is_flag=True, help="Let nothing go wrong.")
-@click.option(
-    "--artifacts",
-    type=click.Path(path_type=Path),
-    default=ARTIFACTS,
-    show_default=True,
-    help="Where what is kept of a failure goes.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document per seed.")
-@tell_errors
-def command(  # noqa: PLR0917 - one parameter per option
-    agent: Path,
-    sim: bool,
-    seeds: str,
-    request: str | None,
-    attach: tuple[str, ...],
-    capability: str | None,
-    per_s: float,
-    no_faults: bool,
-    artifacts: Path,
-    as_json: bool,
-) -> None:
-    """Try AGENT out: three nodes run it while its models fail, a node crashes and links break.
+@dataclass(frozen=True, slots=True)
+class TryOut:
+    """How an agent is tried out.
 
-    What goes wrong, and when, follows from the seed. Exit codes are those of `caxton simulate`.
+    Args:
+        seeds: A seed, or a range such as 1..20.
+        request: What clients send, JSON or text; None for a number.
+        files: What goes with it.
+        capability: What clients ask for; None for the agent's first.
+        per_s: Requests a second.
+        faults: Whether anything goes wrong.
+        artifacts: Where what is kept of a failure goes.
     """
-    del sim
+
+    seeds: str = "1"
+    request: str | None = None
+    files: tuple[str, ...] = ()
+    capability: str | None = None
+    per_s: float = 2.0
+    faults: bool = True
+    artifacts: Path = ARTIFACTS
+
+
+def try_out(agent: Path, how: TryOut, *, as_json: bool) -> int:
+    """Try an agent out: three nodes run it while its models fail, a node crashes and links break.
+
+    Args:
+        agent: Its file.
+        how: What is sent, and whether anything goes wrong.
+        as_json: One document per seed.
+
+    Returns:
+        The worst exit status of all seeds, as those of ``caxton simulate``.
+
+    Raises:
+        ValidationFailed: the agent offers nothing that could be asked for.
+        ScenarioError: something cannot be read.
+    """
     definition = parse_definition(agent.read_bytes())
-    wanted = capability or next(iter(definition.capabilities), "")
+    wanted = how.capability or next(iter(definition.capabilities), "")
     if not wanted:
         raise ValidationFailed(
             f"{agent.name} offers no capability", fix="Give it `capabilities`, or name one with --capability."
         )
     worst = OK
-    for seed in seed_range(seeds):
-        scenario = scenario_of(agent, definition, wanted, request=request, files=attach, per_s=per_s)
-        run = NodeRun(scenario, seed, plan=() if no_faults else draw(seed, scenario.names()))
+    for seed in seed_range(how.seeds):
+        scenario = scenario_of(
+            agent, definition, wanted, request=how.request, files=how.files, per_s=how.per_s
+        )
+        run = NodeRun(scenario, seed, plan=draw(seed, scenario.names()) if how.faults else ())
         result = run.run()
         worst = max(worst, result.code)
         failures = run.model_failures()
@@ -93,8 +91,8 @@ def command(  # noqa: PLR0917 - one parameter per option
         else:
             _tell(result, failures, definition, scenario)
         if result.code != OK:
-            report_failure(scenario, result, artifacts)
-    sys.exit(worst)
+            report_failure(scenario, result, how.artifacts)
+    return worst
 
 
 def scenario_of(

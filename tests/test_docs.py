@@ -19,6 +19,8 @@ from pydantic import BaseModel
 import simulations.__main__
 from node.agents.definition import parse_definition
 from node.agents.fields import GROUPS, TOP
+from node.agents.scenarios import Scenario, read_scenarios
+from node.agents.scenarios.file import Expect, Input
 from node.agents.settings import AgentSettings
 from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES
 from node.agents.wasm import WasmPolicy, interface
@@ -57,6 +59,7 @@ from node.messaging.origin import TABLE
 from node.messaging.protocols import OPENERS, RULES
 from node.messaging.receiver import ARRIVALS, ENDINGS
 from node.messaging.settings import Timing
+from node.samples import sample_agents
 from node.security.permissions import ROLES, ROUTES, WS_FRAMES
 from node.tools.builtin_servers import builtin_servers
 from node.transport import frames
@@ -675,8 +678,21 @@ def test_the_tools_of_the_page_are_those_there_are() -> None:
     assert column("agents.md", "Tool") == tools
 
 
+def test_the_scenarios_of_the_page_are_valid_and_every_key_is_documented() -> None:
+    text = next(block for block in blocks(DOCS / "agents.md", "yaml") if block.startswith("scenarios:"))
+    assert read_scenarios(text.encode()).problems == ()
+    for head, model in (("scenario", Scenario), ("`input`", Input), ("`expect`", Expect)):
+        assert column("agents.md", f"Key of {'a ' if head == 'scenario' else ''}{head}") == list(
+            model.model_fields
+        )
+
+
+def test_every_sample_agent_is_on_the_page() -> None:
+    assert sorted(column("agents.md", "Sample")) == [path.stem for path in sample_agents()]
+
+
 def test_the_script_of_the_page_is_valid() -> None:
-    [script] = blocks(DOCS / "agents.md", "yaml")
+    script = next(block for block in blocks(DOCS / "agents.md", "yaml") if block.startswith("strict:"))
     assert ScriptedProvider(script, SystemClock()).unused() == [1, 2, 3]
 
 

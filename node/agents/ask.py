@@ -6,7 +6,7 @@ ring of agents that ask each other ends at the hop limit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from node.environment import Environment
@@ -55,14 +55,11 @@ class Asker:
         self._sender = sender
         self._bus = bus
         self._environment = environment
-        self._capabilities = {_PREFIX + c.replace("-", "_").replace(":", "_"): c for c in requires}
+        self._capabilities = {question_tool(capability): capability for capability in requires}
 
     def specs(self) -> list[ToolSpec]:
         """The questions as tools."""
-        return [
-            ToolSpec(name, f"Ask another agent for its capability {capability}.", _SCHEMA)
-            for name, capability in self._capabilities.items()
-        ]
+        return question_specs(tuple(self._capabilities.values()))
 
     def __contains__(self, tool: str) -> bool:
         return tool in self._capabilities
@@ -120,14 +117,28 @@ class Asker:
         return {"from": reply.sender, "content": reply.content}
 
 
+def question_tool(capability: str) -> str:
+    """Name of the tool that asks for a capability."""
+    return _PREFIX + capability.replace("-", "_").replace(":", "_")
+
+
+def question_specs(requires: Sequence[str]) -> list[ToolSpec]:
+    """The questions for capabilities, as tools."""
+    return [
+        ToolSpec(question_tool(wanted), f"Ask another agent for its capability {wanted}.", _SCHEMA)
+        for wanted in requires
+    ]
+
+
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
-        "content": {"description": "What to ask, as text or JSON."},
+        "content": {"description": "What to ask, as text or JSON.", "x-content": "any"},
         "files": {
             "type": "array",
             "items": {"type": "string"},
             "description": "Names of attached files to pass on.",
+            "x-files": True,
         },
     },
     "required": ["content"],

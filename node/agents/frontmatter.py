@@ -82,6 +82,12 @@ class FrontMatter:
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
     body: str = ""
     problems: list[Problem] = field(default_factory=list)
+    first_line: int = 2
+    """The line of the file that the YAML begins on: after a fence, or the first one."""
+
+    def mark(self, mark: yaml.Mark | None) -> tuple[int, int]:
+        """Line and column in the file, from 1."""
+        return (mark.line + self.first_line, mark.column + 1) if mark else (1, 1)
 
     def place(self, path: Path) -> tuple[int, int]:
         """Line and column of the value at ``path``, or of the nearest thing around it."""
@@ -123,12 +129,8 @@ def read_front_matter(content: bytes) -> FrontMatter:
         message = f"the file has {len(content):,} bytes; at most {FILE_LIMIT_BYTES:,} are allowed"
         found.note(Problem("too_large", "", message))
         return found
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
-        found.note(Problem("encoding", "", "the file is not UTF-8 text", line, column))
+    text = _text(content, found)
+    if text is None:
         return found
     lines = text.split("\n")
     if lines[0].rstrip() != _FENCE:
@@ -150,6 +152,29 @@ def read_front_matter(content: bytes) -> FrontMatter:
     return found
 
 
+def read_yaml(content: bytes) -> FrontMatter:
+    """Decode a file that is YAML as a whole, such as scenarios, by the rules of a front matter."""
+    found = FrontMatter(first_line=1)
+    if len(content) > FILE_LIMIT_BYTES:
+        message = f"the file has {len(content):,} bytes; at most {FILE_LIMIT_BYTES:,} are allowed"
+        found.note(Problem("too_large", "", message))
+        return found
+    text = _text(content, found)
+    if text is not None:
+        _decode(text, found)
+    return found
+
+
+def _text(content: bytes, found: FrontMatter) -> str | None:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
+        found.note(Problem("encoding", "", "the file is not UTF-8 text", line, column))
+        return None
+
+
 def _decode(source: str, found: FrontMatter) -> None:
     try:
         if not _is_safe(source, found):
@@ -158,19 +183,19 @@ def _decode(source: str, found: FrontMatter) -> None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        line, column = (mark.line + 2, mark.column + 1) if mark else (1, 1)
+        line, column = found.mark(mark)
         found.note(Problem("syntax", "", f"the YAML is broken: {what}", line, column))
         return
     except yaml.reader.ReaderError as error:
         before = source[: error.position]
-        line, column = before.count("\n") + 2, len(before) - (before.rfind("\n") + 1) + 1
+        line, column = before.count("\n") + found.first_line, len(before) - (before.rfind("\n") + 1) + 1
         message = f"the character U+{ord(str(error.character)[:1] or ' '):04X} is not allowed"
         found.note(Problem("syntax", "", message, line, column))
         return
     if root is None:
-        found.note(Problem("missing_front_matter", "", "the front matter is empty", 2, 1))
+        found.note(Problem("missing_front_matter", "", "the front matter is empty", found.first_line, 1))
     elif not isinstance(root, yaml.MappingNode):
-        found.note(Problem("syntax", "", "the front matter must be a mapping of fields", *_mark(root)))
+        found.note(Problem("syntax", "", "it must be a mapping of fields", *found.mark(root.start_mark)))
     else:
         found.values = _mapping(root, (), found)
 
@@ -179,8 +204,7 @@ def _is_safe(source: str, found: FrontMatter) -> bool:
     """Look at the events, which are made iteratively, before anything recurses over them."""
     depth = 0
     for event in yaml.parse(source, Loader=yaml.SafeLoader):
-        mark = event.start_mark
-        line, column = (mark.line + 2, mark.column + 1) if mark else (1, 1)
+        line, column = found.mark(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             message = "YAML aliases are not allowed; repeat the value"
             found.note(Problem("syntax", "", message, line, column))
@@ -196,28 +220,26 @@ def _is_safe(source: str, found: FrontMatter) -> bool:
     return True
 
 
-def _mark(node: yaml.Node) -> tuple[int, int]:
-    """Line and column in the file: the fence is line 1."""
-    mark = node.start_mark
-    return (mark.line + 2, mark.column + 1) if mark else (1, 1)
-
-
 def _mapping(node: yaml.MappingNode, path: Path, found: FrontMatter) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            found.note(Problem("syntax", dotted(path), "a key must be text", *_mark(key_node)))
+            found.note(
+                Problem("syntax", dotted(path), "a key must be text", *found.mark(key_node.start_mark))
+            )
             continue
         key = str(key_node.value)
         here = (*path, key)
         if key in values:
             first = found.keys[here][0]
             message = f"{dotted(here)!r} is given twice; the first is on line {first}"
-            found.note(Problem("duplicate_field", dotted(here), message, *_mark(key_node)))
+            found.note(Problem("duplicate_field", dotted(here), message, *found.mark(key_node.start_mark)))
             continue
-        found.keys[here] = _mark(key_node)
+        found.keys[here] = found.mark(key_node.start_mark)
         found.places[here] = (
-            _mark(key_node) if isinstance(value_node, yaml.MappingNode) else _mark(value_node)
+            found.mark(key_node.start_mark)
+            if isinstance(value_node, yaml.MappingNode)
+            else found.mark(value_node.start_mark)
         )
         values[key] = _value(value_node, here, found)
     return values
@@ -229,7 +251,7 @@ def _value(node: yaml.Node, path: Path, found: FrontMatter) -> Any:
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, item in enumerate(node.value):
-            found.places[(*path, index)] = _mark(item)
+            found.places[(*path, index)] = found.mark(item.start_mark)
             items.append(_value(item, (*path, index), found))
         return items
     return _scalar(node, path, found)
@@ -240,15 +262,17 @@ def _scalar(node: yaml.Node, path: Path, found: FrontMatter) -> Any:
         return str(node.value)
     if node.tag not in _JSON_SCALARS:
         message = f"the YAML tag {node.tag!r} is not allowed"
-        found.note(Problem("syntax", dotted(path), message, *_mark(node)))
+        found.note(Problem("syntax", dotted(path), message, *found.mark(node.start_mark)))
         return None
     try:
         value = yaml.constructor.SafeConstructor().construct_object(node)
     except (ValueError, yaml.YAMLError):
         message = f"{node.value[:80]!r} cannot be read as {node.tag.rsplit(':', 1)[-1]}"
-        found.note(Problem("syntax", dotted(path), message, *_mark(node)))
+        found.note(Problem("syntax", dotted(path), message, *found.mark(node.start_mark)))
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        found.note(Problem("invalid_value", dotted(path), "numbers must be finite", *_mark(node)))
+        found.note(
+            Problem("invalid_value", dotted(path), "numbers must be finite", *found.mark(node.start_mark))
+        )
         return None
     return value

@@ -91,7 +91,7 @@ def deployment(file: Path) -> dict[str, Any]:
             fix="Save it as UTF-8; a WebAssembly module must end in .wasm or .wat.",
         ) from error
     body = {"content": text, "filename": file.name}
-    module = _module_of(text)
+    module = module_of(text)
     if module is not None:
         path = file.parent / module
         body["artifacts"] = {module: base64.b64encode(read_file(path)).decode()} | _manifest_of(path)
@@ -100,11 +100,16 @@ def deployment(file: Path) -> dict[str, Any]:
 
 def _manifest_of(module: Path) -> dict[str, str]:
     """The manifest beside a module, as an artifact; none if it is not signed."""
-    path = module.with_name(module.name + MANIFEST_SUFFIX)
+    path = manifest_path(module)
     return {path.name: base64.b64encode(read_file(path)).decode()} if path.exists() else {}
 
 
-def _module_of(text: str) -> str | None:
+def manifest_path(module: Path) -> Path:
+    """Where the manifest of a module is, if it is signed."""
+    return module.with_name(module.name + MANIFEST_SUFFIX)
+
+
+def module_of(text: str) -> str | None:
     """The module a front matter names; None where there is none or the node will refuse it anyway."""
     lines = text.lstrip("\ufeff").splitlines()
     if "module:" not in text or not lines or lines[0].strip() != "---":

@@ -25,6 +25,7 @@ VERBS: Final = {
     "demo": ("node.cli.demo", "Show three nodes answering, and surviving the loss of one."),
     "build": ("node.cli.build", "Build the WebAssembly module of an agent from its sources."),
     "deploy": ("node.cli.deploy", "Deploy an agent file to a node."),
+    "agent": ("node.cli.agent", "Write, check, look into and try out agent files, and watch one."),
     "send": ("node.cli.send", "Send a message to a capability or an agent, and show the reply."),
     "call": ("node.cli.call", "Give a task to whoever makes the best bid, and show the result."),
     "dead-letters": ("node.cli.dead_letters", "Show, send again or drop what could not be delivered."),
@@ -44,7 +45,7 @@ VERBS: Final = {
     "tool": ("node.cli.tool", "Show the tool servers of a node and their tools, and approve tools."),
     "mcp": ("node.cli.mcp", "Offer the agents of the cluster as tools to an MCP client."),
     "wasm": ("node.cli.wasm", "Sign the modules of WebAssembly agents, look into them, and try them."),
-    "test": ("simulations.agent_test", "Try an agent out on simulated nodes, while things fail."),
+    "test": ("node.cli.test", "Run the scenarios of agents, or try one out while things fail."),
     "simulate": ("simulations.cli", "Run clusters from a seed, with faults; find and replay failures."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),
 }

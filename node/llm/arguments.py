@@ -2,10 +2,10 @@
 
 Where a value may come from, in order: a content key with the argument's name or one of its aliases
 (``x-aliases`` in the schema), the name of an attachment for a file argument (``x-file``), a word of the
-request that is one of the argument's permitted values, a value in the text that has the argument's own shape
-(``format``: a URL, a moment, :mod:`node.llm.shapes`), and the word or number that follows one of the
-argument's ``x-after`` words in the text ("by region", "top 3"). What is left out falls to the tool's own
-default.
+request that is one of the argument's permitted values, the whole message for an argument that takes it
+(``x-content``, ``x-files``), a value in the text that has the argument's own shape (``format``: a URL, a
+moment, :mod:`node.llm.shapes`), and the word or number that follows one of the argument's ``x-after`` words
+in the text ("by region", "top 3"). What is left out falls to the tool's own default.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Filling:
     missing: list[str] = field(default_factory=list)
     in_prose: list[str] = field(default_factory=list)
     """Arguments found by an ``x-after`` word or a shape that much has: weaker evidence than a key."""
+    whole: list[str] = field(default_factory=list)
+    """Arguments that take the message as it is, which is no evidence at all."""
 
 
 def fill(tool: ToolSpec, subject: Subject) -> Filling:
@@ -68,6 +70,9 @@ def fill(tool: ToolSpec, subject: Subject) -> Filling:
             continue
         found = _value(name, rule, content, subject.content)
         if found is None:
+            found = _whole(rule, subject)
+            filling.whole += [] if found is None else [name]
+        if found is None:
             found = _by_shape(rule, subject, arguments)
             if found is None and "format" not in rule:
                 found = _in_prose(rule, subject.content)
@@ -83,7 +88,9 @@ def fill(tool: ToolSpec, subject: Subject) -> Filling:
     filling.missing += [f"the file {name!r}, which is not attached" for name in unknown]
     if not files and not unknown and file_argument in required:
         filling.missing.append("an attached file of a kind that it reads")
-    if not filling.missing:
+    if not filling.missing and not files:
+        filling.calls = [arguments]  # a file that may be left out
+    elif not filling.missing:
         filling.calls = [{file_argument: name, **arguments} for name in files[:CALLS_LIMIT]]
         if len(files) > CALLS_LIMIT:
             filling.missing = [f"time for more than {CALLS_LIMIT} of the {len(files)} files"]
@@ -132,6 +139,16 @@ def _value(name: str, rule: Mapping[str, Any], content: Mapping[str, Any], raw: 
     for choice in _permitted(rule):
         if choice.isalpha() and words(choice) and words(choice)[0] in request:
             return choice
+    return None
+
+
+def _whole(rule: Mapping[str, Any], subject: Subject) -> Any:
+    """The files, or the content, of the whole message, for an argument that takes them."""
+    if rule.get("x-files"):
+        return [file.name for file in subject.files] or None
+    wanted = rule.get("x-content")
+    if wanted == "any" or (wanted and isinstance(subject.content, str)):
+        return subject.content
     return None
 
 

@@ -109,7 +109,7 @@ def _rank(tools: tuple[ToolSpec, ...], subject: Subject) -> list[_Ranked]:
         for name, rule in properties.items():
             if "x-file" in rule:
                 score += _FILE_WEIGHT if any(fits(rule, file) for file in subject.files) else 0.0
-            elif filling.calls and name in filling.calls[0]:
+            elif filling.calls and name in filling.calls[0] and name not in filling.whole:
                 score += _PROSE_WEIGHT if name in filling.in_prose else _FILLED_WEIGHT
         if score >= _ENOUGH:
             ranked.append(_Ranked(tool, score, filling))
@@ -179,13 +179,18 @@ def _by_schema(answered: list[ChatMessage], text: str, schema: Mapping[str, Any]
 
 
 def _facts(result: Any) -> list[str]:
-    """The lines a tool offers as its summary, or else its plain values, each with its path."""
+    """The lines a tool or an agent offers as its summary, or else its plain values, each with its path."""
+    if isinstance(result, Mapping) and set(result) == {"from", "content"}:
+        told = result["content"]
+        answer = told.get("answer") if isinstance(told, Mapping) else None
+        lines = [str(line) for line in answer] if isinstance(answer, list) else _facts(told)
+        return [f"From {result['from']}:", *lines[:FACTS_LIMIT]]
     if isinstance(result, Mapping) and isinstance(result.get("facts"), list):
         prefix = f"{result['file']}: " if isinstance(result.get("file"), str) else ""
         return [f"{prefix}{fact}" for fact in result["facts"][:FACTS_LIMIT]]
-    lines: list[str] = []
-    _flatten("", result, lines)
-    return lines
+    found: list[str] = []
+    _flatten("", result, found)
+    return found
 
 
 def _flatten(path: str, value: Any, lines: list[str]) -> None:

@@ -99,6 +99,12 @@ def builtin_servers(
 
         return create_chart_server(workers)
 
+    def create_text(files: FileSpaces, workers: Workers) -> MCPServer:
+        from node.tools.text_server import create_text_server  # noqa: PLC0415 - as above
+
+        return create_text_server(Sources(files, roots, caller_of), workers)
+
+    text = ("text_summary", "text_minutes", "text_glossary", "text_log")
     return (
         ToolServer("csv_parser", csv, create_csv),
         ToolServer("memory", MEMORY_TOOLS, create_memory),
@@ -106,6 +112,7 @@ def builtin_servers(
         ToolServer("files", ("list_files", "read_file", "search_files", "write_file"), create_files),
         ToolServer("time", ("time_now", "time_convert", "time_difference", "time_add"), create_time),
         ToolServer("chart_generator", ("chart",), create_chart),
+        ToolServer("text", text, create_text),
     )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from node.cli.test import command
 from node.messaging.handlers import Handlers
 from node.samples import sample
 from simulations import artifact
-from simulations.agent_test import command, draw
+from simulations.agent_test import draw
 from simulations.faults import read_plan, write_plan
 from simulations.nodes.run import NodeRun
 from simulations.runner import NOT_LIVE, OK

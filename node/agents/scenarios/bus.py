@@ -1,0 +1,170 @@
+"""What a supervisor needs around it, in memory and for one run: a bus, a registry and a store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import apsw
+import trio
+
+from node.environment import Environment
+from node.errors import CapabilityNotFound, NoReply, nearest
+from node.message import Message
+from node.messaging.delivery import Delivery, Draft, Handler, compose
+from node.storage.migrations import migrate
+
+T = TypeVar("T")
+NODE: Final = "trial"
+"""Name of the node that there seems to be."""
+
+
+class TrialStore:
+    """A database in memory with the tables of a node."""
+
+    def __init__(self) -> None:
+        self._connection = apsw.Connection(":memory:")
+        migrate(self._connection)
+
+    async def write(self, job: Callable[[apsw.Connection], T]) -> T:
+        """Run ``job`` in a transaction."""
+        await trio.lowlevel.checkpoint()
+        with self._connection:
+            return job(self._connection)
+
+    async def read(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run ``query``."""
+        await trio.lowlevel.checkpoint()
+        return query(self._connection)
+
+
+class TrialRegistry:
+    """Who offers what, here alone."""
+
+    def __init__(self) -> None:
+        self._offers: dict[str, tuple[str, ...]] = {}
+
+    def publish(self, agent: str, *, capabilities: tuple[str, ...], **_: object) -> None:
+        """Say what an agent offers."""
+        self._offers[agent] = capabilities
+
+    def withdraw(self, agent: str) -> None:
+        """Forget an agent."""
+        self._offers.pop(agent, None)
+
+    def provider(self, capability: str) -> str:
+        """The first agent that offers a capability, in any version unless one is asked for.
+
+        Raises:
+            CapabilityNotFound: none does.
+        """
+        for agent, offered in self._offers.items():
+            if any(capability in (offer, offer.partition(":")[0]) for offer in offered):
+                return agent
+        known = sorted({offer for offered in self._offers.values() for offer in offered})
+        guess = nearest(capability, known)
+        raise CapabilityNotFound(
+            f"no agent of the scenario offers {capability!r}",
+            why=f"offered are {', '.join(known)}",
+            fix=f"Did you mean {guess!r}?" if guess else "Name an agent that does in the scenario's agents.",
+        )
+
+
+class NoMailboxes:
+    """No client has a mailbox here."""
+
+    def refuse_agent(self, agent: str) -> None:
+        """Any name will do."""
+
+
+class TrialBus:
+    """Hands messages to the agents of a scenario at once, one copy, without any storage.
+
+    Args:
+        environment: Clock and identifiers.
+        asked: Told of every question of an agent: who asked, for what, what came of it, and why nothing did.
+    """
+
+    def __init__(self, environment: Environment, asked: Callable[[str, str, Any, str], None]) -> None:
+        self._environment = environment
+        self._asked = asked
+        self._handlers: dict[str, Handler] = {}
+        self.registry = TrialRegistry()
+        self.mailboxes = NoMailboxes()
+
+    async def deliver(
+        self, agent: str, message: Message, *, hops: int = 0, timeout_s: float | None = None
+    ) -> list[Draft]:
+        """Have an agent handle a message."""
+        deadline = None if timeout_s is None else self._environment.clock.now() + timeout_s
+        return list(await self._handlers[agent](Delivery(message, NODE, "", 1, hops, deadline)))
+
+    async def request(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        traceparent: str = "",
+        hops: int = 0,
+        cause: str | None = None,
+    ) -> Message:
+        """Ask another agent of the scenario, and wait for its reply.
+
+        Raises:
+            CapabilityNotFound: none offers what is asked for.
+            NoReply: it answered nothing, or not in time.
+        """
+        del traceparent, cause
+        asker, wanted = message.sender.partition("@")[0], message.capability or ""
+        try:
+            answering = self.registry.provider(wanted)
+        except CapabilityNotFound as error:
+            self._asked(asker, wanted, None, str(error))
+            raise
+        drafts: Sequence[Draft] = ()
+        with self._environment.clock.move_on_after(timeout_s):
+            drafts = await self.deliver(answering, message, hops=hops, timeout_s=timeout_s)
+        if not drafts:
+            self._asked(asker, wanted, None, f"{answering} has not answered")
+            raise NoReply(f"{answering} has not answered", why=f"it had {timeout_s:g} s")
+        reply = compose(
+            drafts[0],
+            message,
+            sender=f"{answering}@{NODE}",
+            identifier=self._environment.new_id(),
+            wall_s=self._environment.clock.wall(),
+        )
+        self._asked(asker, wanted, {"from": reply.sender, "content": reply.content}, "")
+        return reply
+
+    async def accept(self, message: Message) -> None:
+        """Take a message that nobody waits for; nothing is done with it."""
+        del message
+        await trio.lowlevel.checkpoint()
+
+    async def task_of(self, accept: Message) -> Message | None:
+        """What a bid was made for; calls for proposals are not kept here."""
+        del accept
+        await trio.lowlevel.checkpoint()
+
+    def load(self) -> float:
+        """How busy the node is: not at all."""
+        return 0.0
+
+    def attach(
+        self,
+        agent: str,
+        handler: Callable[[Delivery], Awaitable[Sequence[Draft]]],
+        *,
+        capacity: int,
+        concurrency: int,
+    ) -> None:
+        """Deliver the agent's messages to ``handler`` from now on."""
+        del capacity, concurrency
+        self._handlers[agent] = handler
+
+    async def detach(self, agent: str, *, drain_s: float) -> None:
+        """Stop delivering."""
+        del drain_s
+        await trio.lowlevel.checkpoint()
+        self._handlers.pop(agent, None)

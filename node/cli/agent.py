@@ -1,0 +1,131 @@
+"""``caxton agent``: write, check, look into and try out agent files, and watch one while it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from node.cli.options import json_option, node_options
+from node.cli.output import print_json
+
+FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+PLACES: Final = click.Path(path_type=Path, exists=True)
+OUT: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group("agent")
+def command() -> None:
+    """Write, check, look into and try out agent files, and watch one while it is written."""
+
+
+@command.command("init", epilog="For example: caxton agent init MyAnalyst --template data-analyzer")
+@click.argument("name", required=False)
+@click.option(
+    "--template", default="minimal", show_default=True, help="What to begin with; `list` shows all."
+)
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where."
+)
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+def init(name: str | None, template: str, directory: Path, force: bool) -> None:
+    """Write an agent file for NAME, and scenarios beside it."""
+    from node.cli.agent_init import show  # noqa: PLC0415 - not for --help
+
+    show(name, template, directory, force=force)
+
+
+@command.command("validate", epilog="For example: caxton agent validate configs/agents --strict")
+@click.argument("paths", nargs=-1, required=True, type=PLACES)
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@json_option
+def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
+    """Check agent files, of directories all of them, with their modules and scenarios.
+
+    Prints one problem a line, as FILE:LINE:COLUMN. The exit status is 1 when a file has an error.
+    """
+    from node.cli.agent_validate import validate as examine  # noqa: PLC0415 - not for --help
+
+    return examine(paths, strict=strict, as_json=as_json)
+
+
+@command.command("schema", epilog="For example: caxton agent schema > agent.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of the front matter of agent files, for editors."""
+    from node.agents.schema import front_matter_schema  # noqa: PLC0415 - not for --help
+
+    print_json(front_matter_schema())
+
+
+@command.command(
+    "inspect", epilog='For example: caxton agent inspect analyst.md --content \'{"action": "analyze"}\''
+)
+@click.argument("file", type=FILE)
+@click.option("--content", help="Content of the message that prompts are shown for, JSON or text.")
+@click.option("--performative", default="request", show_default=True, help="Of that message.")
+@click.option("--attach", type=FILE, multiple=True, help="File that comes with it; repeatable.")
+@json_option
+def inspect(
+    file: Path, content: str | None, performative: str, attach: tuple[Path, ...], as_json: bool
+) -> None:
+    """Show what a node would make of FILE: identity, tools, limits, and the prompts for a message."""
+    from node.cli.agent_inspect import show  # noqa: PLC0415 - not for --help
+
+    show(file, content, performative, attach, as_json=as_json)
+
+
+@command.command("test", epilog="For example: caxton agent test analyst.md --provider scripted")
+@click.argument("paths", nargs=-1, type=PLACES)
+@click.option(
+    "--suite", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Directory of agents."
+)
+@click.option("--provider", metavar="NAME", help="builtin, scripted, recording, live, or one of --config.")
+@click.option("--scenario", metavar="NAME", help="The only scenario to run.")
+@click.option("--config", type=FILE, help="Configuration (YAML) of providers and tools.")
+@click.option("--record", type=OUT, help="File that the answers of a live provider are recorded in.")
+@click.option("--junit", type=OUT, help="File that a report in JUnit's XML is written to.")
+@json_option
+def test(
+    paths: tuple[Path, ...],
+    suite: Path | None,
+    provider: str | None,
+    scenario: str | None,
+    config: Path | None,
+    record: Path | None,
+    junit: Path | None,
+    as_json: bool,
+) -> int:
+    """Run the scenarios beside agent files, in this process and without a node.
+
+    The exit status is 1 when one was not as expected.
+    """
+    from node.cli.agent_test import Choice, agents_of, try_agents  # noqa: PLC0415 - not for --help
+
+    agents = agents_of((*paths, *([suite] if suite is not None else [])))
+    choice = Choice(provider, scenario, config, record)
+    return try_agents(agents, choice, as_json=as_json, junit=junit)
+
+
+@command.command("watch", epilog="For example: caxton agent watch analyst.md")
+@click.argument("file", type=FILE)
+@click.option("--workspace", default="default", show_default=True, help="The workspace it belongs to.")
+@node_options
+def watch(
+    file: Path,
+    workspace: str,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Deploy FILE to a node, and again whenever it changes, until Ctrl-C; for development.
+
+    Conversations that are under way finish on the version that they began with.
+    """
+    from node.cli.agent_watch import watch as keep_watching  # noqa: PLC0415 - not for --help
+    from node.cli.client import Client, find_target  # noqa: PLC0415
+
+    with Client(find_target(api=api, node_name=node_name, token=token, token_file=token_file)) as client:
+        keep_watching(client, file, workspace, as_json=as_json)

@@ -1,0 +1,110 @@
+"""``caxton agent watch``: deploys an agent file to a node again whenever it changes; for development.
+
+The file and its module are read a few times a second and compared by their hash, which works on every file
+system and with every editor. A change counts once it has stood still for one look, so that a file that is
+being written is not deployed in half. A file with problems is not deployed: they are shown, and the
+version on the node stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli.agent_files import read_agent
+from node.cli.agent_validate import problems_of
+from node.cli.client import Client
+from node.cli.deploy import deployment
+from node.cli.output import print_json, safe
+from node.errors import CaxtonError
+
+LOOK_S: Final = 0.2
+"""Seconds between two looks at the file."""
+
+
+class Watcher:
+    """Looks at one agent file, and deploys it when it has changed.
+
+    Args:
+        file: The agent file.
+        deploy: Deploys it, and gives the answer of the node.
+        say: Is told what happened.
+    """
+
+    def __init__(
+        self, file: Path, deploy: Callable[[Path], dict[str, Any]], say: Callable[[str], None]
+    ) -> None:
+        self._file = file
+        self._deploy = deploy
+        self._say = say
+        self._seen = self._done = ""
+
+    def look(self) -> bool:
+        """Look once; says whether something was deployed."""
+        digest = self._digest()
+        still = digest == self._seen or not self._done
+        self._seen = digest
+        if not digest or digest == self._done or not still:
+            return False
+        self._done = digest
+        return self._changed()
+
+    def _digest(self) -> str:
+        """Of the file and what belongs to it; empty while it cannot be read."""
+        try:
+            agent = read_agent(self._file)
+        except CaxtonError:
+            return ""  # an editor replaces it by another file
+        parts = [
+            agent.content,
+            *(part for name, data in agent.artifacts.items() for part in (name.encode(), data)),
+        ]
+        whole = hashlib.sha256()
+        for part in parts:
+            whole.update(len(part).to_bytes(8, "big") + part)
+        return whole.hexdigest()
+
+    def _changed(self) -> bool:
+        try:
+            problems = problems_of(self._file)
+            for problem in problems:
+                place = f"{self._file}:{problem.line}:{problem.column}"
+                self._say(f"{place}: {problem.severity} {problem.field}: {problem.message}")
+            if any(problem.severity == "error" for problem in problems):
+                self._say("not deployed; the version on the node stays")
+                return False
+            started = time.monotonic()
+            found = self._deploy(self._file)
+        except CaxtonError as error:
+            self._say(f"not deployed: {error}")
+            return False
+        took_ms = (time.monotonic() - started) * 1000
+        self._say(f"{found.get('name')} {found.get('version')} is {found.get('status')}, in {took_ms:.0f} ms")
+        return True
+
+
+def watch(client: Client, file: Path, workspace: str, *, as_json: bool) -> None:
+    """Deploy a file to a node, and again whenever it changes, until interrupted."""
+
+    def deploy(path: Path) -> dict[str, Any]:
+        body = deployment(path) | {"workspace": workspace, "replace": True, "auto_start": True}
+        found: dict[str, Any] = client.call("POST", "/agents", body=body, wait_s=60.0)
+        return found
+
+    def say(line: str) -> None:
+        now = datetime.now(UTC)
+        if as_json:
+            print_json({"time": now.isoformat(timespec="milliseconds"), "event": line})
+        else:
+            click.echo(safe(f"{now.astimezone():%H:%M:%S} {line}"))
+
+    watcher = Watcher(file, deploy, say)
+    while True:
+        watcher.look()
+        time.sleep(LOOK_S)
