@@ -10,6 +10,7 @@ import apsw
 
 from node.agents.ask import Requester
 from node.agents.bids import Contracts
+from node.errors import AgentNotFound, nearest
 from node.message import Message, iso8601
 from node.messaging.delivery import Delivery, Draft
 
@@ -122,3 +123,14 @@ class AgentInfo:
             "signature": self.signature,
         }
         return found | ({"error": self.error} if self.error else {})
+
+
+def no_such_agent(agent: str, known: Sequence[str]) -> AgentNotFound:
+    """The error for an id or name that none of ``known`` is."""
+    guess = nearest(agent, known)
+    return AgentNotFound(
+        f"there is no agent {agent[:80]!r} on this node",
+        why="no agent deployed here has that id or name",
+        fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
+        details={"agent": agent[:80], "nearest": guess},
+    )

@@ -3,13 +3,14 @@
 A deployment is atomic: everything that can fail (reading, permissions, compiling) happens before anything
 changes; then the agent is stored durably, attached to the bus, and published to the registry, in that
 order, so that no message is ever routed to an agent a restart would forget. Deployments and state
-changes take turns; running agents never wait for them.
+changes take turns; running agents never wait for them. A configured agent that is replaced while it runs goes
+over without a gap (:mod:`node.agents.serving`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,19 +28,18 @@ from node.agents.blueprint import (
 )
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
-from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store
+from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent
 from node.agents.journal import AgentLogRecord, Journal
+from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import absent_tools, note_absent, note_change
 from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
-from node.errors import AgentNotFound, CaxtonError, nearest
+from node.errors import CaxtonError
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
-from node.message import Performative
-from node.messaging.delivery import Delivery, Draft, failure_content
 from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost
@@ -53,13 +53,14 @@ _SHIELD_S: Final = 30.0
 
 @dataclass(slots=True)
 class _Agent:
-    """One deployed agent; ``runtime`` is None unless it is running."""
+    """One deployed agent; ``runtime`` is None unless it is running, ``serving`` unless it can be swapped."""
 
     row: AgentRow
     definition: AgentDefinition
     journal: Journal
     registration: str
     runtime: Runtime | None = None
+    serving: Serving | None = None
     error: str = ""
     signed: dict[str, Any] | None = None
 
@@ -188,13 +189,16 @@ class AgentSupervisor:
             )
             agent = _Agent(row, definition, journal, self._environment.new_id(), signed=blueprint.signature)
             await self._storage.write(lambda connection: save_agent(connection, row))
-            with self._environment.clock.move_on_after(_SHIELD_S) as scope:
-                scope.shield = True
-                if old is not None:
-                    await self._take_down(old, drain_s=DRAIN_S)
-            self._agents[definition.id] = agent
-            if auto_start:
-                self._take_up(agent, runtime)
+            if auto_start and old is not None and old.serving is not None and row.kind != "wasm":
+                await self._swap(old, old.serving, agent, runtime)
+            else:
+                with self._environment.clock.move_on_after(_SHIELD_S) as scope:
+                    scope.shield = True
+                    if old is not None:
+                        await self._take_down(old, drain_s=DRAIN_S)
+                self._agents[definition.id] = agent
+                if auto_start:
+                    self._take_up(agent, runtime)
             journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
@@ -303,6 +307,9 @@ class AgentSupervisor:
             "by_status": dict(sorted(statuses.items())),
             "log_records": sum(a.journal.statistics()["records"] for a in self._agents.values()),
             "bytes": sum(len(a.row.content) + len(a.row.artifacts) for a in self._agents.values()),
+            "kept_conversations": sum(
+                a.serving.statistics()["conversations"] for a in self._agents.values() if a.serving
+            ),
             "wasm": self._wasm.statistics(),
         }
 
@@ -390,8 +397,24 @@ class AgentSupervisor:
         journal.log("info", "restored")
         note_absent(self._tools, agent.definition, journal)
 
+    async def _swap(self, old: _Agent, serving: Serving, agent: _Agent, runtime: Runtime) -> None:
+        """Put an agent in the place of a running one; what that one has begun, it finishes."""
+        try:
+            self._publish(agent)
+        except CaxtonError:
+            await self._storage.write(lambda connection: save_agent(connection, old.row))
+            raise
+        kept = serving.renew(runtime)
+        agent.runtime, agent.serving = runtime, serving
+        self._agents[agent.row.id] = agent
+        if kept:
+            agent.journal.log("info", f"{kept} conversations finish on the version that they began with")
+
     def _take_up(self, agent: _Agent, runtime: Runtime) -> None:
         agent.runtime = runtime
+        swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
+        serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
+        agent.serving = serving if swaps else None
         concurrency = self._settings.concurrency
         if isinstance(runtime, WasmAgent):  # it makes what waits together in one hop to a worker
             concurrency = BATCH_LIMIT
@@ -399,10 +422,13 @@ class AgentSupervisor:
                 self._nursery.start_soon(runtime.run_timers)
         self._bus.attach(
             agent.row.id,
-            self._handler(agent, runtime),
+            serving.handle,
             capacity=self._settings.mailbox_capacity,
             concurrency=concurrency,
         )
+        self._publish(agent)
+
+    def _publish(self, agent: _Agent) -> None:
         self._registry.publish(
             agent.row.id,
             version=agent.definition.version,
@@ -415,7 +441,7 @@ class AgentSupervisor:
         )
 
     async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:
-        runtime, agent.runtime = agent.runtime, None
+        runtime, agent.runtime, agent.serving = agent.runtime, None, None
         if runtime is None:
             return
         self._registry.withdraw(agent.row.id)
@@ -437,42 +463,12 @@ class AgentSupervisor:
         await self._storage.write(lambda connection: set_agent_status(connection, agent.row.id, status))
         agent.row = replace(agent.row, status=status)
 
-    def _handler(self, agent: _Agent, runtime: Runtime) -> Callable[[Delivery], Awaitable[Sequence[Draft]]]:
-        async def handle(delivery: Delivery) -> Sequence[Draft]:
-            started = self._environment.clock.now()
-            drafts: Sequence[Draft] = ()
-            succeeded = False
-            try:
-                drafts = await runtime.handle(delivery)
-                succeeded = all(draft.performative is not Performative.FAILURE for draft in drafts)
-            except CaxtonError as error:
-                drafts = [Draft(Performative.FAILURE, failure_content(error))]
-            except Exception:  # a bug in one agent's runtime is that agent's failure, never the node's end
-                trace = {"trace_id": delivery.traceparent[3:35]}
-                _log.exception("agent %s failed unexpectedly", agent.row.id, extra=trace)
-                agent.journal.log("error", "failed unexpectedly", message_id=delivery.message.id)
-                content = {
-                    "code": CaxtonError.code,
-                    "reason": "the agent failed unexpectedly; see the node's log",
-                }
-                drafts = [Draft(Performative.FAILURE, content)]
-            agent.journal.count(succeeded=succeeded, took_s=self._environment.clock.now() - started)
-            return drafts
-
-        return handle
-
     def _find(self, agent: str) -> _Agent:
         found = self._agents.get(agent)
         if found is None:
             found = next((a for a in self._agents.values() if agent in (a.row.name, a.registration)), None)
         if found is None:
-            guess = nearest(agent, [*self._agents, *(a.row.name for a in self._agents.values())])
-            raise AgentNotFound(
-                f"there is no agent {agent[:80]!r} on this node",
-                why=f"{len(self._agents)} agents are deployed here",
-                fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
-                details={"agent": agent[:80], "nearest": guess},
-            )
+            raise no_such_agent(agent, [*self._agents, *(a.row.name for a in self._agents.values())])
         return found
 
     def _info(self, agent: _Agent) -> AgentInfo:

@@ -360,7 +360,8 @@ async def test_an_inform_is_noted_and_answered_only_on_request() -> None:
         await here.supervisor.deploy(agent())
         assert await here.send("tester", "x", performative=Performative.INFORM) == []
         await here.supervisor.deploy(agent("messaging: {auto_respond: true}"), replace=True)
-        assert len(await here.send("tester", "x", performative=Performative.INFORM)) == 1
+        again = {"performative": Performative.INFORM, "conversation": "new"}  # the old one keeps its version
+        assert len(await here.send("tester", "x", **again)) == 1
         assert await here.send("tester", "x", performative=Performative.FAILURE) == []
 
 

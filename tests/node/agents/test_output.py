@@ -98,6 +98,6 @@ async def test_builtin_answers_with_a_result_that_follows_and_else_says_that_it_
         [draft] = await here.send("tester", request, csv)
         assert (draft.performative, draft.content["rows"]) == (Performative.INFORM, 2)
         await here.supervisor.deploy(agent("tools: [csv_parser]", SCHEMA), replace=True)
-        [draft] = await here.send("tester", request, csv)
+        [draft] = await here.send("tester", request, csv, conversation="new")
         assert draft.performative is Performative.FAILURE
         assert "follows the schema" in draft.content["reason"]
