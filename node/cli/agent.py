@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -125,7 +126,7 @@ def watch(
     Conversations that are under way finish on the version that they began with.
     """
     from node.cli.agent_watch import watch as keep_watching  # noqa: PLC0415 - not for --help
-    from node.cli.client import Client, find_target  # noqa: PLC0415
+    from node.cli.client import find_target  # noqa: PLC0415
 
-    with Client(find_target(api=api, node_name=node_name, token=token, token_file=token_file)) as client:
-        keep_watching(client, file, workspace, as_json=as_json)
+    find = partial(find_target, api=api, node_name=node_name, token=token, token_file=token_file)
+    keep_watching(find, file, workspace, as_json=as_json)

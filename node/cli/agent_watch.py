@@ -3,7 +3,7 @@
 The file and its module are read a few times a second and compared by their hash, which works on every file
 system and with every editor. A change counts once it has stood still for one look, so that a file that is
 being written is not deployed in half. A file with problems is not deployed: they are shown, and the
-version on the node stays.
+version on the node stays. While the node cannot be reached, it is tried again at every look.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import click
 
 from node.cli.agent_files import read_agent
 from node.cli.agent_validate import problems_of
-from node.cli.client import Client
+from node.cli.client import Client, Target
 from node.cli.deploy import deployment
 from node.cli.output import print_json, safe
-from node.errors import CaxtonError
+from node.errors import CaxtonError, NodeUnreachable
 
 LOOK_S: Final = 0.2
 """Seconds between two looks at the file."""
@@ -44,6 +44,7 @@ class Watcher:
         self._deploy = deploy
         self._say = say
         self._seen = self._done = ""
+        self._away = False
 
     def look(self) -> bool:
         """Look once; says whether something was deployed."""
@@ -71,30 +72,44 @@ class Watcher:
         return whole.hexdigest()
 
     def _changed(self) -> bool:
+        problems = [] if self._away else problems_of(self._file)
+        for problem in problems:
+            place = f"{self._file}:{problem.line}:{problem.column}"
+            self._say(f"{place}: {problem.severity} {problem.field}: {problem.message}")
+        if any(problem.severity == "error" for problem in problems):
+            self._say("not deployed; the version on the node stays")
+            return False
+        started = time.monotonic()
         try:
-            problems = problems_of(self._file)
-            for problem in problems:
-                place = f"{self._file}:{problem.line}:{problem.column}"
-                self._say(f"{place}: {problem.severity} {problem.field}: {problem.message}")
-            if any(problem.severity == "error" for problem in problems):
-                self._say("not deployed; the version on the node stays")
-                return False
-            started = time.monotonic()
             found = self._deploy(self._file)
+        except NodeUnreachable as error:
+            if not self._away:
+                self._say(f"waiting for the node: {error}")
+            self._away, self._done = True, ""
+            return False
         except CaxtonError as error:
             self._say(f"not deployed: {error}")
             return False
+        self._away = False
         took_ms = (time.monotonic() - started) * 1000
         self._say(f"{found.get('name')} {found.get('version')} is {found.get('status')}, in {took_ms:.0f} ms")
         return True
 
 
-def watch(client: Client, file: Path, workspace: str, *, as_json: bool) -> None:
-    """Deploy a file to a node, and again whenever it changes, until interrupted."""
+def watch(find: Callable[[], Target], file: Path, workspace: str, *, as_json: bool) -> None:
+    """Deploy a file to a node, and again whenever it changes, until interrupted.
+
+    Args:
+        find: Finds the node, which may come back at another address.
+        file: The agent file.
+        workspace: The workspace it belongs to.
+        as_json: What happened as one JSON document a line.
+    """
 
     def deploy(path: Path) -> dict[str, Any]:
         body = deployment(path) | {"workspace": workspace, "replace": True, "auto_start": True}
-        found: dict[str, Any] = client.call("POST", "/agents", body=body, wait_s=60.0)
+        with Client(find()) as client:
+            found: dict[str, Any] = client.call("POST", "/agents", body=body, wait_s=60.0)
         return found
 
     def say(line: str) -> None:
