@@ -17,6 +17,7 @@ from node.agents.ask import Asker, Requester
 from node.agents.bids import Bidder, Contracts
 from node.agents.definition import AgentDefinition
 from node.agents.guard import LoopGuard, LoopLimits
+from node.agents.history import NOTHING_BEFORE, SUMMARY_TOKENS, Earlier, History
 from node.agents.journal import Journal
 from node.agents.output import invalid, judged, repair
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
@@ -25,6 +26,7 @@ from node.agents.settings import AgentSettings
 from node.agents.template import as_text
 from node.environment import Environment
 from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
+from node.llm.builtin import NAME as BUILTIN
 from node.llm.failures import RequestFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.memory.room import MemoryRoom
@@ -58,6 +60,10 @@ _DECLINED: Final = {
 class AskingBus(Requester, Contracts, Protocol):
     """What a configured agent needs of the bus."""
 
+    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
+        """The latest messages of a conversation, in order of time."""
+        ...
+
 
 @dataclass(slots=True)
 class _Thread:
@@ -66,6 +72,7 @@ class _Thread:
     produced: Produced
     specs: tuple[ToolSpec, ...] = ()
     recalled: Recalled = NOTHING
+    earlier: Earlier = NOTHING_BEFORE
     said: list[ChatMessage] = field(default_factory=list)
 
     @property
@@ -126,6 +133,11 @@ class ConfiguredAgent:
             bus=bus,
             environment=environment,
         )
+        self._history: History | None = None
+        if definition.setting("conversation", "memory_strategy") is not None:
+            self._history = History(
+                definition, f"{definition.id}@{node}", bus.said, clock=environment.clock, journal=journal
+            )
         self._bidder = Bidder(definition, bus=bus, clock=environment.clock)
         wanted = definition.setting("conversation", "max_turns", settings.max_turns)
         self._limits = LoopLimits(wanted, settings.max_tool_calls, settings.max_tokens)
@@ -215,6 +227,9 @@ class ConfiguredAgent:
         if delivery.deadline is not None:
             limit_s = min(limit_s, delivery.deadline - self._environment.clock.now())
         answer = completion.text.strip() or as_text(completion.content)
+        if self._history is not None and self._history.strategy == "persist":
+            fallen = self._history.to_persist(delivery.message, thread.earlier)
+            await memory.keep(delivery.message, [turn.experience for turn in fallen])
         worked = thread.worked and completion.outcome == "answer"
         await memory.learn(delivery.message, thread.recalled, answer, worked=worked, limit_s=limit_s)
 
@@ -241,15 +256,18 @@ class ConfiguredAgent:
             thread.recalled = await self._memory.recall(message)
         names = [spec.name for spec in thread.specs]
         schema, repaired = self._definition.output_schema, False
-        thread.said = first_messages(self._definition, message, names, thread.recalled.prompt)
+        if self._history is not None:
+            thread.earlier = await self._remembered(self._history, thread, message, guard, traceparent)
+        thread.said = first_messages(self._definition, message, names, thread.recalled.prompt, thread.earlier)
         conversation = thread.said
         while True:
             try:
                 completion = await self._complete(thread, message, guard, traceparent)
                 if not completion.tool_calls:
                     self._check_said(completion)
-                    answers = schema is not None and completion.outcome == "answer"
-                    return judged(completion, schema) if answers else completion
+                    if schema is None or completion.outcome != "answer":
+                        return completion
+                    return judged(completion, schema)
             except RequestFailed as error:
                 if error.kind != "unfollowed":
                     raise
@@ -264,6 +282,21 @@ class ConfiguredAgent:
             results = await self._call_all(completion.tool_calls, delivery, traceparent)
             conversation += [_without_files(result, thread.produced) for result in results]
 
+    async def _remembered(
+        self, history: History, thread: _Thread, message: Message, guard: LoopGuard, traceparent: str
+    ) -> Earlier:
+        """What was said before, with a summary of what has fallen out where the agent wants one."""
+        earlier = await history.before(message)
+        if history.strategy != "summarize" or not earlier.fallen:
+            return earlier
+
+        async def retell(messages: list[ChatMessage]) -> str:
+            told = replace(thread, said=messages)
+            completion = await self._complete(told, message, guard, traceparent, limit=SUMMARY_TOKENS)
+            return completion.text
+
+        return await history.retold(message, earlier, None if self._provider.name == BUILTIN else retell)
+
     def _check_said(self, completion: Completion) -> None:
         """Take no silence for an answer, and say where an answer is not whole."""
         if completion.outcome == "answer" and not completion.text.strip() and completion.content is None:
@@ -276,8 +309,15 @@ class ConfiguredAgent:
             self._journal.log("warning", "the answer was cut off at the limit of its tokens")
 
     async def _complete(
-        self, thread: _Thread, message: Message, guard: LoopGuard, traceparent: str
+        self,
+        thread: _Thread,
+        message: Message,
+        guard: LoopGuard,
+        traceparent: str,
+        *,
+        limit: int | None = None,
     ) -> Completion:
+        """Ask for one completion; with a limit of its tokens, for a text without tools and schema."""
         turn = guard.next_turn()
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
@@ -288,13 +328,13 @@ class ConfiguredAgent:
         group = "llm" if self._definition.setting("llm", "temperature") is not None else "conversation"
         request = CompletionRequest(
             messages=tuple(thread.said),
-            tools=thread.specs,
+            tools=thread.specs if limit is None else (),
             subject=subject_of(message),
             turn=turn,
             model=self._definition.setting("llm", "model"),
             temperature=self._definition.setting(group, "temperature"),
-            max_tokens=self._definition.setting("llm", "max_tokens"),
-            response_schema=self._definition.output_schema,
+            max_tokens=self._definition.setting("llm", "max_tokens") if limit is None else limit,
+            response_schema=self._definition.output_schema if limit is None else None,
             agent=self._definition.id,
             memories=thread.recalled.memories,
         )

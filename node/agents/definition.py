@@ -13,7 +13,13 @@ from typing import Any, Final
 
 from node.agents.fields import GROUPS, NAME_PATTERN, NOT_FOR_WASM, VERSION_PATTERN, check_fields
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_front_matter
-from node.agents.template import LATER_VARIABLES, MESSAGE_VARIABLES, check_template, variables
+from node.agents.template import (
+    HISTORY_VARIABLES,
+    LATER_VARIABLES,
+    MESSAGE_VARIABLES,
+    check_template,
+    variables,
+)
 from node.cluster.provider import Minority
 from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.message import check_capability
@@ -201,6 +207,7 @@ def _build(
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
     templates = _templates(front, fields, parameters)
+    _check_history(front, fields, templates)
     groups = {key: fields[key] for key in GROUPS if key in fields}
     carried = ("author", "license", "tags", "created", "updated", "capability_metadata")
     return AgentDefinition(
@@ -300,6 +307,25 @@ def _check_parameters(front: FrontMatter, parameters: dict[str, Any]) -> None:
         if name in (*MESSAGE_VARIABLES, *LATER_VARIABLES):
             message = f"{name!r} is a variable of every template and cannot be redefined"
             front.add("reserved_name", ("parameters", name), message)
+
+
+def _check_history(front: FrontMatter, fields: dict[str, Any], templates: Mapping[str, str]) -> None:
+    """Warn of what has no effect without something else."""
+    conversation = fields.get("conversation", {})
+    strategy = conversation.get("memory_strategy")
+    if strategy == "persist" and fields.get("memory_enabled") is not True:
+        message = "keeps nothing: memory_enabled is not true"
+        front.add("no_effect", ("conversation", "memory_strategy"), message, severity="warning")
+    if strategy is not None:
+        return
+    if "context_window" in conversation:
+        message = "has no effect without memory_strategy, which is sliding, summarize or persist"
+        front.add("no_effect", ("conversation", "context_window"), message, severity="warning")
+    used = {name for text in templates.values() for _, name in variables(text)}
+    for name in HISTORY_VARIABLES:
+        if name in used:
+            message = f"the variable {name!r} is empty without conversation.memory_strategy"
+            front.add("no_effect", (), message, severity="warning")
 
 
 def _templates(front: FrontMatter, fields: dict[str, Any], parameters: dict[str, Any]) -> dict[str, str]:

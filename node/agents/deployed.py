@@ -49,6 +49,10 @@ class AgentBus(Requester, Contracts, Protocol):
         """Take a message of an agent; it is durable when this returns."""
         ...
 
+    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
+        """The latest messages of a conversation, in order of time."""
+        ...
+
     def attach(
         self,
         agent: str,

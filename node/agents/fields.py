@@ -121,8 +121,13 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         "max_turns": _used(number(1, 50, whole=True), "Completions for one message; 50 without it."),
         "timeout": _used(DURATION, "A time limit of one message; the shortest of all counts."),
         "temperature": _used(number(0, 2), "Handed to the provider."),
-        "context_window": _later("Tokens of earlier messages in a prompt."),
-        "memory_strategy": _later("What becomes of earlier messages: sliding, summarize or persist."),
+        "context_window": _used(
+            number(100, 1_000_000, whole=True), "Tokens of earlier messages in a prompt; 4000 without it."
+        ),
+        "memory_strategy": _used(
+            one_of("sliding", "summarize", "persist"),
+            "Earlier messages go into prompts; what leaves the window is left out, retold or remembered.",
+        ),
         "memory_integration": _later("Whether the memory is part of the conversation."),
     },
     "performance": {

@@ -85,7 +85,7 @@ class FrontMatter:
     first_line: int = 2
     """The line of the file that the YAML begins on: after a fence, or the first one."""
 
-    def mark(self, mark: yaml.Mark | None) -> tuple[int, int]:
+    def mark(self, mark: Any) -> tuple[int, int]:
         """Line and column in the file, from 1."""
         return (mark.line + self.first_line, mark.column + 1) if mark else (1, 1)
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from node.agents.definition import AgentDefinition
+from node.agents.history import NOTHING_BEFORE, Earlier
 from node.agents.output import instruction
 from node.agents.template import as_text, render, variables
 from node.llm.provider import ChatMessage, Completion, FileInfo, Subject
@@ -32,17 +33,23 @@ def subject_of(message: Message) -> Subject:
 
 
 def first_messages(
-    definition: AgentDefinition, message: Message, tools: list[str], memory: str = ""
+    definition: AgentDefinition,
+    message: Message,
+    tools: list[str],
+    memory: str = "",
+    earlier: Earlier = NOTHING_BEFORE,
 ) -> list[ChatMessage]:
-    """The system prompt and the prompt for this message.
+    """The system prompt, what was said before, and the prompt for this message.
 
     Args:
         definition: The agent.
         message: What is to be answered.
         tools: Names of its tools.
         memory: What it remembers, as data; it follows the prompt where no template has a place for it.
+        earlier: What was said before in the conversation; it comes between where no template has a place.
     """
-    values = _values(definition, message, tools) | {"memory_context": memory}
+    history = {"context": earlier.text, "conversation_summary": earlier.summary}
+    values = _values(definition, message, tools) | {"memory_context": memory} | history
     kind = _PERFORMATIVE_TEMPLATES.get(message.performative, "request")
     template = definition.templates.get(kind) or definition.templates.get("request")
     prompt = render(template, values) if template else _default_prompt(message, tools)
@@ -53,7 +60,11 @@ def first_messages(
     placed = {name for text in (template or "", system_template) for _, name in variables(text)}
     if memory and "memory_context" not in placed:
         prompt = f"{prompt}\n\n{memory}"
-    return [ChatMessage("system", system), ChatMessage("user", prompt)]
+    if "context" in placed:
+        earlier = Earlier(summary=earlier.summary)
+    if "conversation_summary" in placed:
+        earlier = Earlier(earlier.turns)
+    return [ChatMessage("system", system), *earlier.messages, ChatMessage("user", prompt)]
 
 
 def reply_content(definition: AgentDefinition, completion: Completion) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -173,6 +173,11 @@ class AgentMemory:
             message,
             _Exchange(question, message.capability or "", recalled.observations, stored, self._clock.now()),
         )
+
+    async def keep(self, message: Message, texts: Sequence[str]) -> None:
+        """Store what was said in a conversation, as far as the guard lets it."""
+        for text in texts:
+            await self._store(message, text, limit_s=STORE_S)
 
     async def judge(self, message: Message) -> None:
         """Note what a message says of the answer before it in its conversation, if it does."""

@@ -25,10 +25,14 @@ MESSAGE_VARIABLES: Final = (
     "tools",
     "agent_name",
     "memory_context",
+    "context",
+    "conversation_summary",
 )
 """Variables every template may use; the rest are keys of the agent's ``parameters``."""
-LATER_VARIABLES: Final = ("context", "user_id", "user_info", "conversation_summary")
+LATER_VARIABLES: Final = ("user_id", "user_info")
 """Documented variables without a source yet (sessions): filled with nothing, warned about."""
+HISTORY_VARIABLES: Final = ("context", "conversation_summary")
+"""Those that are empty for an agent without ``conversation.memory_strategy``."""
 VALUE_LIMIT: Final = 20_000
 """Longest value filled in for one variable, in characters."""
 

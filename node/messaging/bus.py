@@ -316,6 +316,10 @@ class Bus:
         """
         return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
 
+    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
+        """The latest messages of a conversation that this node has seen, in order of time."""
+        return await self.conversations.said(conversation_id, limit)
+
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
 

@@ -114,6 +114,14 @@ class Conversations:
             lambda connection: Conversation.load(connection, conversation_id, limits=self._limits, wall=wall)
         )
 
+    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
+        """The latest messages of a conversation that this node has accepted or received, in order of time."""
+        wall = self._clock.wall()
+        found = await self._storage.read(
+            lambda c: Conversation.load(c, conversation_id, limits=self._limits, wall=wall, limit=limit)
+        )
+        return [said.message for said in found.said]
+
     async def follow(self, cursor: ConversationCursor) -> list[tuple[Message, str]]:
         """What is new in a conversation since the cursor's last look, with how each message stands."""
         return await self._storage.read(cursor.read)

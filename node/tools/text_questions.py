@@ -6,6 +6,7 @@ that matched. A line number says where each finding is, so that a reader can che
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -135,18 +136,18 @@ def glossary(text: str, terms: Sequence[tuple[str, str]], translation: str | Non
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)", re.IGNORECASE)
     occurrences = Counter(found.group().casefold() for found in pattern.finditer(text))
     marked = pattern.sub(lambda found: by_term[found.group().casefold()][1], text)
-    known = [
+    known: list[dict[str, Any]] = [
         {"term": by_term[key][0], "translation": by_term[key][1], "count": count}
         for key, count in occurrences.items()
     ]
     facts = [
-        f"{entry['term']} -> {entry['translation']} ({counted(int(entry['count']), 'time')})"
+        f"{entry['term']} -> {entry['translation']} ({counted(entry['count'], 'time')})"
         for entry in known[:FINDINGS_LIMIT]
     ]
     found: dict[str, Any] = {"terms": known[:FINDINGS_LIMIT], "text": marked}
     if translation is not None:
         folded = translation.casefold()
-        found["missing"] = [e["term"] for e in known if str(e["translation"]).casefold() not in folded]
+        found["missing"] = [e["term"] for e in known if e["translation"].casefold() not in folded]
         facts.append(
             f"Not translated as the glossary has it: {', '.join(found['missing'])}"
             if found["missing"]
@@ -188,7 +189,7 @@ def _words(text: str) -> list[str]:
 def _weight(sentence: str, frequency: Counter[str]) -> float:
     """How much a sentence says: by its words that the text repeats; length helps, but not in proportion."""
     words = _words(sentence)
-    return sum(frequency[word] - 1 for word in words) / (len(words) ** 0.5 + 1)
+    return sum(frequency[word] - 1 for word in words) / (math.sqrt(len(words)) + 1)
 
 
 def _action(plain: str) -> dict[str, Any] | None:

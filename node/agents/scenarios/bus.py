@@ -27,10 +27,9 @@ class TrialStore:
         migrate(self._connection)
 
     async def write(self, job: Callable[[apsw.Connection], T]) -> T:
-        """Run ``job`` in a transaction."""
+        """Run ``job``; what it has begun when it raises ends with the run."""
         await trio.lowlevel.checkpoint()
-        with self._connection:
-            return job(self._connection)
+        return job(self._connection)
 
     async def read(self, query: Callable[[apsw.Connection], T]) -> T:
         """Run ``query``."""
@@ -89,15 +88,35 @@ class TrialBus:
         self._environment = environment
         self._asked = asked
         self._handlers: dict[str, Handler] = {}
+        self._said: dict[str, list[Message]] = {}  # of one run, which sends a few messages
         self.registry = TrialRegistry()
         self.mailboxes = NoMailboxes()
 
     async def deliver(
         self, agent: str, message: Message, *, hops: int = 0, timeout_s: float | None = None
     ) -> list[Draft]:
-        """Have an agent handle a message."""
-        deadline = None if timeout_s is None else self._environment.clock.now() + timeout_s
-        return list(await self._handlers[agent](Delivery(message, NODE, "", 1, hops, deadline)))
+        """Have an agent handle a message; it and its answers belong to the conversation."""
+        clock = self._environment.clock
+        deadline = None if timeout_s is None else clock.now() + timeout_s
+        conversation = self._said.setdefault(message.conversation_id, [])
+        conversation.append(message)
+        drafts = list(await self._handlers[agent](Delivery(message, NODE, "", 1, hops, deadline)))
+        conversation += [self._composed(draft, message, agent) for draft in drafts]
+        return drafts
+
+    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
+        """The latest messages of a conversation."""
+        await trio.lowlevel.checkpoint()
+        return self._said.get(conversation_id, [])[-limit:]
+
+    def _composed(self, draft: Draft, answered: Message, agent: str) -> Message:
+        return compose(
+            draft,
+            answered,
+            sender=f"{agent}@{NODE}",
+            identifier=self._environment.new_id(),
+            wall_s=self._environment.clock.wall(),
+        )
 
     async def request(
         self,
@@ -127,13 +146,7 @@ class TrialBus:
         if not drafts:
             self._asked(asker, wanted, None, f"{answering} has not answered")
             raise NoReply(f"{answering} has not answered", why=f"it had {timeout_s:g} s")
-        reply = compose(
-            drafts[0],
-            message,
-            sender=f"{answering}@{NODE}",
-            identifier=self._environment.new_id(),
-            wall_s=self._environment.clock.wall(),
-        )
+        reply = self._composed(drafts[0], message, answering)
         self._asked(asker, wanted, {"from": reply.sender, "content": reply.content}, "")
         return reply
 
@@ -146,6 +159,7 @@ class TrialBus:
         """What a bid was made for; calls for proposals are not kept here."""
         del accept
         await trio.lowlevel.checkpoint()
+        return None
 
     def load(self) -> float:
         """How busy the node is: not at all."""

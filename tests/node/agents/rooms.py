@@ -71,6 +71,11 @@ class FakeBus:
         self.busy = 0.0
         self.called: Message | None = None
         self.accepted: list[Message] = []
+        self.conversation: list[Message] = []
+
+    async def said(self, conversation_id: str, limit: int) -> list[Message]:
+        await trio.lowlevel.checkpoint()
+        return [m for m in self.conversation if m.conversation_id == conversation_id][-limit:]
 
     def load(self) -> float:
         return self.busy
