@@ -93,6 +93,27 @@ async def test_a_conversation_shows_who_takes_part_since_when_and_what_answers_w
         }
 
 
+async def test_an_agent_reads_what_was_said_before_in_order_also_after_a_restart(tmp_path, autojump_clock):
+    seen = []
+
+    async def worker(delivery):
+        said = await c["b"].bus.said("talk", 4)
+        seen.append([message.content for message in said])
+        return [Draft(Performative.INFORM, f"re {delivery.message.content}")]
+
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", worker, "work")
+        for content in ("one", "two"):
+            await ask(c["a"], "talk", content=content)
+        await ask(c["a"], "other", content="elsewhere")
+        await c.crash("b")
+        await c.start("b")
+        c["b"].attach("worker", worker, "work")
+        await ask(c["a"], "talk", content="three")
+    talk = ["one", "re one", "two", "re two", "three"]
+    assert seen == [talk[:1], talk[:3], talk[:4], talk[1:]]
+
+
 async def test_a_chain_of_answers_that_quotes_itself_is_shown_all_the_same(tmp_path, autojump_clock):
     async with cluster(tmp_path, "a") as c:
         c["a"].attach("worker", quiet, "work")
