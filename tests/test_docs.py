@@ -42,6 +42,7 @@ from node.http import (
     message_answers,
     models,
     task_models,
+    validation_models,
     webhook_models,
 )
 from node.http.frames import FRAMES
@@ -75,7 +76,10 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 Table = list[dict[str, str]]
-MODELS = (models, task_models, mailbox_models, conversation_models, webhook_models, answers, message_answers)
+MODELS = (
+    *(models, task_models, mailbox_models, conversation_models, webhook_models, validation_models),
+    *(answers, message_answers),
+)
 
 
 def cells(line: str) -> list[str]:

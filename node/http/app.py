@@ -35,6 +35,7 @@ from node.http.tasks import task_routes
 from node.http.tools import tool_routes
 from node.http.traffic import Traffic
 from node.http.user_traffic import user_traffic_routes
+from node.http.validation import validation_routes
 from node.http.webhooks import webhook_routes
 from node.security.permissions import ROUTES, Permission
 from node.telemetry.version import software_version
@@ -98,7 +99,9 @@ def create_app(services: NodeServices) -> FastAPI:
     routers += [memory_routes(services), tool_routes(services), blob_routes(services, streams)]
     for router in routers:
         app.include_router(router, prefix=API)
+    app.include_router(validation_routes(services, "/validate", "/config"), prefix=API)
     for prefix in ("/agents", "/config-agents"):
+        app.include_router(validation_routes(services, prefix, "/validate"), prefix=API)
         app.include_router(agent_routes(services, prefix), prefix=API)
     _describe(app)
     gate: dict[str, Any] = {"services": services, "traffic": traffic, "sockets": sockets}

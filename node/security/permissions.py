@@ -52,6 +52,7 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
 _AGENT_ROUTES: Final = {
     ("POST", ""): _P.DEPLOY_AGENT,
     ("GET", ""): _P.VIEW_METRICS,
+    ("POST", "/validate"): _P.DEPLOY_AGENT,
     ("GET", "/{agent}"): _P.VIEW_METRICS,
     ("DELETE", "/{agent}"): _P.REMOVE_AGENT,
     ("POST", "/{agent}/stop"): _P.UPDATE_AGENT,
@@ -77,6 +78,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/cluster/events"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/queries"): _P.MANAGE_CLUSTER,
         ("GET", "/llm"): _P.VIEW_METRICS,
+        ("POST", "/validate/config"): _P.DEPLOY_AGENT,
         ("GET", "/tools"): _P.VIEW_METRICS,
         ("POST", "/tools/{server}/approve"): _P.MODIFY_CONFIG,  # what it says is read by models from then on
         ("GET", "/capabilities"): _P.VIEW_METRICS,
@@ -179,6 +181,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "demo": _P.PUBLIC,
         "build": _P.PUBLIC,
         "deploy": _P.DEPLOY_AGENT,
+        "agent": _P.DEPLOY_AGENT,  # of its actions, watch alone asks a node
         "send": _P.SEND_MESSAGE,
         "call": _P.SEND_MESSAGE,
         "dead-letters": _P.READ_MESSAGES,  # retry needs SendMessage, drop ManageCluster

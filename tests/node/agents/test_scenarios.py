@@ -226,6 +226,25 @@ async def test_what_cannot_be_run_is_a_problem_of_the_verdict(
     assert said in " ".join(verdict.problems)
 
 
+@pytest.mark.parametrize(
+    ("sent", "reply"),
+    [
+        ({"performative": "propose", "content": {"action": "Renewal"}}, "accept_proposal"),
+        ({"performative": "propose", "content": "termination"}, "reject_proposal"),
+        ({"performative": "propose", "content": "merger"}, "not_understood"),
+        ({"performative": "QUERY-REF", "content": "what?"}, "inform"),
+        ({"performative": "cfp", "content": "review it"}, "propose"),
+        ({"performative": "inform", "content": "news"}, "none"),
+        ({"performative": "subscribe", "content": "news"}, "refuse"),
+        ({"performative": "cancel"}, "not_understood"),
+    ],
+)
+async def test_every_performative_can_be_sent_and_expected(sent: dict[str, Any], reply: str) -> None:
+    clerk = agent("proposals: {accept: [renewal], reject: [termination]}", "bids: {cost: 3}")
+    verdict = await trial(clerk).run(scenario(input=sent, expect={"performative": reply}), Recorder())
+    assert verdict.problems == ()
+
+
 async def test_an_agent_with_problems_is_shown_with_all_of_them() -> None:
     verdict = await trial(b"---\nname: abc\ntypo: 1\n---\n").run(scenario(), Recorder())
     assert not verdict.passed

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from node.config import load_config
 from node.environment import SystemClock, system_environment
-from node.http import answers, memory_answers, message_answers, tool_answers
+from node.http import answers, memory_answers, message_answers, tool_answers, validation_models
 from node.node import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
@@ -137,6 +137,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/tools/raw/approve", {}, 200),
     ("POST", "/tools/memory/approve", {}, 404),
     ("POST", "/tools/memory/approve", {"tools": {"x": "no hash"}}, 400),
+    ("POST", "/validate/config", {"content": "---\nname: abc\n---\n"}, 200),
+    ("POST", "/agents/validate", {"content": "no front matter", "strict_mode": True}, 200),
     ("POST", "/messages", {"content": 1}, 400),
     ("POST", "/shutdown", None, 202),
 ]
@@ -167,7 +169,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     if described_as["schema"].get("format") == "binary":
         return None
     name = described_as["schema"]["$ref"].rpartition("/")[2]
-    places = (answers, message_answers, memory_answers, tool_answers)
+    places = (answers, message_answers, memory_answers, tool_answers, validation_models)
     model: type[BaseModel] = next(getattr(place, name) for place in places if hasattr(place, name))
     return model
 
