@@ -16,11 +16,15 @@ from node.agents.settings import AgentSettings
 from node.cli.agent_files import read_agent
 from node.cli.deploy import read_file
 from node.cli.output import print_json, print_table, safe
-from node.environment import system_environment
+from node.environment import Environment, system_environment
 from node.llm.provider import ToolSpec
 from node.llm.wire import estimate
+from node.memory.absent import AbsentEmbedder
+from node.memory.records import Limits
+from node.memory.room import MemoryRoom
 from node.message import Attachment, Message, Performative
 from node.telemetry.tracing import Tracing
+from node.tools.builtin_servers import builtin_servers
 from node.tools.host import ToolHost
 
 EXAMPLE: Final = "Please do what you are for."
@@ -123,13 +127,32 @@ def show(
 
 async def _tools(definition: AgentDefinition) -> list[ToolSpec]:
     """The tools that a model would see, questions to other agents included."""
-    host = ToolHost(environment=system_environment(), tracing=Tracing.off())
+    environment = system_environment()
+    servers = builtin_servers(_no_memory(environment), environment=environment)
+    host = ToolHost(environment=environment, tracing=Tracing.off(), servers=servers)
     async with trio.open_nursery() as nursery:
         await nursery.start(host.run)
         tools = await host.tools_for(definition.tools, definition.restricted_tools)
         nursery.cancel_scope.cancel()
     specs = [ToolSpec(tool.name, tool.description, tool.input_schema) for tool in tools]
     return specs + question_specs(definition.requires)
+
+
+def _no_memory(environment: Environment) -> MemoryRoom:
+    """A memory whose tools are told of; none is called, so its file is never made."""
+
+    async def absent() -> AbsentEmbedder:
+        return AbsentEmbedder()
+
+    return MemoryRoom(
+        environment=environment,
+        path=Path("never-opened"),
+        durability="normal",
+        node="",
+        limits=Limits(),
+        threshold=1.0,
+        make_embedder=absent,
+    )
 
 
 def _limits(definition: AgentDefinition) -> dict[str, float]:

@@ -7,17 +7,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import trio
 
-from node.agents.scenarios import Scenario, Trial, Verdict, read_scenarios
+from node.agents.scenarios import Make, Scenario, Trial, Verdict, read_scenarios
 from node.cli.agent_files import SCENARIOS_SUFFIX, read_agent, scenarios_path
 from node.cli.deploy import read_file
 from node.cli.output import print_json, print_table, safe
-from node.config import load_config
+from node.config import ToolsConfig, load_config
 from node.environment import Environment, system_environment
 from node.errors import ValidationFailed, nearest
 from node.llm.builtin import BuiltinProvider
@@ -25,7 +26,6 @@ from node.llm.provider import Provider
 from node.llm.recorder import RecordProvider, ReplayProvider
 from node.llm.registry import ProviderRegistry
 from node.llm.scripted import ScriptedProvider
-from node.tools.host import ToolSettings
 
 FAILED: Final = 1
 """Exit status when a scenario was not as expected."""
@@ -125,10 +125,10 @@ async def _run(cases: Sequence[tuple[Path, Scenario]], choice: Choice) -> tuple[
     environment = system_environment()
     configured = choice.provider is not None and choice.provider not in BY_THEMSELVES
     registry: ProviderRegistry | None = None
-    settings: ToolSettings | None = None
+    tools: ToolsConfig | None = None
     if configured or choice.config is not None:
         config = load_config(choice.config, environ=os.environ)
-        settings = ToolSettings.from_config(config.tools)
+        tools = config.tools
         if configured:
             registry = ProviderRegistry.from_config(config.llm, environment, os.environ)
     rows: list[Row] = []
@@ -141,38 +141,43 @@ async def _run(cases: Sequence[tuple[Path, Scenario]], choice: Choice) -> tuple[
                 environment=environment,
                 read_agent=read_agent,
                 read_file=read_file,
-                tool_settings=settings,
+                tools=tools,
             )
-            providers = list(_providers(agent, scenario, choice, registry, environment))
-            skipped += not providers
-            rows += [Row(agent, await trial.run(scenario, provider)) for provider in providers]
+            makers = list(_makers(agent, scenario, choice, registry, environment))
+            skipped += not makers
+            rows += [Row(agent, await trial.run(scenario, make)) for make in makers]
     finally:
         if registry is not None:
             await registry.aclose()
     return rows, skipped
 
 
-def _providers(
+def _makers(
     agent: Path,
     scenario: Scenario,
     choice: Choice,
     registry: ProviderRegistry | None,
     environment: Environment,
-) -> Iterator[Provider]:
-    """A new provider for each run: scripts and recordings are used up."""
+) -> Iterator[Make]:
+    """What makes the provider of each run of a scenario."""
     if registry is not None:
         chosen = registry.choose(None if choice.provider == LIVE else choice.provider)
         if choice.record is not None:
             chosen = RecordProvider(chosen.name, chosen, choice.record, environment.workers)
-        yield chosen
+        yield lambda _: chosen
         return
     for kind in scenario.kinds if choice.provider is None else (choice.provider,):
         if kind == "builtin":
-            yield BuiltinProvider()
+            yield lambda _: BuiltinProvider()
         elif kind == "scripted" and scenario.script is not None:
-            yield ScriptedProvider(scenario.script_text, environment.clock)
+            yield lambda found: ScriptedProvider(found.script_text, environment.clock)
         elif kind == "recording" and scenario.recording is not None:
-            yield ReplayProvider("recording", read_file(agent.parent / scenario.recording))
+            recording = read_file(agent.parent / scenario.recording)
+            yield partial(_replay, recording)
+
+
+def _replay(recording: bytes, _: Scenario) -> Provider:
+    return ReplayProvider("recording", recording)
 
 
 def _tell(rows: Sequence[Row], skipped: int) -> None:

@@ -1,6 +1,6 @@
 """Scenarios of agents: what is sent to one, and what must come of it (``caxton agent test``)."""
 
 from node.agents.scenarios.file import SUFFIX, Scenario, read_scenarios
-from node.agents.scenarios.trial import AgentFiles, Trial, Verdict
+from node.agents.scenarios.trial import AgentFiles, Make, Trial, Verdict
 
-__all__ = ["SUFFIX", "AgentFiles", "Scenario", "Trial", "Verdict", "read_scenarios"]
+__all__ = ["SUFFIX", "AgentFiles", "Make", "Scenario", "Trial", "Verdict", "read_scenarios"]

@@ -22,10 +22,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_yaml
 from node.errors import AgentInvalid, ValidationFailed, nearest
@@ -39,6 +48,8 @@ SCENARIOS_LIMIT: Final = 100
 """Most scenarios of one file."""
 CHECKS_LIMIT: Final = 50
 """Most checks of one kind in one scenario."""
+PAGES_LIMIT: Final = 50
+"""Most pages that one scenario serves."""
 NONE: Final = "none"
 """What ``expect.performative`` says where no reply may come."""
 
@@ -134,11 +145,39 @@ class Expect(_Strict):
         return value if value == NONE else _performative(value).value
 
 
+class Page(_Strict):
+    """A page that is served while a scenario runs."""
+
+    text: str
+    media_type: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,100}$")] = "text/html; charset=utf-8"
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+
+    @field_validator("status")
+    @classmethod
+    def _exists(cls, value: int) -> int:
+        HTTPStatus(value)  # raises ValueError
+        return value
+
+
+def _inside(name: str) -> str:
+    """A relative path that leads nowhere else."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or not name.isprintable() or "\\" in name:
+        raise ValueError(f"{name[:80]!r} is no path of a file below the folder")
+    return name
+
+
+FileBelow = Annotated[str, Field(max_length=255), AfterValidator(_inside)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
 class Scenario(_Strict):
     """One scenario."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     agents: Annotated[list[str], Field(max_length=16)] = []
+    serve: Annotated[dict[str, Page], Field(max_length=PAGES_LIMIT)] = {}
+    folders: Annotated[dict[FolderName, dict[FileBelow, str]], Field(max_length=16)] = {}
     input: Input
     expect: Expect = Expect()
     script: Annotated[list[Rule], Field(min_length=1, max_length=100)] | None = None

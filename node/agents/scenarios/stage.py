@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from node.agents.scenarios.bus import NODE, TrialBus, TrialStore
 from node.agents.scenarios.judging import ToolUse
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
+from node.config import ToolsConfig
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.llm.builtin import BuiltinProvider
@@ -68,55 +68,55 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    provider: Provider, environment: Environment, tool_settings: ToolSettings | None
+    provider: Provider, environment: Environment, tools: ToolsConfig, directory: Path
 ) -> AsyncIterator[Stage]:
     """Build the rooms, and take them down at the end.
 
     Args:
         provider: Answers for the agent that is tried out.
         environment: Clock, identifiers, workers.
-        tool_settings: The bounds of tools.
+        tools: The bounds of tools, and how far they reach.
+        directory: Of the run alone.
     """
     tracing, watch = Tracing.off(), Watch()
-    with tempfile.TemporaryDirectory(prefix="caxton-trial-") as directory:
-        memory = MemoryRoom(
-            environment=environment,
-            path=Path(directory) / "memory.db",
-            durability="normal",
-            node=NODE,
-            limits=Limits(),
-            threshold=THRESHOLD,
-            make_embedder=_by_words,
-        )
-        tools = _WatchedTools(
-            watch,
-            environment=environment,
-            tracing=tracing,
-            settings=tool_settings,
-            servers=builtin_servers(memory),
-        )
-        bus = TrialBus(environment, watch.asked)
-        supervisor = AgentSupervisor(
-            environment=environment,
-            node=NODE,
-            storage=TrialStore(),
-            registry=bus.registry,
-            bus=bus,
-            providers=_OneProvider(_Cast(provider, watch)),
-            tools=tools,
-            tracing=tracing,
-            settings=AgentSettings(),
-            memory=memory,
-        )
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(memory.run)
-                await nursery.start(tools.run)
-                await nursery.start(supervisor.run)
-                yield Stage(supervisor, bus, watch)
-                nursery.cancel_scope.cancel()
-        finally:
-            memory.close()
+    memory = MemoryRoom(
+        environment=environment,
+        path=directory / "memory.db",
+        durability="normal",
+        node=NODE,
+        limits=Limits(),
+        threshold=THRESHOLD,
+        make_embedder=_by_words,
+    )
+    host = _WatchedTools(
+        watch,
+        environment=environment,
+        tracing=tracing,
+        settings=ToolSettings.from_config(tools),
+        servers=builtin_servers(memory, environment=environment, config=tools),
+    )
+    bus = TrialBus(environment, watch.asked)
+    supervisor = AgentSupervisor(
+        environment=environment,
+        node=NODE,
+        storage=TrialStore(),
+        registry=bus.registry,
+        bus=bus,
+        providers=_OneProvider(_Cast(provider, watch)),
+        tools=host,
+        tracing=tracing,
+        settings=AgentSettings(),
+        memory=memory,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(memory.run)
+            await nursery.start(host.run)
+            await nursery.start(supervisor.run)
+            yield Stage(supervisor, bus, watch)
+            nursery.cancel_scope.cancel()
+    finally:
+        memory.close()
 
 
 async def _by_words() -> AbsentEmbedder:
@@ -173,7 +173,7 @@ class _WatchedTools(ToolHost):
         *,
         environment: Environment,
         tracing: Tracing,
-        settings: ToolSettings | None,
+        settings: ToolSettings,
         servers: tuple[ToolServer, ...],
     ) -> None:
         super().__init__(environment=environment, tracing=tracing, settings=settings, servers=servers)

@@ -8,6 +8,7 @@ one agent only. Each run begins anew: nothing is remembered from one to the next
 from __future__ import annotations
 
 import mimetypes
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Final
 
 from node.agents.scenarios.bus import NODE
 from node.agents.scenarios.file import NONE, InlineFile, Scenario, Sent
+from node.agents.scenarios.fixtures import filled, reach, serving
 from node.agents.scenarios.judging import Conduct, judge
 from node.agents.scenarios.stage import Stage, stage
+from node.config import ToolsConfig
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.llm.provider import Provider
 from node.message import Attachment, Message, Performative
 from node.messaging.delivery import Draft
-from node.tools.host import ToolSettings
 
+Make = Callable[[Scenario], Provider]
+"""Makes the provider of a run; scripts and recordings are used up, so each run has its own."""
 RUN_LIMIT_S: Final = 120.0
 """Longest run of one scenario, in seconds."""
 
@@ -76,7 +80,7 @@ class Trial:
         environment: Clock, identifiers, workers.
         read_agent: Reads another agent file, with what belongs to it.
         read_file: Reads a file that is sent along.
-        tool_settings: The bounds of tools.
+        tools: The bounds of tools, and how far they reach.
     """
 
     def __init__(
@@ -87,27 +91,39 @@ class Trial:
         environment: Environment,
         read_agent: Callable[[Path], AgentFiles],
         read_file: Callable[[Path], bytes],
-        tool_settings: ToolSettings | None = None,
+        tools: ToolsConfig | None = None,
     ) -> None:
         self._agent = agent
         self._directory = directory
         self._environment = environment
         self._read_agent = read_agent
         self._read_file = read_file
-        self._tool_settings = tool_settings
+        self._tools = tools or ToolsConfig()
 
-    async def run(self, scenario: Scenario, provider: Provider) -> Verdict:
-        """Run one scenario; whatever goes wrong is a problem of the verdict."""
-        verdict = Verdict(scenario.name, provider.name, (f"it took more than {RUN_LIMIT_S:g} s",))
-        async with stage(provider, self._environment, self._tool_settings) as rooms:
-            with self._environment.clock.move_on_after(RUN_LIMIT_S):
-                try:
-                    conduct, took_s = await self._play(rooms, scenario)
-                    problems = tuple(judge(conduct, scenario.expect))
-                    verdict = Verdict(scenario.name, provider.name, problems, conduct, took_s)
-                except CaxtonError as error:
-                    verdict = Verdict(scenario.name, provider.name, (_told(error),))
-        return verdict
+    async def run(self, scenario: Scenario, make: Make) -> Verdict:
+        """Run one scenario; whatever goes wrong is a problem of the verdict.
+
+        Args:
+            scenario: The scenario.
+            make: Makes its provider, of the scenario as it is run.
+        """
+        with tempfile.TemporaryDirectory(prefix="caxton-trial-") as place:
+            async with serving(scenario.serve, self._environment) as server:
+                found = filled(scenario, server)
+                provider, directory = make(found), Path(place)
+                tools = reach(found, directory, self._tools)
+                async with stage(provider, self._environment, tools, directory) as rooms:
+                    return await self._judged(rooms, found, provider.name)
+
+    async def _judged(self, rooms: Stage, scenario: Scenario, provider: str) -> Verdict:
+        with self._environment.clock.move_on_after(RUN_LIMIT_S):
+            try:
+                conduct, took_s = await self._play(rooms, scenario)
+            except CaxtonError as error:
+                return Verdict(scenario.name, provider, (_told(error),))
+            problems = tuple(judge(conduct, scenario.expect))
+            return Verdict(scenario.name, provider, problems, conduct, took_s)
+        return Verdict(scenario.name, provider, (f"it took more than {RUN_LIMIT_S:g} s",))
 
     async def _play(self, rooms: Stage, scenario: Scenario) -> tuple[Conduct, float]:
         """Deploy the agents and send the messages, one after the other; the last one counts."""

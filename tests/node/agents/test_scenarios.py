@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,12 @@ async def test_every_sample_agent_passes_its_scenarios(path: Path) -> None:
     for each in found:
         for kind in each.kinds:
             kinds.add(kind)
-            verdict = await tried.run(each, provider_of(each, kind))
+            verdict = await tried.run(each, partial(provider_of, kind))
             assert verdict.problems == (), (path.stem, each.name, kind)
     assert kinds >= ({"builtin"} if path.stem == "echo" else {"builtin", "scripted"})
 
 
-def provider_of(each: Scenario, kind: str) -> Any:
+def provider_of(kind: str, each: Scenario) -> Any:
     if kind == "builtin":
         return BuiltinProvider()
     return ScriptedProvider(each.script_text, system_environment().clock)
@@ -197,7 +198,8 @@ def provider_of(each: Scenario, kind: str) -> Any:
 async def test_the_history_is_sent_first_and_the_last_message_counts() -> None:
     provider = Recorder()
     verdict = await trial(agent()).run(
-        scenario(input={"content": "new", "history": [{"content": "old"}]}, expect={"max_turns": 1}), provider
+        scenario(input={"content": "new", "history": [{"content": "old"}]}, expect={"max_turns": 1}),
+        lambda _: provider,
     )
     assert verdict.passed
     assert [request.subject.content for request in provider.requests] == ["old", "new"]
@@ -222,7 +224,7 @@ async def test_what_cannot_be_run_is_a_problem_of_the_verdict(
         read_agent=read_agent,
         read_file=read_file,
     )
-    verdict: Verdict = await tried.run(scenario(**fields), Recorder())
+    verdict: Verdict = await tried.run(scenario(**fields), lambda _: Recorder())
     assert said in " ".join(verdict.problems)
 
 
@@ -241,12 +243,14 @@ async def test_what_cannot_be_run_is_a_problem_of_the_verdict(
 )
 async def test_every_performative_can_be_sent_and_expected(sent: dict[str, Any], reply: str) -> None:
     clerk = agent("proposals: {accept: [renewal], reject: [termination]}", "bids: {cost: 3}")
-    verdict = await trial(clerk).run(scenario(input=sent, expect={"performative": reply}), Recorder())
+    verdict = await trial(clerk).run(
+        scenario(input=sent, expect={"performative": reply}), lambda _: Recorder()
+    )
     assert verdict.problems == ()
 
 
 async def test_an_agent_with_problems_is_shown_with_all_of_them() -> None:
-    verdict = await trial(b"---\nname: abc\ntypo: 1\n---\n").run(scenario(), Recorder())
+    verdict = await trial(b"---\nname: abc\ntypo: 1\n---\n").run(scenario(), lambda _: Recorder())
     assert not verdict.passed
     assert "typo" in verdict.problems[0]
     assert "system_prompt" in verdict.problems[0]
@@ -261,6 +265,63 @@ async def test_memory_does_not_live_from_one_run_to_the_next() -> None:
             f"rules:\n  - {{{store}}}\n  - {{text: done}}\n", system_environment().clock
         )
         verdict = await trial(content).run(
-            scenario(expect={"results": [{"tool": "create_entities", "contains": "Blue"}]}), provider
+            scenario(expect={"results": [{"tool": "create_entities", "contains": "Blue"}]}),
+            lambda _, given=provider: given,
         )
         assert verdict.problems == ()
+
+
+async def test_pages_are_served_to_the_tools_of_the_run_and_named_in_its_texts() -> None:
+    front = ["tools: [http_client]", 'security: {allowed_domains: ["*"]}']
+    url = "{{server}}/a"
+    given = scenario(
+        serve={"/a": {"text": "hello", "media_type": "text/plain"}},
+        input={"content": {"url": url}},
+        script=[
+            {"tool_calls": [{"name": "http_get", "arguments": {"url": url}}]},
+            {"tool_calls": [{"name": "http_get", "arguments": {"url": "{{server}}/b"}}]},
+            {"tool_calls": [{"name": "http_get", "arguments": {"url": "http://localhost:1/"}}]},
+            {"text": url},
+        ],
+        expect={
+            "results": [
+                {"tool": "http_get", "at": "/text", "equals": "hello"},
+                {"tool": "http_get", "at": "/status", "equals": 404},
+            ],
+            "content": [{"at": "/answer", "matches": "^http://127.0.0.1:[0-9]+/a$"}],
+        },
+    )
+    verdict = await trial(agent(*front)).run(given, partial(provider_of, "scripted"))
+    assert [use.name for use in verdict.conduct.uses] == ["http_get"] * 3  # type: ignore[union-attr]
+    [problem] = verdict.problems
+    assert problem.startswith("http_get failed")
+    assert "allow" in problem  # what is not served is not called
+
+
+async def test_folders_are_there_for_the_run_alone() -> None:
+    given = scenario(
+        folders={"library": {"deep/a.txt": "in it"}},
+        input={"content": "read library/deep/a.txt"},
+        expect={"results": [{"tool": "read_file", "contains": "in it"}]},
+    )
+    content = agent("tools: [files]")
+    verdict = await trial(content).run(given, lambda _: BuiltinProvider())
+    assert verdict.problems == ()
+    without = given.model_copy(update={"folders": {}})
+    verdict = await trial(content).run(without, lambda _: BuiltinProvider())
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "serve: {/a: {text: x, status: 999}}",
+        'serve: {/a: {text: x, media_type: "text/plain\\r\\nx: y"}}',
+        "folders: {..: {a: x}}",
+        "folders: {a: {../b: x}}",
+        "folders: {a: {/etc/b: x}}",
+        "folders: {a/b: {c: x}}",
+    ],
+)
+def test_what_a_scenario_puts_around_its_agent_stays_inside(line: str) -> None:
+    assert read_scenarios(f"scenarios: [{{name: a, input: {{}}, {line}}}]".encode()).problems

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from node.cli.agent_watch import Watcher
 from node.errors import NodeUnreachable
 from node.samples import sample, sample_agents
+from node.tools.builtin_servers import builtin_servers
 from tests.node.agents.wasm.guests import guest
 from tests.node.cli.conftest import FakeNode, Shell
 
@@ -161,6 +162,15 @@ def test_inspect_shows_tools_prompts_and_limits(shell: Shell) -> None:
 def test_inspect_shows_questions_to_others_as_tools(shell: Shell) -> None:
     found = shell.json("agent", "inspect", str(sample("agents/report_writer.md")))
     assert [tool["name"] for tool in found["tools"]] == ["ask_data_analysis"]
+
+
+def test_inspect_knows_the_tools_of_every_server(folder: Path, shell: Shell, monkeypatch: Any) -> None:
+    monkeypatch.chdir(folder)
+    servers = [server.name for server in builtin_servers()]
+    (folder / "good.md").write_text(GOOD.replace("version", f"tools: [{', '.join(servers)}]\nversion"))
+    found = shell.json("agent", "inspect", "good.md")
+    assert len(found["tools"]) == sum(len(server.tools) for server in builtin_servers())
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "good.md"]
 
 
 def test_inspect_refuses_a_file_with_problems(folder: Path, shell: Shell) -> None:
