@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,6 @@ from typing import Final
 import click
 
 from node.cli.options import json_option, node_options
-from node.cli.output import print_json
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACES: Final = click.Path(path_type=Path, exists=True)
@@ -56,7 +56,7 @@ def schema() -> None:
     """Print the JSON Schema of the front matter of agent files, for editors."""
     from node.agents.schema import front_matter_schema  # noqa: PLC0415 - not for --help
 
-    print_json(front_matter_schema())
+    click.echo(json.dumps(front_matter_schema(), indent=2))
 
 
 @command.command(

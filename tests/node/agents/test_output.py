@@ -9,10 +9,14 @@ import pytest
 from node.agents.journal import AgentLogRecord
 from node.llm.failures import RequestFailed
 from node.llm.provider import Completion, CompletionRequest, Usage
+from node.llm.registry import ProviderRegistry
 from node.message import Attachment, Performative
 from tests.node.agents.rooms import rooms
 from tests.node.agents.test_configured import Recorder, failure, recorded, scripted
 from tests.node.agents.test_definition import agent
+from tests.node.llm.server import serving, whole
+from tests.node.llm.test_dialects import chat
+from tests.node.llm.test_remote import provider
 
 SCHEMA = (
     "output_schema: {type: object, required: [total], properties: {total: {type: integer}},"
@@ -101,3 +105,18 @@ async def test_builtin_answers_with_a_result_that_follows_and_else_says_that_it_
         [draft] = await here.send("tester", request, csv, conversation="new")
         assert draft.performative is Performative.FAILURE
         assert "follows the schema" in draft.content["reason"]
+
+
+async def test_a_model_behind_http_is_bound_to_the_schema_and_told_what_was_wrong() -> None:
+    async with serving(*(whole(chat({"content": f'{{"total": {n}}}'})) for n in ("1.5", "3"))) as server:
+        remote = provider(server, stream=False)
+        async with rooms(providers=ProviderRegistry(default="main", providers={"main": remote})) as here:
+            await here.supervisor.deploy(STRUCTURED)
+            [draft] = await here.send("tester", "x")
+        await remote.aclose()
+    assert (draft.performative, draft.content) == (Performative.INFORM, {"total": 3})
+    first, second = (seen.body for seen in server.seen)
+    assert first["response_format"]["json_schema"]["schema"]["required"] == ["total"]
+    said = [(message["role"], message["content"]) for message in second["messages"][-2:]]
+    assert said[0] == ("assistant", '{"total": 1.5}')
+    assert "1.5 is not of type 'integer'" in said[1][1]
