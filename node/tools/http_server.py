@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps as json_text
 from typing import Annotated, Any, Final, Literal
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -15,6 +16,13 @@ from node.tools.http_client import BODY_LIMIT, HEADERS_LIMIT, HttpCall, HttpClie
 
 NAME: Final = "http_client"
 """The name agents grant themselves in their front matter."""
+
+FACTS_LINES: Final = 10
+"""Lines of an answer that are quoted as facts."""
+FACTS_LINKS: Final = 5
+"""Links that are."""
+FACT_LIMIT: Final = 300
+"""Longest such line, in characters."""
 
 Url = Annotated[
     str,
@@ -46,9 +54,10 @@ def create_http_server(client: HttpClient, caller_of: CallerOf) -> MCPServer:
 
     async def make(ctx: Context, call: HttpCall) -> dict[str, Any]:
         try:
-            return await client.call(call, caller_of(ctx.request_context.meta).domains)
+            answer = await client.call(call, caller_of(ctx.request_context.meta).domains)
         except CaxtonError as error:
             raise ToolError(str(error)) from None
+        return answer | {"facts": _facts(answer)}
 
     @server.tool(structured_output=True)
     async def http_get(
@@ -79,3 +88,16 @@ def create_http_server(client: HttpClient, caller_of: CallerOf) -> MCPServer:
         return await make(ctx, call)
 
     return server
+
+
+def _facts(answer: dict[str, Any]) -> list[str]:
+    """What a person wants to see first: what it is, how it begins, and where it leads."""
+    named = f"{answer['title']}: " if answer.get("title") else ""
+    facts = [f"{named}{answer['url']} (status {answer['status']})"]
+    text = answer.get("text") or (json_text(answer["json"], ensure_ascii=False) if "json" in answer else "")
+    lines = [line.strip()[:FACT_LIMIT] for line in text.splitlines() if line.strip()]
+    facts += lines[:FACTS_LINES]
+    if len(lines) > FACTS_LINES:
+        facts.append(f"... and {len(lines) - FACTS_LINES} more lines")
+    links = [f"{link['text'] or link['url']} ({link['url']})" for link in answer.get("links", [])]
+    return facts + ([f"Links: {', '.join(links[:FACTS_LINKS])}"] if links else [])

@@ -272,3 +272,23 @@ async def test_the_server_calls_for_the_domains_of_its_caller() -> None:
     announced = {server.name: server.tools for server in builtin_servers()}
     assert tuple(tool.name for tool in listed.tools) == announced["http_client"]
     assert http_client.METHODS == ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+def test_what_is_quoted_first_of_an_answer_is_bounded() -> None:
+    from node.tools import http_server  # noqa: PLC0415 - the SDK takes half a second
+
+    links = [{"text": "", "url": f"http://a/{n}"} for n in range(9)]
+    page: dict[str, Any] = {
+        "url": "http://a/",
+        "status": 200,
+        "title": "T",
+        "links": links,
+        "text": "x\n\n" * 30,
+    }
+    found = http_server._facts(page | {"text": page["text"] + "y" * 999})
+    assert found[:2] == ["T: http://a/ (status 200)", "x"]
+    assert found[http_server.FACTS_LINES + 1] == f"... and {31 - http_server.FACTS_LINES} more lines"
+    assert found[-1].count("http://a/") == 2 * http_server.FACTS_LINKS
+    assert http_server._facts({"url": "u", "status": 204, "json": {"é": 1}}) == ["u (status 204)", '{"é": 1}']
+    [_, cut] = http_server._facts({"url": "u", "status": 200, "text": "y" * 999})
+    assert len(cut) == http_server.FACT_LIMIT
