@@ -42,7 +42,9 @@ def init(name: str | None, template: str, directory: Path, force: bool) -> None:
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
 @json_option
 def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
-    """Check agent files, of directories all of them, with their modules and scenarios.
+    """Check agent files, modules and scenarios.
+
+    Of a directory, every file that begins with a front matter is checked.
 
     Prints one problem a line, as FILE:LINE:COLUMN. The exit status is 1 when a file has an error.
     """
@@ -53,7 +55,7 @@ def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
 
 @command.command("schema", epilog="For example: caxton agent schema > agent.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of the front matter of agent files, for editors."""
+    """Print the JSON Schema of agent files, for editors."""
     from node.agents.schema import front_matter_schema  # noqa: PLC0415 - not for --help
 
     click.echo(json.dumps(front_matter_schema(), indent=2))
@@ -70,7 +72,10 @@ def schema() -> None:
 def inspect(
     file: Path, content: str | None, performative: str, attach: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Show what a node would make of FILE: identity, tools, limits, and the prompts for a message."""
+    """Show what a node would make of FILE.
+
+    That is its id, capabilities, tools and limits, and the prompts for a message.
+    """
     from node.cli.agent_inspect import show  # noqa: PLC0415 - not for --help
 
     show(file, content, performative, attach, as_json=as_json)
@@ -97,9 +102,9 @@ def test(
     junit: Path | None,
     as_json: bool,
 ) -> int:
-    """Run the scenarios beside agent files, in this process and without a node.
+    """Run the scenarios beside agent files.
 
-    The exit status is 1 when one was not as expected.
+    They run in this process, without a node, each anew. The exit status is 1 when one was not as expected.
     """
     from node.cli.agent_test import Choice, agents_of, try_agents  # noqa: PLC0415 - not for --help
 
@@ -121,9 +126,10 @@ def watch(
     token: str | None,
     token_file: Path | None,
 ) -> None:
-    """Deploy FILE to a node, and again whenever it changes, until Ctrl-C; for development.
+    """Deploy FILE to a node whenever it changes.
 
-    Conversations that are under way finish on the version that they began with.
+    Ctrl-C ends it; it is for development. Conversations that are under way finish on the version that they
+    began with.
     """
     from node.cli.agent_watch import watch as keep_watching  # noqa: PLC0415 - not for --help
     from node.cli.client import find_target  # noqa: PLC0415
