@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from node.agents.scenarios import AgentFiles
 
 FILES_LIMIT: Final = 1_000
-"""Most agent files of one call."""
+"""Most agent files, or scenarios, of one directory."""
 SCENARIOS_SUFFIX: Final = ".scenarios.yaml"
 _FENCE: Final = b"---"
 
@@ -26,15 +27,10 @@ def agent_paths(named: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in named:
-        if path.is_dir():
-            for file in sorted(path.rglob("*.md")):
-                if read_file(file).removeprefix(b"\xef\xbb\xbf").startswith(_FENCE):
-                    found[file] = None
-        else:
-            read_file(path)
-            found[path] = None
-        if len(found) > FILES_LIMIT:
-            raise ValidationFailed("too many agent files", why=f"at most {FILES_LIMIT} are looked at")
+        for file in files_below(path, ".md") if path.is_dir() else [path]:
+            begins = read_file(file).removeprefix(b"\xef\xbb\xbf").startswith(_FENCE)
+            if begins or not path.is_dir():
+                found[file] = None
     if not found:
         raise ValidationFailed(
             "there is no agent file in " + ", ".join(map(str, named)),
@@ -42,6 +38,20 @@ def agent_paths(named: Sequence[Path]) -> list[Path]:
             fix="Name another directory, or write one with `caxton agent init`.",
         )
     return list(found)
+
+
+def files_below(directory: Path, suffix: str) -> list[Path]:
+    """The files of a directory whose names end so, at any depth, in order.
+
+    Raises:
+        ValidationFailed: there are too many.
+    """
+    found = list(islice(directory.rglob(f"*{suffix}"), FILES_LIMIT + 1))
+    if len(found) > FILES_LIMIT:
+        raise ValidationFailed(
+            f"{directory} has too many files", why=f"at most {FILES_LIMIT} that end in {suffix} are looked at"
+        )
+    return sorted(found)
 
 
 def read_agent(path: Path) -> AgentFiles:

@@ -15,7 +15,7 @@ import click
 import trio
 
 from node.agents.scenarios import Make, Scenario, Trial, Verdict, read_scenarios
-from node.cli.agent_files import SCENARIOS_SUFFIX, read_agent, scenarios_path
+from node.cli.agent_files import SCENARIOS_SUFFIX, files_below, read_agent, scenarios_path
 from node.cli.deploy import read_file
 from node.cli.output import print_json, print_table, safe
 from node.config import ToolsConfig, load_config
@@ -79,7 +79,7 @@ def try_agents(agents: Sequence[Path], choice: Choice, *, as_json: bool, junit: 
         cases = [(agent, scenario) for agent, scenario in cases if scenario.name == choice.scenario]
     rows, skipped = trio.run(_run, cases, choice)
     if junit is not None:
-        junit.write_text(_junit(rows), encoding="utf-8")
+        _write(junit, _junit(rows))
     if as_json:
         print_json(_as_json(rows, skipped))
     else:
@@ -95,7 +95,7 @@ def agents_of(named: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in named:
-        files = sorted(path.rglob(f"*{SCENARIOS_SUFFIX}")) if path.is_dir() else []
+        files = files_below(path, SCENARIOS_SUFFIX) if path.is_dir() else []
         found |= dict.fromkeys(
             file.with_name(file.name.removesuffix(SCENARIOS_SUFFIX) + ".md") for file in files
         )
@@ -178,6 +178,15 @@ def _makers(
 
 def _replay(recording: bytes, _: Scenario) -> Provider:
     return ReplayProvider("recording", recording)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValidationFailed(
+            f"{path} cannot be written", why=error.strerror or str(error), fix="Name another file."
+        ) from error
 
 
 def _tell(rows: Sequence[Row], skipped: int) -> None:

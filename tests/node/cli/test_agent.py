@@ -221,6 +221,17 @@ def test_a_report_for_build_servers_is_written(folder: Path, shell: Shell, tmp_p
     assert "the reply is not_understood, not failure" in text
 
 
+def test_what_cannot_be_written_or_is_too_much_is_an_error_of_the_call(
+    folder: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenarios(folder, "not_understood")
+    assert shell("agent", "test", str(folder / "good.md"), "--junit", str(folder / "no" / "x.xml")) == 2
+    assert "cannot be written" in shell.err
+    monkeypatch.setattr("node.cli.agent_files.FILES_LIMIT", 1)
+    assert shell("agent", "validate", str(folder)) == 2
+    assert "too many files" in shell.err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "has no scenarios"), ("scenarios: [{name: a}]", "has 1 problem"), ("[", "is broken")],
