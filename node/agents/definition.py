@@ -206,8 +206,8 @@ def _build(
         _check_tools(front, ("security", "restricted_tools"), restricted, known_tools, plain)
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
+    _check_history(front, fields)
     templates = _templates(front, fields, parameters)
-    _check_history(front, fields, templates)
     groups = {key: fields[key] for key in GROUPS if key in fields}
     carried = ("author", "license", "tags", "created", "updated", "capability_metadata")
     return AgentDefinition(
@@ -309,45 +309,44 @@ def _check_parameters(front: FrontMatter, parameters: dict[str, Any]) -> None:
             front.add("reserved_name", ("parameters", name), message)
 
 
-def _check_history(front: FrontMatter, fields: dict[str, Any], templates: Mapping[str, str]) -> None:
+def _check_history(front: FrontMatter, fields: dict[str, Any]) -> None:
     """Warn of what has no effect without something else."""
     conversation = fields.get("conversation", {})
     strategy = conversation.get("memory_strategy")
     if strategy == "persist" and fields.get("memory_enabled") is not True:
         message = "keeps nothing: memory_enabled is not true"
         front.add("no_effect", ("conversation", "memory_strategy"), message, severity="warning")
-    if strategy is not None:
-        return
-    if "context_window" in conversation:
+    if strategy is None and "context_window" in conversation:
         message = "has no effect without memory_strategy, which is sliding, summarize or persist"
         front.add("no_effect", ("conversation", "context_window"), message, severity="warning")
-    used = {name for text in templates.values() for _, name in variables(text)}
-    for name in HISTORY_VARIABLES:
-        if name in used:
-            message = f"the variable {name!r} is empty without conversation.memory_strategy"
-            front.add("no_effect", (), message, severity="warning")
+
+
+_TEMPLATE_FIELDS: Final[tuple[tuple[str, Path], ...]] = (
+    ("system", ("system_prompt",)),
+    ("request", ("user_prompt_template",)),
+    ("request", ("prompt_templates", "request_handler")),
+    ("query", ("prompt_templates", "query_handler")),
+    ("inform", ("prompt_templates", "inform_handler")),
+)
+"""What each template is for, and its field; the last one of a kind wins."""
 
 
 def _templates(front: FrontMatter, fields: dict[str, Any], parameters: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
-    sources: list[tuple[str, Path]] = [
-        ("system", ("system_prompt",)),
-        ("request", ("user_prompt_template",)),
-        ("request", ("prompt_templates", "request_handler")),
-        ("query", ("prompt_templates", "query_handler")),
-        ("inform", ("prompt_templates", "inform_handler")),
-    ]
-    for performative, path in sources:
+    remembers = fields.get("conversation", {}).get("memory_strategy") is not None
+    for performative, path in _TEMPLATE_FIELDS:
         value: Any = fields
         for part in path:
             value = value.get(part, {}) if isinstance(value, dict) else {}
         if isinstance(value, str):
             found[performative] = value
-            _check_template(front, path, value, parameters)
+            _check_template(front, path, value, parameters, remembers=remembers)
     return found
 
 
-def _check_template(front: FrontMatter, path: Path, template: str, parameters: dict[str, Any]) -> None:
+def _check_template(
+    front: FrontMatter, path: Path, template: str, parameters: dict[str, Any], *, remembers: bool
+) -> None:
     known = (*MESSAGE_VARIABLES, *LATER_VARIABLES, *parameters)
     for problem in check_template(template, parameters):
         guess = nearest(problem.variable, known) if problem.variable else None
@@ -360,3 +359,6 @@ def _check_template(front: FrontMatter, path: Path, template: str, parameters: d
         if name in LATER_VARIABLES and name not in parameters:
             message = f"the variable {name!r} is documented but empty in this version"
             front.add("not_supported_yet", path, message, severity="warning")
+        if name in HISTORY_VARIABLES and not remembers:
+            message = f"the variable {name!r} is empty without conversation.memory_strategy"
+            front.add("no_effect", path, message, severity="warning")

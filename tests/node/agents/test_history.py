@@ -239,3 +239,4 @@ async def test_what_is_read_and_remembered_is_bounded(monkeypatch: pytest.Monkey
 def test_settings_without_an_effect_are_warned_about(line: str, said_of: str) -> None:
     found = [p for p in examine_definition(agent(line)).problems if p.type == "no_effect"]
     assert [said_of in p.message and p.severity == "warning" for p in found] == [True]
+    assert found[0].line == 6  # the line that was added
