@@ -54,11 +54,13 @@ def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
 
 
 @command.command("schema", epilog="For example: caxton agent schema > agent.schema.json")
-def schema() -> None:
+@click.option("--scenarios", is_flag=True, help="The schema of files of scenarios instead.")
+def schema(scenarios: bool) -> None:
     """Print the JSON Schema of agent files, for editors."""
-    from node.agents.schema import front_matter_schema  # noqa: PLC0415 - not for --help
+    from node.agents.scenarios import scenarios_schema  # noqa: PLC0415 - not for --help
+    from node.agents.schema import front_matter_schema  # noqa: PLC0415
 
-    click.echo(json.dumps(front_matter_schema(), indent=2))
+    click.echo(json.dumps(scenarios_schema() if scenarios else front_matter_schema(), indent=2))
 
 
 @command.command(

@@ -37,6 +37,7 @@ from pydantic import (
 )
 
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_yaml
+from node.agents.schema import DIALECT
 from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.llm.schema import schema_problem
 from node.llm.scripted import Rule
@@ -44,6 +45,8 @@ from node.message import Performative
 
 SUFFIX: Final = ".scenarios.yaml"
 """Of the file of scenarios of an agent: ``analyst.scenarios.yaml`` beside ``analyst.md``."""
+SCHEMA_ID: Final = "urn:caxton:schema:scenarios:1"
+"""The ``$id`` of their schema."""
 SCENARIOS_LIMIT: Final = 100
 """Most scenarios of one file."""
 CHECKS_LIMIT: Final = 50
@@ -261,6 +264,12 @@ def read_scenarios(content: bytes) -> ReadScenarios:
             _note(front, entry["type"], tuple(entry["loc"]), entry["msg"])
         return ReadScenarios((), tuple(sorted(front.problems, key=lambda p: (p.line, p.column, p.field))))
     return ReadScenarios(tuple(found.scenarios), ())
+
+
+def scenarios_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a file of scenarios, for editors."""
+    found = ScenarioFile.model_json_schema()
+    return {"$schema": DIALECT, "$id": SCHEMA_ID} | found | {"title": "Caxton scenarios"}
 
 
 def _performative(value: str) -> Performative:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from node.agents.frontmatter import read_yaml
+from node.cli.agent_files import scenarios_path
 from node.cli.agent_watch import Watcher
 from node.errors import NodeUnreachable
 from node.samples import sample, sample_agents
@@ -103,6 +105,18 @@ def test_the_samples_are_valid_to_the_strictest(shell: Shell) -> None:
 def test_schema_is_one_json_schema(shell: Shell) -> None:
     assert shell("agent", "schema") == 0
     Draft202012Validator.check_schema(json.loads(shell.out))
+
+
+def test_scenarios_have_a_schema_that_the_samples_follow(shell: Shell) -> None:
+    assert shell("agent", "schema", "--scenarios") == 0
+    schema = json.loads(shell.out)
+    Draft202012Validator.check_schema(schema)
+    judge = Draft202012Validator(schema)
+    for path in sample_agents():
+        values = read_yaml(scenarios_path(path).read_bytes()).values
+        judge.validate(values)
+        values["scenarios"][0]["inptu"] = 1
+        assert not judge.is_valid(values)
 
 
 def test_init_writes_what_validates_and_passes(tmp_path: Path, shell: Shell) -> None:
