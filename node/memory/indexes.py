@@ -64,10 +64,7 @@ def index_vector(
     connection: apsw.Connection, space: Space, observation: int, realm: int, bits: bytes
 ) -> None:
     """Make an observation findable by meaning, by the signs of its vector."""
-    connection.execute(
-        f"INSERT INTO vectors_{space.key} (key, shard, realm, bits) VALUES (?, ?, ?, vec_bit(?))",  # noqa: S608
-        (observation, observation % SHARDS, realm, bits),
-    )
+    file_vector(connection, space.key, observation, realm, bits)
 
 
 def postpone_vector(connection: apsw.Connection, observation: int) -> None:
@@ -90,6 +87,11 @@ def index_postponed(connection: apsw.Connection, limit: int) -> int:
     return len(found)
 
 
+def postponed(connection: apsw.Connection) -> int:
+    """How many vectors wait for their index."""
+    return number(connection, "SELECT count(*) FROM postponed")
+
+
 def end_vector(connection: apsw.Connection, space: int, observation: int, realm: int) -> None:
     """File an observation's vector among those that no longer hold."""
     if number(connection, "SELECT count(*) FROM postponed WHERE key = ?", (observation,)):
@@ -104,6 +106,44 @@ def forget_vector(connection: apsw.Connection, space: int, observation: int) -> 
     if connection.changes():
         return
     connection.execute(f"DELETE FROM vectors_{space} WHERE key = ?", (observation,))  # noqa: S608
+
+
+def file_vector(connection: apsw.Connection, space: int, observation: int, realm: int, bits: bytes) -> None:
+    """Put the signs of a vector into a space.
+
+    Args:
+        connection: The writer.
+        space: Number of the model.
+        observation: Key of the observation.
+        realm: Its realm; minus its realm, when it no longer holds.
+        bits: The signs, as :func:`node.memory.vectors.signs` makes them.
+    """
+    connection.execute(
+        f"INSERT INTO vectors_{space} (key, shard, realm, bits) VALUES (?, ?, ?, vec_bit(?))",  # noqa: S608
+        (observation, observation % SHARDS, realm, bits),
+    )
+
+
+def spaces(connection: apsw.Connection) -> list[tuple[int, str]]:
+    """Number and digest of every model that vectors were made with."""
+    return [(int(key), digest) for key, digest in rows(connection, "SELECT key, digest FROM models")]
+
+
+def has_space(connection: apsw.Connection, space: int) -> bool:
+    """Whether the table of a space is there."""
+    sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    return bool(rows(connection, sql, (f"vectors_{space}",)))
+
+
+def vectors_in(connection: apsw.Connection, space: int) -> int:
+    """How many vectors a space has, from the table behind it, which is quick to count."""
+    return number(connection, f"SELECT count(*) FROM vectors_{space}_rowids")  # noqa: S608 - a number of our own
+
+
+def drop_space(connection: apsw.Connection, space: int) -> None:
+    """Take a space out that nothing is in."""
+    connection.execute(f"DROP TABLE IF EXISTS vectors_{space}")
+    connection.execute("DELETE FROM models WHERE key = ?", (space,))
 
 
 def index_text(connection: apsw.Connection, observation: int, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from node.environment import Environment
-from node.errors import EmbeddingFailed
+from node.errors import EmbeddingFailed, InvariantViolation
 from node.memory.absent import AbsentEmbedder
 from node.memory.records import Limits
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from node.memory.embedding import Embedder
     from node.memory.replication.replica import Replica
     from node.memory.store import MemoryStore
+    from node.memory.upkeep import Upkeep
     from node.storage.storage import Durability, Storage
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class MemoryRoom:
         self.on_change: Callable[[], None] = _nobody_listens
         """Called after this node has changed what is shared, and when its file is made."""
         self._store: MemoryStore | None = None
+        self._upkeep: Upkeep | None = None
         self._embedder: Embedder = AbsentEmbedder()
         self._opening = trio.Lock()
         self._opened = trio.Event()
@@ -107,6 +109,18 @@ class MemoryRoom:
             return None
         return await self.store()
 
+    async def upkeep(self) -> Upkeep:
+        """What looks after the memory; opens it when it is not open.
+
+        Raises:
+            StorageFailed: the file cannot be used, or the node is stopping.
+            DataDirectoryInUse: another process holds it.
+        """
+        await self.store()
+        if self._upkeep is None:
+            raise InvariantViolation("a memory is open that nobody looks after")
+        return self._upkeep
+
     def _changed(self) -> None:
         self.on_change()
 
@@ -114,9 +128,9 @@ class MemoryRoom:
         """Look after the file once it is open; runs until cancelled."""
         task_status.started()
         await self._opened.wait()
-        store = await self.store()
+        upkeep = await self.upkeep()
         try:
-            await store.storage.run()
+            await upkeep.run()
         finally:
             with trio.CancelScope(shield=True), self._environment.clock.move_on_after(CLOSE_S):
                 await self._embedder.aclose()
@@ -125,7 +139,8 @@ class MemoryRoom:
         """Bytes, limits and counts; of a memory that is not open, what its file tells."""
         if self._store is not None:
             made = self._embedder.statistics()
-            return {"open": True, **self._store.statistics(), "embedding": dict(made)}
+            kept = {} if self._upkeep is None else self._upkeep.statistics()
+            return {"open": True, **self._store.statistics(), "embedding": dict(made), "upkeep": kept}
         size = self._path.stat().st_size if self._path.exists() else 0
         return {"open": False, "bytes": size, "entities_limit": self._limits.entities}
 
@@ -146,16 +161,19 @@ class MemoryRoom:
             storage.close()
             raise
         from node.memory.store import MemorySettings, MemoryStore  # noqa: PLC0415 - loaded on the thread above
+        from node.memory.upkeep import Upkeep  # noqa: PLC0415
 
         self._embedder = embedder
         settings = MemorySettings(self._limits, self._threshold)
         replica = None if self._make_replica is None else self._make_replica()
-        return MemoryStore(
+        store = MemoryStore(
             storage, embedder, self._environment, node=self._node, settings=settings, replica=replica
         )
+        self._upkeep = Upkeep(store, embedder, self._environment)
+        return store
 
     def _open_file(self) -> Storage:
-        import node.memory.store  # noqa: PLC0415, F401 - numpy: 100 ms that the loop is spared
+        import node.memory.upkeep  # noqa: PLC0415, F401 - numpy: 100 ms that the loop is spared
         from node.memory.schema import MEMORY  # noqa: PLC0415
         from node.storage.storage import Storage  # noqa: PLC0415
 
