@@ -129,6 +129,12 @@ def spaces(connection: apsw.Connection) -> list[tuple[int, str]]:
     return [(int(key), digest) for key, digest in rows(connection, "SELECT key, digest FROM models")]
 
 
+def model_names(connection: apsw.Connection) -> dict[int, tuple[str, str]]:
+    """Number -> (name, digest) of every model that vectors were made with."""
+    found = rows(connection, "SELECT key, name, digest FROM models")
+    return {int(key): (name, digest) for key, name, digest in found}
+
+
 def has_space(connection: apsw.Connection, space: int) -> bool:
     """Whether the table of a space is there."""
     sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import apsw
@@ -108,7 +109,7 @@ class Reembedding:
         cursor, started_s, self._pass_embedded = 0, self._clock.now(), 0
         tries = 0
         while True:
-            batch = await self._storage.read(lambda c, after=cursor: _waiting(c, model, after, whole=whole))
+            batch = await self._storage.read(partial(_waiting, model=model, after=cursor, whole=whole))
             if not batch:
                 break
             self._state = "running"

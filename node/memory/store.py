@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -127,6 +127,7 @@ class MemoryStore:
         *,
         source: Provenance = NOBODY,
         key: str | None = None,
+        known: Mapping[tuple[str, str], Vector] | None = None,
     ) -> list[Remembered]:
         """Store entities with what is known about them, all or none; what is there is not stored twice.
 
@@ -136,6 +137,7 @@ class MemoryStore:
             drafts: What.
             source: By whose word; the node is filled in.
             key: An idempotency key: the same request under it is answered as it was, and does nothing.
+            known: Vectors of the embedder's own model, by name and text, of what need not be embedded.
 
         Raises:
             ScopeDenied: the realm is somebody else's.
@@ -146,9 +148,11 @@ class MemoryStore:
         """
         viewer.require(realm)
         checked_request(drafts)
-        told = [embedded_text(d.name, d.type, o.text) for d in drafts for o in d.observations]
-        flat = [(d.name, o.text) for d in drafts for o in d.observations]
-        vectors = dict(zip(flat, await self._embed(told), strict=False))
+        known = known or {}
+        new = [(d, o) for d in drafts for o in d.observations if (d.name, o.text) not in known]
+        told = [embedded_text(d.name, d.type, o.text) for d, o in new]
+        flat = [(d.name, o.text) for d, o in new]
+        vectors = dict(zip(flat, await self._embed(told), strict=False)) | known
         stamp, digest = self._stamp(source), request_digest(realm, drafts)
 
         def job(writer: Writer) -> list[Remembered]:
