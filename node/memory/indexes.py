@@ -52,12 +52,17 @@ def make_space(connection: apsw.Connection, model: EmbeddingModel) -> Space:
         (model.digest, model.name, model.dimension),
     )
     key = connection.last_insert_rowid()
-    bits = (model.dimension + 7) // 8 * 8
+    make_table(connection, key, model.dimension)
+    return Space(key, model)
+
+
+def make_table(connection: apsw.Connection, space: int, dimension: int) -> None:
+    """Make the table of the bit vectors of a space."""
+    bits = (dimension + 7) // 8 * 8
     connection.execute(
-        f"CREATE VIRTUAL TABLE vectors_{key} USING vec0 (key INTEGER PRIMARY KEY,"
+        f"CREATE VIRTUAL TABLE vectors_{space} USING vec0 (key INTEGER PRIMARY KEY,"
         f" shard INTEGER PARTITION KEY, realm INTEGER, bits bit[{bits}], chunk_size={VECTOR_CHUNK})"
     )
-    return Space(key, model)
 
 
 def index_vector(
@@ -139,6 +144,15 @@ def has_space(connection: apsw.Connection, space: int) -> bool:
     """Whether the table of a space is there."""
     sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
     return bool(rows(connection, sql, (f"vectors_{space}",)))
+
+
+def tables_of_vectors(connection: apsw.Connection) -> list[int]:
+    """Numbers of all spaces that have a table, whether or not their models are known."""
+    sql = (
+        "SELECT substr(name, 9) FROM sqlite_schema WHERE name GLOB 'vectors_[0-9]*'"
+        " AND name NOT GLOB 'vectors_*_*' AND type = 'table' ORDER BY name"
+    )
+    return [int(text) for (text,) in rows(connection, sql)]
 
 
 def vectors_in(connection: apsw.Connection, space: int) -> int:

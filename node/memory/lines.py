@@ -12,8 +12,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 from node.errors import ValidationFailed
 from node.memory.embedding import EmbeddingModel
 from node.memory.exporting import FORMAT, VERSION
-from node.memory.model import NAME_LIMIT, STRENGTH, TYPE_LIMIT
-from node.memory.vectors import DIMENSION_LIMIT, SCALE, Vector
+from node.memory.model import DIMENSION_LIMIT, NAME_LIMIT, STRENGTH, TYPE_LIMIT
+from node.memory.vectors import SCALE, Vector
 
 LINE_BYTES_LIMIT: Final = 8 * 1024**2
 """Longest line of an import, in bytes: an observation of 1 MB all of whose characters are escaped fits."""

@@ -169,7 +169,7 @@ class MemoryRoom:
         store = MemoryStore(
             storage, embedder, self._environment, node=self._node, settings=settings, replica=replica
         )
-        self._upkeep = Upkeep(store, embedder, self._environment)
+        self._upkeep = Upkeep(store, embedder, self._environment, path=self._path)
         return store
 
     def _open_file(self) -> Storage:

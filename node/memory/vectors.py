@@ -65,6 +65,16 @@ def signs_of_quantised(stored: bytes) -> bytes:
     return np.packbits(np.frombuffer(stored, np.int8) > 0, bitorder="little").tobytes()
 
 
+def signs_agree(bits: bytes, stored: bytes) -> bool:
+    """Whether signs are those of a stored vector; what was rounded to zero may have had either."""
+    numbers = np.frombuffer(stored, np.int8)
+    told = np.packbits(numbers > 0, bitorder="little")
+    known = np.packbits(numbers != 0, bitorder="little")
+    if len(bits) != len(told):
+        return False
+    return not ((np.frombuffer(bits, np.uint8) ^ told) & known).any()
+
+
 def similarities(question: Vector, stored: list[bytes]) -> NDArray[np.float32]:
     """How like each stored vector is to ``question``, 0 to 1.
 

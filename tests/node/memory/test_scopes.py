@@ -244,8 +244,11 @@ async def test_a_statement_that_evades_the_scope_is_refused_before_sqlite_sees_i
 
 
 def test_no_other_module_talks_to_sqlite():
-    """The gate, indexes (keys only), schema and logs have connections; others have what the gate gives."""
-    allowed = {"scopes.py", "indexes.py", "schema.py", "oplog.py"}
+    """The gate, indexes (keys only), schema and logs have connections; others have what the gate gives.
+
+    So have those that keep the file as a whole: they show numbers of rows, and nothing of what is in them.
+    """
+    allowed = {"scopes.py", "indexes.py", "schema.py", "oplog.py", "checking.py", "repairing.py"}
     folder = Path(node.memory.__file__).parent
     for path in sorted([*folder.glob("*.py"), *folder.glob("replication/*.py")]):
         tree = ast.parse(path.read_text())
