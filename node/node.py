@@ -31,7 +31,7 @@ from node.llm.budgets import Budgets
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
 from node.memory.embedding import Embedder, EmbeddingSettings, make_embedder
-from node.memory.records import Limits
+from node.memory.records import Limits, Retain
 from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
 from node.messaging.conversation_view import Limits as ConversationLimits
@@ -200,7 +200,7 @@ class Node:
 
     def _build(self) -> None:
         config = self.config
-        embedded = config.memory.embedded
+        embedded, keep = config.memory.embedded, config.memory.retention
         self.memory = MemoryRoom(
             environment=self.environment,
             path=embedded.database_path or config.storage.data_dir / FILE,
@@ -209,6 +209,7 @@ class Node:
             limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
             threshold=embedded.semantic_threshold,
             make_embedder=partial(_embedder, config.memory.embedding, self.environment),
+            retain=Retain(keep.max_age_s, keep.max_entities_per_owner, keep.every_s),
             make_replica=self._make_replica,
         )
         self.blobs = BlobStore(

@@ -332,6 +332,20 @@ class EmbeddingConfig(Section):
     cache_entries: Count = 2_048
 
 
+class RetentionConfig(Section):
+    """How long what is remembered is kept.
+
+    Attributes:
+        max_age_s: Longest time that an observation is kept after it was stored or used; for ever if absent.
+        max_entities_per_owner: Entities of one owner beyond which the oldest go; absent for any number.
+        every_s: How often it is looked what is due.
+    """
+
+    max_age_s: Seconds | None = Field(default=None, alias="max_age")
+    max_entities_per_owner: Count | None = None
+    every_s: Annotated[Seconds, Field(ge=60)] = Field(default=3_600.0, alias="every")
+
+
 class ReplicationConfig(Section):
     """Copies of what is shared.
 
@@ -349,12 +363,14 @@ class MemoryConfig(Section):
         backend: Only ``embedded``: a file of the node.
         embedded: That file.
         embedding: What turns text into vectors.
+        retention: How long what is remembered is kept.
         replication: Copies on the other nodes.
     """
 
     backend: Literal["embedded"] = "embedded"
     embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
+    retention: RetentionConfig = RetentionConfig()
     replication: ReplicationConfig = ReplicationConfig()
 
 

@@ -97,8 +97,14 @@ class Lines:
         )
 
 
-class _Arriving:
-    """The lines that have arrived and are not accepted yet: at most a batch, and one line's bytes."""
+class Arriving:
+    """The lines that have arrived and are not accepted yet: at most a batch, and one line's bytes.
+
+    Args:
+        receive: The receiving side of the request.
+        clock: Measures the patience.
+        limit_bytes: Most bytes of one line, and of all that wait, but for the last chunk.
+    """
 
     def __init__(self, receive: Receive, clock: Clock, limit_bytes: int) -> None:
         self._receive = receive
@@ -170,7 +176,7 @@ class MessageStream:
     async def run(self, write: Write, receive: Receive) -> None:
         """Take lines until there are no more, then wait for the last replies."""
         limit_bytes = self._services.config.server.request_limit_bytes
-        arriving = _Arriving(receive, self._clock, limit_bytes)
+        arriving = Arriving(receive, self._clock, limit_bytes)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(arriving.read)

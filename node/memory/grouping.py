@@ -12,7 +12,7 @@ from node.memory.model import BATCH_LIMIT, Provenance, Realm, Scope
 
 BATCH_OBSERVATIONS: Final = 200
 """Most observations of one request: a second of embedding."""
-BATCH_BYTES: Final = 4 * 1024**2
+BATCH_BYTES: Final = 1024**2
 """Characters of text after which a request is complete; a single observation may have more."""
 BATCH_RELATIONS: Final = 200
 """Most relations of one request."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from node.environment import Clock
+from node.environment import Environment
 from node.errors import (
     CaxtonError,
     EmbeddingFailed,
@@ -97,7 +97,7 @@ class Import:
     Args:
         store: Where to.
         embedder: Whose vectors are taken as they are.
-        clock: Tells what is past.
+        environment: Tells what is past; its workers read the lines (lane ``files``).
         viewer: Who imports.
         realm: Where lines belong that do not say so.
         strategy: What becomes of values that differ.
@@ -107,7 +107,7 @@ class Import:
         self,
         store: MemoryStore,
         embedder: Embedder,
-        clock: Clock,
+        environment: Environment,
         *,
         viewer: Viewer,
         realm: Realm,
@@ -115,7 +115,7 @@ class Import:
     ) -> None:
         self._store = store
         self._embedder = embedder
-        self._clock = clock
+        self._clock, self._workers = environment.clock, environment.workers
         self._viewer = viewer
         self._realm = realm
         self._strategy = strategy
@@ -129,19 +129,14 @@ class Import:
         """
         read: list[tuple[int, EntityLine | RelationLine]] = []
         self.report.lines += len(lines)
-        for number, value in lines:
-            try:
-                if isinstance(value, CaxtonError):
-                    raise value
-                line = read_line(value)
-            except CaxtonError as error:
-                self.report.refuse(number, error)
-                if isinstance(value, dict) and value.get("type") == "header":
-                    return self._stopped(error, number)
-                continue
-            if line is not None:
+        for number, line, kind in await self._workers.run("files", _read, lines):
+            if isinstance(line, CaxtonError):
+                self.report.refuse(number, line)
+                if kind == "header":
+                    return self._stopped(line, number)
+            elif line is not None:
                 read.append((number, line))
-            elif isinstance(value, dict) and value.get("type") == "end":
+            elif kind == "end":
                 self.report.complete = True
         for group in groups(read, self._realm, self.report.refuse):
             try:
@@ -387,6 +382,20 @@ class Import:
             return self._embedder.model
         except EmbeddingFailed:
             return None
+
+
+def _read(
+    lines: Sequence[tuple[int, object]],
+) -> list[tuple[int, EntityLine | RelationLine | CaxtonError | None, object]]:
+    """What lines say: their numbers, what was read or is wrong, and what they call themselves."""
+    found: list[tuple[int, EntityLine | RelationLine | CaxtonError | None, object]] = []
+    for number, value in lines:
+        kind = value.get("type") if isinstance(value, dict) else None
+        try:
+            found.append((number, value if isinstance(value, CaxtonError) else read_line(value), kind))
+        except CaxtonError as error:
+            found.append((number, error, kind))
+    return found
 
 
 def _since(told: ObservationLine | RelationLine, now_s: float) -> float | None:

@@ -211,3 +211,10 @@ def tidy_text(connection: apsw.Connection, *, first: bool) -> bool:
     connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (step,))
     # The statement itself counts as a change; where nothing was left to merge there is no other.
     return connection.total_changes() - before >= 2
+
+
+def keep_setting(connection: apsw.Connection, key: str, value: str | None) -> None:
+    """Keep a setting of the memory in its file, or drop it."""
+    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+    if value is not None:
+        connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))

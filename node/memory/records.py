@@ -34,6 +34,26 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Retain:
+    """How long what is remembered is kept; see :mod:`node.memory.retention`.
+
+    Attributes:
+        max_age_s: Longest time without a sign of life, in seconds; None for ever.
+        max_entities_per_owner: Entities of one scope and owner beyond which the oldest go; None for any.
+        every_s: How often it is looked what is due, in seconds.
+    """
+
+    max_age_s: float | None = None
+    max_entities_per_owner: int | None = None
+    every_s: float = 3_600.0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is ever forgotten."""
+        return self.max_age_s is not None or self.max_entities_per_owner is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Stamp:
     """What is the same for all that one request writes.
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from node.environment import Environment
-from node.errors import EmbeddingFailed, InvariantViolation
+from node.errors import CaxtonError, EmbeddingFailed, InvariantViolation
 from node.memory.absent import AbsentEmbedder
-from node.memory.records import Limits
+from node.memory.records import Limits, Retain
 
 if TYPE_CHECKING:
     from node.memory.embedding import Embedder
@@ -44,6 +44,7 @@ class MemoryRoom:
         limits: How much is remembered at most.
         threshold: Least similarity of what is found by its meaning alone, 0 to 1.
         make_embedder: Makes the embedder when the memory is opened.
+        retain: How long what is remembered is kept; for ever by default.
         make_replica: Makes what tells other nodes of what is shared; without it nobody hears of anything.
     """
 
@@ -57,6 +58,7 @@ class MemoryRoom:
         limits: Limits,
         threshold: float,
         make_embedder: Callable[[], Awaitable[Embedder]],
+        retain: Retain | None = None,
         make_replica: Callable[[], Replica] | None = None,
     ) -> None:
         self._environment = environment
@@ -66,6 +68,7 @@ class MemoryRoom:
         self._limits = limits
         self._threshold = threshold
         self._make_embedder = make_embedder
+        self._retain = retain or Retain()
         self._make_replica = make_replica
         self.on_change: Callable[[], None] = _nobody_listens
         """Called after this node has changed what is shared, and when its file is made."""
@@ -127,6 +130,8 @@ class MemoryRoom:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the file once it is open; runs until cancelled."""
         task_status.started()
+        if self._retain.bounded:
+            await self._open_to_forget()
         await self._opened.wait()
         upkeep = await self.upkeep()
         try:
@@ -134,6 +139,13 @@ class MemoryRoom:
         finally:
             with trio.CancelScope(shield=True), self._environment.clock.move_on_after(CLOSE_S):
                 await self._embedder.aclose()
+
+    async def _open_to_forget(self) -> None:
+        """Open what is there, although nobody asks for it: something in it may be due to be forgotten."""
+        try:
+            await self.existing()
+        except CaxtonError as error:  # whoever uses the memory is told, too
+            log.warning("memory cannot be opened to forget what is due: %s", error)
 
     def statistics(self) -> dict[str, Any]:
         """Bytes, limits and counts; of a memory that is not open, what its file tells."""
@@ -169,7 +181,7 @@ class MemoryRoom:
         store = MemoryStore(
             storage, embedder, self._environment, node=self._node, settings=settings, replica=replica
         )
-        self._upkeep = Upkeep(store, embedder, self._environment, path=self._path)
+        self._upkeep = Upkeep(store, embedder, self._environment, path=self._path, retain=self._retain)
         return store
 
     def _open_file(self) -> Storage:

@@ -15,11 +15,14 @@ from node.environment import Environment
 from node.errors import EmbeddingFailed, ResourceLimitExceeded, StorageFailed
 from node.memory import backup, checking, ids
 from node.memory.checking import Checked, checked, snapshot, words_agree
+from node.memory.dedup import Dedup, Pair
 from node.memory.importing import Import, Strategy
 from node.memory.model import Realm
+from node.memory.records import Retain
 from node.memory.reembedding import Reembedding
 from node.memory.repairing import repair
-from node.memory.scopes import Viewer
+from node.memory.retention import Retention
+from node.memory.scopes import Aim, Viewer
 
 if TYPE_CHECKING:
     from node.memory.embedding import Embedder
@@ -37,25 +40,34 @@ class Upkeep:
         embedder: Makes its vectors.
         environment: Time, ids and workers.
         path: Its file.
+        retain: How long what is remembered is kept, as it is configured.
     """
 
     def __init__(
-        self, store: MemoryStore, embedder: Embedder, environment: Environment, *, path: Path
+        self,
+        store: MemoryStore,
+        embedder: Embedder,
+        environment: Environment,
+        *,
+        path: Path,
+        retain: Retain | None = None,
     ) -> None:
         self.store = store
         self.reembedding = Reembedding(store.storage, embedder, environment)
+        self.retention = Retention(store, environment, retain or Retain())
         self._embedder = embedder
         self._environment = environment
         self._path = path
         self._busy: dict[str, bool] = {}
         self._last: dict[str, Any] | None = None
-        self._counts = {"imports": 0, "checks": 0, "repairs": 0, "backups": 0}
+        self._counts = {"imports": 0, "checks": 0, "repairs": 0, "backups": 0, "deduplicated": 0}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what is due in the background; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.store.storage.run)
             nursery.start_soon(self.reembedding.run)
+            nursery.start_soon(self.retention.run)
             task_status.started()
 
     @asynccontextmanager
@@ -70,10 +82,42 @@ class Upkeep:
         Raises:
             ResourceLimitExceeded: another is under way.
         """
-        clock = self._environment.clock
         with _Turn(self._busy, "import"):
-            yield Import(self.store, self._embedder, clock, viewer=viewer, realm=realm, strategy=strategy)
+            yield Import(
+                self.store,
+                self._embedder,
+                self._environment,
+                viewer=viewer,
+                realm=realm,
+                strategy=strategy,
+            )
             self._counts["imports"] += 1
+
+    async def dedup(
+        self, viewer: Viewer, aim: Aim, *, threshold: float, after: str, dry_run: bool
+    ) -> tuple[list[Pair], str | None, int]:
+        """Find observations that say nearly the same, and let the newest stand for them.
+
+        Args:
+            viewer: Who asks.
+            aim: In which scopes.
+            threshold: Least cosine.
+            after: Id of the entity after which to begin.
+            dry_run: Whether to show only.
+
+        Returns:
+            The pairs, the id of the entity after which to go on, and how many were superseded.
+
+        Raises:
+            ResourceLimitExceeded: another is under way.
+            StorageFailed: the disk refused.
+        """
+        with _Turn(self._busy, "deduplication"):
+            ask = Dedup(self.store, self._environment.clock, viewer, aim, threshold, after)
+            pairs, following = await ask.find()
+            done = 0 if dry_run else await ask.apply(pairs)
+            self._counts["deduplicated"] += done
+            return pairs, following, done
 
     async def check(self) -> Checked:
         """Compare all that is in the file; see :mod:`node.memory.checking`.
@@ -167,7 +211,11 @@ class Upkeep:
 
     def statistics(self) -> dict[str, Any]:
         """Counts of everything that is done in the background."""
-        return {**self._counts, "reembedding": self.reembedding.statistics()}
+        return {
+            **self._counts,
+            "reembedding": self.reembedding.statistics(),
+            "retention": self.retention.statistics(),
+        }
 
     async def _check(self) -> Checked:
         try:

@@ -76,7 +76,7 @@ def importing(environment: Environment, embedder: WordEmbedder) -> Callable[...,
         strategy: Strategy = Strategy.UPDATE,
         at_once: int = 7,
     ) -> Import:
-        found = Import(memory, embedder, environment.clock, viewer=viewer, realm=realm, strategy=strategy)
+        found = Import(memory, embedder, environment, viewer=viewer, realm=realm, strategy=strategy)
         numbered = list(enumerate(lines, 1))
         for start in range(0, len(numbered), at_once):
             if not await found.take(numbered[start : start + at_once]):
