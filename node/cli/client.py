@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -237,6 +238,54 @@ class Client:
                     yield from reader.feed(data)
         except (httpx.HTTPError, UnicodeDecodeError) as error:
             raise self._silent(error) from error
+
+    @contextmanager
+    def pieces(
+        self, path: str, *, silence_s: float, **query: object
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        """The headers of an answer, and its body as it comes.
+
+        Args:
+            path: Below ``/api/v1``.
+            silence_s: Longest time between two pieces, in seconds.
+            query: Parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: nobody answers (any more).
+            Refused: the node says no.
+        """
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
+        try:
+            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._read(answer)
+                yield answer.headers, answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+
+    def send(self, path: str, content: Iterator[bytes], *, silence_s: float, **query: object) -> Any:
+        """Send lines as they are read, and read the JSON of the answer.
+
+        Args:
+            path: Below ``/api/v1``.
+            content: What to send.
+            silence_s: Longest time that the node may take for a piece, and for its answer, in seconds.
+            query: Parameters; those that are None are left out.
+
+        Raises:
+            NodeUnreachable: nobody answers (any more).
+            Refused: the node says no.
+        """
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s, write=silence_s)
+        headers = {"content-type": "application/x-ndjson"}
+        try:
+            answer = self._http.post(
+                path, content=content, params=_parameters(query), timeout=timeout, headers=headers
+            )
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        return self._read(answer)
 
     def _event(self, line: str) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""``caxton memory``: look at what agents remember, add to it, and forget."""
+"""``caxton memory``: look at what agents remember, add to it, forget; :mod:`.memory_upkeep` keeps it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 from node.cli.client import Client, find_target, segment
 from node.cli.errors import UsageFailed
+from node.cli.memory_options import agent_option, asked, scope_option, workspace_option
+from node.cli.memory_upkeep import COMMANDS
 from node.cli.options import node_options
 from node.cli.output import print_json, print_table, safe
 
@@ -18,27 +20,20 @@ CALL_S: Final = 120.0
 _TEXT: Final = 100
 """Characters of an observation that a table shows."""
 
-_agent = click.option("--agent", metavar="ID", help="As this agent would be answered; everything without.")
-_workspace = click.option(
-    "--workspace", metavar="NAME", help="The workspace that it is in, or that is meant."
-)
-_scope = click.option(
-    "--scope", type=click.Choice(["agent-only", "workspace", "global"]), help="Only in this scope."
-)
 _types = click.option("--types", metavar="A,B", help="Only entities of these types; of graph, relations.")
 _time = click.option("--all-time", is_flag=True, help="Also what no longer holds.")
 
 
 @click.group("memory", epilog="For example: caxton memory search 'what does the customer prefer?'")
 def command() -> None:
-    """Search, show, add to or forget what agents remember."""
+    """Search, show, add to, forget or keep what agents remember."""
 
 
 @command.command("search", epilog="For example: caxton memory search 'green tea' --types drink --limit 3")
 @click.argument("query", metavar="TEXT")
-@_agent
-@_workspace
-@_scope
+@agent_option
+@workspace_option
+@scope_option
 @_types
 @_time
 @click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Most results.")
@@ -69,7 +64,7 @@ def search(
         found = client.get(
             "/memory/search",
             query=query,
-            **_asked(agent, workspace, scope),
+            **asked(agent, workspace, scope),
             entity_types=types,
             temporal_filter="all" if all_time else None,
             limit=limit,
@@ -89,9 +84,9 @@ def search(
 
 @command.command("show", epilog="For example: caxton memory show 'Green tea', or caxton memory show")
 @click.argument("entity", metavar="[NAME]", required=False)
-@_agent
-@_workspace
-@_scope
+@agent_option
+@workspace_option
+@scope_option
 @_types
 @_time
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="Most entities.")
@@ -112,13 +107,13 @@ def show(
 ) -> None:
     """Show an entity by its name or id, or list entities."""
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
-    asked = _asked(agent, workspace, scope)
+    place = asked(agent, workspace, scope)
     with Client(target) as client:
         if entity is None:
-            found = client.get("/memory/entities", **asked, entity_types=types, limit=limit)
+            found = client.get("/memory/entities", **place, entity_types=types, limit=limit)
         else:
             period = "all" if all_time else None
-            found = client.get(f"/memory/entities/{segment(entity)}", **asked, temporal_filter=period)
+            found = client.get(f"/memory/entities/{segment(entity)}", **place, temporal_filter=period)
     if as_json:
         print_json(found)
     elif entity is None:
@@ -143,9 +138,9 @@ def show(
 @click.argument("entity", metavar="NAME")
 @click.argument("entity_type", metavar="TYPE")
 @click.argument("observations", metavar="[TEXT]...", nargs=-1)
-@_agent
-@_workspace
-@_scope
+@agent_option
+@workspace_option
+@scope_option
 @click.option("--to", "target_entity", metavar="NAME", help="Relate it to this entity; TYPE is that of both.")
 @click.option("--relation", metavar="TYPE", help="How it relates to the entity of --to.")
 @click.option("--strength", type=click.FloatRange(0, 1), help="Of the relation.")
@@ -173,7 +168,7 @@ def add(
     """
     if (target_entity is None) != (relation is None):
         raise UsageFailed("a relation needs its type and its other end", fix="Give --relation and --to.")
-    place = _given(_asked(agent, workspace, scope or _own_scope(agent, workspace)))
+    place = _given(asked(agent, workspace, scope or _own_scope(agent, workspace)))
     body = {"entity_name": entity, "entity_type": entity_type, "observations": list(observations)}
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
     with Client(target) as client:
@@ -198,9 +193,9 @@ def add(
     "forget", epilog="For example: caxton memory forget 'Green tea', or --agent helper --all --yes"
 )
 @click.argument("entity", metavar="[NAME]", required=False)
-@_agent
-@_workspace
-@_scope
+@agent_option
+@workspace_option
+@scope_option
 @click.option("--observation", metavar="ID", help="Only this observation.")
 @click.option("--relation", metavar="ID", help="Only this relation.")
 @click.option("--all", "everything", is_flag=True, help="All that --agent remembers for itself.")
@@ -232,7 +227,7 @@ def forget(
     if everything and not yes and not _confirmed(as_json=as_json):
         click.echo("Nothing was forgotten.")
         return 1
-    place = _asked(agent, workspace, scope)
+    place = asked(agent, workspace, scope)
     if everything:
         path, place = f"/memory/{segment(str(agent))}", {"confirm": True}
     elif observation is not None:
@@ -253,9 +248,9 @@ def forget(
 
 @command.command("graph", epilog="For example: caxton memory graph 'Green tea' --depth 2")
 @click.argument("entity", metavar="NAME")
-@_agent
-@_workspace
-@_scope
+@agent_option
+@workspace_option
+@scope_option
 @_types
 @click.option("--depth", type=click.IntRange(0, 10), default=3, show_default=True, help="How far to walk.")
 @click.option("--min-strength", type=click.FloatRange(0, 1), help="Least strength of a relation.")
@@ -282,8 +277,8 @@ def graph(
 ) -> int:
     """Walk from an entity along its relations, or to another entity."""
     target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
-    asked: dict[str, Any] = {
-        **_asked(agent, workspace, scope),
+    how: dict[str, Any] = {
+        **asked(agent, workspace, scope),
         "relation_types": types,
         "max_depth": depth,
         "min_strength": min_strength,
@@ -293,10 +288,10 @@ def graph(
     path = f"/memory/graph/{segment(entity)}"
     with Client(target) as client:
         if target_entity is None:
-            found = client.get(path, **asked)
+            found = client.get(path, **how)
             drawn, cut = found["graph"], found["traversal_stats"]["truncated"]
         else:
-            found = client.get(f"{path}/path", **asked, to=target_entity)
+            found = client.get(f"{path}/path", **how, to=target_entity)
             drawn, cut = found, False
     missing = target_entity is not None and not found["found"]
     if as_json:
@@ -365,8 +360,8 @@ def _show_replication(told: dict[str, Any]) -> None:
         print_table("Partners", ("node", "ahead of us", "behind us", "in step", "refused"), rows)
 
 
-def _asked(agent: str | None, workspace: str | None, scope: str | None) -> dict[str, Any]:
-    return {"agent_id": agent, "workspace": workspace, "memory_scope": scope}
+for _verb in COMMANDS:
+    command.add_command(_verb)
 
 
 def _own_scope(agent: str | None, workspace: str | None) -> str:

@@ -74,6 +74,11 @@ def _show_node(found: dict[str, Any]) -> None:
             f"version {found.get('version')}, {found.get('partition_state')}"
         )
     )
+    memory = found.get("rooms", {}).get("memory", {})
+    if memory.get("embedding_error"):
+        click.echo(safe(f"Memory is searched by words only: {memory['embedding_error']}"))
+    elif memory.get("upkeep", {}).get("reembedding", {}).get("state") == "running":
+        click.echo("Memory is being embedded with another model: see `caxton memory reembed`.")
     agents = [(a.get("name"), a.get("status"), ", ".join(a.get("capabilities", []))) for a in found["agents"]]
     if agents:
         click.echo()

@@ -25,6 +25,7 @@ from node.http.investigation import investigation_routes
 from node.http.keys import key_routes
 from node.http.mailboxes import mailbox_routes, reading_routes
 from node.http.memory import memory_routes
+from node.http.memory_upkeep import memory_upkeep_routes
 from node.http.messages import message_routes
 from node.http.routes import API
 from node.http.services import NodeServices
@@ -97,6 +98,7 @@ def create_app(services: NodeServices) -> FastAPI:
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
     routers += [memory_routes(services), tool_routes(services), blob_routes(services, streams)]
+    routers.append(memory_upkeep_routes(services, streams))
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(validation_routes(services, "/validate", "/config"), prefix=API)

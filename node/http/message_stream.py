@@ -35,6 +35,8 @@ ROOM_PAUSE_S: Final = 0.02
 """Pause between two looks whether there is room."""
 
 
+_FIX: Final = "Send less in one message, or raise server.request_limit_bytes."
+
 Line = tuple[int, bytes | CaxtonError]
 """A line's number, from 1, and its text, or what is wrong with it."""
 
@@ -44,10 +46,12 @@ class Lines:
 
     Args:
         limit_bytes: Most bytes of one line.
+        fix: What the sender of a longer one can do.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, fix: str = _FIX) -> None:
         self._limit_bytes = limit_bytes
+        self._fix = fix
         self._number = 0
         self._rest = bytearray()
         self._skipping = False
@@ -90,7 +94,7 @@ class Lines:
                 RequestTooLarge(
                     "the line is too long",
                     why=f"the limit is {self._limit_bytes} bytes",
-                    fix="Send less in one message, or raise server.request_limit_bytes.",
+                    fix=self._fix,
                     details={"limit_bytes": self._limit_bytes},
                 ),
             )
@@ -104,12 +108,14 @@ class Arriving:
         receive: The receiving side of the request.
         clock: Measures the patience.
         limit_bytes: Most bytes of one line, and of all that wait, but for the last chunk.
+        fix: What the sender of a longer one can do.
     """
 
-    def __init__(self, receive: Receive, clock: Clock, limit_bytes: int) -> None:
+    def __init__(self, receive: Receive, clock: Clock, limit_bytes: int, fix: str = _FIX) -> None:
         self._receive = receive
         self._clock = clock
         self._limit_bytes = limit_bytes
+        self._fix = fix
         self._lines: deque[Line] = deque()
         self._bytes = 0
         self._complete = False
@@ -122,7 +128,7 @@ class Arriving:
         Raises:
             ClientGone: it did not come.
         """
-        cutter, complete = Lines(self._limit_bytes), False
+        cutter, complete = Lines(self._limit_bytes, self._fix), False
         while not complete:
             while self._lines and (len(self._lines) >= BATCH_LINES or self._bytes >= self._limit_bytes):
                 self._taken = trio.Event()

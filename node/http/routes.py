@@ -14,7 +14,9 @@ from typing import Final
 from node.security.permissions import ROUTES
 
 API: Final = "/api/v1"
-STREAMED: Final = frozenset({("POST", "/messages/stream"), ("PUT", "/blobs/{digest}")})
+STREAMED: Final = frozenset(
+    {("POST", "/messages/stream"), ("PUT", "/blobs/{digest}"), ("POST", "/memory/import/stream")}
+)
 """Routes that read their body themselves while it arrives; that of any other is complete before."""
 DEPLOYMENTS: Final = frozenset({("POST", "/agents"), ("POST", "/config-agents")})
 """Routes whose body may be as large as ``server.deploy_limit``: it carries a module."""

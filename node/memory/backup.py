@@ -60,9 +60,20 @@ def remove(target: Path) -> None:
 
 
 def check_copy(target: Path) -> Checked:
-    """Look whether a copy is whole; blocks."""
-    with snapshot(target) as connection:
-        return checked(connection)
+    """Look whether a copy is whole; blocks.
+
+    Raises:
+        StorageFailed: it is no database at all.
+    """
+    try:
+        with snapshot(target) as connection:
+            return checked(connection)
+    except apsw.Error as error:
+        raise StorageFailed(
+            f"the copy {target.name} is no memory",
+            why=f"{type(error).__name__}: {error}",
+            fix="Make another; check the disk.",
+        ) from error
 
 
 def _copied(path: Path, target: Path) -> Iterator[int]:

@@ -79,6 +79,11 @@ class MemoryRoom:
         self._opened = trio.Event()
         self._closed = False
 
+    @property
+    def retain(self) -> Retain:
+        """How long what is remembered is kept, as it is configured."""
+        return self._retain
+
     async def store(self) -> MemoryStore:
         """The memory, to write to; its file is made when there is none.
 

@@ -132,6 +132,18 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("DELETE", "/memory/observations/{observation_id}"): _P.WRITE_MEMORY,
         ("DELETE", "/memory/relations/{relation_id}"): _P.WRITE_MEMORY,
         ("DELETE", "/memory/{agent_id}"): _P.MANAGE_CLUSTER,
+        ("GET", "/memory/export"): _P.READ_MEMORY,
+        ("POST", "/memory/import"): _P.WRITE_MEMORY,
+        ("POST", "/memory/import/stream"): _P.WRITE_MEMORY,
+        ("GET", "/memory/health"): _P.VIEW_METRICS,
+        ("GET", "/memory/check"): _P.READ_MEMORY,
+        ("POST", "/memory/repair"): _P.MANAGE_CLUSTER,
+        ("GET", "/memory/backup"): _P.MANAGE_CLUSTER,  # the file as it is, with all that is beside the facts
+        ("GET", "/memory/reembed"): _P.VIEW_METRICS,
+        ("POST", "/memory/reembed"): _P.WRITE_MEMORY,
+        ("POST", "/memory/dedup"): _P.WRITE_MEMORY,
+        ("GET", "/memory/config"): _P.VIEW_METRICS,
+        ("PUT", "/memory/config"): _P.MODIFY_CONFIG,  # what it says is forgotten is gone for good
     }
     | {
         (method, prefix + path): permission
@@ -190,7 +202,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "explain": _P.TRACE_MESSAGES,
         "tail": _P.TRACE_MESSAGES,
         "bench": _P.SEND_MESSAGE,
-        "memory": _P.READ_MEMORY,  # add needs WriteMemory, forget too
+        "memory": _P.READ_MEMORY,  # add, forget and import need WriteMemory, backup ManageCluster
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
         "keys": _P.MANAGE_CLUSTER,

@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict
 
 from node.config import load_config
 from node.environment import SystemClock, system_environment
-from node.http import answers, memory_answers, message_answers, tool_answers, validation_models
+from node.http import (
+    answers,
+    memory_answers,
+    memory_upkeep_answers,
+    message_answers,
+    tool_answers,
+    validation_models,
+)
 from node.node import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
@@ -33,6 +40,8 @@ TEA = {
 }
 UJI = {"entity_name": "uji", "entity_type": "town"}
 GROWN = {"from_entity": "tea", "to_entity": "uji", "relation_type": "grown_in", "memory_scope": "global"}
+_FILES = ("application/octet-stream", "application/vnd.sqlite3")
+"""What routes answer that are no JSON."""
 CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/health", None, 200),
     ("GET", "/capabilities/data-analysis", None, 404),
@@ -110,6 +119,18 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/memory/graph/tea/path?to=uji", None, 200),
     ("GET", "/memory/graph/tea/path?to=uji&max_depth=0", None, 200),
     ("GET", "/memory/stats", None, 200),
+    ("GET", "/memory/health", None, 200),
+    ("GET", "/memory/check", None, 200),
+    ("GET", "/memory/export?format=json&include_embeddings=true", None, 200),
+    ("POST", "/memory/import", {"data": {"entities": [UJI, {"nonsense": 1}]}}, 200),
+    ("POST", "/memory/import/stream", None, 200),
+    ("POST", "/memory/repair", None, 200),
+    ("GET", "/memory/backup", None, 200),
+    ("GET", "/memory/reembed", None, 200),
+    ("POST", "/memory/reembed", None, 202),
+    ("POST", "/memory/dedup", {}, 200),
+    ("PUT", "/memory/config", {"retention_policy": {"max_age_days": 90}}, 200),
+    ("GET", "/memory/config", None, 200),
     ("DELETE", "/memory/relations/{relation_id}", None, 204),
     ("DELETE", "/memory/observations/{observation_id}", None, 204),
     ("DELETE", "/memory/entities/tea", None, 204),
@@ -169,7 +190,14 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     if described_as["schema"].get("format") == "binary":
         return None
     name = described_as["schema"]["$ref"].rpartition("/")[2]
-    places = (answers, message_answers, memory_answers, tool_answers, validation_models)
+    places = (
+        answers,
+        message_answers,
+        memory_answers,
+        memory_upkeep_answers,
+        tool_answers,
+        validation_models,
+    )
     model: type[BaseModel] = next(getattr(place, name) for place in places if hasattr(place, name))
     return model
 
@@ -226,7 +254,7 @@ async def test_every_route_answers_as_the_description_says(tmp_path: Path) -> No
                     answer = await client.request(method, path_, json=body_)
                 assert answer.status_code == status, (method, path, answer.text)
                 model = described(document, method, path, status)
-                is_file = answer.headers.get("content-type") == "application/octet-stream"
+                is_file = answer.headers.get("content-type") in _FILES
                 assert (model is None) == (not answer.content or is_file), (method, path)
                 if model is not None and answer.headers["content-type"].startswith("text/event-stream"):
                     for line in answer.text.splitlines():
