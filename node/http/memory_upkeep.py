@@ -66,6 +66,7 @@ def memory_upkeep_routes(services: NodeServices, streams: Streams) -> APIRouter:
 def _add_export(router: APIRouter, services: NodeServices, streams: Streams) -> None:
     @router.get(
         "/export",
+        status_code=200,
         response_class=JsonLines,
         responses={200: {"model": ExportedBody, "description": "One document, or lines that say the same."}},
     )
@@ -272,6 +273,7 @@ def _add_repairing(router: APIRouter, services: NodeServices, streams: Streams) 
 
     @router.get(
         "/backup",
+        status_code=200,
         response_class=Copy,
         responses={200: {"description": "An SQLite file.", "content": {SQLITE: {"schema": _BINARY}}}},
     )

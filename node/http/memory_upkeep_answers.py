@@ -78,7 +78,7 @@ class FindingView(BaseModel):
     examples: list[str]
 
 
-class CheckedBody(BaseModel):
+class MemoryFindingsView(BaseModel):
     """What a check has found."""
 
     ok: bool
@@ -89,15 +89,15 @@ class CheckedBody(BaseModel):
     unembedded: int
 
 
-class MemoryCheckBody(CheckedBody):
+class MemoryCheckBody(MemoryFindingsView):
     """What a check of the memory has found."""
 
 
 class MemoryRepairBody(BaseModel):
     """What a repair has found, and what is left."""
 
-    found: CheckedBody
-    left: CheckedBody
+    found: MemoryFindingsView
+    left: MemoryFindingsView
 
 
 class ReembeddingBody(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -76,7 +76,7 @@ def check_copy(target: Path) -> Checked:
         ) from error
 
 
-def _copied(path: Path, target: Path) -> Iterator[int]:
+def _copied(path: Path, target: Path) -> Generator[int, None, None]:
     """Copies a step at each turn; yields the pages that are left."""
     remove(target)
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

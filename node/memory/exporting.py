@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -129,7 +130,8 @@ class Export:
         return found
 
     def _entities(self, connection: apsw.Connection) -> list[Part]:
-        scoped, cursor, found = Scoped(connection, self.viewer, self.aim), self._cursor, []
+        scoped, cursor = Scoped(connection, self.viewer, self.aim), self._cursor
+        found: list[Part] = []
         if cursor.until is None:
             [(cursor.until,)] = scoped.rows("SELECT coalesce(max(key), 0) FROM {entities}")
         if self.vectors:
@@ -357,8 +359,8 @@ class Writing:
         return found.encode()
 
     def _holds(self, told: dict[str, Any]) -> bool:
-        until = told.get("valid_to_s")
-        return (until is None or until > self._now_s) and told.get("valid_from_s", 0.0) <= self._now_s
+        since, until = told.get("valid_from_s", 0.0), told.get("valid_to_s", math.inf)
+        return bool(since <= self._now_s < until)
 
 
 def _dumped(value: Any) -> str:

@@ -144,8 +144,7 @@ def read_line(value: object) -> EntityLine | RelationLine | None:
         return None
     if kind == "end":
         return None
-    models = {"entity": EntityLine, "relation": RelationLine}
-    if not isinstance(kind, str) or kind not in models:
+    if kind not in ("entity", "relation"):
         raise ValidationFailed(
             "the line is neither an entity nor a relation",
             why=f"its type is {str(kind)[:80]!r}" if isinstance(value, dict) else "it is no JSON object",
@@ -153,7 +152,9 @@ def read_line(value: object) -> EntityLine | RelationLine | None:
             details={"field": "type"},
         )
     try:
-        return models[kind].model_validate(value)  # type: ignore[return-value]
+        if kind == "entity":
+            return EntityLine.model_validate(value)
+        return RelationLine.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -148,7 +148,7 @@ class MemoryStore:
         """
         viewer.require(realm)
         checked_request(drafts)
-        known = known or {}
+        known = dict(known or {})
         new = [(d, o) for d in drafts for o in d.observations if (d.name, o.text) not in known]
         told = [embedded_text(d.name, d.type, o.text) for d, o in new]
         flat = [(d.name, o.text) for d, o in new]
