@@ -57,12 +57,19 @@ def make_space(connection: apsw.Connection, model: EmbeddingModel) -> Space:
 
 
 def make_table(connection: apsw.Connection, space: int, dimension: int) -> None:
-    """Make the table of the bit vectors of a space."""
+    """Make the table of the bit vectors of a space.
+
+    Raises:
+        apsw.IOError: there is no room for it, which sqlite-vec says in words of its own.
+    """
     bits = (dimension + 7) // 8 * 8
-    connection.execute(
-        f"CREATE VIRTUAL TABLE vectors_{space} USING vec0 (key INTEGER PRIMARY KEY,"
-        f" shard INTEGER PARTITION KEY, realm INTEGER, bits bit[{bits}], chunk_size={VECTOR_CHUNK})"
-    )
+    try:
+        connection.execute(
+            f"CREATE VIRTUAL TABLE vectors_{space} USING vec0 (key INTEGER PRIMARY KEY,"
+            f" shard INTEGER PARTITION KEY, realm INTEGER, bits bit[{bits}], chunk_size={VECTOR_CHUNK})"
+        )
+    except apsw.SQLError as error:
+        raise apsw.IOError(str(error)) from error
 
 
 def index_vector(

@@ -333,6 +333,10 @@ class Storage:
         except _DISK_ERRORS:
             raise
         except Exception as error:
+            if not self._writer.in_transaction:
+                # SQLite has undone it all, as it does where there is no room; an extension may say so in its
+                # own words (sqlite-vec does), which are no disk error.
+                raise apsw.IOError(f"SQLite undid the transaction: {error}") from error
             self._jobs_failed += 1
             pending.result = outcome.Error(error)
             execute("ROLLBACK TO job")

@@ -8,7 +8,7 @@ from node.errors import DataDirectoryInUse, EmbeddingFailed, StorageFailed
 from node.memory.absent import AbsentEmbedder
 from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
 from node.memory.question import Question
-from node.memory.records import Limits
+from node.memory.records import Limits, Retain
 from node.memory.room import FILE, MemoryRoom
 from node.memory.scopes import OPERATOR
 from tests.node.memory.stand_in import WordEmbedder
@@ -25,7 +25,7 @@ async def embedder():
 def rooms(tmp_path, environment):
     made = []
 
-    def make(path=tmp_path / FILE, make_embedder=embedder, durability="normal"):
+    def make(path=tmp_path / FILE, make_embedder=embedder, durability="normal", retain=None):
         room = MemoryRoom(
             environment=environment,
             path=path,
@@ -34,6 +34,7 @@ def rooms(tmp_path, environment):
             limits=Limits(),
             threshold=0.3,
             make_embedder=make_embedder,
+            retain=retain,
         )
         made.append(room)
         return room
@@ -126,6 +127,29 @@ async def test_the_room_looks_after_its_file_until_it_is_cancelled(rooms, autoju
         await nursery.start(room.run)
         store = await room.store()
         await store.remember(OPERATOR, WORLD, [TEA])
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_due_is_forgotten_although_nobody_asks(rooms, environment, autojump_clock):
+    room = rooms()
+    await (await room.store()).remember(OPERATOR, WORLD, [TEA])
+    room.close()
+    environment.clock.wall_s += 100.0
+    again = rooms(retain=Retain(max_age_s=50.0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(again.run)
+        while again.statistics().get("upkeep", {}).get("retention", {}).get("runs") != 1:
+            await environment.clock.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert await (await again.store()).entities(OPERATOR) == []
+
+
+async def test_a_damaged_file_with_a_policy_of_retention_ends_no_node(rooms, tmp_path, autojump_clock):
+    (tmp_path / FILE).write_bytes(b"no pages of SQLite" * 1000)
+    room = rooms(retain=Retain(max_age_s=50.0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(room.run)
+        await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
 

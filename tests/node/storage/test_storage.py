@@ -266,3 +266,21 @@ async def test_a_read_on_a_lane_that_meets_a_damaged_file_is_an_operating_error(
 
     with pytest.raises(StorageFailed, match=r"things\.db"):
         await storage.read(damaged)
+
+
+async def test_a_job_that_hides_a_full_disk_fails_its_group_and_no_more(open_storage):
+    """SQLite undoes a transaction that finds no room; an extension may say so in words of its own."""
+    storage = open_storage()
+    await storage.write(lambda c: c.execute("PRAGMA max_page_count = 100").fetchall())
+
+    def job(connection):
+        try:
+            connection.execute("INSERT INTO meta VALUES ('much', zeroblob(1000000))")
+        except apsw.FullError:
+            raise apsw.SQLError("the extension could not insert") from None
+
+    with pytest.raises(StorageFailed, match="could not be used"):
+        await storage.write(job)
+    await storage.write(lambda c: c.execute("INSERT INTO meta VALUES ('little', 1)"))
+    found = await storage.read(lambda c: c.execute("SELECT value FROM meta WHERE key = 'little'").fetchall())
+    assert found == [(1,)]
