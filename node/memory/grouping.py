@@ -17,6 +17,9 @@ BATCH_BYTES: Final = 1024**2
 BATCH_RELATIONS: Final = 200
 """Most relations of one request."""
 
+NOBODY_SAYS: Final = SourceLine()
+"""The source of what names none."""
+
 Item = tuple[int, EntityLine]
 """A line's number, and (a part of) the entity it tells of."""
 
@@ -53,7 +56,7 @@ class Group:
             return
         self.entities.append((number, line))
         self.observations += len(line.observations)
-        self.size += sum(len(text_of(each)) for each in line.observations)
+        self.size += sum(len(each.text) for each in line.observations)
 
 
 def groups(
@@ -88,18 +91,18 @@ def groups(
 def _parts(line: EntityLine | RelationLine) -> Iterator[tuple[SourceLine, EntityLine | RelationLine]]:
     """An entity in parts of one source that fit into a request."""
     if isinstance(line, RelationLine) or not line.observations:
-        yield line.source, line
+        yield line.source or NOBODY_SAYS, line
         return
-    part: list[str | ObservationLine] = []
-    source, size = None, 0
+    part: list[ObservationLine] = []
+    source, size = NOBODY_SAYS, 0
     for each in line.observations:
-        told = line.source if isinstance(each, str) else each.source
+        told = each.source or line.source or NOBODY_SAYS
         if part and (told != source or len(part) == BATCH_OBSERVATIONS or size >= BATCH_BYTES):
-            yield source or told, line.model_copy(update={"observations": part})
+            yield source, line.model_copy(update={"observations": part})
             part, size = [], 0
         part.append(each)
-        source, size = told, size + len(text_of(each))
-    yield source or line.source, line.model_copy(update={"observations": part})
+        source, size = told, size + len(each.text)
+    yield source, line.model_copy(update={"observations": part})
 
 
 def _realm(line: EntityLine | RelationLine, default: Realm) -> Realm:
@@ -120,8 +123,3 @@ def _realm(line: EntityLine | RelationLine, default: Realm) -> Realm:
             details={"field": "owner"},
         )
     return Realm(scope, line.owner or "")
-
-
-def text_of(observation: str | ObservationLine) -> str:
-    """The text of an observation in either form."""
-    return observation if isinstance(observation, str) else observation.text

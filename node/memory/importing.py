@@ -27,7 +27,7 @@ from node.errors import (
     StorageFailed,
 )
 from node.memory.embedding import Embedder, EmbeddingModel
-from node.memory.grouping import Group, Item, groups, text_of
+from node.memory.grouping import Group, Item, groups
 from node.memory.known import Facts, Known, Link, known_entities, known_links
 from node.memory.lines import EntityLine, ObservationLine, RelationLine, read_line
 from node.memory.model import (
@@ -159,7 +159,7 @@ class Import:
     async def _entities(self, realm: Realm, source: Provenance, items: Sequence[Item]) -> None:
         texts: dict[str, list[str]] = {}
         for _, line in items:
-            texts.setdefault(line.name, []).extend(text_of(each) for each in line.observations)
+            texts.setdefault(line.name, []).extend(each.text for each in line.observations)
         try:
             known = await self._store.storage.read(lambda c: known_entities(c, self._viewer, realm, texts))
         except CaxtonError as error:
@@ -262,13 +262,14 @@ class Import:
         self, line: EntityLine, facts: Facts, vectors: dict[tuple[str, str], Vector]
     ) -> list[ObservationDraft]:
         now_s, model, new = self._clock.wall(), self._model(), []
-        for each in line.observations:
-            told = ObservationLine(text=each) if isinstance(each, str) else each
+        for told in line.observations:
             if facts.has(told.text, told.valid_to_s, now_s):
                 self.report.observations_known += 1
                 continue
             start_s = _since(told, now_s)
-            new.append(ObservationDraft(told.text, told.confidence, start_s, told.valid_to_s, told.metadata))
+            new.append(
+                ObservationDraft(told.text, told.confidence, start_s, told.valid_to_s, told.metadata or {})
+            )
             facts.add(told.text, told.valid_to_s)
             vector = None if told.vector is None or model is None else told.vector.vector(model)
             if vector is not None:
@@ -343,7 +344,7 @@ class Import:
             line.bidirectional,
             _since(line, now_s),
             line.valid_to_s,
-            line.metadata,
+            line.metadata or {},
         )
         told = Link(
             draft.strength,

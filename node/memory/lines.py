@@ -7,7 +7,15 @@ import binascii
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from node.errors import ValidationFailed
 from node.memory.embedding import EmbeddingModel
@@ -78,12 +86,20 @@ class ObservationLine(_Strict):
     created_s: Seconds = None
     valid_from_s: Seconds = None
     valid_to_s: Seconds = None
-    metadata: dict[str, Any] = {}
-    source: SourceLine = SourceLine()
+    metadata: dict[str, Any] | None = None
+    source: SourceLine | None = None
     vector: VectorLine | None = None
     observation_id: str = ""
     superseded_by: str = ""
-    outcomes: dict[str, int] = {}
+    outcomes: dict[str, int] | None = None
+
+
+def _from_text(value: object) -> object:
+    """A text alone is an observation of which there is no more to say."""
+    return ObservationLine.model_construct(text=value) if isinstance(value, str) else value
+
+
+Told = Annotated[ObservationLine, BeforeValidator(_from_text)]
 
 
 class _Placed(_Strict):
@@ -94,7 +110,7 @@ class _Placed(_Strict):
     created_s: Seconds = None
     valid_from_s: Seconds = None
     valid_to_s: Seconds = None
-    source: SourceLine = SourceLine()
+    source: SourceLine | None = None
 
 
 class EntityLine(_Placed):
@@ -103,7 +119,7 @@ class EntityLine(_Placed):
     type: Literal["entity"]
     name: Annotated[Name, Field(validation_alias=AliasChoices("entity_name", "name"))]
     kind: Annotated[Kind, Field(validation_alias=AliasChoices("entity_type", "entityType"))]
-    observations: Annotated[list[str | ObservationLine], Field(max_length=LINE_OBSERVATIONS_LIMIT)] = []
+    observations: Annotated[list[Told], Field(max_length=LINE_OBSERVATIONS_LIMIT)] = []
     metadata: dict[str, Any] | None = None
     confidence: Ratio | None = None
     strength: Ratio | None = None
@@ -122,7 +138,7 @@ class RelationLine(_Placed):
     strength: Ratio = STRENGTH
     confidence: Ratio = 1.0
     bidirectional: bool = False
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] | None = None
     relation_id: str = ""
 
 

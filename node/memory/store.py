@@ -153,7 +153,7 @@ class MemoryStore:
         told = [embedded_text(d.name, d.type, o.text) for d, o in new]
         flat = [(d.name, o.text) for d, o in new]
         vectors = dict(zip(flat, await self._embed(told), strict=False)) | known
-        stamp, digest = self._stamp(source), request_digest(realm, drafts)
+        stamp, digest = self._stamp(source), b"" if key is None else request_digest(realm, drafts)
 
         def job(writer: Writer) -> list[Remembered]:
             place = writer.scoped.make_realm(realm)

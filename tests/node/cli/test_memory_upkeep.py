@@ -206,6 +206,18 @@ def test_the_vectors_are_waited_for(node: FakeNode, shell: Shell, monkeypatch: p
     assert "none" in shell.err
 
 
+def test_the_status_says_how_the_memory_is_searched(node: FakeNode, shell: Shell) -> None:
+    node.answers["GET", "/agents"] = 200, {"agents": []}
+    for memory, said in (
+        ({"embedding_error": "the model is \x1b[2J damaged"}, "by words only: the model is"),
+        ({"upkeep": {"reembedding": {"state": "running"}}}, "being embedded"),
+    ):
+        node.answers["GET", "/status"] = 200, {"node": "alpha", "rooms": {"memory": memory}}
+        assert shell("status") == 0
+        assert said in shell.out
+        assert "\x1b" not in shell.out
+
+
 def test_near_equals_are_shown_page_by_page_and_changed_when_told_to(node: FakeNode, shell: Shell) -> None:
     pair = {"entity_name": "tea", "similarity": 0.97, "superseded": "is hot", "kept": "is \x1bhot"}
     node.answers["POST", "/memory/dedup"] = 200, {"pairs": [pair], "superseded": 0, "next": None}
