@@ -378,6 +378,22 @@ async def test_an_entity_that_is_forgotten_between_two_pages_ends_in_every_form(
         assert "cup" in json.dumps(found[-1 if form != "jsonl" else -2])
 
 
+async def test_what_is_stored_while_an_export_runs_leaves_no_relation_without_its_ends(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PAGE_ENTITIES", 1)
+    await memory.remember(OPERATOR, WORLD, [EntityDraft("a", "x"), EntityDraft("b", "x")])
+    export = Export(memory.storage, OPERATOR, EVERYWHERE)
+    seen = [part.entity["entity_name"] for part in await export.entities()]
+    await memory.remember(OPERATOR, WORLD, [EntityDraft("late", "x")])
+    await memory.relate(OPERATOR, WORLD, [RelationDraft("a", "late", "y"), RelationDraft("a", "b", "y")])
+    while parts := await export.entities():
+        seen += [part.entity["entity_name"] for part in parts]
+    assert seen == ["a", "b"]
+    assert [each["to_entity"] for each in await export.relations()] == ["b"]
+    assert await export.relations() == []
+
+
 async def test_outcomes_are_told(memory: MemoryStore) -> None:
     [stored] = await memory.remember(OPERATOR, WORLD, [EntityDraft("tea", "x", (ObservationDraft("a"),))])
     await memory.record(OPERATOR, stored.observation_ids, Outcome.ACCEPTED)
