@@ -15,9 +15,11 @@ import trio
 from node.environment import Environment
 from node.errors import EmbeddingFailed, ResourceLimitExceeded, StorageFailed
 from node.memory import backup
+from node.memory.indexes import index_postponed
 from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraft, Scope
 from node.memory.question import Question
 from node.memory.records import Limits
+from node.memory.reembedding import Reembedding
 from node.memory.repairing import RECOVERED
 from node.memory.room import FILE, MemoryRoom
 from node.memory.schema import connect
@@ -142,6 +144,20 @@ def with_damage(path: Path, statements: tuple[str, ...]) -> None:
     for statement in statements:
         connection.execute(statement)
     connection.close()
+
+
+async def test_vectors_of_other_nodes_that_wait_for_their_index_are_no_fault(
+    rooms: Callable[..., MemoryRoom], environment: Environment
+) -> None:
+    upkeep = await filled(rooms())
+    storage = upkeep.store.storage
+    await storage.write(lambda c: c.execute("DELETE FROM vectors_1 WHERE key IN (4, 5)").fetchall())
+    await storage.write(lambda c: c.execute("INSERT INTO postponed VALUES (4), (5)").fetchall())
+    assert (await upkeep.check()).findings == []
+    assert (await upkeep.reembedding.progress())["remaining"] == 0
+    await Reembedding(storage, WordEmbedder("other words"), environment).run_pass()
+    assert await storage.write(lambda c: index_postponed(c, 10)) == 0
+    assert (await upkeep.check()).findings == []
 
 
 async def test_a_file_with_damaged_pages_is_told_and_nothing_made_worse(
