@@ -183,14 +183,8 @@ class Client:
             NodeUnreachable: nobody answers (any more).
             Refused: the node says no.
         """
-        try:
-            with self._http.stream("GET", path, timeout=DOWNLOAD_S) as answer:
-                if answer.is_error:
-                    answer.read()
-                    self._read(answer)
-                into.writelines(answer.iter_bytes())
-        except httpx.HTTPError as error:
-            raise self._silent(error) from error
+        with self._streamed(path, DOWNLOAD_S) as answer:
+            into.writelines(answer.iter_bytes())
 
     def lines(self, path: str, *, silence_s: float, **query: object) -> Iterator[dict[str, Any]]:
         """The JSON objects that a route answers with line by line, as they come, until the node ends it.
@@ -204,16 +198,9 @@ class Client:
             NodeUnreachable: nobody answers (any more), or somebody else does.
             Refused: the node says no.
         """
-        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
-        try:
-            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
-                if answer.is_error:
-                    answer.read()
-                    self._read(answer)
-                for line in answer.iter_lines():
-                    yield self._event(line)
-        except httpx.HTTPError as error:
-            raise self._silent(error) from error
+        with self._streamed(path, silence_s, query) as answer:
+            for line in answer.iter_lines():
+                yield self._event(line)
 
     def events(self, path: str, *, silence_s: float, **query: object) -> Iterator[Event]:
         """The server-sent events that a route answers with, as they come, until the node ends it.
@@ -227,17 +214,10 @@ class Client:
             NodeUnreachable: nobody answers (any more), or somebody else does.
             Refused: the node says no.
         """
-        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
         reader = EventReader()
-        try:
-            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
-                if answer.is_error:
-                    answer.read()
-                    self._read(answer)
-                for data in answer.iter_bytes():
-                    yield from reader.feed(data)
-        except (httpx.HTTPError, UnicodeDecodeError) as error:
-            raise self._silent(error) from error
+        with self._streamed(path, silence_s, query) as answer:
+            for data in answer.iter_bytes():
+                yield from reader.feed(data)
 
     @contextmanager
     def pieces(
@@ -254,15 +234,8 @@ class Client:
             NodeUnreachable: nobody answers (any more).
             Refused: the node says no.
         """
-        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
-        try:
-            with self._http.stream("GET", path, params=_parameters(query), timeout=timeout) as answer:
-                if answer.is_error:
-                    answer.read()
-                    self._read(answer)
-                yield answer.headers, answer.iter_bytes()
-        except httpx.HTTPError as error:
-            raise self._silent(error) from error
+        with self._streamed(path, silence_s, query) as answer:
+            yield answer.headers, answer.iter_bytes()
 
     def send(self, path: str, content: Iterator[bytes], *, silence_s: float, **query: object) -> Any:
         """Send lines as they are read, and read the JSON of the answer.
@@ -286,6 +259,21 @@ class Client:
         except httpx.HTTPError as error:
             raise self._silent(error) from error
         return self._read(answer)
+
+    @contextmanager
+    def _streamed(
+        self, path: str, silence_s: float, query: Mapping[str, object] | None = None
+    ) -> Iterator[httpx.Response]:
+        """An answer that is read as it comes; what goes wrong meanwhile is told as of every call."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
+        try:
+            with self._http.stream("GET", path, params=_parameters(query or {}), timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._read(answer)
+                yield answer
+        except (httpx.HTTPError, UnicodeDecodeError) as error:
+            raise self._silent(error) from error
 
     def _event(self, line: str) -> dict[str, Any]:
         try:
