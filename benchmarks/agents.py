@@ -24,10 +24,11 @@ import trio
 from benchmarks.messaging import _config, _running
 from benchmarks.report import caxton, machine, percentile, show, write
 from node.config import NodeConfig
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Delivery
 from node.node import Node
 from node.tools.host import CallContext
+from node.vocabulary import Performative
 
 SCRIPT: Final = """\
 rules:

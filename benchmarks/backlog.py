@@ -25,8 +25,9 @@ import trio
 from benchmarks.messaging import BATCH, PAYLOAD, SINK, Row, _config, _provider, _running
 from benchmarks.report import caxton, machine, show, write
 from node.errors import CaxtonError
-from node.message import Message, Performative
+from node.message import Message
 from node.node import Node
+from node.vocabulary import Performative
 
 ROW: Final = Row("two nodes over TLS", 2)
 SETTLE_S: Final = 600.0

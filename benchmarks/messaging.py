@@ -37,11 +37,12 @@ from benchmarks.report import PROJECT, caxton, machine, percentile, show, write
 from node.config import NodeConfig, load_config
 from node.environment import system_environment
 from node.errors import CaxtonError
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.security.tokens import Tokens
+from node.vocabulary import Performative
 
 CAPABILITY: Final = "echo"
 """What the requests ask for; the sample agent in WebAssembly offers it too."""

@@ -23,7 +23,7 @@ from typing import Any, Final
 from benchmarks.report import machine, write
 from node.cluster.provider import ClusterView, Provider
 from node.config.model import MessagingConfig
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
 from node.messaging.deliveries import Deliveries, Surroundings
 from node.messaging.recording import record_deliveries
 from node.messaging.settings import Timing
@@ -31,6 +31,7 @@ from node.recording.format import Header
 from node.recording.membership import record_member
 from node.recording.tape import Recorder
 from node.transport.frames import DeliveryKey, Outcome
+from node.vocabulary import Performative, RoutingStrategy
 from simulations.production import Identities, configuration
 from simulations.timeline import EPOCH_S
 from swim.events import SendDatagram

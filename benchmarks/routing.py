@@ -23,10 +23,11 @@ from benchmarks.report import machine, show, write
 from node.breaker import BreakerLimits
 from node.cluster.provider import ClusterView
 from node.cluster.registry import CapabilityRegistry
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
 from node.messaging.breakers import Breakers
 from node.messaging.letters import Letter
 from node.messaging.placement import Placement
+from node.vocabulary import Performative, RoutingStrategy
 from swim.map_events import EntryChanged
 
 REGISTERED: Final = 20_000

@@ -18,9 +18,9 @@ import trio
 
 import node.node
 from node.cli.main import main
-from node.message import Performative
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node, ReadyInfo
+from node.vocabulary import Performative
 
 CAPABILITY: Final = "witness"
 LOG: Final = "witness.log"

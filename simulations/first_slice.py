@@ -16,7 +16,8 @@ from typing import Final
 import trio
 
 from node.errors import CaxtonError
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
+from node.vocabulary import Performative, RoutingStrategy
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import World
 

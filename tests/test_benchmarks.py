@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import routing
-from node.message import RoutingStrategy
+from node.vocabulary import RoutingStrategy
 
 SCRIPTS = sorted(
     ".".join(path.with_suffix("").parts[-len(path.relative_to(top.parent).parts) :])

@@ -49,13 +49,7 @@ from node.http.frames import FRAMES
 from node.http.strategies import LOAD_ALGORITHMS
 from node.llm.failures import RULES as FAILURES
 from node.llm.scripted import ScriptedProvider
-from node.message import (
-    EXPECTS_REPLY,
-    PERFORMATIVE_SPELLINGS,
-    STRATEGY_NAMES,
-    Message,
-    Performative,
-)
+from node.message import Message
 from node.messaging.origin import TABLE
 from node.messaging.protocols import OPENERS, RULES
 from node.messaging.receiver import ARRIVALS, ENDINGS
@@ -65,6 +59,7 @@ from node.security.permissions import ROLES, ROUTES, WS_FRAMES
 from node.tools.builtin_servers import builtin_servers
 from node.transport import frames
 from node.transport.handler import REJECT_REASONS, LinkLimits
+from node.vocabulary import EXPECTS_REPLY, PERFORMATIVE_SPELLINGS, STRATEGY_NAMES, Performative
 from swim import anti_entropy, codec, hlc
 from swim.config import PROFILES, SwimConfig
 from swim.members import PRECEDENCE

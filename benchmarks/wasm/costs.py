@@ -26,10 +26,11 @@ from benchmarks.report import PROJECT, machine, percentile, show, write
 from node.agents.journal import Journal
 from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
 from node.environment import system_environment
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Delivery
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
+from node.vocabulary import Performative
 
 ECHO: Final = PROJECT / "configs" / "agents" / "echo.wat"
 STARTS: Final = 200

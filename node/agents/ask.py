@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 from node.environment import Environment
 from node.errors import ToolFailed
 from node.llm.provider import ToolSpec
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.settings import HOP_LIMIT
+from node.vocabulary import Performative
 
 _PREFIX: Final = "ask_"
 

@@ -15,8 +15,9 @@ from msgspec.structs import replace as with_fields
 from node.agents.definition import AgentDefinition
 from node.environment import Clock
 from node.errors import MessageNotFound
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Delivery, Draft
+from node.vocabulary import Performative
 
 VALID_S: Final = 60.0
 """How long a bid stands when the file does not say."""

@@ -30,7 +30,7 @@ from node.llm.builtin import NAME as BUILTIN
 from node.llm.failures import RequestFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.memory.room import MemoryRoom
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Delivery, Draft, failure_content
 from node.telemetry.tracing import Tracing
 from node.tools.artifacts import Produced
@@ -38,6 +38,7 @@ from node.tools.builtin_servers import MEMORY_TOOLS
 from node.tools.caller import Caller
 from node.tools.host import CallContext, ToolHost
 from node.tools.spans import child_span
+from node.vocabulary import Performative
 
 _CONCURRENT_TOOLS: Final = 3
 _ACTION_KEYS: Final = ("action", "proposal", "operation", "task")

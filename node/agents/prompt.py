@@ -10,7 +10,8 @@ from node.agents.history import NOTHING_BEFORE, Earlier
 from node.agents.output import instruction
 from node.agents.template import as_text, render, variables
 from node.llm.provider import ChatMessage, Completion, FileInfo, Subject
-from node.message import Message, Performative, iso8601
+from node.message import Message, iso8601
+from node.vocabulary import Performative
 
 _PERFORMATIVE_TEMPLATES = {
     Performative.REQUEST: "request",

@@ -27,7 +27,8 @@ from node.memory.model import NAME_LIMIT, EntityDraft, ObservationDraft, Provena
 from node.memory.question import Question
 from node.memory.records import Outcome
 from node.memory.scopes import Viewer
-from node.message import Message, Performative, iso8601
+from node.message import Message, iso8601
+from node.vocabulary import Performative
 
 if TYPE_CHECKING:
     from node.memory.room import MemoryRoom

@@ -19,8 +19,8 @@ from node.agents.deployed import Runtime
 from node.agents.journal import Journal
 from node.environment import Clock
 from node.errors import CaxtonError
-from node.message import Performative
 from node.messaging.delivery import Delivery, Draft, failure_content
+from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 KEPT_S: Final = 600.0

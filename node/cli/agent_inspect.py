@@ -22,10 +22,11 @@ from node.llm.wire import estimate
 from node.memory.absent import AbsentEmbedder
 from node.memory.records import Limits
 from node.memory.room import MemoryRoom
-from node.message import Attachment, Message, Performative
+from node.message import Attachment, Message
 from node.telemetry.tracing import Tracing
 from node.tools.builtin_servers import builtin_servers
 from node.tools.host import ToolHost
+from node.vocabulary import Performative
 
 EXAMPLE: Final = "Please do what you are for."
 """The message that prompts are shown for, where none is given."""

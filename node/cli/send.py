@@ -17,7 +17,7 @@ from node.cli.errors import FailureReply, UsageFailed
 from node.cli.options import node_options
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
-from node.message import EXPECTS_REPLY, DeliveryClass, Performative
+from node.vocabulary import EXPECTS_REPLY, DeliveryClass, Performative
 
 INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of standard input: no message carries more."""

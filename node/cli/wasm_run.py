@@ -22,9 +22,10 @@ from node.cli.deploy import read_file
 from node.cli.output import print_json, safe
 from node.environment import Environment, system_environment
 from node.errors import InvalidWasm, ValidationFailed
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Draft
 from node.security.artifacts import ANYBODY
+from node.vocabulary import Performative
 
 CAPABILITY: Final = "trial"
 """To which a message is sent, where no agent file names a capability."""

@@ -28,8 +28,9 @@ from node.http.answers import (
 from node.http.models import CapabilityQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
-from node.message import Message, Performative, RoutingStrategy, check_capability
+from node.message import Message, check_capability
 from node.telemetry.version import software_version
+from node.vocabulary import Performative, RoutingStrategy
 
 
 def cluster_routes(services: NodeServices, traffic: Callable[[], dict[str, int]]) -> APIRouter:

@@ -14,8 +14,8 @@ from node.errors import CaxtonError, MessageNotFound
 from node.http.event_streams import Events
 from node.http.services import NodeServices
 from node.http.streams import Write
-from node.message import EXPECTS_REPLY
 from node.messaging.conversation_cursor import ConversationCursor
+from node.vocabulary import EXPECTS_REPLY
 
 REPLY_GRACE_S: Final = 5.0
 """How long the reply to a message that has been settled may take to be here, in seconds."""

@@ -18,21 +18,13 @@ from node.environment import Environment
 from node.errors import ValidationFailed, nearest
 from node.http.attachments import attachment_from_json
 from node.http.strategies import LOAD_ALGORITHMS, read_strategy
-from node.message import (
-    ATTACHMENT_LIMIT,
-    FALLBACK_LIMIT,
-    MERGE_LIMIT,
-    DeliveryClass,
-    Message,
-    Performative,
-    check,
-    parse_time,
-)
+from node.message import ATTACHMENT_LIMIT, FALLBACK_LIMIT, MERGE_LIMIT, Message, check, parse_time
 from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.letterbox import BULK_LIMIT
 from node.messaging.settings import TTL_LIMIT_S
 from node.messaging.tail import Filter
 from node.storage.dead_letters import Choice
+from node.vocabulary import DeliveryClass, Performative
 
 WAIT_LIMIT_S: Final = 300.0
 """Longest time a request may wait for a reply, in seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from node.errors import ValidationFailed, nearest
-from node.message import TEXT_LIMIT, RoutingStrategy
+from node.vocabulary import TEXT_LIMIT, RoutingStrategy
 
 LOAD_ALGORITHMS: Final = {
     "round_robin": RoutingStrategy.LOAD_BALANCED,

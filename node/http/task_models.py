@@ -10,7 +10,7 @@ from node.environment import Environment
 from node.errors import ValidationFailed
 from node.http.attachments import attachment_from_json
 from node.http.models import AttachmentBody, Label, StrictBody, sender_of
-from node.message import ATTACHMENT_LIMIT, Message, Performative, RoutingStrategy, check
+from node.message import ATTACHMENT_LIMIT, Message, check
 from node.messaging.tender import (
     DEADLINE_LIMIT_S,
     RESERVES_LIMIT,
@@ -19,6 +19,7 @@ from node.messaging.tender import (
     Award,
     Prefer,
 )
+from node.vocabulary import Performative, RoutingStrategy
 
 
 class AwardBody(StrictBody):

@@ -11,11 +11,11 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 from node.cluster.provider import ClusterView, Provider
-from node.message import RoutingStrategy
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.router import NARROWED_LIMIT, Choice, Exclusions, InFlight, Ranking, ranked
 from node.predicates import predicate
 from node.topics import matches
+from node.vocabulary import RoutingStrategy
 
 BY_TOPIC: Final = "topic"
 """How the subscribers of a topic are chosen, where it is not one of each group."""

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from node.environment import Environment
 from node.errors import CaxtonError, DuplicateMessage, ResourceLimitExceeded, ValidationFailed
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
 from node.messaging.asking import Accept
 from node.messaging.conversations import Quoted, Wait, Waits
 from node.messaging.letters import Letter
@@ -32,6 +32,7 @@ from node.messaging.tender import DEADLINE_LIMIT_S, RESULT_LIMIT_S, Award, Bid, 
 from node.storage import calls as table
 from node.storage import inbox, outbox
 from node.storage.storage import Storage
+from node.vocabulary import Performative, RoutingStrategy
 
 _log = logging.getLogger(__name__)
 

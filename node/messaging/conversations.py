@@ -10,7 +10,8 @@ from typing import Final
 import trio
 
 from node.errors import ResourceLimitExceeded
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 
 WAIT_LIMIT: Final = 4_096
 """Most requests that wait for replies at once."""

@@ -9,11 +9,12 @@ from typing import Any, Final
 import cbor2
 
 from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed, MinorityRefused, ReplyTimeout
-from node.message import EXPECTS_REPLY, Message, Performative, iso8601
+from node.message import Message, iso8601
 from node.messaging.delivery import failure_content
 from node.messaging.letters import Letter
 from node.messaging.settings import CLIENTS
 from node.storage.dead_letters import DeadLetterRow
+from node.vocabulary import EXPECTS_REPLY, Performative
 
 HISTORY_LIMIT_BYTES: Final = 65_536
 """A dead letter above this is kept without its content."""

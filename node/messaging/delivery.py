@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from node.errors import CaxtonError
-from node.message import Attachment, DeliveryClass, Message, Performative, RoutingStrategy
+from node.message import Attachment, Message
+from node.vocabulary import DeliveryClass, Performative, RoutingStrategy
 
 DRAFT_LIMIT: Final = 64
 """Most messages one handler run may answer with."""

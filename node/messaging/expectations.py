@@ -24,7 +24,7 @@ import trio
 
 from node.environment import Environment
 from node.errors import StorageFailed
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging import dead_letters
 from node.messaging.durably import durably
 from node.messaging.letters import Letter
@@ -34,6 +34,7 @@ from node.messaging.settings import HOP_LIMIT
 from node.storage import expectations as table
 from node.storage import inbox, outbox
 from node.storage.storage import Storage
+from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ import trio
 from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed, invariant
-from node.message import Performative
 from node.messaging.blobs import Blobs
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
@@ -36,6 +35,7 @@ from node.messaging.settlement import Handled, Settlement
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
+from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 

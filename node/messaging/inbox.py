@@ -18,7 +18,7 @@ import cbor2
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.arrivals import Arrivals, Arrived, Arriving, Ended, Receivers, Told
 from node.messaging.conversation_index import NOTED_AFTER_S
 from node.messaging.conversation_view import kin_of
@@ -39,6 +39,7 @@ from node.storage.query import Forgotten
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 from node.transport.proof import FrameProof
+from node.vocabulary import Performative
 
 REFUSE_BATCH: Final = 500
 """Held messages refused in one write when an agent goes."""

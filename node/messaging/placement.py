@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
-from node.message import RoutingStrategy
 from node.messaging.audience import Audience
 from node.messaging.breakers import Breakers
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter
 from node.messaging.ports import MembershipView, Time
 from node.messaging.router import MAJORITY, Choice, Exclusions, Ranking, addressed, withheld
+from node.vocabulary import RoutingStrategy
 
 STICKY_LIMIT: Final = 10_000
 """Conversations whose provider is remembered; the longest unused are forgotten."""

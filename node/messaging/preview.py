@@ -7,7 +7,7 @@ import random
 from msgspec.structs import replace
 
 from node.cluster.provider import CapabilityView
-from node.message import Message, RoutingStrategy
+from node.message import Message
 from node.messaging.acceptance import Acceptance
 from node.messaging.audience import Audience
 from node.messaging.explanation import Decision
@@ -15,6 +15,7 @@ from node.messaging.letters import wishes
 from node.messaging.outbox import Outbox
 from node.messaging.ports import MembershipView
 from node.messaging.router import MAJORITY, Ranking, addressed, withheld
+from node.vocabulary import RoutingStrategy
 
 
 class Previews:

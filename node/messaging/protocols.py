@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 
 LOOSE: Final = ""
 """The rules of messages that name no protocol of the table."""

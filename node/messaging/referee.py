@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from node.errors import CaxtonError
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.delivery import Draft, failure_content
 from node.messaging.mailboxes import Entry
 from node.messaging.protocols import (
@@ -36,6 +36,7 @@ from node.messaging.receiver import Handling, ItemState
 from node.messaging.settlement import Handled
 from node.storage import inbox, outbox
 from node.storage.storage import Storage
+from node.vocabulary import Performative
 
 EXCHANGE_LIMIT: Final = 10_000
 """Most exchanges of which is remembered how far they have come."""

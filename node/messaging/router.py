@@ -24,9 +24,10 @@ from typing import Final, NamedTuple
 
 from node.cluster.provider import ClusterView, Minority, Provider
 from node.cluster.versions import Version, best_offer, shown_version, split
-from node.message import Message, RoutingStrategy
+from node.message import Message
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 from node.predicates import predicate
+from node.vocabulary import RoutingStrategy
 
 EQUALS_LIMIT: Final = 16
 """Of the best that are equal, how many are compared for one message; the next message goes on behind them."""

@@ -17,7 +17,7 @@ import trio
 
 from node.environment import Environment
 from node.errors import CaxtonError
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.arrivals import Ended
 from node.messaging.delivery import DRAFT_LIMIT, Draft, compose
 from node.messaging.durably import durably
@@ -30,6 +30,7 @@ from node.messaging.sealing import seal
 from node.messaging.tail import Tail
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey
+from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 

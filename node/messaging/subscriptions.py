@@ -27,7 +27,7 @@ from node.errors import (
     ResourceLimitExceeded,
     StorageFailed,
 )
-from node.message import Attachment, Message, Performative
+from node.message import Attachment, Message
 from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.conversation_index import ConversationClosed
 from node.messaging.delivery import Draft, failure_content
@@ -36,6 +36,7 @@ from node.messaging.receipt import Receipt
 from node.storage import subscribers as table
 from node.storage.storage import Storage
 from node.storage.subscribers import SubscriberRow
+from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 

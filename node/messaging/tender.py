@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from node.errors import ValidationFailed
-from node.message import Message, Performative, iso8601
+from node.message import Message, iso8601
+from node.vocabulary import Performative
 
 BID_LIMIT: Final = 1_000
 """Most bids of one call that are compared; further ones are rejected."""

@@ -32,7 +32,8 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from node.errors import PeerRejected
-from node.message import COUNTER_LIMIT, TEXT_LIMIT, Counter, Envelope, Note, Text
+from node.message import COUNTER_LIMIT, Counter, Envelope, Note, Text
+from node.vocabulary import TEXT_LIMIT
 from swim.identity import MAX_CREDENTIAL_BYTES, SIGNATURE_BYTES, is_name
 
 PROTOCOL_VERSION: Final = 2

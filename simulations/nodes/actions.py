@@ -9,9 +9,10 @@ from typing import Final
 import trio
 
 from node.errors import CaxtonError, MessageNotFound
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.history import MessageHistory
 from node.telemetry.version import Release
+from node.vocabulary import Performative
 from simulations.cluster import SimulatedCluster, SimulatedNode
 from simulations.faults import Agents, Disk, Fault, Provider, Reset, Restart
 from simulations.injector import Injector

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from node.message import Attachment, RoutingStrategy
+from node.message import Attachment
 from node.messaging.history import MessageHistory
+from node.vocabulary import RoutingStrategy
 from simulations.injector import Running
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from node.environment import Environment
-from node.message import Performative
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node
+from node.vocabulary import Performative
 
 AGENT: Final = "witness"
 CAPABILITY: Final = "witness"

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from node.errors import CaxtonError
-from node.message import RoutingStrategy
+from node.vocabulary import RoutingStrategy
 from simulations.nodes.observed import Nodes, Request
 from simulations.nodes.scenario import Workload
 from simulations.nodes.witness import CAPABILITY

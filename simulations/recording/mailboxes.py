@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.recording import BEGIN, MAILBOX, MAILBOX_VERSION, mailbox_outputs, taken_shown
 from node.recording.values import UnknownValue
+from node.vocabulary import Performative
 from simulations.recording.tape import ReplayTape
 
 

@@ -13,13 +13,14 @@ import trio
 
 from node.cli.deploy import deployment
 from node.environment import system_environment
-from node.message import Envelope, Message, Performative
+from node.message import Envelope, Message
 from node.security.identity import NodeCredentials, SecurityPaths
 from node.telemetry.version import software_version
 from node.transport.frames import PROTOCOL_VERSION, DeliverItem, Goodbye, Hello, Received, Welcome, encode
 from node.transport.handler import LinkCounters, LinkLimits
 from node.transport.proof import sign_deliver
 from node.transport.session import FrameChannel
+from node.vocabulary import Performative
 from swim import anti_entropy, driver, units
 from swim.config import SwimConfig
 from swim.messages import MapFrame

@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 
 from node.errors import ValidationFailed
 from node.http.attachments import attachment_from_json
-from node.message import (
-    Attachment,
-    Message,
-    Performative,
-    RoutingStrategy,
-    check,
-    check_capability,
-    parse_time,
-)
+from node.message import Attachment, Message, check, check_capability, parse_time
+from node.vocabulary import Performative, RoutingStrategy
 
 json_values = st.recursive(
     st.none()

@@ -9,11 +9,12 @@ import trio
 from node.cluster.membership import Membership
 from node.config import load_config
 from node.errors import AddressInUse, CaxtonError, ConfigInvalid, NoReply, SecurityMaterialInvalid
-from node.message import Attachment, Message, Performative, RoutingStrategy
+from node.message import Attachment, Message
 from node.messaging.tender import Award, Prefer
 from node.node import Node, run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
+from node.vocabulary import Performative, RoutingStrategy
 from simulations.cluster import SimulatedCluster
 from simulations.environment import simulated_environment
 from simulations.kernel import run

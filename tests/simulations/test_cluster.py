@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from node.errors import CaxtonError, MessageNotFound, StorageFailed
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
 from node.messaging import receiver, router
 from node.messaging.mailboxes import Mailbox
 from node.messaging.recording import MAILBOX_VERSION
@@ -19,6 +19,7 @@ from node.recording.format import Core, Header, Recording, Step, header_bytes, r
 from node.recording.tape import digest_of
 from node.recording.values import pack
 from node.samples import sample
+from node.vocabulary import Performative, RoutingStrategy
 from simulations.cli import command
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run

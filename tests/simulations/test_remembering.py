@@ -2,7 +2,8 @@
 
 import trio
 
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run
 

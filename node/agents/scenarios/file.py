@@ -41,7 +41,7 @@ from node.agents.schema import DIALECT
 from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.llm.schema import schema_problem
 from node.llm.scripted import Rule
-from node.message import Performative
+from node.vocabulary import Performative
 
 SUFFIX: Final = ".scenarios.yaml"
 """Of the file of scenarios of an agent: ``analyst.scenarios.yaml`` beside ``analyst.md``."""

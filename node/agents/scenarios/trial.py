@@ -23,8 +23,9 @@ from node.config import ToolsConfig
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.llm.provider import Provider
-from node.message import Attachment, Message, Performative
+from node.message import Attachment, Message
 from node.messaging.delivery import Draft
+from node.vocabulary import Performative
 
 Make = Callable[[Scenario], Provider]
 """Makes the provider of a run; scripts and recordings are used up, so each run has its own."""

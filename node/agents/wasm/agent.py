@@ -28,11 +28,12 @@ from node.agents.wasm.timers import Timers
 from node.agents.wasm.watch import Watch
 from node.environment import Environment
 from node.errors import CaxtonError, InvalidWasm, ValidationFailed
-from node.message import Message, Performative, check_capability
+from node.message import Message, check_capability
 from node.messaging.delivery import Delivery, Draft
 from node.storage.agent_state import write_agent_state
 from node.telemetry.tracing import Tracing
 from node.tools.spans import child_span
+from node.vocabulary import Performative
 
 if TYPE_CHECKING:
     from node.agents.wasm.engine import GuestModule

@@ -13,8 +13,9 @@ from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import Phase, Way
 from node.agents.wasm.policy import WasmPolicy
 from node.errors import ValidationFailed
-from node.message import CONTENT_DEPTH_LIMIT, TEXT_LIMIT, Message, Performative, RoutingStrategy
+from node.message import CONTENT_DEPTH_LIMIT, Message
 from node.messaging.delivery import Draft
+from node.vocabulary import TEXT_LIMIT, Performative, RoutingStrategy
 
 _ADDRESSES: Final = ("receiver", "capability", "topic")
 _FIELDS: Final = frozenset(("performative", "content", "protocol", *_ADDRESSES))

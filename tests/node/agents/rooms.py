@@ -15,12 +15,13 @@ from node.config import ToolsConfig
 from node.errors import StorageFailed
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
-from node.message import Attachment, Message, Performative
+from node.message import Attachment, Message
 from node.messaging.client_mailboxes import NameConflict
 from node.messaging.delivery import Delivery, Draft
 from node.telemetry.tracing import Tracing
 from node.tools.builtin_servers import builtin_servers
 from node.tools.host import ToolHost, ToolSettings
+from node.vocabulary import Performative
 from tests.node.agents.inline import inline_environment
 
 T = TypeVar("T")

@@ -16,10 +16,11 @@ from node.errors import ProviderFailed
 from node.llm.provider import Completion, CompletionRequest, Usage
 from node.llm.registry import ProviderRegistry
 from node.llm.scripted import ScriptedProvider
-from node.message import Attachment, Message, Performative
+from node.message import Attachment, Message
 from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolSettings
+from node.vocabulary import Performative
 from tests.node.agents.inline import TestClock
 from tests.node.agents.rooms import delivery, rooms
 from tests.node.agents.test_definition import PUBLISHED, agent

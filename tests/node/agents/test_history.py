@@ -12,7 +12,8 @@ from node.agents.definition import examine_definition
 from node.agents.history import MESSAGES_LIMIT, PERSISTED_LIMIT, READ_S, SUMMARIES_LIMIT
 from node.errors import StorageFailed
 from node.llm.provider import Completion, CompletionRequest
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 from tests.node.agents.inline import TestClock
 from tests.node.agents.rooms import Rooms, rooms
 from tests.node.agents.test_configured import Recorder, recorded

@@ -7,7 +7,7 @@ import pytest
 from node.config import LlmConfig
 from node.llm.budgets import Budgets
 from node.llm.provider import Completion, StopReason
-from node.message import Performative
+from node.vocabulary import Performative
 from tests.node.agents.inline import TestClock
 from tests.node.agents.rooms import rooms
 from tests.node.agents.test_configured import ANALYZE, CSV, CSV_AGENT, Recorder, failure, recorded, scripted

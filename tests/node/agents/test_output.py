@@ -10,7 +10,8 @@ from node.agents.journal import AgentLogRecord
 from node.llm.failures import RequestFailed
 from node.llm.provider import Completion, CompletionRequest, Usage
 from node.llm.registry import ProviderRegistry
-from node.message import Attachment, Performative
+from node.message import Attachment
+from node.vocabulary import Performative
 from tests.node.agents.rooms import rooms
 from tests.node.agents.test_configured import Recorder, failure, recorded, scripted
 from tests.node.agents.test_definition import agent

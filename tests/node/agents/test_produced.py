@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node.agents.settings import AgentSettings
 from node.llm.registry import ProviderRegistry
-from node.message import Performative
+from node.vocabulary import Performative
 from tests.node.agents.rooms import rooms
 from tests.node.agents.test_configured import scripted
 from tests.node.agents.test_definition import agent

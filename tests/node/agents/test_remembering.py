@@ -20,7 +20,8 @@ from node.memory.question import Question
 from node.memory.records import Limits
 from node.memory.room import MemoryRoom
 from node.memory.scopes import OPERATOR
-from node.message import Message, Performative
+from node.message import Message
+from node.vocabulary import Performative
 from tests.node.agents.inline import inline_environment
 from tests.node.agents.rooms import Rooms, delivery, rooms
 from tests.node.agents.test_configured import ANALYZE, CSV, Recorder, recorded, scripted

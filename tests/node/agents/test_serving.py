@@ -12,8 +12,8 @@ from node.agents.journal import Journal
 from node.agents.serving import CONVERSATIONS_LIMIT, KEPT_S, VERSIONS_LIMIT, Serving
 from node.errors import ResourceLimitExceeded
 from node.llm.provider import Completion, CompletionRequest
-from node.message import Performative
 from node.messaging.delivery import Delivery, Draft
+from node.vocabulary import Performative
 from tests.node.agents.inline import TestClock
 from tests.node.agents.rooms import MemoryStore, delivery, rooms
 from tests.node.agents.test_configured import Recorder, recorded

@@ -18,9 +18,10 @@ from node.errors import (
     StorageFailed,
     ValidationFailed,
 )
-from node.message import Attachment, Performative
+from node.message import Attachment
 from node.messaging.client_mailboxes import NameConflict
 from node.storage.agents import load_agents
+from node.vocabulary import Performative
 from tests.node.agents.rooms import MemoryStore, Rooms, rooms
 from tests.node.agents.test_definition import PUBLISHED, agent
 from tests.node.agents.wasm.guests import guest

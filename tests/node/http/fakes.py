@@ -28,7 +28,7 @@ from node.errors import (
 from node.http.app import create_app
 from node.http.services import NodeServices
 from node.llm.registry import ProviderRegistry
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.conversation_index import Archived, Page, Selection
 from node.messaging.conversation_view import Conversation, Said
 from node.messaging.conversations import Wait
@@ -42,6 +42,7 @@ from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost
+from node.vocabulary import Performative
 from node.webhooks.webhooks import WebhookNotFound
 from swim.keyring_messages import Verb
 from swim.partition import Partition, Side

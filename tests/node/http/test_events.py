@@ -12,8 +12,8 @@ from node.errors import StorageFailed
 from node.http import event_streams, following, streams
 from node.http.mailbox_events import parse_event_id
 from node.http.message_answers import HappenedView, HeldView
-from node.message import Performative
 from node.messaging.delivery import Delivery, Draft
+from node.vocabulary import Performative
 from tests.node.http.duplex import Duplex, soon
 from tests.node.http.fakes import NODE, SENDER, TrioClock, World
 from tests.node.http.test_answers import exact

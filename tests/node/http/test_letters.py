@@ -9,12 +9,13 @@ import httpx
 import pytest
 import trio
 
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging import tail as tail_module
 from node.messaging.letterbox import BULK_LIMIT, Redirection
 from node.messaging.tail import Filter
 from node.security.permissions import ROLES
 from node.storage.dead_letters import Choice
+from node.vocabulary import Performative
 from tests.node.http.fakes import SENDER, START, VIEWER, Agent, TrioClock, World
 
 

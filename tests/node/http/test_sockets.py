@@ -13,8 +13,8 @@ from node.errors import ResourceLimitExceeded
 from node.http import server, socket_session, sockets, streams
 from node.http.frames import FRAMES
 from node.http.socket_session import Session
-from node.message import Performative
 from node.security.permissions import WS_FRAMES
+from node.vocabulary import Performative
 from tests.node.http.duplex import soon
 from tests.node.http.fakes import NODE, SENDER, VIEWER, TrioClock, World
 from tests.node.http.socket_client import SocketClient

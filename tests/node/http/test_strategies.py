@@ -2,7 +2,7 @@ import pytest
 
 from node.errors import ValidationFailed
 from node.http.strategies import read_strategy
-from node.message import RoutingStrategy
+from node.vocabulary import RoutingStrategy
 
 
 def test_a_strategy_may_be_named_in_three_ways():

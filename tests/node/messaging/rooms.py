@@ -16,7 +16,7 @@ from node.cluster.versions import best_offer
 from node.config.model import MessagingConfig
 from node.environment import Environment, SystemClock, SystemNetwork
 from node.errors import StorageFailed
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.bus import Bus
 from node.messaging.delivery import Delivery, Draft
 from node.messaging.settings import Timing
@@ -25,6 +25,7 @@ from node.telemetry.tracing import Tracing
 from node.topics import matches
 from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
 from node.transport.proof import FrameProof
+from node.vocabulary import Performative
 
 LATENCY_S = 0.002
 PROOF = FrameProof(b"credential", "receiver", (), b"", b"signature")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 from node.cluster.provider import Provider
-from node.message import Performative, RoutingStrategy
 from node.messaging import router
 from node.messaging.audience import Audience
 from node.messaging.router import Ranking
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 LARGE, SMALL = "content.amount > 100", "content.amount <= 100"

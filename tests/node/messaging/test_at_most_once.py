@@ -3,8 +3,8 @@
 import pytest
 import trio
 
-from node.message import DeliveryClass, Performative, RoutingStrategy
 from node.messaging.delivery import Draft
+from node.vocabulary import DeliveryClass, Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 from tests.node.messaging.test_crashes import FINISH, STORE, crash_at, quiet, replies_of
 from tests.node.messaging.test_topics import subscribe

@@ -4,12 +4,12 @@ import pytest
 
 from node.cluster.provider import Provider
 from node.errors import DuplicateMessage, ResourceLimitExceeded, StorageFailed
-from node.message import Performative
 from node.messaging import backlog as limits
 from node.messaging.backlog import Backlog
 from node.messaging.conversation_cursor import ConversationCursor
 from node.storage import backlog as table
 from node.storage import conversations as conversation_table
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 SMALL = {"outbox_capacity": 80}  # a share of ten

@@ -10,9 +10,9 @@ from node.errors import (
     StorageFailed,
     ValidationFailed,
 )
-from node.message import RoutingStrategy
 from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.receipt import Receipt
+from node.vocabulary import RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from node.blobs.tables import CHUNK_BYTES
 from node.errors import BlobNotFound, ResourceLimitExceeded, ValidationFailed
-from node.message import BLOB_LIMIT_BYTES, Attachment, Message, Performative
+from node.message import BLOB_LIMIT_BYTES, Attachment, Message
 from node.messaging import blobs as limits
 from node.messaging.delivery import Draft
 from node.storage.query import rows
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 from tests.node.messaging.test_crashes import quiet
 

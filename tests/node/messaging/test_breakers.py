@@ -3,9 +3,9 @@
 import pytest
 
 from node.breaker import BreakerLimits
-from node.message import Performative
 from node.messaging import breakers as limits
 from node.messaging.breakers import NODE_LIMITS, Breakers
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 LIMITS = BreakerLimits(failures=3, open_s=10.0, probes=2)

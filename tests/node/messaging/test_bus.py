@@ -14,12 +14,13 @@ from node.errors import (
     StorageFailed,
     ValidationFailed,
 )
-from node.message import Attachment, Envelope, Performative, RoutingStrategy
+from node.message import Attachment, Envelope
 from node.messaging.delivery import Draft
 from node.messaging.explanation import decision
 from node.messaging.settings import HOP_LIMIT
 from node.telemetry.tracing import Tracing
 from node.transport.frames import DeliverItem
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import PROOF, VirtualClock, cluster, echo, eventually, pause
 
 BOTH = pytest.mark.parametrize("durability", ["normal", "full"])

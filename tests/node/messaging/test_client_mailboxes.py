@@ -7,11 +7,12 @@ import trio
 
 from node.environment import SystemClock
 from node.errors import Forbidden, ResourceLimitExceeded, StorageFailed, ValidationFailed
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging import client_mailboxes
 from node.messaging.client_mailboxes import MailboxNotFound, NameConflict
 from node.messaging.delivery import Delivery, Draft
 from node.messaging.mailboxes import Entry
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import Cluster, cluster, eventually, pause
 
 

@@ -7,10 +7,10 @@ import trio
 
 from node.cluster.provider import Provider
 from node.errors import CaxtonError, ResourceLimitExceeded, ValidationFailed
-from node.message import Performative
 from node.messaging import contract_net
 from node.messaging.delivery import Draft
 from node.messaging.tender import Award, Prefer
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, eventually, pause
 
 P = Performative

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from node.errors import ValidationFailed
-from node.message import Performative
 from node.messaging import conversation_index
 from node.messaging.conversation_index import ConversationClosed, Selection
 from node.messaging.conversation_view import Limits
 from node.messaging.delivery import Draft
 from node.messaging.settings import Timing
 from node.storage.conversations import Span
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, pause
 
 DAY_S = 86_400.0

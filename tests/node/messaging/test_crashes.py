@@ -5,10 +5,11 @@ import trio
 
 from node.cluster.provider import Provider
 from node.errors import MessageNotFound
-from node.message import Envelope, Performative
+from node.message import Envelope
 from node.messaging.delivery import Draft
 from node.messaging.settings import Timing
 from node.transport.frames import DeliverItem, DeliveryKey, Outcome
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 ACCEPT, STORE, FINISH, END = (

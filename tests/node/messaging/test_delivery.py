@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from node.message import Performative
 from node.messaging.delivery import Draft, compose
+from node.vocabulary import Performative
 
 
 def test_replying_keeps_what_belongs_together():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from node.errors import NoReply
-from node.message import Performative, RoutingStrategy
 from node.messaging import expectations
 from node.messaging.delivery import Draft
 from node.messaging.settings import Timing
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, eventually, pause
 
 P = Performative

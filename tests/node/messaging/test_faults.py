@@ -6,10 +6,11 @@ import pytest
 import trio
 
 from node.errors import StorageFailed
-from node.message import Envelope, Performative, RoutingStrategy
+from node.message import Envelope
 from node.messaging.delivery import Draft
 from node.messaging.settings import TTL_LIMIT_S
 from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 NODES = ("a", "b", "c")

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from node.errors import MessageNotFound
-from node.message import Performative, RoutingStrategy
 from node.messaging import investigation, sides
 from node.messaging.delivery import Draft
 from node.messaging.explanation import Decision, decision
 from node.messaging.sides import Side
 from node.transport.frames import MAX_ANSWER_BYTES, Answer
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from node.errors import ResourceLimitExceeded, ValidationFailed
-from node.message import Performative
 from node.messaging import letterbox
 from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redirection
 from node.storage.dead_letters import Choice
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 

@@ -3,8 +3,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging.mailboxes import HEAD_START, Entry, Mailbox
+from node.vocabulary import Performative
 
 
 def entry(seq, lane="c", priority=5):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.message import RoutingStrategy
 from node.messaging.placement import VIEW_S
+from node.vocabulary import RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 

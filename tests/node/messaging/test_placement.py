@@ -7,13 +7,14 @@ import pytest
 
 from node.breaker import BreakerLimits
 from node.cluster.provider import ClusterView, Provider
-from node.message import Message, Performative, RoutingStrategy
+from node.message import Message
 from node.messaging import placement as limits
 from node.messaging.breakers import Breakers
 from node.messaging.explanation import decision
 from node.messaging.letters import Letter
 from node.messaging.placement import Placement
 from node.messaging.router import CHOICES_LIMIT, EQUALS_LIMIT, Ranking, ranked
+from node.vocabulary import Performative, RoutingStrategy
 
 
 class Registry:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.message import EXPECTS_REPLY, Message, Performative
+from node.message import Message
 from node.messaging.protocols import (
     LOOSE,
     OPENERS,
@@ -26,6 +26,7 @@ from node.messaging.protocols import (
     stage_after,
     step,
 )
+from node.vocabulary import EXPECTS_REPLY, Performative
 
 P = Performative
 

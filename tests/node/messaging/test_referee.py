@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from node.message import Performative, RoutingStrategy
 from node.messaging import referee
 from node.messaging.delivery import Draft
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, eventually, pause
 
 P = Performative

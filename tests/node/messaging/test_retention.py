@@ -6,9 +6,9 @@ import pytest
 import trio
 
 from node.errors import MessageNotFound
-from node.message import Performative
 from node.messaging import settings as bounds
 from node.messaging.settings import Timing
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 TIMING = Timing(retention_every_s=1.0)

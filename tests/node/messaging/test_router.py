@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.cluster.provider import Provider
-from node.message import RoutingStrategy
 from node.messaging.explanation import decision
 from node.messaging.router import CROWD, FAR, Ranking, addressed, nearness, ranked, score
+from node.vocabulary import RoutingStrategy
 
 PROVIDERS = st.lists(
     st.builds(

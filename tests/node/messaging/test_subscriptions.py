@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from node.errors import StorageFailed
-from node.message import Performative
 from node.messaging import subscriptions
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, eventually, pause
 
 P = Performative

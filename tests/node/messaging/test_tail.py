@@ -3,9 +3,9 @@
 import pytest
 
 from node.errors import ResourceLimitExceeded
-from node.message import Performative
 from node.messaging import tail as tail_module
 from node.messaging.tail import EVENTS, Filter
+from node.vocabulary import Performative
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 

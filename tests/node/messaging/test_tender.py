@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ValidationFailed
-from node.message import Message, Performative
+from node.message import Message
 from node.messaging import tender as bounds
 from node.messaging.tender import Award, BidState, Prefer, Tender, decision_id
+from node.vocabulary import Performative
 
 P = Performative
 

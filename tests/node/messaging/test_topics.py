@@ -3,9 +3,9 @@
 import pytest
 
 from node.errors import ValidationFailed
-from node.message import Performative, RoutingStrategy
 from node.messaging.delivery import Draft
 from node.storage.dead_letters import Choice
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import cluster, echo, eventually, pause
 
 

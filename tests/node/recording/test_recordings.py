@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.message import Performative
 from node.recording import format as file_format
 from node.recording.chance import generator, state_of
 from node.recording.format import (
@@ -27,6 +26,7 @@ from node.recording.format import (
 )
 from node.recording.tape import MAX_OUTPUT_BYTES, MIN_LIMIT_BYTES, NoTape, Recorder, digest_of
 from node.recording.values import UnknownValue, pack, unpack
+from node.vocabulary import Performative
 
 HEADER = Header("n1", "0.1.0", "3.11.9", "1.3", 1_800_000_000.0)
 STEPS = [Step(0, "add", pack([number]), (("now", b"", 1.5),), bytes(16), pack([])) for number in range(3)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import PeerRejected
-from node.message import TEXT_LIMIT, Envelope
+from node.message import Envelope
 from node.security import pki
 from node.security.identity import NodeCredentials
 from node.security.permissions import FRAMES
@@ -40,6 +40,7 @@ from node.transport.frames import (
     encode,
 )
 from node.transport.proof import sign_deliver, verify_deliver
+from node.vocabulary import TEXT_LIMIT
 from tests.node.security.environments import seeded
 
 texts = st.text(min_size=1, max_size=20)

@@ -13,9 +13,9 @@ import trio
 from node.config.model import WebhooksConfig
 from node.environment import SystemClock
 from node.errors import ResourceLimitExceeded, StorageFailed, ValidationFailed
-from node.message import Performative
 from node.messaging.conversation_view import Limits
 from node.messaging.delivery import Draft
+from node.vocabulary import Performative
 from node.webhook_signature import ID, SIGNATURE, TIMESTAMP, verify
 from node.webhooks import breaker, courier, events, webhooks
 from node.webhooks.courier import TargetForbidden

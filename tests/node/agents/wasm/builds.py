@@ -18,7 +18,7 @@ from node.cli.build import build
 from node.cli.build_template import AGENT_FILE, new_project
 from node.cli.errors import ToolchainMissing
 from node.errors import InvalidWasm
-from node.message import Performative
+from node.vocabulary import Performative
 from tests.node.agents.rooms import delivery
 from tests.node.agents.wasm.guests import House, ask
 

@@ -11,8 +11,8 @@ from node.agents.journal import Journal
 from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.interface import IMPORTS
 from node.environment import Environment
-from node.message import Performative
 from node.telemetry.tracing import Tracing
+from node.vocabulary import Performative
 from tests.node.agents.inline import inline_environment
 from tests.node.agents.rooms import FakeBus, MemoryStore, delivery
 

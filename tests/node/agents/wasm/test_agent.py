@@ -12,8 +12,9 @@ from node.agents.journal import Journal
 from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
 from node.environment import Environment, ThreadWorkers
 from node.errors import InvalidWasm
-from node.message import Attachment, Performative
+from node.message import Attachment
 from node.telemetry.tracing import Tracing
+from node.vocabulary import Performative
 from tests.node.agents.inline import inline_environment
 from tests.node.agents.rooms import delivery
 

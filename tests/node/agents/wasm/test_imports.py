@@ -10,7 +10,7 @@ from node.agents.wasm.host import CONSOLE_LIMIT, TIMERS_LIMIT
 from node.agents.wasm.interface import IMPORTS, NEEDS
 from node.agents.wasm.state import KEYS_LIMIT, STATE_LIMIT_BYTES, VALUE_LIMIT_BYTES
 from node.errors import InvalidWasm, StorageFailed
-from node.message import Performative, RoutingStrategy
+from node.vocabulary import Performative, RoutingStrategy
 from tests.node.agents.rooms import MemoryStore, delivery
 from tests.node.agents.wasm.guests import House, answers, ask, guest
 
