@@ -21,7 +21,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.errors import ResourceLimitExceeded
 from node.message import Message
-from node.messaging.backlog import TAKEN_BYTES
+from node.messaging.backlog import TAKEN_BYTES, backlog_full
 from node.messaging.conversation_view import kin_of
 from node.messaging.dead_letters import awaits_reply
 from node.messaging.decisions import Changes
@@ -146,7 +146,7 @@ class Outbox:
             and self._core.follows_backlog(message.wanted)
         ):
             if not self._core.backlog_has_room(message.wanted, len(sealed)):
-                raise _backlog_full(message.wanted, self._core.backlog_count)
+                raise backlog_full(message.wanted, self._core.backlog_count)
             return
         if self.has_room(others + 1, size + len(sealed)):
             return
@@ -471,15 +471,6 @@ class Outbox:
 
 def _first(connection: apsw.Connection, wanted: str, limit: int) -> list[backlog.Parked]:
     return backlog.first(connection, wanted, limit, TAKEN_BYTES)
-
-
-def _backlog_full(wanted: str, held: int) -> ResourceLimitExceeded:
-    return ResourceLimitExceeded(
-        "too many messages wait for whom is away",
-        why=f"{held} messages wait on disk, those for {wanted} among them",
-        fix="Bring the provider back, or raise messaging.backlog_capacity and messaging.backlog_limit.",
-        details={"backlog": held, "wanted": wanted, "retry_after_s": 30},
-    )
 
 
 def _expected(letters: Iterable[Letter]) -> list[Letter]:
