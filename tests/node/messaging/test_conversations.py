@@ -313,22 +313,23 @@ async def test_silent_conversations_are_archived_in_bounded_steps(tmp_path, auto
 
 
 async def test_how_old_a_conversation_is_outlives_its_messages(tmp_path, autojump_clock):
-    settings = {"conversation_ttl": 3 * DAY_S, "conversation_lifetime": 7 * DAY_S, "retention": DAY_S}
-    async with cluster(tmp_path, "a", settings=settings, timing=Timing(retention_every_s=3600.0)) as c:
+    hour_s = 3600.0
+    settings = {"conversation_ttl": 3 * hour_s, "conversation_lifetime": 7 * hour_s, "retention": hour_s}
+    async with cluster(tmp_path, "a", settings=settings, timing=Timing(retention_every_s=150.0)) as c:
         c["a"].attach("worker", quiet, "work")
         await tell(c["a"], "silent")
-        for day in (0, 2, 4, 6):
+        for hour in (0, 2, 4, 6):
             await tell(c["a"], "lively")
-            if day == 4:
+            if hour == 4:
                 with pytest.raises(ConversationClosed, match="conversation_ttl"):
                     await tell(c["a"], "silent")
-            await pause(2 * DAY_S)
+            await pause(2 * hour_s)
         assert (await c["a"].bus.conversations.get("lively")).said == []
         shown = (await c["a"].bus.conversations.get("lively")).as_json()
         assert (shown["closed"], shown["message_count"]) == ("lifetime", 0)
         with pytest.raises(ConversationClosed, match="conversation_lifetime"):
             await tell(c["a"], "lively")
-        await pause(10 * DAY_S)
+        await pause(20 * hour_s)
         await tell(c["a"], "lively")  # nobody remembers it: it begins again
 
 
