@@ -136,7 +136,7 @@ class Acceptance:
                 try:
                     if closed and message.conversation_id in closed:
                         raise closed[message.conversation_id]
-                    if message.attachments:
+                    if message.attachments and message.blobs:
                         message = await self._blobs.sized(message)  # noqa: PLW2901 - as it is sealed
                     message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
                     self._outbox.check_room(message, sealed, len(letters), size)

@@ -189,7 +189,7 @@ class Blobs:
                 self._counts["fetched"] += 1
                 return row
         finally:
-            if not lock.statistics().tasks_waiting:
+            if not lock.locked():  # nobody else has waited for it, and has it now
                 self._fetching.pop(digest, None)
 
     # For clients
