@@ -6,6 +6,7 @@ are not there yet.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,16 +31,33 @@ LOG_TAIL_CHARACTERS = 6000
 PORTS = range(20_000, 32_000)
 """Below the ports that Linux and macOS take for outgoing connections (from 32768 and 49152 on)."""
 
-_taken: set[int] = set()
+PORTS_OF_A_BLOCK = 100
+
+_locks = []
+"""Of the blocks whose ports this process hands out: nobody else does as long as it lives."""
 
 
-def free_port():
-    """A port that is free for TCP and UDP on loopback, and that nothing takes by chance."""
-    while True:
-        port = random.choice(PORTS)
-        if port in _taken:
+def _own_ports():
+    """Ports that no other process of tests hands out, also while the nodes that will take them do not run."""
+    folder = Path(tempfile.gettempdir()) / f"caxton-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for first in random.sample(PORTS[::PORTS_OF_A_BLOCK], len(PORTS) // PORTS_OF_A_BLOCK):
+        lock = (folder / str(first)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
             continue
-        _taken.add(port)
+        _locks.append(lock)
+        yield from range(first, first + PORTS_OF_A_BLOCK)
+
+
+_ports = _own_ports()
+
+
+def free_port() -> int:
+    """A port that is free for TCP and UDP on loopback, and that nothing takes by chance."""
+    for port in _ports:
         with (
             socket.socket() as tcp,
             socket.socket(type=socket.SOCK_DGRAM) as udp,
@@ -47,6 +66,7 @@ def free_port():
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))
             return port
+    raise AssertionError(f"no port is left of {PORTS}")
 
 
 def clean_environment(home, **more):

@@ -19,6 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from node.cli.tool_serve import TOKEN_VARIABLE, _built, _Given
 from node.tools.caller import Caller
+from tests.acceptance.processes import free_port
 from tests.node.cli.conftest import TOKEN, FakeNode, Shell
 
 ROOT = Path(__file__).parents[3]
@@ -58,9 +59,7 @@ async def test_files_are_served_over_pipes_and_a_client_cannot_widen_its_reach(t
 
 
 async def test_over_http_a_token_is_needed() -> None:
-    with socket.socket() as probe:  # noqa: TID251 - finds a free port
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"PYTHONPATH": str(ROOT), TOKEN_VARIABLE: "swordfish"}
     process = await trio.lowlevel.open_process(
         [sys.executable, *COMMAND, "time", "--http", str(port)], env=environment, stderr=subprocess.PIPE
