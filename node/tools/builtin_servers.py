@@ -1,6 +1,6 @@
 """The MCP servers that come with Caxton, and how each is built.
 
-They run inside the node, connected in memory. A server's module is imported when its first agent arrives.
+They run inside the node and are called directly. A server's module is imported when its first agent arrives.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from node.errors import ValidationFailed
@@ -39,7 +39,7 @@ class Caller:
 
     def as_meta(self) -> dict[str, Any]:
         """The caller as a request carries it."""
-        return {CALLER_KEY: asdict(self)}
+        return {CALLER_KEY: {name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def of(cls, meta: Mapping[str, Any] | None) -> Caller:

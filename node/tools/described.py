@@ -98,34 +98,44 @@ def without_patterns(schema: Any) -> Any:
     }
 
 
-def check_arguments(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that do not follow a tool's input schema.
+class Arguments:
+    """What the arguments of one tool must be.
 
     Args:
         name: The tool's, as the model knows it.
         schema: Its input schema, without regular expressions where it comes from outside.
-        arguments: What the model wants.
-
-    Raises:
-        ToolFailed: they do not; ``details["problems"]`` says where.
     """
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - with the SDK
-    from referencing import Registry  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
-    size = len(json.dumps(arguments, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    if size > ARGUMENTS_BYTES_LIMIT:
-        raise _not_valid(name, f"they have {size:,} bytes; at most {ARGUMENTS_BYTES_LIMIT:,} are taken", [])
-    validator = Draft202012Validator(dict(schema), registry=Registry())  # which fetches nothing
-    try:
-        errors = sorted(validator.iter_errors(dict(arguments)), key=lambda e: [str(part) for part in e.path])
-    except (Unresolvable, RecursionError) as error:
-        raise _not_valid(name, f"its schema cannot be followed ({type(error).__name__})", []) from None
-    if errors:
-        first = errors[0]
-        where = ".".join(str(part) for part in first.path) or "the arguments"
-        problems = [e.message[:300] for e in errors[:10]]
-        raise _not_valid(name, f"{where}: {first.message[:300]}", problems)
+    def __init__(self, name: str, schema: Mapping[str, Any]) -> None:
+        from jsonschema import Draft202012Validator  # noqa: PLC0415 - with the SDK
+        from referencing import Registry  # noqa: PLC0415
+
+        self._name = name
+        self._validator = Draft202012Validator(dict(schema), registry=Registry())  # which fetches nothing
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not follow the schema.
+
+        Raises:
+            ToolFailed: they do not; ``details["problems"]`` says where.
+        """
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415 - with the SDK
+
+        name = self._name
+        size = len(json.dumps(arguments, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if size > ARGUMENTS_BYTES_LIMIT:
+            why = f"they have {size:,} bytes; at most {ARGUMENTS_BYTES_LIMIT:,} are taken"
+            raise _not_valid(name, why, [])
+        try:
+            found = self._validator.iter_errors(dict(arguments))
+            errors = sorted(found, key=lambda error: [str(part) for part in error.path])
+        except (Unresolvable, RecursionError) as error:
+            raise _not_valid(name, f"its schema cannot be followed ({type(error).__name__})", []) from None
+        if errors:
+            first = errors[0]
+            where = ".".join(str(part) for part in first.path) or "the arguments"
+            problems = [e.message[:300] for e in errors[:10]]
+            raise _not_valid(name, f"{where}: {first.message[:300]}", problems)
 
 
 def _not_valid(name: str, why: str, problems: list[str]) -> ToolFailed:

@@ -1,7 +1,7 @@
 """The MCP host: runs tool servers and calls their tools on behalf of agents, within their permissions.
 
-There are two kinds of servers: those of Caxton, inside the node (:mod:`node.tools.builtin_connections`), and
-those of other programs, from the configuration (:mod:`node.tools.external`). Each has one owner task.
+There are two kinds of servers: those of Caxton, inside the node (:mod:`node.tools.in_process`), and
+those of other programs, from the configuration (:mod:`node.tools.external`), each with one owner task.
 
 A call is checked before it is made: the agent's front matter and the configuration must both grant the
 tool, what it says of itself must be what was approved, and the arguments must match its schema. Its time and
@@ -24,14 +24,14 @@ from node.config.tool_servers import SERVERS_LIMIT
 from node.environment import Environment
 from node.errors import ConfigInvalid, ToolFailed, nearest
 from node.telemetry.tracing import Tracing
-from node.tools.builtin_connections import BuiltinConnections
 from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.caller import Caller
 from node.tools.calls import Call
-from node.tools.described import ToolInfo, check_arguments, model_prefix
+from node.tools.described import Arguments, ToolInfo, model_prefix
 from node.tools.external import ExternalServer, State
 from node.tools.failures import ToolServerNotFound
 from node.tools.files import META_KEY, FileSpaces
+from node.tools.in_process import InProcessServers
 from node.tools.linking import links_of
 from node.tools.pins import Pins, Store
 from node.tools.results import in_words
@@ -123,7 +123,7 @@ class _Target:
 
 
 class ToolHost:
-    """Runs tool servers and calls tools; :meth:`run` owns the connections.
+    """Runs tool servers and calls tools; :meth:`run` owns the servers.
 
     Args:
         environment: Clock, chance, network and workers.
@@ -153,7 +153,7 @@ class ToolHost:
         self._servers = {server.name: server for server in servers or builtin_servers()}
         self._server_of = {tool: s.name for s in self._servers.values() for tool in s.tools}
         self._files = FileSpaces()
-        self._builtin = BuiltinConnections(environment, self._files)
+        self._builtin = InProcessServers(environment, self._files)
         self._pins = Pins(store, environment.clock.wall)
         self._external: dict[str, ExternalServer] = {}
         for name, connect in links_of(self._settings.config, environment, environ or {}).items():
@@ -170,7 +170,7 @@ class ToolHost:
         self._calls = self._failed = self._refused = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the server connections until cancelled."""
+        """Own the servers until cancelled."""
         await self._pins.load()
         async with trio.open_nursery() as nursery:
             self._builtin.begin(nursery)
@@ -210,7 +210,7 @@ class ToolHost:
         """
         for tool in self.permitted(granted, restricted):
             if tool in self._server_of:
-                await self._builtin.connect(self._servers[self._server_of[tool]])
+                await self._builtin.built(self._servers[self._server_of[tool]])
         for server in self._granted(granted):
             await server.wait_first()
         return self.visible(granted, restricted)
@@ -311,12 +311,11 @@ class ToolHost:
         return {"servers": own + [server.describe() for server in self._external.values()]}
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of calls and of servers that stopped by themselves, and the servers that run."""
+        """Counts of calls, and the servers that run."""
         return {
             "calls": self._calls,
             "failed": self._failed,
             "refused": self._refused,
-            "crashed": self._builtin.crashed,
             "servers": self._builtin.names(),
             "external": {name: server.statistics() for name, server in self._external.items()},
             "external_limit": SERVERS_LIMIT,
@@ -396,15 +395,14 @@ class ToolHost:
         full_s = self._settings.call_timeout_s
         if name not in self._server_of:
             server, tool = self._find(name, context)
-            check_arguments(name, server.schema(tool), arguments)
+            Arguments(name, server.schema(tool)).check(arguments)
             own_s = self._settings.config.limits(server.name).timeout_s
             return _Target(tool, server.send, min(full_s, own_s or full_s), server)
-        if name not in self.permitted(context.granted, context.restricted):
+        if not self._grants(context.granted, context.restricted, self._server_of[name], name):
             raise self._not_permitted(name, context)
-        connection = await self._builtin.connect(self._servers[self._server_of[name]])
-        closed = {"additionalProperties": False, **connection.tools[name].input_schema}
-        check_arguments(name, closed, arguments)
-        return _Target(name, connection.send.send, full_s)
+        own = await self._builtin.built(self._servers[self._server_of[name]])
+        own.arguments[name].check(arguments)
+        return _Target(name, own.send, full_s)
 
     @contextmanager
     def _meta(self, target: _Target, context: CallContext) -> Iterator[dict[str, Any]]:

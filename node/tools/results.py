@@ -32,7 +32,11 @@ def value_of(answer: CallToolResult) -> tuple[Any, list[dict[str, Any]]]:
 
 def reason_of(answer: CallToolResult, tool: str) -> str:
     """Why a tool has failed, in its own words."""
-    texts, _ = _pieces(answer.content)
+    return reason_in(_pieces(answer.content)[0], tool)
+
+
+def reason_in(texts: Sequence[str], tool: str) -> str:
+    """Why a tool has failed, from what its server says, without the SDK's preface."""
     return (" ".join(texts).removeprefix(f"Error executing tool {tool}: ") or "no reason")[:REASON_LIMIT]
 
 

@@ -14,7 +14,7 @@ from node.tools.described import (
     ARGUMENTS_BYTES_LIMIT,
     NAME_LIMIT,
     SCHEMA_BYTES_LIMIT,
-    check_arguments,
+    Arguments,
     model_name,
     model_prefix,
     schema_problem,
@@ -78,7 +78,7 @@ def test_no_regular_expression_of_a_stranger_is_tried() -> None:
     assert without_patterns(schema) == OBJECT | {
         "properties": {"pattern": plain, "b": {"anyOf": [plain], "const": {"pattern": "kept"}}}
     }
-    check_arguments("t", without_patterns(schema), {"pattern": "a" * 40 + "!", "a" * 40: 1})
+    Arguments("t", without_patterns(schema)).check({"pattern": "a" * 40 + "!", "a" * 40: 1})
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_arguments_that_do_not_fit_are_refused_with_the_place(
     schema: Any, arguments: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ToolFailed) as caught:
-        check_arguments("t", schema, arguments)
+        Arguments("t", schema).check(arguments)
     assert why in caught.value.why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from node.environment import Workers
 from node.errors import ToolFailed
 from node.telemetry.tracing import Tracing
 from node.tools.builtin_servers import ToolServer, builtin_servers
+from node.tools.calls import RUNNING_LIMIT
 from node.tools.files import FileSpaces
 from node.tools.host import CallContext, ToolHost, ToolSettings
 from tests.node.agents.inline import inline_environment
@@ -202,40 +204,54 @@ async def test_a_server_that_does_not_start_is_a_failed_tool() -> None:
         assert host.statistics()["servers"] == []
 
 
-async def test_a_server_that_breaks_fails_its_calls_and_is_started_anew() -> None:
-    breaks = trio.Event()
-    starts = 0
+async def test_calls_that_run_when_the_host_ends_fail_and_say_so() -> None:
+    host = ToolHost(environment=inline_environment(), tracing=Tracing.off(), servers=(odd_server(),))
+    async with trio.open_nursery() as callers:
 
-    @asynccontextmanager
-    async def life(_server: object) -> AsyncIterator[None]:
-        async def fall() -> None:
-            await breaks.wait()
-            raise RuntimeError("the server fell over")
+        async def ask() -> None:
+            with pytest.raises(ToolFailed) as caught:
+                await host.call("sleepy", {}, context("odd"))
+            assert "stopped" in caught.value.why
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fall)
-            yield
+            await nursery.start(host.run)
+            callers.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+    with pytest.raises(ToolFailed, match="cannot start"):
+        await host.call("chatty", {"size": 1}, context("odd"))
+
+
+async def test_only_so_many_calls_of_a_server_run_at_once() -> None:
+    async with running(servers=(odd_server(),)) as host, trio.open_nursery() as callers:
+        for _ in range(RUNNING_LIMIT):
+            callers.start_soon(host.call, "sleepy", {}, context("odd"))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01) as waiting:  # noqa: TID251 - of the test
+            await host.call("chatty", {"size": 1}, context("odd"))
+        assert waiting.cancelled_caught
+        callers.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            assert await host.call("chatty", {"size": 1}, context("odd")) == {"text": "x"}
+
+
+async def test_a_caller_that_gives_up_does_not_wait_for_the_thread_that_works_for_it() -> None:
+    ends = threading.Event()
 
     def create(files: FileSpaces, workers: Workers) -> MCPServer:
-        nonlocal starts
-        starts += 1
-        server: MCPServer = MCPServer("frail", lifespan=life)
+        server = MCPServer("slow")
 
         @server.tool()
-        async def work(fall: bool) -> dict[str, Any]:
-            if fall:
-                breaks.set()
-                await trio.sleep_forever()
-            return {"done": True}
+        async def work() -> dict[str, Any]:
+            await trio.to_thread.run_sync(ends.wait)  # noqa: TID251 - as the workers do
+            return {}
 
         return server
 
-    async with running(servers=(ToolServer("frail", ("work",), create),)) as host:
-        with pytest.raises(ToolFailed, match="stopped"):
-            await host.call("work", {"fall": True}, context("frail"))
-        await trio.testing.wait_all_tasks_blocked()
-        assert host.statistics()["crashed"] == 1
-        breaks = trio.Event()
-        assert await host.call("work", {"fall": False}, context("frail")) == {"done": True}
-        assert starts == 2
+    try:
+        async with running(servers=(ToolServer("slow", ("work",), create),)) as host:
+            with pytest.raises(ToolFailed, match="timed out"):
+                await host.call("work", {}, context("slow", timeout_s=0.01))
+            ends.set()
+    finally:
+        ends.set()

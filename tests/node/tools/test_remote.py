@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from node.config import ToolsConfig, ToolServerLimits
 from node.environment import Address, Environment, system_environment
-from node.tools.builtin_connections import quiet_logging
+from node.tools.in_process import quiet_logging
 from node.tools.remote import GuardedTransport
 from node.tools.stdio import MESSAGE_BYTES_LIMIT
 from tests.node.tools.test_external import running
