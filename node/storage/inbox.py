@@ -22,7 +22,11 @@ PROOF: Final = 15
 _INSERT: Final = (
     f"INSERT INTO inbox ({_COLUMNS.removesuffix(', seq, started_s')}) VALUES ({', '.join('?' * (PROOF + 1))})"  # noqa: S608
 )
-_INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id, target, origin) DO NOTHING RETURNING seq"
+_FINISH: Final = (
+    "UPDATE inbox SET state = ?, ended_s = ?, reason = ?, started_s = coalesce(?, started_s),"
+    " attempts = attempts + ? WHERE seq = ? AND ended_s IS NULL"
+)
+_FINISH_TOLD: Final = f"{_FINISH} RETURNING seq"
 
 
 class InboxRow(NamedTuple):
@@ -114,15 +118,18 @@ def insert(connection: apsw.Connection, row: InboxRow, proof_id: int | None) -> 
 def insert_many(
     connection: apsw.Connection, received: Sequence[InboxRow], proof_id: int | None
 ) -> Sequence[int] | None:
-    """Store received messages; returns their seqs, or None, and has stored nothing, where one is known."""
-    connection.execute("SAVEPOINT many")
-    values = [(*row[:PROOF], proof_id) for row in received]
-    stored = [seq for (seq,) in connection.executemany(_INSERT_NEW, values)]
-    complete = len(stored) == len(received)
-    if not complete:
-        connection.execute("ROLLBACK TO many")
-    connection.execute("RELEASE many")
-    return stored if complete else None
+    """Store received messages; returns their seqs, or None, and has stored nothing, where one is known.
+
+    Nobody else writes meanwhile, so the seqs are those up to the last one: asking for each (``RETURNING``)
+    would cost as much as storing it.
+    """
+    try:
+        with connection:
+            connection.executemany(_INSERT, ((*row[:PROOF], proof_id) for row in received))
+    except apsw.ConstraintError:
+        return None
+    last = connection.last_insert_rowid()
+    return list(range(last - len(received) + 1, last + 1))
 
 
 def drop_proof(connection: apsw.Connection, proof_id: int) -> None:
@@ -150,17 +157,21 @@ def raise_epoch(connection: apsw.Connection, seq: int, epoch: int) -> None:
     connection.execute("UPDATE inbox SET epoch = ? WHERE seq = ? AND epoch < ?", (epoch, seq, epoch))
 
 
-def finish_many(connection: apsw.Connection, ends: Iterable[End]) -> Sequence[int]:
+def finish_many(connection: apsw.Connection, ends: Sequence[End]) -> Sequence[int]:
     """Write down how held messages ended, and their last handler runs.
 
     Returns:
         The seqs of those that had not ended before.
     """
-    sql = (
-        "UPDATE inbox SET state = ?, ended_s = ?, reason = ?, started_s = coalesce(?, started_s),"
-        " attempts = attempts + ? WHERE seq = ? AND ended_s IS NULL RETURNING seq"
-    )
-    return [seq for (seq,) in connection.executemany(sql, ends)]
+    connection.execute("SAVEPOINT finishing")
+    before = connection.total_changes()
+    connection.executemany(_FINISH, ends)
+    finished: Sequence[int] = [end[-1] for end in ends]
+    if connection.total_changes() - before != len(ends):  # some had ended before, which is rare: ask which
+        connection.execute("ROLLBACK TO finishing")
+        finished = [seq for (seq,) in connection.executemany(_FINISH_TOLD, ends)]
+    connection.execute("RELEASE finishing")
+    return finished
 
 
 def count_attempt(connection: apsw.Connection, seq: int, started_s: float | None = None) -> None:

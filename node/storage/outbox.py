@@ -35,10 +35,8 @@ _OWN_ROUTE_COLUMNS: Final = (
     "route_received_s, route_ended_s, route_reason, route_decision"
 )
 _NO_ROUTE: Final = (None,) * 11
-_INSERT: Final = (
-    f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 27)})"  # noqa: S608
-    " ON CONFLICT (message_id) DO NOTHING RETURNING seq"
-)
+_INSERT: Final = f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 27)})"  # noqa: S608
+_INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id) DO NOTHING RETURNING seq"
 
 
 class OutboxRow(NamedTuple):
@@ -116,8 +114,12 @@ def insert(
         The seqs of those whose id was known already: they are not stored.
     """
     values = [row + (_NO_ROUTE if route is None else route[1:]) for row, route in accepted]
-    stored = connection.executemany(_INSERT, values).fetchall()
-    if len(stored) == len(accepted):
+    try:
+        with connection:
+            connection.executemany(_INSERT, values)
+    except apsw.ConstraintError:  # one is known: store the others, and ask which they are
+        stored = connection.executemany(_INSERT_NEW, values).fetchall()
+    else:
         return frozenset()
     return frozenset(row.seq for row, _ in accepted).difference(seq for (seq,) in stored)
 

@@ -112,6 +112,17 @@ def test_received_messages_are_stored_together_or_not_at_all(connection):
     assert inbox.count(connection) == 2
 
 
+def test_of_a_batch_that_ends_only_what_had_not_ended_before_is_told(connection):
+    assert inbox.insert_many(connection, [inbox_row(number) for number in (1, 2, 3)], None) == [1, 2, 3]
+    assert inbox.finish_many(connection, [("settled", 5.0, "", 4.0, 0, seq) for seq in (1, 3)]) == [1, 3]
+    late = [("failed", 6.0, "late", None, 1, seq) for seq in (1, 2, 3)]
+    assert inbox.finish_many(connection, late) == [2]
+    assert [inbox.find_key(connection, "n1", f"m{number}", "a").state for number in (1, 2, 3)] == [
+        *("settled", "failed", "settled")
+    ]
+    assert inbox.finish_many(connection, []) == []
+
+
 def test_the_first_end_of_a_message_wins(connection):
     accept(connection, outbox_row())
     ends(connection, 1, "expired", 5.0, "time")
