@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +20,8 @@ from typing import Any, Final
 
 import trio
 
-from benchmarks.messaging import _config, _running
-from benchmarks.report import caxton, machine, percentile, show, write
+from benchmarks.nodes import bundle, config, init, running
+from benchmarks.report import machine, percentile, show, write
 from node.config import NodeConfig
 from node.message import Message
 from node.messaging.delivery import Delivery
@@ -85,10 +84,10 @@ def _report(rows: Sequence[dict[str, Any]]) -> None:
 
 
 async def _measure(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    subprocess.run([*caxton(), "init", directory, "--node", "n"], check=True, stdout=subprocess.DEVNULL)
+    init(directory, ["n"])
     script = directory / "script.yaml"
     script.write_text(SCRIPT, encoding="utf-8")
-    async with _running(_scripted(directory / "nodes" / "n" / "node.yaml", script)) as (node, _):
+    async with running(scripted(bundle(directory, "n"), script)) as (node, _):
         rows = [await _deployments(node, options.agents)]
         rows += [await _turns(node, "one turn", "quick", options.turns)]
         rows += [await _turns(node, "two turns and a tool call", "tool", options.turns // 2)]
@@ -98,24 +97,25 @@ async def _measure(directory: Path, options: argparse.Namespace) -> list[dict[st
         return rows
 
 
-def _scripted(path: Path, script: Path) -> NodeConfig:
-    config = _config(path, None, "normal")
-    llm = config.llm.model_copy(
-        update={"provider": "scripted", "scripted": config.llm.scripted.model_copy(update={"path": script})}
+def scripted(path: Path, script: Path) -> NodeConfig:
+    """A configuration with a script in the place of the model."""
+    plain = config(path)
+    llm = plain.llm.model_copy(
+        update={"provider": "scripted", "scripted": plain.llm.scripted.model_copy(update={"path": script})}
     )
-    return config.model_copy(update={"llm": llm})
+    return plain.model_copy(update={"llm": llm})
 
 
 async def _deployments(node: Node, agents: int) -> dict[str, Any]:
-    before, began = _resident_kb(), time.perf_counter()
+    before, began = resident_kb(), time.perf_counter()
     times = []
     for number in range(agents):
         since = time.perf_counter()
         name = f"agent-{number}"
-        await node.supervisor.deploy(_file(name, "1.0.0"), filename=f"{name}.md")
+        await node.supervisor.deploy(agent_file(name, "1.0.0"), filename=f"{name}.md")
         times.append(time.perf_counter() - since)
     seconds = time.perf_counter() - began
-    weight = (_resident_kb() - before) / agents
+    weight = (resident_kb() - before) / agents
     return _row(f"{agents:,} agents deployed", "s", seconds, times) | {"kb_each": round(weight, 1)}
 
 
@@ -149,7 +149,7 @@ async def _reloads(node: Node, count: int) -> dict[str, Any]:
     for number in range(count):
         since = time.perf_counter()
         await node.supervisor.deploy(
-            _file("agent-0", f"1.0.{number + 1}"), filename="agent-0.md", replace=True
+            agent_file("agent-0", f"1.0.{number + 1}"), filename="agent-0.md", replace=True
         )
         await node.bus.request(_message(node, "agent-0", "quick"), timeout_s=30.0)
         times.append(time.perf_counter() - since)
@@ -196,7 +196,8 @@ def _row(what: str, unit: str, figure: float, times: Sequence[float], failed: in
     }
 
 
-def _file(name: str, version: str) -> bytes:
+def agent_file(name: str, version: str) -> bytes:
+    """An agent that answers with what the script says, with one tool."""
     return (AGENT % (name, version, f"work-{name}")).encode()
 
 
@@ -214,7 +215,8 @@ def _message(node: Node, agent: str, content: str) -> Message:
     )
 
 
-def _resident_kb() -> float:
+def resident_kb() -> float:
+    """Memory of this process that is in use."""
     with Path("/proc/self/statm").open(encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 1024
 

@@ -22,14 +22,15 @@ from typing import Any, Final
 
 import trio
 
-from benchmarks.messaging import BATCH, PAYLOAD, SINK, Row, _config, _provider, _running
+from benchmarks.messaging.loads import BATCH, PAYLOAD, SINK
+from benchmarks.messaging.provider import provider
+from benchmarks.nodes import config, running
 from benchmarks.report import caxton, machine, show, write
 from node.errors import CaxtonError
 from node.message import Message
 from node.node import Node
 from node.vocabulary import Performative
 
-ROW: Final = Row("two nodes over TLS", 2)
 SETTLE_S: Final = 600.0
 """How long the drain may take."""
 
@@ -80,13 +81,13 @@ async def _empty(directory: Path, messages: int) -> dict[str, Any]:
     """A start with nothing on disk."""
     del messages
     began = time.perf_counter()
-    async with _running(_config(_origin(directory), None, "normal")):
+    async with running(config(_origin(directory))):
         return _figures(0, 0.0, time.perf_counter() - began)
 
 
 async def _fill(directory: Path, messages: int) -> dict[str, Any]:
     """Accept them all."""
-    async with _running(_config(_origin(directory), None, "normal")) as (node, _):
+    async with running(config(_origin(directory))) as (node, _):
         began = time.perf_counter()
         for first in range(0, messages, BATCH):
             accepted = await node.bus.accept_many([_message(node, n) for n in range(first, first + BATCH)])
@@ -100,7 +101,7 @@ async def _restart(directory: Path, messages: int) -> dict[str, Any]:
     """A start with all of them on disk."""
     del messages
     began = time.perf_counter()
-    async with _running(_config(_origin(directory), None, "normal")) as (node, _):
+    async with running(config(_origin(directory))) as (node, _):
         started_s = time.perf_counter() - began
         held = node.bus.statistics()["outbox"]
         return _figures(held["open"] + held["backlog"], 0.0, started_s)
@@ -109,8 +110,8 @@ async def _restart(directory: Path, messages: int) -> dict[str, Any]:
 async def _drain(directory: Path, messages: int) -> dict[str, Any]:
     """The other node comes back."""
     async with (
-        _running(_config(_origin(directory), None, "normal")) as (node, gossip),
-        _provider(directory, gossip, ROW),
+        running(config(_origin(directory))) as (node, gossip),
+        provider(directory, gossip),
     ):
         outbox = node.bus.statistics()["outbox"]
         while not outbox["settled"]:

@@ -80,14 +80,14 @@ def main() -> int:
 def _caxton(options: argparse.Namespace) -> float:
     import trio
 
-    from benchmarks.messaging import Origin, Row, _config, _provider, _running
-    from benchmarks.report import caxton
+    from benchmarks.messaging.loads import Origin
+    from benchmarks.messaging.provider import provider
+    from benchmarks.nodes import bundle, config, init, running
 
     async def run(directory: Path) -> float:
-        config = _config(directory / "nodes" / "origin" / "node.yaml", None, "normal")
         async with (
-            _running(config) as (node, gossip),
-            _provider(directory, gossip, Row("two nodes", 2)),
+            running(config(bundle(directory, "origin"))) as (node, gossip),
+            provider(directory, gossip),
         ):
             origin = Origin(node)
             await origin.wait_for_provider()
@@ -97,8 +97,7 @@ def _caxton(options: argparse.Namespace) -> float:
 
     with tempfile.TemporaryDirectory(prefix="caxton-nats-") as name:
         directory = Path(name)
-        init = [*caxton(), "init", directory, "--node", "origin", "--node", "provider"]
-        subprocess.run(init, check=True, stdout=subprocess.DEVNULL)
+        init(directory, ["origin", "provider"])
         return trio.run(run, directory)
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import trio
 
-from benchmarks.messaging import _config, _running
+from benchmarks.nodes import config, running
 from benchmarks.report import PROJECT, caxton, machine, percentile, show, write
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node
@@ -161,9 +161,9 @@ def _row(run: int, what: str, found: dict[str, Any], since: float, total: int) -
     }
 
 
-async def _node(config: Path, seed: str | None, agents: int) -> None:
+async def _node(path: Path, seed: str | None, agents: int) -> None:
     """The process of one node: does what it is told on standard input."""
-    async with _running(_config(config, seed, "normal")) as (node, gossip):
+    async with running(config(path, seed)) as (node, gossip):
         _say(gossip=gossip)
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
             command, _, number = line.strip().partition(" ")

@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 import trio
 
 from benchmarks.memory.search import lag
-from benchmarks.messaging import _running
+from benchmarks.nodes import running
 from benchmarks.report import caxton, machine, percentile, show, write
 from node.config import NodeConfig, load_config
 from node.environment import system_environment
@@ -145,7 +145,7 @@ def _config(directory: Path, name: str, seed: str) -> NodeConfig:
 
 
 async def _node(options: argparse.Namespace) -> None:
-    async with _running(_config(options.directory, options.node, options.seed)) as (node, gossip):
+    async with running(_config(options.directory, options.node, options.seed)) as (node, gossip):
         _tell(gossip=gossip, at=time.monotonic())
         if options.node == "origin":
             await _origin(node, options.operations)

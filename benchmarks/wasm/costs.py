@@ -61,7 +61,8 @@ def runtime(storage: Storage | None = None, cache: Path | None = None) -> WasmRu
     return WasmRuntime(_environment, "node-1", Tracing.off(), storage, None, cache)
 
 
-async def _load(shared: WasmRuntime, source: bytes, agent: str, policy: WasmPolicy = POLICY) -> WasmAgent:
+async def load(shared: WasmRuntime, source: bytes, agent: str, policy: WasmPolicy = POLICY) -> WasmAgent:
+    """An agent in a sandbox."""
     return await shared.load(source, agent=agent, journal=Journal(_environment.clock, 100), policy=policy)
 
 
@@ -73,11 +74,11 @@ async def starts(
     took: list[float] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
-        await _load(runtime(storage, directory / "cache"), source, "warm", policy)
+        await load(runtime(storage, directory / "cache"), source, "warm", policy)
         for number in range(count):
             fresh = runtime(storage, directory / "cache")
             begun = time.perf_counter()
-            agent = await _load(fresh, source, f"agent-{number}", policy)
+            agent = await load(fresh, source, f"agent-{number}", policy)
             await agent.handle(delivery)
             took.append(time.perf_counter() - begun)
         nursery.cancel_scope.cancel()
@@ -108,10 +109,10 @@ async def messages(
 async def _sandboxes(source: bytes, count: int) -> tuple[float, float]:
     """Seconds to make so many, and KB of each."""
     shared = runtime()
-    kept = [await _load(shared, source, "first")]
+    kept = [await load(shared, source, "first")]
     gc.collect()
     before, begun = resident_kb(), time.perf_counter()
-    kept += [await _load(shared, source, f"agent-{number}") for number in range(count)]
+    kept += [await load(shared, source, f"agent-{number}") for number in range(count)]
     return time.perf_counter() - begun, (resident_kb() - before) / count
 
 
@@ -123,7 +124,7 @@ async def _lag(interval_s: float, seconds: float, *, burning: bool) -> list[floa
     async with trio.open_nursery() as nursery:
         if burning:
             for number in range(2):
-                nursery.start_soon(_burn, await _load(runtime(), BURN, f"burn-{number}", policy))
+                nursery.start_soon(_burn, await load(runtime(), BURN, f"burn-{number}", policy))
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             due = time.perf_counter() + 0.001
@@ -161,7 +162,7 @@ async def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as directory:
             took = await starts(source, count, Path(directory))
         note(kind, "start", p50_ms=_ms(percentile(took, 0.5)), p99_ms=_ms(percentile(took, 0.99)))
-        agent = await _load(runtime(), source, "one")
+        agent = await load(runtime(), source, "one")
         for in_flight in (1, IN_FLIGHT):
             per_s, cpu_s, took = await messages(agent, DELIVERY, in_flight, options.seconds)
             what = f"messages, {in_flight} in flight"

@@ -1,0 +1,1 @@
+"""Durable messages: rates, latencies, and what they cost."""

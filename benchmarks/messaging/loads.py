@@ -1,0 +1,169 @@
+"""Loads on a node that sends, and what they measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from benchmarks.report import percentile
+from node.errors import CaxtonError
+from node.message import Message
+from node.node import Node
+from node.vocabulary import Performative, RoutingStrategy
+
+CAPABILITY: Final = "echo"
+"""What the requests ask for; the sample agent in WebAssembly offers it too."""
+SINK: Final = "sink"
+"""What messages ask for that want no answer."""
+PAYLOAD: Final = "x" * 200
+BATCH: Final = 100
+"""Messages accepted in one write, one way."""
+REQUEST_TIMEOUT_S: Final = 30.0
+READY_S: Final = 180.0
+
+
+@dataclass(slots=True)
+class Load:
+    """What one load has measured; latencies in seconds.
+
+    Args:
+        name: What the table calls it.
+        setting: How much of it.
+        seconds: How long it lasted.
+        latencies: Of requests, each until its answer.
+        failures: What was refused, or not answered.
+        settled: Messages that want no answer and ended meanwhile.
+        drained: Those that ended after it.
+    """
+
+    name: str
+    setting: str
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    failures: int = 0
+    settled: int = 0
+    drained: int = 0
+
+    def as_row(self) -> dict[str, Any]:
+        """The raw figures."""
+        times = self.latencies or [float("nan")]
+        done = self.settled or len(self.latencies)
+        return {
+            "load": self.name,
+            "setting": self.setting,
+            "seconds": round(self.seconds, 3),
+            "ended": done,
+            "failed": self.failures,
+            "per_s": round(done / self.seconds, 1),
+            "p50_ms": round(1000 * percentile(times, 0.50), 3),
+            "p99_ms": round(1000 * percentile(times, 0.99), 3),
+            "max_ms": round(1000 * max(times), 3),
+        }
+
+
+class Origin:
+    """The node that sends, and the load on it.
+
+    Args:
+        node: It runs in this process.
+        payload: The text in every message.
+        strategy: How providers are chosen.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        payload: str = PAYLOAD,
+        strategy: RoutingStrategy = RoutingStrategy.BEST_MATCH,
+    ) -> None:
+        self._node, self._payload, self._strategy = node, payload, strategy
+        self._environment = node.environment
+
+    async def closed(self, name: str, *, in_flight: int, duration_s: float) -> Load:
+        """Keep ``in_flight`` requests on their way for ``duration_s``."""
+        load = Load(name, f"{in_flight} in flight")
+        began = time.perf_counter()
+        end = began + duration_s
+
+        async def one_after_the_other() -> None:
+            while time.perf_counter() < end:
+                await self._one(load, time.perf_counter())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(in_flight):
+                nursery.start_soon(one_after_the_other)
+        load.seconds = time.perf_counter() - began
+        return load
+
+    async def at_rate(self, name: str, *, per_s: float, duration_s: float) -> Load:
+        """Send ``per_s`` requests a second, whether the ones before are answered or not."""
+        load = Load(name, f"{per_s:g} per second")
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for number in range(int(per_s * duration_s)):
+                due = began + number / per_s
+                await trio.sleep(max(0.0, due - time.perf_counter()))
+                nursery.start_soon(self._one, load, due)
+        load.seconds = time.perf_counter() - began
+        return load
+
+    async def one_way(self, name: str, *, window: int, duration_s: float, batch: int = BATCH) -> Load:
+        """Have ``window`` messages on their way that want no answer, for ``duration_s``."""
+        load = Load(name, f"{window} open, {batch} at a time")
+        bus = self._node.bus
+        before = self._settled()
+        began = time.perf_counter()
+        while time.perf_counter() < began + duration_s:
+            if bus.statistics()["outbox"]["open"] + batch > window:
+                await trio.sleep(0.001)
+                continue
+            accepted = await bus.accept_many([self._message(SINK) for _ in range(batch)])
+            load.failures += sum(isinstance(each, CaxtonError) for each in accepted)
+        load.seconds, load.settled = time.perf_counter() - began, self._settled() - before
+        while bus.statistics()["outbox"]["open"]:
+            await trio.sleep(0.01)
+        load.drained = self._settled() - before - load.settled
+        return load
+
+    def _settled(self) -> int:
+        return int(self._node.bus.statistics()["outbox"]["settled"])
+
+    async def wait_for_provider(self, providers: int = 1) -> None:
+        """Return when a request is answered: membership, registry and link are there.
+
+        Raises:
+            trio.TooSlowError: none was within :data:`READY_S`.
+        """
+        with trio.fail_after(READY_S):
+            while len(self._node.membership.registry.providers(CAPABILITY)) < providers:
+                await trio.sleep(0.05)
+            await self._node.bus.request(self._message(), timeout_s=READY_S)
+
+    async def _one(self, load: Load, since: float) -> None:
+        try:
+            reply = await self._node.bus.request(self._message(), timeout_s=REQUEST_TIMEOUT_S)
+        except CaxtonError:
+            load.failures += 1
+            return
+        if reply.performative is Performative.INFORM:
+            load.latencies.append(time.perf_counter() - since)
+        else:
+            load.failures += 1
+
+    def _message(self, capability: str = CAPABILITY) -> Message:
+        identifier = self._environment.new_id()
+        return Message(
+            id=identifier,
+            performative=Performative.REQUEST if capability == CAPABILITY else Performative.INFORM,
+            sender=f"client@{self._node.name}",
+            capability=capability,
+            content={"text": self._payload},
+            routing_strategy=self._strategy,
+            conversation_id=identifier,
+            reply_with=identifier,
+            timestamp_s=self._environment.clock.wall(),
+        )
