@@ -274,10 +274,10 @@ class Webhooks:
             self._breakers.given_up(target)
             raise
         self._breakers.succeeded(target)
-        hook.delivered += 1
         hook.last_delivered_s = self._clock.wall()
-        self._counts["delivered"] += 1
         await self._storage.write(lambda connection: table.done(connection, delivery.seq))
+        hook.delivered += 1  # what is shown as delivered is not shown as queued, too
+        self._counts["delivered"] += 1
         return 0.0
 
     async def _failed(self, hook: _Hook, delivery: DeliveryRow, reason: str) -> None:
