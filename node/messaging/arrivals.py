@@ -42,6 +42,8 @@ class Arriving:
     action: ArrivalAction = ArrivalAction.STORE
     seq: int = 0
     reason: str = ""
+    is_beyond: bool = False
+    """Whether its node may have no more here; storage refuses it unless it is here already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Arrivals:
         """Decode the deliveries of one frame, and refuse what cannot be taken."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
-        room = min(self._settings.inbox_capacity - self._held, INBOX_ROW_LIMIT - self._rows)
+        room = self.room
         wall = self._time.wall()
         for item, message in arrived:
             try:
@@ -166,6 +168,11 @@ class Arrivals:
     def entry(self, row: table.InboxRow, seq: int, message: Message) -> Entry:
         """A stored message for a mailbox."""
         return _entry(row, seq, message, self._time.now(), self._time.wall())
+
+    @property
+    def room(self) -> int:
+        """How many more messages may be held."""
+        return min(self._settings.inbox_capacity - self._held, INBOX_ROW_LIMIT - self._rows)
 
     def origin_lost(self, node: str) -> None:
         """What ``node`` has heard from here is uncertain until it is back."""
@@ -228,6 +235,10 @@ class Arrivals:
     def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
         """What follows from one delivery."""
         item, action, state = decoded.item, decoded.action, decoded.state
+        if action is ArrivalAction.REFUSE:
+            self._counts["refused"] += 1
+            outcomes.append(Outcome(item.key, "refused", decoded.reason))
+            return
         if action is ArrivalAction.STORE:
             self._counts["received"] += 1
             self._rows += 1

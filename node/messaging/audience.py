@@ -12,7 +12,16 @@ from typing import Final
 
 from node.cluster.provider import ClusterView, Provider
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
-from node.messaging.router import NARROWED_LIMIT, Choice, Exclusions, InFlight, Ranking, ranked
+from node.messaging.router import (
+    NARROWED_LIMIT,
+    Choice,
+    Exclusions,
+    InFlight,
+    IsFull,
+    Ranking,
+    never_full,
+    ranked,
+)
 from node.predicates import predicate
 from node.topics import matches
 from node.vocabulary import RoutingStrategy
@@ -29,6 +38,7 @@ class Audience:
         found: All of them, on nodes that are alive, sorted by (node, agent).
         topic: The topic.
         in_flight: Asked of whoever is compared.
+        is_full: Asked of whoever is about to be chosen.
         view: The cluster as it looks; kept with each decision.
         locality: Whether near members of a group are preferred.
         refusing: The predicates that do not take the content; whose they are is left out.
@@ -40,12 +50,14 @@ class Audience:
         topic: str,
         *,
         in_flight: InFlight,
+        is_full: IsFull = never_full,
         view: ClusterView | None,
         locality: bool = True,
         refusing: Sequence[str] = (),
     ) -> None:
         self._topic, self._view = topic, view
         self._found, self._in_flight, self._locality = found, in_flight, locality
+        self._is_full = is_full
         self._predicates = dict.fromkeys(p.accepts for p in found if p.accepts)
         self._accepting: dict[tuple[str, ...], Audience] = {}
         ill: list[tuple[str, str, str]] = []
@@ -64,7 +76,7 @@ class Audience:
         self._alone = tuple((p.agent, p.node) for p in members.pop("", ()))
         self._members = {name: [(p.agent, p.node) for p in each] for name, each in sorted(members.items())}
         self._groups = {
-            name: Ranking(ranked(members[name], locality=locality), in_flight=in_flight)
+            name: Ranking(ranked(members[name], locality=locality), in_flight=in_flight, is_full=is_full)
             for name in self._members
         }
         everybody = self._sorted((*self._alone, *(t for each in self._members.values() for t in each)))
@@ -82,6 +94,7 @@ class Audience:
                 self._found,
                 self._topic,
                 in_flight=self._in_flight,
+                is_full=self._is_full,
                 view=self._view,
                 locality=self._locality,
                 refusing=refusing,

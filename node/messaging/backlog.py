@@ -17,8 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from node.errors import ResourceLimitExceeded
-
 TARGETS_LIMIT: Final = 10_000
 """Most capabilities and receivers that messages wait for on disk."""
 TAKEN_LIMIT: Final = 1_000
@@ -128,13 +126,3 @@ class Backlog:
         queue = self._queues[wanted]
         if not (queue.written or queue.prepared or queue.back):
             del self._queues[wanted]
-
-
-def backlog_full(wanted: str, held: int) -> ResourceLimitExceeded:
-    """The refusal of a message for ``wanted`` while so many wait on disk."""
-    return ResourceLimitExceeded(
-        "too many messages wait for whom is away",
-        why=f"{held} messages wait on disk, those for {wanted} among them",
-        fix="Bring the provider back, or raise messaging.backlog_capacity and messaging.backlog_limit.",
-        details={"backlog": held, "wanted": wanted, "retry_after_s": 30},
-    )

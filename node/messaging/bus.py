@@ -48,7 +48,7 @@ from node.messaging.subscriptions import Subscriptions
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
-from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
 from node.transport.proof import FrameProof
 
 
@@ -180,6 +180,7 @@ class Bus:
             settings=settings,
             waits=self._waits,
             accepts=self._handlers.refusal,
+            capacity=self._handlers.capacity,
             offer=self._handlers.offer,
             raise_epoch=self._handlers.raise_epoch,
             tell=self._tell,
@@ -220,12 +221,9 @@ class Bus:
             nursery.start_soon(self._outbox.run_backlog)
             nursery.start_soon(self._local.run, self._inbox)
             nursery.start_soon(self._ended_here.run, self._outbox)
-            nursery.start_soon(self.expectations.run)
-            nursery.start_soon(self.contracts.run)
-            nursery.start_soon(self.subscriptions.run)
+            for part in (self.expectations, self.contracts, self.subscriptions, self.mailboxes, self.blobs):
+                nursery.start_soon(part.run)
             nursery.start_soon(self._forget)
-            nursery.start_soon(self.mailboxes.run)
-            nursery.start_soon(self.blobs.run)
             task_status.started()
 
     # For clients and agents
@@ -348,6 +346,7 @@ class Bus:
         return {
             "outbox": self._outbox.statistics(),
             "inbox": self._inbox.statistics(),
+            "credit": self._inbox.credits.statistics(),
             "handlers": self._handlers.statistics(),
             "mailboxes": self.mailboxes.statistics(),
             "waits": self._waits.statistics(),
@@ -420,6 +419,14 @@ class Bus:
         """These have ended at the peer."""
         await self._outbox.report(peer, outcomes)
 
+    def on_accepted(self, peer: str, *, knows_credit: bool) -> None:
+        """A link of the peer begins; one that knows credit is told what this node takes, and keeps to it."""
+        self._inbox.credits.begins(peer, knows=knows_credit)
+
+    def on_granted(self, peer: str, grants: Sequence[Grant] | None) -> None:
+        """The peer takes so much for its agents; None when it will not tell."""
+        self._outbox.granted(peer, grants)
+
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
         """Answer the question of a peer about a message or a blob; every node of the cluster may ask."""
         del peer
@@ -466,7 +473,10 @@ class Bus:
 
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
         """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""
+        grants = self._inbox.credits.grants(node, received, outcomes)
         if node == self._node:
+            if grants:
+                self._outbox.granted(node, grants)
             self._outbox.received(node, received)
             if outcomes:
                 self._ended_here.add(outcomes)
@@ -474,6 +484,8 @@ class Bus:
         links = self._outbox.links
         if links is None:
             return  # the next opening tells
+        if grants:
+            links.grant(node, grants)
         if received:
             links.acknowledge(node, received)
         if outcomes:

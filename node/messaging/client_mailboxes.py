@@ -97,6 +97,11 @@ class ClientMailboxes:
         self._held = 0
         self._counts = dict.fromkeys(("acknowledged", "expired", "out_of_protocol", "idle"), 0)
 
+    @property
+    def capacity(self) -> int:
+        """Most messages of one mailbox."""
+        return self._capacity
+
     def use_inbox(self, inbox: Inbox, in_protocol: Screen) -> None:
         """Give the inbox, and who judges its messages; both need these mailboxes in turn."""
         self._inbox, self._in_protocol = inbox, in_protocol

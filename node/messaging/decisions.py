@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import MessagingConfig
+from node.message import Message
 from node.messaging.backlog import Backlog
 from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
@@ -23,7 +24,7 @@ from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Time
 from node.messaging.router import Choice
-from node.messaging.settings import ROUTE_LIMIT, Timing
+from node.messaging.settings import OUTBOX_BYTES_LIMIT, ROUTE_LIMIT, SHARES, Timing
 from node.storage import outbox as table
 from node.storage.decisions import DecisionRow
 from node.transport.frames import DeliveryKey, KeyState, Outcome
@@ -111,6 +112,8 @@ class Decisions:
         """Open messages by id; bounded by the outbox's capacity."""
         self.bytes = 0
         """Of their sealed forms."""
+        self.open_for: dict[str, int] = {}
+        """How many of them are for each capability, receiver or topic."""
         self.counts = dict.fromkeys(
             ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
         )
@@ -367,6 +370,38 @@ class Decisions:
             self.lanes.queue(route)
         return action
 
+    def waiting_for_credit(self, message: Message, others: int) -> int:
+        """How many wait for what a message is for, where that is too many and all who offer it are full.
+
+        Half of the outbox is left to what others are wanted for, so that one slow capability fills no more.
+
+        Args:
+            message: Of a client.
+            others: How many are to be accepted before it.
+        """
+        waiting = self.open_for.get(message.wanted, 0)
+        if waiting + others < self._settings.outbox_capacity // 2 or message.goes_to_all:
+            return 0
+        return waiting if self.placement.out_of_credit(message) else 0
+
+    def waits_for_long(self, letter: Letter, share: int) -> bool:
+        """Whether a message is better on disk: nobody can take it now, and many wait for the same.
+
+        Args:
+            letter: The message, which is not open yet.
+            share: How many of the outbox's capacity are left in memory to whoever is away.
+        """
+        placement, route = self.placement, letter.own
+        if route is not None and letter.address is None:
+            return False  # who is chosen for a capability is there
+        is_crowded = len(self.open) >= SHARES // 2 * share or self.bytes >= OUTBOX_BYTES_LIMIT // 2
+        enough = 1 if is_crowded else share
+        if route is None:
+            is_away = placement.waiting_for(letter.wanted) >= enough and placement.is_hopeful(letter)
+        else:
+            is_away = self.lanes.in_flight(route.target) >= enough and not placement.reaches(route.target[1])
+        return is_away and self.backlog.has_room(letter.wanted, len(letter.sealed))
+
     def note(self, letter: Letter, event: str, detail: str, changes: Changes | None) -> None:
         """Add to the history of a message; of one that is not written yet, its first routes tell enough."""
         if changes is not None:
@@ -382,6 +417,7 @@ class Decisions:
         self.open[letter.message.id] = letter
         self._by_order.setdefault(letter.order, {})[letter.seq] = letter
         self.bytes += len(letter.sealed)
+        self.open_for[letter.wanted] = self.open_for.get(letter.wanted, 0) + 1
         if letter.waiting_since is not None:
             self.placement.waits(letter)
             self.calendar.at(letter, letter.waiting_since)
@@ -397,6 +433,9 @@ class Decisions:
         if not same_order:
             del self._by_order[letter.order]
         self.bytes -= len(letter.sealed)
+        self.open_for[letter.wanted] -= 1
+        if not self.open_for[letter.wanted]:
+            del self.open_for[letter.wanted]
         settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
         by = f"{settled[0][0]}@{settled[0][1]}" if len(settled) == 1 else ""
         self._recent[letter.message.id] = (letter.seq, by)

@@ -9,11 +9,9 @@ links. So the same object does the same things again from a recording (:mod:`nod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from node.breaker import BreakerLimits
 from node.config.model import MessagingConfig
-from node.errors import CaxtonError
 from node.message import Message
 from node.messaging import dead_letters
 from node.messaging.backlog import TAKEN_LIMIT, Backlog
@@ -21,21 +19,19 @@ from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.explanation import Target
+from node.messaging.giving_up import why_given_up
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter
 from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Carrier
-from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, TTL_LIMIT_S, Timing
+from node.messaging.settings import HOP_LIMIT, OUTBOX_BYTES_LIMIT, SHARES, TTL_LIMIT_S, Timing
 from node.messaging.stored import stored_letter, stored_route
 from node.messaging.surroundings import Surroundings
-from node.messaging.sweep import IN_MINORITY, NO_PROVIDER, Sweep
+from node.messaging.sweep import Sweep
 from node.storage import outbox as table
 from node.storage.backlog import Parked, Sum
-from node.transport.frames import DeliveryKey, KeyState, Outcome
-
-SHARES: Final = 8
-"""Who is away gets this part of the outbox's capacity in memory; the rest of its messages waits on disk."""
+from node.transport.frames import DeliveryKey, Grant, KeyState, Outcome
 
 
 class Deliveries:
@@ -81,6 +77,7 @@ class Deliveries:
                 registry=around.registry,
                 membership=around.membership,
                 in_flight=self._lanes.in_flight,
+                is_full=self._lanes.is_full,
                 breakers=self._breakers,
                 locality=settings.routing.locality,
             ),
@@ -159,6 +156,14 @@ class Deliveries:
     def in_flight(self, target: Target) -> int:
         """Messages that ``target`` was given and has not settled."""
         return self._lanes.in_flight(target)
+
+    def is_full(self, target: Target) -> bool:
+        """Whether ``target`` is out of credit."""
+        return self._lanes.is_full(target)
+
+    def waiting_for_credit(self, message: Message, others: int) -> int:
+        """How many wait for what a message is for, if too many do; see :class:`Decisions`."""
+        return self._decisions.waiting_for_credit(message, others)
 
     def sticky(self, conversation_id: str, wanted: str) -> Target | None:
         """The provider that has had this conversation so far."""
@@ -250,7 +255,8 @@ class Deliveries:
             self._park(letter)
         else:
             self._decisions.place(letter, None, now)
-            if self.open_count >= self._share and not letter.broadcast and self._waits_for_long(letter):
+            is_one_of_many = self.open_count >= self._share and not letter.broadcast
+            if is_one_of_many and self._decisions.waits_for_long(letter, self._share):
                 self._park(letter)
         return letter
 
@@ -345,12 +351,18 @@ class Deliveries:
                 self._decisions.apply(peer, state, changes)
         return changes
 
+    def granted(self, peer: str, grants: Sequence[Grant] | None) -> None:
+        """``peer`` takes so much for its agents; None when a link opens to one that will not tell."""
+        if self._lanes.granted(peer, grants):
+            self._lanes.pump(peer)
+
     def link_lost(self, peer: str) -> bool:
         """The link to ``peer`` closed: what was on it is in line again, in order.
 
         Returns:
             Whether anything is under way to ``peer``, so that a new link is needed.
         """
+        self._lanes.link_lost(peer)
         needed = False
         for letter in self._decisions.open.values():
             for route in letter.active_routes():
@@ -450,19 +462,6 @@ class Deliveries:
         letter.park()
         self._backlog.prepare(letter.wanted, len(letter.sealed))
 
-    def _waits_for_long(self, letter: Letter) -> bool:
-        """Whether a message is better on disk: nobody can take it now, and many wait for the same."""
-        placement, route = self._decisions.placement, letter.own
-        if route is not None and letter.address is None:
-            return False  # who is chosen for a capability is there
-        crowded = self.open_count >= SHARES // 2 * self._share or self.open_bytes >= OUTBOX_BYTES_LIMIT // 2
-        enough = 1 if crowded else self._share
-        if route is None:
-            is_away = placement.waiting_for(letter.wanted) >= enough and placement.is_hopeful(letter)
-        else:
-            is_away = self._lanes.in_flight(route.target) >= enough and not placement.reaches(route.target[1])
-        return is_away and self._backlog.has_room(letter.wanted, len(letter.sealed))
-
     def _backoff(self, attempt: int) -> float:
         pause_s = min(
             self._settings.retry_max_s, self._settings.retry_initial_s * 2.0 ** min(attempt - 1, 16)
@@ -471,16 +470,7 @@ class Deliveries:
 
     def _tell(self, letter: Letter) -> Letter:
         """The FAILURE for the sender of a message that was given up."""
-        error: CaxtonError
-        if letter.reason == NO_PROVIDER:
-            error = dead_letters.no_provider(letter.message, self._decisions.placement.related(letter))
-        elif letter.reason == IN_MINORITY:
-            error = dead_letters.refused_in_minority(letter.message)
-        elif letter.ended == "expired" and dead_letters.is_by_its_reply_by(letter):
-            missing = [f"{agent}@{node}" for agent, node in letter.unhandled()]
-            error = dead_letters.no_reply_in_time(letter.message, missing=missing)
-        else:
-            error = dead_letters.undelivered(letter.message, letter.reason)
+        error = why_given_up(letter, self._decisions.placement)
         message = dead_letters.failure(
             letter.message,
             error,

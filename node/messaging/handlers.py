@@ -189,6 +189,15 @@ class Handlers:
             return STOPPED
         return "" if self._clock.now() < self._unclaimed_until else NO_SUCH_AGENT
 
+    def capacity(self, agent: str) -> int:
+        """Most messages that are to wait for an agent, be it one that has not come yet."""
+        found = self._agents.get(agent)
+        if found is not None:
+            return found.mailbox.capacity
+        if self._clients.knows(agent):
+            return self._clients.capacity
+        return self._settings.mailbox_capacity
+
     def offer(self, agent: str, entry: Entry) -> None:
         """Put a stored message into its agent's mailbox, if there is one."""
         found = self._agents.get(agent)

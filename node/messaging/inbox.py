@@ -19,10 +19,11 @@ import cbor2
 from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.message import Message
-from node.messaging.arrivals import Arrivals, Arrived, Arriving, Ended, Receivers, Told
+from node.messaging.arrivals import Arrivals, Arrived, Arriving, Batch, Ended, Receivers, Told
 from node.messaging.conversation_index import NOTED_AFTER_S
 from node.messaging.conversation_view import kin_of
 from node.messaging.conversations import Waits
+from node.messaging.credit import BEYOND, Credits
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
 from node.messaging.mailboxes import Entry
@@ -47,6 +48,7 @@ OWED_LIMIT: Final = 200_000
 """Most answers on their way whose requests are taken up at a start; above any capacity of the outbox."""
 STOPPED: Final = "the agent is stopped"
 BEGUN: Final = "its handling was cut short, and it is delivered at most once"
+_TAKEN: Final = (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN)
 OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
 """Answers that want an answer in turn, and get one however late they are."""
 
@@ -61,6 +63,7 @@ class Inbox:
         settings: The section ``messaging``.
         waits: Who waits for which reply.
         accepts: Says why an agent takes no messages, or the empty string when it does.
+        capacity: Most messages that wait for an agent.
         offer: Hands a held message to its agent.
         raise_epoch: Tells the agent's mailbox of a higher epoch.
         tell: Tells a node (this one included) what was received and how it ended.
@@ -79,6 +82,7 @@ class Inbox:
         settings: MessagingConfig,
         waits: Waits,
         accepts: Callable[[str], str],
+        capacity: Callable[[str], int],
         offer: Callable[[str, Entry], None],
         raise_epoch: Callable[[str, int, int], None],
         tell: Told,
@@ -111,11 +115,20 @@ class Inbox:
             self._core = Arrivals(node=node, settings=settings, around=around)
         else:
             self._core = record_arrivals(recorder, node, settings, around)
+        self.credits = Credits(
+            capacity=capacity,
+            free=settings.peer_window,
+            room=lambda: self._core.room,
+            now=environment.clock.now,
+        )
+        self.credits.begins(node, knows=True)
 
     async def load(self) -> None:
         """Learn how much is held and stored."""
-        held = await self._storage.read(table.held_counts)
-        self._core.begin(sum(held.values()), await self._storage.read(table.count))
+        held = await self._storage.read(table.held_by_origin)
+        self._core.begin(sum(count for _, _, count in held), await self._storage.read(table.count))
+        for origin, target, count in held:
+            self.credits.hold(origin, target, count)
         owed = await self._storage.read(lambda connection: table.owed(connection, OWED_LIMIT))
         for origin, message_id, target, epoch, replies in owed:
             self._owed.owe(origin, Outcome(DeliveryKey(message_id, target, epoch), "settled"), replies)
@@ -131,12 +144,14 @@ class Inbox:
         encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
         with self.ending():  # replies that somebody waits for end as they arrive
             batch = self._core.judge(origin, arrived)
+            self._check_credit(batch)
             if batch.items:
                 await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
             if self._tail.listeners:
                 for each in batch.items:
-                    if each.action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
+                    if each.action in _TAKEN:
                         self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
+            self._count_held(batch)
             self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
@@ -208,7 +223,7 @@ class Inbox:
         with self.ending() as wall:
             ended = await durably(self._storage, self._clock, job)
             keys = [(key.origin, DeliveryKey(key.message_id, target, key.epoch)) for key, _ in ended]
-            self._core.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
+            self.ended([(Ended(origin, key, state, reason), ()) for origin, key in keys])
         for _, sealed in ended:
             if sealed:
                 self._tail.handled(Message.unseal(sealed), target, state, reason)
@@ -233,6 +248,8 @@ class Inbox:
 
     def ended(self, ended: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """What ended is durable: report it. With replies (message ids), that is told when they arrive."""
+        for each, _ in ended:
+            self.credits.release(each.origin, each.key.target)
         self._core.ended(ended)
 
     async def refuse_held(self, target: str, reason: str) -> None:
@@ -246,7 +263,7 @@ class Inbox:
             with self.ending() as wall:
                 job = functools.partial(_finish, ends=ends, wall=wall)
                 ended = await durably(self._storage, self._clock, job) if ends else []
-                self._core.ended([(each.ended(target), ()) for each in ended])
+                self.ended([(each.ended(target), ()) for each in ended])
             if self._tail.listeners:
                 for each in ended:
                     message = Message.unseal(each.row.sealed)
@@ -331,6 +348,31 @@ class Inbox:
         """Counts and sizes."""
         return {**self._core.statistics(), "owed": len(self._owed)}
 
+    def _check_credit(self, batch: Batch) -> None:
+        """Mark the deliveries of a frame that its node should not have sent yet."""
+        more: dict[str, int] = {}
+        for each in batch.items:
+            if not each.kept:
+                target = each.row.target
+                more[target] = more.get(target, 0) + 1
+        beyond = {
+            target for target, count in more.items() if not self.credits.admit(batch.origin, target, count)
+        }
+        for each in batch.items if beyond else ():
+            each.is_beyond = not each.kept and each.row.target in beyond
+
+    def _count_held(self, batch: Batch) -> None:
+        """Count what a frame has brought, and what of it was refused."""
+        more: dict[str, int] = {}
+        for each in batch.items:
+            if each.state is ItemState.HELD and each.action in _TAKEN:
+                target = each.row.target
+                more[target] = more.get(target, 0) + 1
+            elif each.action is ArrivalAction.REFUSE:
+                self.credits.refused()
+        for target, count in more.items():
+            self.credits.hold(batch.origin, target, count)
+
 
 def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
     """Store what is new of the deliveries of a frame; what is known already is left in the items."""
@@ -338,7 +380,7 @@ def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, 
     for item in items:
         if item.message.has_kin:
             conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
-    if all(item.row.in_reply_to is None for item in items):
+    if all(item.row.in_reply_to is None and not item.is_beyond for item in items):
         seqs = table.insert_many(connection, [item.row for item in items], proof_id)
         if seqs is not None:
             for item, seq in zip(items, seqs, strict=True):
@@ -353,6 +395,9 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
     """Look one delivery up, and store it if it is new; returns whether it was."""
     row = item.row
     known = table.find_key(connection, origin, row.message_id, row.target)
+    if known is None and item.is_beyond:
+        item.action, item.reason = ArrivalAction.REFUSE, BEYOND
+        return False
     if known is None:
         message = item.message
         if row.in_reply_to is not None and not outbox_table.reply_arrived(
@@ -368,6 +413,8 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
         return True
     item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
     item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
+    if item.action is ArrivalAction.HOLD_AGAIN and item.is_beyond:
+        item.action, item.reason = ArrivalAction.REFUSE, BEYOND
     if item.action is ArrivalAction.HOLD_AGAIN:
         table.hold_again(connection, item.seq, row.epoch, row.expires_s)
         item.state, item.reason = ItemState.HELD, ""

@@ -1,12 +1,15 @@
 """Lines of messages for each agent instance, and their way onto the links, in order.
 
-A link takes what its window allows; the rest stays in line here and is offered again when the link says that
-it is writable, when it opens, and at every sweep.
+A link takes what its window allows, and each lane has a window besides, so that a slow agent holds up its
+own lane and no other one on the link; the rest stays in line here and is offered again when the link says
+that it is writable, when it opens, when a window grows, and at every sweep. The windows of lanes are what the
+node at the other end grants (:mod:`node.messaging.credit`); at one that grants nothing they are
+``messaging.peer_window``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from node.message import Envelope, Message
 from node.messaging.calendar import Calendar
@@ -14,7 +17,7 @@ from node.messaging.explanation import Target
 from node.messaging.letters import Lane, Route
 from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.ports import Carrier, Time
-from node.transport.frames import DeliverItem
+from node.transport.frames import FREE_CREDIT, DeliverItem, Grant
 
 LocalDelivery = Callable[[DeliverItem, Message], None]
 
@@ -26,7 +29,7 @@ class Lanes:
         node: This node's name.
         time: For remaining times.
         calendar: When an acknowledgement is overdue.
-        window: Most unsettled messages of one lane on the way.
+        window: Most unsettled messages of one lane on the way, whatever is granted.
         due_after: Seconds until an acknowledgement of the given attempt is overdue.
         deliver_locally: Takes what is for this node's own agents.
     """
@@ -44,16 +47,51 @@ class Lanes:
         self.links: Carrier | None = None
         self._node = node
         self._time, self._calendar = time, calendar
-        self._window = window
+        self._window, self._free = window, min(FREE_CREDIT, window)
         self._due_after = due_after
         self._deliver_locally = deliver_locally
         self._by_node: dict[str, dict[str, Lane]] = {}
+        self._windows: dict[str, int] = {}  # of new lanes to nodes that grant nothing, while a link is open
         self.transmitted = 0
+        self._curbed = 0
 
     def in_flight(self, target: Target) -> int:
         """Messages that ``target`` was given and has not settled, those in line included."""
         lane = self._by_node.get(target[1], {}).get(target[0])
         return 0 if lane is None else lane.unsettled + len(lane.line)
+
+    def is_full(self, target: Target) -> bool:
+        """Whether one more message for ``target`` would have to wait for the end of another."""
+        lane = self._by_node.get(target[1], {}).get(target[0])
+        return lane is not None and lane.is_full
+
+    def granted(self, node: str, grants: Sequence[Grant] | None) -> bool:
+        """``node`` takes so much for its agents: nothing yet at first, or None if it will never tell.
+
+        Returns:
+            Whether somebody in line may be sent now.
+        """
+        lanes = self._by_node.get(node, {})
+        if grants is None:
+            self._windows[node] = self._window
+            for lane in lanes.values():
+                lane.window = self._window
+            return True
+        grew = False
+        for grant in grants:
+            self._curbed += grant.window > self._window
+            granted = lanes.get(grant.agent)
+            if granted is not None:
+                window = min(grant.window, self._window)
+                grew = grew or (window > granted.window and bool(granted.line))
+                granted.window = window
+        return grew
+
+    def link_lost(self, node: str) -> None:
+        """What ``node`` granted counts no more."""
+        self._windows.pop(node, None)
+        for lane in self._by_node.get(node, {}).values():
+            lane.window = self._free
 
     def queue(self, route: Route) -> None:
         """Put a route in line; :meth:`pump` sends it."""
@@ -91,7 +129,7 @@ class Lanes:
             still = []
             for lane in moving:
                 route = lane.head()
-                if route is None or lane.unsettled >= self._window:
+                if route is None or lane.unsettled >= lane.window:
                     continue
                 if not self._transmit(route, now, wall):
                     return
@@ -110,7 +148,9 @@ class Lanes:
         return {
             "lanes": len(lanes),
             "in_line": sum(len(lane.line) for lane in lanes),
+            "lanes_out_of_credit": sum(lane.unsettled >= lane.window for lane in lanes),
             "on_the_way": sum(lane.unsettled for lane in lanes),
+            "grants_curbed": self._curbed,
             "transmitted": self.transmitted,
         }
 
@@ -118,7 +158,7 @@ class Lanes:
         lanes = self._by_node.setdefault(target[1], {})
         lane = lanes.get(target[0])
         if lane is None:
-            lane = lanes[target[0]] = Lane(target)
+            lane = lanes[target[0]] = Lane(target, self._windows.get(target[1], self._free))
         return lane
 
     def _transmit(self, route: Route, now: float, wall: float) -> bool:

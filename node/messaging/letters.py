@@ -231,9 +231,14 @@ class Lane:
     """The line of messages for one agent instance; in order of acceptance.
 
     Bounded by the outbox's capacity; ``unsettled`` by the window.
+
+    Args:
+        target: The agent instance.
+        window: Most unsettled messages on the way to it.
     """
 
     target: Target
+    window: int
     line: deque[Route] = field(default_factory=deque)
     unsettled: int = 0
 
@@ -246,6 +251,11 @@ class Lane:
             self.line.insert(bisect.bisect_left(self.line, route.letter.seq, key=_SEQ), route)
         else:
             self.line.append(route)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what joins now has to wait for the end of another message."""
+        return self.unsettled + len(self.line) >= self.window
 
     def head(self) -> Route | None:
         """The first in line that still wants to be sent."""

@@ -19,9 +19,8 @@ import trio
 from node.cluster.provider import CapabilityView
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import ResourceLimitExceeded
 from node.message import Message
-from node.messaging.backlog import TAKEN_BYTES, backlog_full
+from node.messaging.backlog import TAKEN_BYTES
 from node.messaging.conversation_view import kin_of
 from node.messaging.dead_letters import awaits_reply
 from node.messaging.decisions import Changes
@@ -29,6 +28,7 @@ from node.messaging.deliveries import Deliveries
 from node.messaging.drain import DrainRate
 from node.messaging.durably import durably
 from node.messaging.explanation import Target
+from node.messaging.fullness import backlog_full, out_of_credit, outbox_full
 from node.messaging.lanes import LocalDelivery
 from node.messaging.letterbox import bury
 from node.messaging.letters import OPEN, Letter
@@ -46,7 +46,7 @@ from node.storage import outbox as table
 from node.storage.dead_letters import Totals
 from node.storage.decisions import DecisionRow
 from node.storage.storage import Storage
-from node.transport.frames import DeliveryKey, KeyState, Outcome
+from node.transport.frames import DeliveryKey, Grant, KeyState, Outcome
 
 LOAD_LIMIT: Final = 200_000
 """Most open messages taken up at a start; above any capacity."""
@@ -138,7 +138,8 @@ class Outbox:
             size: Their bytes.
 
         Raises:
-            ResourceLimitExceeded: the outbox is full, or the backlog that it would have to go to.
+            ResourceLimitExceeded: the outbox is full, or the backlog that it would have to go to, or half of
+                the outbox waits for the same, and all who offer it are out of credit.
         """
         if (
             self._core.backlog_count
@@ -148,19 +149,14 @@ class Outbox:
             if not self._core.backlog_has_room(message.wanted, len(sealed)):
                 raise backlog_full(message.wanted, self._core.backlog_count)
             return
-        if self.has_room(others + 1, size + len(sealed)):
+        capacity = self._settings.outbox_capacity
+        waiting = self._core.waiting_for_credit(message, others)
+        if self.has_room(others + 1, size + len(sealed)) and not waiting:
             return
-        capacity, held = self._settings.outbox_capacity, self._core.open_bytes
-        raise ResourceLimitExceeded(
-            "the outbox is full",
-            why=f"{self._core.open_count} messages ({held} bytes) have not been settled yet",
-            fix="Wait for providers to catch up, add some, or raise messaging.outbox_capacity.",
-            details={
-                "open": self._core.open_count,
-                "capacity": capacity,
-                "retry_after_s": self._drain.retry_after_s(capacity, self._clock.now()),
-            },
-        )
+        retry_after_s = self._drain.retry_after_s(capacity, self._clock.now())
+        if waiting:
+            raise out_of_credit(message.wanted, waiting, retry_after_s)
+        raise outbox_full(self._core.open_count, self._core.open_bytes, capacity, retry_after_s)
 
     def has_room(self, count: int, size: int) -> bool:
         """Whether so many more messages of clients, of so many bytes in all, are taken."""
@@ -274,6 +270,10 @@ class Outbox:
         """Messages that ``target`` was given and has not settled."""
         return self._core.in_flight(target)
 
+    def is_full(self, target: Target) -> bool:
+        """Whether ``target`` is out of credit."""
+        return self._core.is_full(target)
+
     def sticky(self, conversation_id: str, wanted: str) -> Target | None:
         """The provider that has had this conversation so far."""
         return self._core.sticky(conversation_id, wanted)
@@ -291,6 +291,10 @@ class Outbox:
     def received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         """The peer has these on disk."""
         self._core.received(peer, keys)
+
+    def granted(self, peer: str, grants: Sequence[Grant] | None) -> None:
+        """The peer takes so much for its agents; None when it will not tell."""
+        self._core.granted(peer, grants)
 
     async def report(self, peer: str, states: Sequence[Outcome | KeyState]) -> None:
         """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
+from node.message import Message
 from node.messaging.audience import Audience
 from node.messaging.breakers import Breakers
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
-from node.messaging.letters import Letter
+from node.messaging.letters import Letter, wishes
 from node.messaging.ports import MembershipView, Time
-from node.messaging.router import MAJORITY, Choice, Exclusions, Ranking, addressed, withheld
+from node.messaging.router import (
+    MAJORITY,
+    Choice,
+    Exclusions,
+    IsFull,
+    Ranking,
+    addressed,
+    never_full,
+    withheld,
+)
 from node.vocabulary import RoutingStrategy
 
 STICKY_LIMIT: Final = 10_000
@@ -61,6 +71,7 @@ class Placement:
         registry: Who offers what.
         membership: Who is there.
         in_flight: Messages that a provider was given and has not settled.
+        is_full: Whether a provider is out of credit.
         breakers: Who is left alone for now.
         locality: Whether near providers are preferred.
     """
@@ -75,6 +86,7 @@ class Placement:
         membership: MembershipView,
         in_flight: Callable[[Target], int],
         breakers: Breakers,
+        is_full: IsFull = never_full,
         locality: bool = True,
     ) -> None:
         self._time = time
@@ -83,7 +95,7 @@ class Placement:
         self._registry = registry
         self._membership = membership
         self._breakers = breakers
-        self._in_flight, self._locality = in_flight, locality
+        self._in_flight, self._is_full, self._locality = in_flight, is_full, locality
         self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
         self._waiting_for: dict[str, int] = {}
@@ -168,6 +180,15 @@ class Placement:
         """Whether a node is there now."""
         return node == self._node or self._membership.is_alive(node)
 
+    def out_of_credit(self, message: Message) -> bool:
+        """Whether everybody who could be given a message now is out of credit, and there is somebody."""
+        agent, at, node = (message.receiver or "").rpartition("@")
+        if at:
+            return self._is_full((agent, node))
+        offered = self._registry.instances if message.capability is None else self._registry.providers
+        found = [(p.agent, p.node) for wish in wishes(message) for p in offered(wish)]
+        return bool(found) and all(map(self._is_full, found))
+
     def is_hopeful(self, letter: Letter) -> bool:
         """Whether somebody who offers what a message wants is there, or may come back."""
         return bool(self.providers(letter)) or any(map(self._registry.expects, letter.wishes))
@@ -247,7 +268,12 @@ class Placement:
         if kept is None or kept[1] != version or now >= kept[2]:
             found = self._registry.subscribers(topic)
             audience = Audience(
-                found, topic, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+                found,
+                topic,
+                in_flight=self._in_flight,
+                is_full=self._is_full,
+                view=self._look(now),
+                locality=self._locality,
             )
             kept = self._audiences[topic] = audience, version, now + _counts_s(len(found))
             if len(self._audiences) > RANKINGS_LIMIT:
@@ -274,7 +300,12 @@ class Placement:
         found, by_name = self._offering(letter, wish), letter.message.capability is None
         wanted = "" if by_name else wish
         ranking = Ranking.of(
-            found, wanted, in_flight=self._in_flight, view=self._look(now), locality=self._locality
+            found,
+            wanted,
+            in_flight=self._in_flight,
+            is_full=self._is_full,
+            view=self._look(now),
+            locality=self._locality,
         )
         kept = _Ranked(ranking, version, now + _counts_s(len(found)))
         self._rankings[wish, by_name] = kept

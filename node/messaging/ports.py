@@ -10,7 +10,7 @@ import apsw
 
 from node.cluster.provider import ClusterView
 from node.messaging.letters import Letter
-from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome
 
 
 class MembershipView(Protocol):
@@ -58,6 +58,10 @@ class LinkSender(Carrier, Protocol):
 
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         """Tell ``peer`` how these ended."""
+        ...
+
+    def grant(self, peer: str, grants: Sequence[Grant]) -> None:
+        """Have ``peer`` told these windows with what it is told next."""
         ...
 
     async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:

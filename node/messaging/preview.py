@@ -79,6 +79,7 @@ class Previews:
             self._registry.subscribers(topic),
             topic,
             in_flight=self._outbox.in_flight,
+            is_full=self._outbox.is_full,
             view=self._membership.view(),
             locality=self._locality,
         )
@@ -91,6 +92,7 @@ class Previews:
             [p for p in of_all(wish) if self._reaches(p.node)],
             "" if by_name else wish,
             in_flight=self._outbox.in_flight,
+            is_full=self._outbox.is_full,
             view=self._membership.view(),
             locality=self._locality,
         )

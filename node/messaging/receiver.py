@@ -44,6 +44,8 @@ class ArrivalAction(StrEnum):
     """Acknowledge, and remember the higher epoch."""
     ANSWER = "answer"
     """Tell how it ended."""
+    REFUSE = "refuse"
+    """Nothing of it is stored: its node has sent more than it may."""
 
 
 class Handling(StrEnum):

@@ -27,7 +27,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 8
+VERSION: Final = 9
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -122,6 +122,7 @@ VERBS: Final[dict[str, Verb]] = {
     "not_written": Verb(_numbers),
     "take_up_parked": Verb(as_given, changes_shown),
     "received": Verb(as_given),
+    "granted": Verb(as_given),
     "report": Verb(as_given, changes_shown),
     "link_lost": Verb(as_given),
     "answered": Verb(as_given),

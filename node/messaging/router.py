@@ -12,7 +12,8 @@ Near providers are preferred: scores are multiplied by a :func:`nearness` that f
 node to 0.7 beyond 100 ms. So among equals the nearest gets the message, and a far one does when it is a third
 better, or less loaded by as much. Load is gossiped once a second; what happens between is seen in what this
 node itself has given away: from :data:`CROWD` unsettled messages on, equally good ones farther off are
-compared with the nearest.
+compared with the nearest. Whoever is out of credit (:mod:`node.messaging.credit`) is passed over for the next
+best that is not, if there is one: what it were given would only wait here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ CHOICES_LIMIT: Final = 64
 
 InFlight = Callable[[Target], int]
 """Messages of this node that a provider has not settled yet; fresher than gossiped load."""
+IsFull = Callable[[Target], bool]
+"""Whether a provider is out of credit: what it is given now waits until others of its messages have ended."""
 Exclusions = tuple[tuple[str, str, str], ...]
 """Agent, node, and why it may not be used."""
 
@@ -87,6 +90,12 @@ class Choice:
     def of(cls, decision: Decision) -> Choice:
         """Encode a decision."""
         return cls(decision, decision.encode())
+
+
+def never_full(target: Target) -> bool:
+    """Every provider has credit: where nothing is sent, nothing waits."""
+    del target
+    return False
 
 
 def addressed(agent: str, node: str, *, view: ClusterView | None = None) -> Decision:
@@ -143,6 +152,7 @@ class Ranking:
     Args:
         weighed: Healthy providers of what is wanted, on nodes that are alive, as :func:`ranked` has them.
         in_flight: Asked of whoever is compared.
+        is_full: Asked of whoever is about to be chosen.
         excluded: Providers that may not be used, and why; kept with each decision.
         view: The cluster as it looks; kept with each decision.
         wanted: The capability they offer; kept with each decision.
@@ -153,11 +163,12 @@ class Ranking:
         weighed: list[Weighed],
         *,
         in_flight: InFlight,
+        is_full: IsFull = never_full,
         excluded: Exclusions = (),
         view: ClusterView | None = None,
         wanted: str = "",
     ) -> None:
-        self._weighed, self._in_flight = weighed, in_flight
+        self._weighed, self._in_flight, self._is_full = weighed, in_flight, is_full
         self.excluded, self._view, self._wanted = excluded, view, wanted
         self._targets: list[Target] = [(w.provider.agent, w.provider.node) for w in weighed]
         self._places = {target: place for place, target in enumerate(self._targets)}
@@ -182,6 +193,7 @@ class Ranking:
         wanted: str,
         *,
         in_flight: InFlight,
+        is_full: IsFull = never_full,
         view: ClusterView | None,
         locality: bool = True,
     ) -> Ranking:
@@ -189,7 +201,8 @@ class Ranking:
         ill = tuple((p.agent, p.node, "its health is 0") for p in found if p.health <= 0.0)
         usable = [p for p in found if p.health > 0.0] if ill else found
         weighed = ranked(usable, wanted, locality=locality)
-        return cls(weighed, in_flight=in_flight, excluded=ill[:EXPLAINED_LIMIT], view=view, wanted=wanted)
+        told = ill[:EXPLAINED_LIMIT]
+        return cls(weighed, in_flight=in_flight, is_full=is_full, excluded=told, view=view, wanted=wanted)
 
     @property
     def targets(self) -> Sequence[Target]:
@@ -206,7 +219,12 @@ class Ranking:
         places = (place for target, place in self._places.items() if target not in left_out)
         rest = [self._weighed[place] for place in places]
         return Ranking(
-            rest, in_flight=self._in_flight, excluded=excluded, view=self._view, wanted=self._wanted
+            rest,
+            in_flight=self._in_flight,
+            is_full=self._is_full,
+            excluded=excluded,
+            view=self._view,
+            wanted=self._wanted,
         )
 
     def accepting(self, content: object) -> Ranking:
@@ -242,6 +260,7 @@ class Ranking:
         """
         target: Target | None
         other: Target | None = None
+        full: Target | None = None
         key: object
         if not self._targets:
             return self._nobody(strategy, sticky)
@@ -251,13 +270,20 @@ class Ranking:
             target, key = sticky, ("sticky", sticky)
         elif strategy is RoutingStrategy.LOAD_BALANCED:
             key = target, other = self._less_loaded(chance)
+            if self._is_full(target):
+                full = self._instead_of(target, other)
         else:
             target, other = self._best()
             key = target if other is None else ("crowded", target, other)
+            if self._is_full(target):
+                full = self._instead_of(target, other)
+        if full is not None and target is not None:
+            target, full = full, target
+            key = ("credit", target, full)
         repeats = sticky is None or target is sticky  # one that is gone is told in this decision only
         found = self._choices.get(key) if repeats else None
         if found is None:
-            found = Choice.of(self._decision(strategy, target, other, sticky))
+            found = Choice.of(self._decision(strategy, target, other, sticky, full))
             if repeats and len(self._choices) < CHOICES_LIMIT:
                 self._choices[key] = found
         return found
@@ -277,6 +303,16 @@ class Ranking:
             return found, None
         other = self._least_busy(self._rivals)
         return (other, found) if self._in_flight(other) < waiting else (found, None)
+
+    def _instead_of(self, full: Target, other: Target | None) -> Target | None:
+        """Who has credit: the one that was compared with, or the first of the best, or none of them."""
+        if other is not None and not self._is_full(other):
+            return other
+        for place in range(min(self._preferred, EQUALS_LIMIT)):
+            target = self._targets[place]
+            if target != full and not self._is_full(target):
+                return target
+        return None
 
     def _least_busy(self, among: Sequence[Target]) -> Target:
         """Who has the least in flight; the first of these. Of many, only some are asked, others next time."""
@@ -324,7 +360,12 @@ class Ranking:
         )
 
     def _decision(
-        self, strategy: RoutingStrategy, target: Target | None, other: Target | None, sticky: Target | None
+        self,
+        strategy: RoutingStrategy,
+        target: Target | None,
+        other: Target | None,
+        sticky: Target | None,
+        full: Target | None,
     ) -> Decision:
         how, count, candidates = strategy.value, len(self._targets), self._explained
         version = shown_version(self._weighed[0].version)
@@ -339,6 +380,8 @@ class Ranking:
                 candidates = (*candidates[:-1], self._candidate(place))
             if target is sticky:
                 how, reason = "sticky", "the provider of this conversation so far"
+            elif full is not None:
+                reason = f"has credit, which {full[0]}@{full[1]} has not"
             elif strategy is not RoutingStrategy.LOAD_BALANCED:
                 reason = f"highest of {among} by priority x health x (1 - load) x nearness"
                 if other is not None:

@@ -13,6 +13,8 @@ HANDLER_ATTEMPTS: Final = 3
 """Handler runs that may raise before a message fails."""
 OUTBOX_BYTES_LIMIT: Final = 64 * 1024**2
 """Most bytes of open messages in memory; new ones of clients are refused beyond it."""
+SHARES: Final = 8
+"""Who is away gets this part of the outbox's capacity in memory; the rest of its messages waits on disk."""
 CLIENTS: Final = frozenset({"client", "system"})
 """Addressees that are no agents: their messages wait in the inbox for whoever asks for them."""
 INBOX_ROW_LIMIT: Final = 1_000_000

@@ -182,6 +182,7 @@ FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
         "answer": _P.PEER,
         "pull": _P.PEER,
         "page": _P.PEER,
+        "credit": _P.PEER,
     }
 )
 """Frame type of a peer link -> what the sender needs."""

@@ -274,6 +274,16 @@ def held_counts(connection: apsw.Connection) -> dict[str, int]:
     return {str(target): int(held) for target, held in found}
 
 
+def held_by_origin(connection: apsw.Connection) -> list[tuple[str, str, int]]:
+    """How many messages of each node are held for each target: (origin, target, count)."""
+    found = rows(
+        connection,
+        "SELECT origin, target, count(*) FROM inbox WHERE ended_s IS NULL GROUP BY origin, target"
+        " ORDER BY origin, target",
+    )
+    return [(str(origin), str(target), int(held)) for origin, target, held in found]
+
+
 def find(connection: apsw.Connection, message_id: str, limit: int) -> list[InboxRow]:
     """The received copies of a message on this node."""
     found = rows(

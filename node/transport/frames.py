@@ -14,6 +14,7 @@ A link goes one way: the **dialler** has messages for the **acceptor**, which an
                  <------------------------- Settled: done, you may forget
     Ask          -------------------------> a question about one thing, for an operator
                  <------------------------- Answer
+                 <------------------------- Credit: how many messages I take for each agent
     Pull         -------------------------> how much of the shared memory I hold
                  <------------------------- Page: what of it you do not, or, later, that there is more
     Ping, Pong, Goodbye                     both ways
@@ -46,6 +47,14 @@ MAX_ITEMS: Final = 256
 """Most messages in one Deliver."""
 MAX_KEYS: Final = 512
 """Most keys in one Resume, ResumeStates, Received or Settled."""
+MAX_GRANTS: Final = 512
+"""Most grants in one Credit."""
+MAX_WINDOW: Final = 65_536
+"""Largest window that a Grant may name."""
+FREE_CREDIT: Final = 32
+"""Messages for one agent that a dialler may have unsettled before it has heard of more, or less."""
+CREDIT_QUESTION: Final = "credit"
+"""The question by which a dialler says that it understands Credit; who does not know it grants nothing."""
 MAX_ANSWER_BYTES: Final = 65_536
 """Largest body of an Answer."""
 MAX_PULL_BYTES: Final = 512 * 1024
@@ -238,9 +247,27 @@ class Page(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     body: Annotated[bytes, Meta(min_length=1, max_length=MAX_PAGE_BYTES)]
 
 
+class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """How much the acceptor takes for one agent.
+
+    Args:
+        agent: Its name.
+        window: Most messages of the dialler for it that may be unsettled.
+    """
+
+    agent: Text
+    window: Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
+    """Windows that have changed, in the write of a Received or Settled; only to who asked for them."""
+
+    grants: Annotated[tuple[Grant, ...], Meta(min_length=1, max_length=MAX_GRANTS)]
+
+
 Frame = (
     Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
-    | Ask | Answer | Pull | Page
+    | Ask | Answer | Pull | Page | Credit
 )  # fmt: skip
 
 FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
@@ -259,6 +286,7 @@ FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
         Answer: "answer",
         Pull: "pull",
         Page: "page",
+        Credit: "credit",
     }
 )
 """Frame type -> its name in the table of permissions (``node.security.permissions.FRAMES``)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
 from node.transport.proof import FrameProof
 
 REJECT_REASONS: Final = (
@@ -49,6 +49,14 @@ class LinkHandler(Protocol):
 
     async def on_settled(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         """These have ended at the acceptor."""
+        ...
+
+    def on_accepted(self, peer: str, *, knows_credit: bool) -> None:
+        """A link that ``peer`` has dialled begins (not known to know credit), or has asked for its credit."""
+        ...
+
+    def on_granted(self, peer: str, grants: Sequence[Grant] | None) -> None:
+        """The acceptor tells what it takes; None when a link opens to one that will not tell."""
         ...
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:

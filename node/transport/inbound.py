@@ -15,13 +15,17 @@ from typing import Final, TypeVar
 from node.environment import Clock
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
+    CREDIT_QUESTION,
+    MAX_GRANTS,
     MAX_KEYS,
     PROTOCOL_VERSION,
     Answer,
     Ask,
+    Credit,
     Deliver,
     DeliveryKey,
     Frame,
+    Grant,
     Outcome,
     Page,
     Pull,
@@ -85,6 +89,8 @@ class InboundLink:
         self._received: dict[DeliveryKey, None] = {}
         self._received_since = 0.0
         self._outcomes: deque[Outcome] = deque()
+        self._grants: dict[str, int] = {}
+        self._knows_credit = False
         self._told: deque[Answer] = deque()
         self._pulls = pulls
         self._pull: int | None = None
@@ -108,6 +114,7 @@ class InboundLink:
 
     async def run(self) -> str:
         """Serve the link until it ends; return why it ended."""
+        self._handler.on_accepted(self.peer, knows_credit=False)
         try:
             return await self._session.run()
         finally:
@@ -132,6 +139,11 @@ class InboundLink:
             self._received.pop(outcome.key, None)
         self._bound_and_wake()
 
+    def grant(self, grants: Sequence[Grant]) -> None:
+        """Have these windows told with what is told next; a peer that did not ask is told nothing."""
+        if self._knows_credit:
+            self._grants.update((grant.agent, grant.window) for grant in grants)
+
     def answer_pull(self, number: int, body: bytes) -> bool:
         """Queue the page for a pull; False when that pull did not come on this link."""
         if self._pull != number:
@@ -152,17 +164,27 @@ class InboundLink:
         if self._answers:
             return self._answers.popleft()
         if self._outcomes:
-            return encode(Settled(_pop(self._outcomes)))
+            return self._credit() + encode(Settled(_pop(self._outcomes)))
         due = self._due()
         if due is not None and (len(self._received) >= MAX_KEYS or due <= self._clock.now()):
             keys = tuple(islice(self._received, MAX_KEYS))
             for key in keys:
                 del self._received[key]
-            return encode(Received(keys))
+            return self._credit() + encode(Received(keys))
         if self._told:
             return encode(self._told.popleft())
         page, self._page = self._page, None
         return page
+
+    def _credit(self) -> bytes:
+        """The windows that have changed, encoded, before the ends that they go with.
+
+        Each is of an agent whose messages are told of in this frame or a later one, so none is left over.
+        """
+        if not self._grants:
+            return b""
+        agents = list(islice(self._grants, MAX_GRANTS))
+        return encode(Credit(tuple(Grant(agent, self._grants.pop(agent)) for agent in agents)))
 
     def _due(self) -> float | None:
         return self._received_since + RECEIVED_PAUSE_S if self._received else None
@@ -202,7 +224,11 @@ class InboundLink:
     async def _on_ask(self, ask: Ask) -> None:
         if len(self._told) >= OPEN_LIMIT:
             raise rejected("limit", f"{self.peer} asks without reading the answers")
-        if self._allowance.spend(self._clock.now()):
+        if ask.question == CREDIT_QUESTION and not self._knows_credit:
+            self._knows_credit = True
+            self._handler.on_accepted(self.peer, knows_credit=True)
+            answer = Answer(ask.number, "known")
+        elif self._allowance.spend(self._clock.now()):
             body = await self._handler.on_ask(self.peer, ask.question, ask.about)
             answer = Answer(ask.number, "unknown") if body is None else Answer(ask.number, "known", body)
         else:

@@ -25,6 +25,7 @@ from node.transport.frames import (
     DeliverItem,
     DeliveryKey,
     Goodbye,
+    Grant,
     Hello,
     Outcome,
     encode,
@@ -149,6 +150,12 @@ class Links:
         link = self._inbound.get(peer)
         if link is not None:
             link.settle(outcomes)
+
+    def grant(self, peer: str, grants: Sequence[Grant]) -> None:
+        """Have ``peer`` told these windows, with what it is told next; call before that."""
+        link = self._inbound.get(peer)
+        if link is not None:
+            link.grant(grants)
 
     async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
         """Ask ``peer`` something beside the messages; opens a link if there is none.

@@ -19,10 +19,13 @@ from node.environment import Address, Environment
 from node.errors import PeerRejected, SecurityMaterialInvalid
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
+    CREDIT_QUESTION,
     MAX_ITEMS,
     MAX_KEYS,
     PROTOCOL_VERSION,
     Answer,
+    Ask,
+    Credit,
     Deliver,
     DeliverItem,
     DeliveryKey,
@@ -45,6 +48,8 @@ from node.transport.session import FrameChannel, LinkEnded, Session
 
 logger = logging.getLogger(__name__)
 
+CREDIT_ASK: Final = 0
+"""The number of the question for credit; others count from 1."""
 ITEM_OVERHEAD_BYTES: Final = 256
 """What an envelope and its bookkeeping weigh in the window."""
 
@@ -92,6 +97,7 @@ class OutboundLink:
         self._was_open = self._idle = False
         self._question: bytes | None = None
         self._asking = False
+        self._asking_credit = self._grants = False
         self._answer: tuple[KeyState, ...] = ()
         self._answered = trio.Event()
         self._redial = trio.Event()
@@ -257,6 +263,7 @@ class OutboundLink:
 
     async def _serve(self, session: Session, storage_id: str) -> None:
         """Exchange the unsettled deliveries, open the window, and watch for idleness."""
+        await self._ask_credit(session)
         asked = self._handler.unsettled(self.peer)
         states: list[KeyState] = []
         for start in range(0, len(asked), MAX_KEYS):
@@ -268,12 +275,22 @@ class OutboundLink:
         self._open = self._was_open = True
         self._counters.opened += 1
         self._last_use = self._environment.clock.now()
+        if not self._grants:
+            self._handler.on_granted(self.peer, None)
         self._tell(up=True, reason="")
         session.wake()  # for questions that were put before
         await self._handler.on_resumed(self.peer, storage_id, states)
         self._offer_room()
         await self._until_idle()
         session.end("idle", farewell="idle")
+
+    async def _ask_credit(self, session: Session) -> None:
+        """Learn whether the acceptor tells what it takes."""
+        self._answered = trio.Event()
+        self._question = encode(Ask(CREDIT_ASK, CREDIT_QUESTION, self.peer))
+        self._asking_credit = True
+        session.wake()
+        await self._answered.wait()
 
     async def _ask(self, session: Session, keys: list[DeliveryKey]) -> tuple[KeyState, ...]:
         self._answered = trio.Event()
@@ -324,6 +341,11 @@ class OutboundLink:
         elif isinstance(frame, ResumeStates) and self._asking:
             self._asking, self._answer = False, frame.states
             self._answered.set()
+        elif isinstance(frame, Credit) and self._grants:
+            self._handler.on_granted(self.peer, frame.grants)
+        elif isinstance(frame, Answer) and self._asking_credit and frame.number == CREDIT_ASK:
+            self._asking_credit, self._grants = False, frame.state == "known"
+            self._answered.set()
         elif isinstance(frame, Answer):
             if not self._questions.answered(frame):
                 raise rejected("frame", f"{self.peer} has answered what it was not asked")
@@ -350,7 +372,7 @@ class OutboundLink:
         self._handler.on_link(self.peer, up, reason)
 
     def _clear(self) -> None:
-        self._open = self._refused = self._asking = False
+        self._open = self._refused = self._asking = self._asking_credit = self._grants = False
         self._session = self._question = None
         self._answer = ()
         self._questions.lose()

@@ -20,7 +20,7 @@ from node.recording.chance import generator
 from node.recording.values import UnknownValue
 from node.storage.backlog import Parked, Sum
 from node.storage.outbox import OutboxRow, RouteRow
-from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
 from simulations.recording.tape import ReplayTape
 
 CLASSES: Final[dict[str, type[Any]]] = {
@@ -29,6 +29,7 @@ CLASSES: Final[dict[str, type[Any]]] = {
         Beginning,
         ClusterView,
         DeliveryKey,
+        Grant,
         KeyState,
         OutboxRow,
         Outcome,

@@ -23,7 +23,7 @@ from node.messaging.settings import Timing
 from node.storage import Storage
 from node.telemetry.tracing import Tracing
 from node.topics import matches
-from node.transport.frames import Answer, DeliverItem, DeliveryKey, Outcome
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome
 from node.transport.proof import FrameProof
 from node.vocabulary import Performative
 
@@ -159,6 +159,7 @@ class MemoryLinks:
         self.window = 10_000
         self.lose_acknowledgements = False
         self.lose_outcomes = False
+        self.knows_credit = True
         self.confirmed_s: dict[str, float] = {}
 
     def deliver(self, peer: str, item: DeliverItem) -> bool:
@@ -179,6 +180,11 @@ class MemoryLinks:
     def settle(self, peer: str, outcomes: Sequence[Outcome]) -> None:
         if not self.lose_outcomes:
             self._back(peer, "settled", list(outcomes))
+
+    def grant(self, peer: str, grants: Sequence[Grant]) -> None:
+        node = self.cluster.nodes.get(peer)
+        if node is not None and node.links.knows_credit:
+            self._back(peer, "granted", list(grants))
 
     async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
         await pause(LATENCY_S)
@@ -230,10 +236,13 @@ class MemoryLinks:
         if other is None:
             await pause(0.2)  # the pause before the next dial
             return
+        other.bus.on_accepted(self.name, knows_credit=self.knows_credit)
         keys = bus.unsettled(peer)
         states = await other.bus.on_resume(self.name, bus.storage_id, keys)
         await pause(LATENCY_S)
         link.open = True
+        if not (self.knows_credit and other.links.knows_credit):
+            bus.on_granted(peer, None)
         await bus.on_resumed(peer, other.bus.storage_id, states)
         bus.on_link(peer, True, "")
         while self.cluster.reach(self.name, peer) is other:
@@ -244,7 +253,10 @@ class MemoryLinks:
                 return
             back, link.back = link.back, []
             for kind, what in back:
-                await (bus.on_received(peer, what) if kind == "received" else bus.on_settled(peer, what))
+                if kind == "granted":
+                    bus.on_granted(peer, what)
+                else:
+                    await (bus.on_received(peer, what) if kind == "received" else bus.on_settled(peer, what))
             items, link.items = link.items, []
             if items:
                 bus.on_writable(peer)

@@ -66,6 +66,24 @@ def test_load_balanced_never_takes_the_busier_of_its_two():
         assert decide(RoutingStrategy.LOAD_BALANCED, pair, {"b": 5}, seed=seed).targets == (("a", "n"),)
 
 
+def test_who_is_out_of_credit_is_passed_over_for_whoever_is_not():
+    three = [provider("a", priority=90), provider("b", priority=80), provider("c", priority=70)]
+    full = {"a", "b"}
+    ranking = Ranking(ranked(three), in_flight=lambda _: 0, is_full=lambda t: t[0] in full)
+    for strategy in (RoutingStrategy.BEST_MATCH, RoutingStrategy.LOAD_BALANCED):
+        for seed in range(10):
+            full.discard("c")
+            chosen = ranking.choose(strategy, random.Random(seed), None).decision
+            assert chosen.targets == (("c", "n"),)
+            full.add("c")  # all are: the best one, as if none were
+            assert len(ranking.choose(strategy, random.Random(seed), None).decision.targets) == 1
+    sticky = ranking.choose(RoutingStrategy.BEST_MATCH, random.Random(), ("a", "n")).decision
+    assert sticky.targets == (("a", "n"),)  # a conversation waits for its own provider
+    best = Ranking(ranked(three), in_flight=lambda _: 0, is_full=lambda t: t[0] == "a")
+    decision = best.choose(RoutingStrategy.BEST_MATCH, random.Random(), None).decision
+    assert decision.reason == "has credit, which a@n has not"
+
+
 def test_load_balanced_spreads_over_many():
     many = [provider(f"p{number}") for number in range(10)]
     in_flight = {}

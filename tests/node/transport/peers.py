@@ -13,7 +13,7 @@ from node.environment import Address, Environment, LinkCredentials, SecureStream
 from node.message import Envelope
 from node.security import pki
 from node.security.identity import NodeCredentials
-from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
 from node.transport.proof import FrameProof
@@ -133,6 +133,8 @@ class Room:
         self.writable = 0
         self.hold: trio.Event | None = None
         self.auto_receive = self.auto_settle = True
+        self.accepted: list[tuple[str, bool]] = []
+        self.granted: list[tuple[Grant, ...] | None] = []
         self.asked: list[tuple[str, str, str]] = []
         self.on_question: Callable[[], Awaitable[None]] | None = None
         self.on_arrival: Callable[[], Awaitable[None]] | None = None
@@ -182,6 +184,12 @@ class Room:
         self.settled += outcomes
         for outcome in outcomes:
             self.outbox.pop(outcome.key, None)
+
+    def on_accepted(self, peer: str, *, knows_credit: bool) -> None:
+        self.accepted.append((peer, knows_credit))
+
+    def on_granted(self, peer: str, grants: Sequence[Grant] | None) -> None:
+        self.granted.append(None if grants is None else tuple(grants))
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
         self.asked.append((peer, question, about))
