@@ -25,6 +25,7 @@ import trio
 
 from benchmarks.nodes import config, running
 from benchmarks.report import PROJECT, caxton, machine, percentile, show, write
+from node.cluster.provider import Offer
 from node.messaging.delivery import Delivery, Draft
 from node.node import Node
 
@@ -180,14 +181,14 @@ async def _node(path: Path, seed: str | None, agents: int) -> None:
 
 
 async def _publish(node: Node, agents: int) -> None:
-    for number in range(agents):
-        agent = f"agent-{number}"
+    names = [f"agent-{number}" for number in range(agents)]
+    for number, agent in enumerate(names):
         node.bus.attach(agent, _answer, capacity=100, concurrency=1)
-        node.membership.registry.publish(
-            agent, version="1.0.0", capabilities=(f"work-{number % CAPABILITIES}",), priority=50, health=1.0
-        )
         if number % 100 == 0:
             await trio.lowlevel.checkpoint()
+    node.membership.registry.publish_many(
+        [Offer(agent, "1.0.0", (f"work-{number % CAPABILITIES}",)) for number, agent in enumerate(names)]
+    )
 
 
 async def _answer(delivery: Delivery) -> Sequence[Draft]:

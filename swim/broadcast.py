@@ -57,8 +57,14 @@ class Replicated(Protocol):
     def bulk_units(self, digest: bytes) -> list[bytes]:
         """Return the units the owner of the digest lacks."""
 
-    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> None:
-        """Take one unit of a push-pull."""
+    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> int:
+        """Take one frame of a push-pull; return how many of its units were news."""
+
+    def bulk_waits(self) -> int:
+        """Return a number that grows when much is published at once, for streams to spread; 0 for nothing."""
+
+    def bulk_over(self, *, is_spread: bool) -> None:
+        """Take note that streams have spread it, or that they cannot."""
 
     def forget(self, owner: str) -> None:
         """Drop what a reaped member owned."""
@@ -109,8 +115,16 @@ class NothingReplicated:
         """Offer nothing."""
         return []
 
-    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> None:
+    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> int:
         """Ignore a unit."""
+        return 0
+
+    def bulk_waits(self) -> int:
+        """Return that nothing waits."""
+        return 0
+
+    def bulk_over(self, *, is_spread: bool) -> None:
+        """Nothing waited."""
 
     def forget(self, owner: str) -> None:
         """Nothing is held."""

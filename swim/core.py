@@ -48,6 +48,7 @@ from swim.reception import Reception
 from swim.repair import Repair
 from swim.roll import Roll
 from swim.seeds import Seeds
+from swim.spreading import Spreading
 from swim.sync import Sync, SyncStreams
 from swim.user_traffic import Kind, UserTraffic
 from swim.vault import OPEN_VAULT, Vault
@@ -199,6 +200,7 @@ class Core:
             effects=self._effects,
             counts=self._counts,
         )
+        self._spreading = Spreading(self.config, self, replicated=self._replicated, counts=self._counts)
 
     def _build_beliefs(
         self, identity: Identity, authority: Authority, verify: Verify, versions: tuple[int, int]
@@ -467,6 +469,14 @@ class Core:
         """Open a push-pull with a member."""
         self._streams.begin(record.alive.address, now)
 
+    def begin_stream(self, to: Address, now: float) -> bool:
+        """Open a push-pull; say whether there was room for one more."""
+        return self._streams.begin(to, now)
+
+    def choose(self, count: int) -> list[Record]:
+        """Draw so many members that are up."""
+        return self._table.choose(self._rng, count)
+
     def ask_for_root(self, now: float) -> None:
         """Ask a random member for its root."""
         del now
@@ -484,9 +494,15 @@ class Core:
         record = self._table.get(sync.peer)
         if record is not None:
             record.last_heard = now
+        self._spreading.done(sync, now)
+
+    def sync_taken(self, sync: Sync) -> None:
+        """A push-pull that a peer began is over; what it has brought may be much."""
+        self._spreading.took(sync.news)
 
     def sync_failed(self, sync: Sync, reason: str, now: float) -> None:
         """A push-pull has failed; a seed is tried again later."""
+        self._spreading.failed(sync, now)
         if sync.seed is not None:
             event = self._seeds.failed(sync.seed, reason, now)
             if event is not None:

@@ -40,8 +40,9 @@ from swim.units import Bucket, Generation
 MAX_OWNERS: Final = 4096
 MAX_BUCKETS: Final = 512
 """Buckets held of one owner; it may publish half of that, the rest is room for a changing layout."""
-MAX_QUARANTINED: Final = 1024
-"""Buckets of unknown owners that wait; the oldest make room."""
+MAX_QUARANTINED: Final = 4096
+"""Buckets of unknown owners that wait; the oldest make room. A newcomer's first stream brings all that the
+cluster holds before the members have answered it: thirty nodes with two thousand agents each fit."""
 
 Rank = tuple[Generation, int, bytes]
 """(generation, version, digest): which of two buckets is newer."""

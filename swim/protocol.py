@@ -58,7 +58,8 @@ class Swim(Core):
         self._timers = (
             self._prober.next_timer, self._accusations.next_timer, self._gossip_due, self._repair.next_timer,
             self._streams.next_timer, self._replicated.next_timer, self._own.next_timer, self._next_reap,
-            self._seeds.next_timer, self.traffic.next_timer, self.keys.next_timer, lambda: self._leave_until,
+            self._seeds.next_timer, self.traffic.next_timer, self.keys.next_timer, self._spreading.next_timer,
+            lambda: self._leave_until,
         )  # fmt: skip
         self._own.start(now + self.wall_offset, address or self.address)
         self.traffic.start(self.own.boot)
@@ -173,6 +174,7 @@ class Swim(Core):
         self._repair.handle_timer(now)
         self._own.handle_timer(now, is_well=self._health.is_well, is_heard=self._health.is_heard)
         self._try_seeds(now)
+        self._spreading.handle_timer(now)
         map_due = self._replicated.next_timer()
         if map_due is not None and map_due <= now:
             self._replicated.handle_timer(now, now + self.wall_offset)
@@ -316,7 +318,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi, self.traffic, self.keys,
+            self._vivaldi, self.traffic, self.keys, self._spreading,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:

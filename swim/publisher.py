@@ -8,17 +8,22 @@ other stops publishing and says so.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from swim import units
 from swim.identity import Identity
 from swim.map_events import DuplicateIdentity, Rebased
-from swim.own_map import OwnMap
+from swim.own_map import Changes, OwnMap
 from swim.state import State
 from swim.units import Bucket, Generation, Load, Register, Retirement
 
+T = TypeVar("T")
+
 LOAD_INTERVAL_S: Final = 1.0
 """Least time between two load vectors."""
+BULK_BUCKETS: Final = 32
+"""Buckets that are signed in one change from which on they are spread over streams (`swim/spreading.py`):
+more than a few bursts of gossip carry."""
 
 
 class StateError(Exception):
@@ -70,22 +75,19 @@ class Publisher:
 
     def put(self, key: str, value: bytes) -> None:
         """Set an entry of the own map."""
-        self._require_running()
-        require_key(key)
-        try:
-            places = self._map.put(key, value)
-        except ValueError as error:
-            raise StateError(
-                "entry_too_large",
-                f"cannot publish {key!r}: {error}; publish less, or a reference to it",
-            ) from error
-        self._publish(places)
+        self.put_many({key: value})
 
     def delete(self, key: str) -> None:
         """Remove an entry of the own map."""
-        self._require_running()
-        require_key(key)
-        self._publish(self._map.delete(key))
+        self.put_many({key: None})
+
+    def put_many(self, changes: Changes) -> None:
+        """Set entries of the own map, and remove those whose value is None, all or nothing."""
+        self._publish(self._attempt(self._map.change, changes))
+
+    def check(self, changes: Changes) -> None:
+        """Raise what `put_many` would raise, and change nothing."""
+        self._attempt(self._map.check, changes)
 
     def set_load(self, vector: bytes, now: float) -> None:
         """Publish a load vector, now or when the last one is a second old."""
@@ -155,6 +157,18 @@ class Publisher:
         self._state.move_horizon(retirement, data, digest)
         self._state.queue.add(digest, data)
 
+    def _attempt(self, act: Callable[[Changes], T], changes: Changes) -> T:
+        self._require_running()
+        for key in changes:
+            require_key(key)
+        try:
+            return act(changes)
+        except ValueError as error:
+            what = repr(next(iter(changes))) if len(changes) == 1 else f"{len(changes)} entries at once"
+            raise StateError(
+                "entry_too_large", f"cannot publish {what}: {error}; publish less, or a reference to it"
+            ) from error
+
     def _require_running(self) -> None:
         if self.is_stopped:
             raise StateError(
@@ -167,6 +181,7 @@ class Publisher:
         if self.generation is None or self.is_stopped:
             return
         published_ms = min(max(int(self._state.wall * 1000), 0), units.MAX_PUBLISHED_MS)
+        in_bulk = len(places) >= BULK_BUCKETS
         for depth, prefix in places:
             self._version += 1
             bucket = Bucket(
@@ -182,7 +197,10 @@ class Publisher:
             digest = units.digest_of(data)
             name = self._identity.name
             self._state.hold_bucket(name, bucket, data, digest, float("inf"))
-            self._state.queue.add(digest, data)
+            if in_bulk:
+                self._state.bulk[digest] = self._version
+            else:
+                self._state.queue.add(digest, data)
 
     def _saw_own_bucket(self, bucket: Bucket) -> bool:
         """Learn from a bucket that carries this node's own signature; say whether to hold it."""

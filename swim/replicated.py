@@ -18,6 +18,7 @@ from swim.comparisons import Comparisons, Divergence
 from swim.hlc import MAX_STAMP
 from swim.identity import Authority, Identity
 from swim.map_events import MapEvent
+from swim.own_map import Changes
 from swim.propagation import Propagation
 from swim.publisher import LOAD_INTERVAL_S, Publisher, StateError
 from swim.state import Limits, State
@@ -144,6 +145,26 @@ class Replicated:
         """Remove an entry of the own map, if it is there; `wall` is as for `put`."""
         self._told(wall)
         self._publisher.delete(key)
+
+    def put_many(self, changes: Changes, wall: float | None = None) -> None:
+        """Set entries of the own map, and remove those whose value is None: all of it, or nothing.
+
+        Each bucket that changes is signed once, however many of its entries do; where these are many
+        buckets, they leave over streams (`swim/spreading.py`).
+
+        Args:
+            changes: values by key, each as for `put`.
+            wall: as for `put`.
+
+        Raises:
+            StateError: if a key or value or the map is too large, or another process has the name.
+        """
+        self._told(wall)
+        self._publisher.put_many(changes)
+
+    def check(self, changes: Changes) -> None:
+        """Raise what `put_many` would raise now, and change nothing."""
+        self._publisher.check(changes)
 
     def get(self, owner: str, key: str) -> bytes | None:
         """Return an owner's value for a key, None if it has none."""
@@ -314,11 +335,29 @@ class Replicated:
             frames += self._repair.push_all(loads, self._repair.max_frame_bytes)
         return frames
 
-    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> None:
-        """Take in one frame of `bulk_units`; nothing of it is passed on by gossip."""
+    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> int:
+        """Take in one frame of `bulk_units`; nothing of it is passed on by gossip.
+
+        Returns:
+            How many units were news.
+        """
         decoded = self._decode(unit, self._repair.max_frame_bytes)
-        if decoded is not None:
-            self._receive_units(peer, decoded, wall, forward=False)
+        return 0 if decoded is None else self._receive_units(peer, decoded, wall, forward=False).count("")
+
+    def bulk_waits(self) -> int:
+        """Return the version of the newest own bucket that is to be spread over streams, 0 if there is none.
+
+        It grows with each change that brings so many buckets.
+        """
+        return next(reversed(self._state.bulk.values()), 0)
+
+    def bulk_over(self, *, is_spread: bool) -> None:
+        """Take note that spreading over streams is over; gossip spreads the buckets if it came to nothing."""
+        bulk, self._state.bulk = self._state.bulk, {}
+        for digest in () if is_spread else bulk:
+            data = self._state.unit(digest)
+            if data is not None:
+                self._state.queue.add(digest, data)
 
     def admit_owner(self, owner: str, wall: float) -> None:
         """Accept an owner's map from now on, because the membership knows the node."""

@@ -95,6 +95,8 @@ class State:
         )
         self.cluster = ClusterMap(self.tree, max_registers=limits.max_registers)
         self.queue = unit_queue.UnitQueue(limits.max_queued)
+        self.bulk: dict[bytes, int] = {}
+        """Own buckets that are spread over streams and not by gossip: version by digest."""
         self.propagation = PropagationLog()
         self.loads: dict[str, HeldLoad] = {}
         self.known: dict[str, None] = {name: None}
@@ -271,6 +273,7 @@ class State:
             "loads": len(self.loads),
             "known_owners": len(self.known),
             **self.queue.statistics(),
+            "in_bulk": len(self.bulk),
             **self.propagation.statistics(),
             "events_waiting": len(self._events),
             **{f"dropped_{reason}": self.drops[reason] for reason in sorted(self.drops)},
@@ -291,6 +294,7 @@ class State:
     def _supersede(self, digests: Iterable[bytes]) -> None:
         for digest in digests:
             self.queue.discard(digest)
+            self.bulk.pop(digest, None)
             self._superseded[digest] = None
             if len(self._superseded) > MAX_SUPERSEDED:
                 self._superseded.popitem(last=False)

@@ -91,6 +91,8 @@ class Sync:
         ends: how many SyncEnd have come.
         forged: how many statements did not carry their author's signature.
         against: what this member holds against statements of the peer.
+        given_frames: frames of map units that the peer lacked and was sent.
+        news: units of the map that the peer has brought and that were news.
         is_done: whether the peer's whole answer has come.
     """
 
@@ -110,6 +112,8 @@ class Sync:
     ends: int = 0
     forged: int = 0
     against: dict[bytes, None] = field(default_factory=dict)
+    given_frames: int = 0
+    news: int = 0
     is_done: bool = False
 
 
@@ -148,6 +152,9 @@ class Owner(Protocol):
 
     def sync_done(self, sync: Sync, now: float) -> None:
         """A push-pull that this member began has brought the peer's whole answer."""
+
+    def sync_taken(self, sync: Sync) -> None:
+        """A push-pull that the peer began is over."""
 
     def sync_failed(self, sync: Sync, reason: str, now: float) -> None:
         """A push-pull that this member began has come to nothing."""
@@ -314,7 +321,7 @@ class SyncStreams:
             self._turn(sync, message.is_last, now)
         elif isinstance(message, SyncUnit):
             wall = now + self._owner.wall_offset
-            self._replicated.bulk_receive(sync.peer, message.unit, now, wall)
+            sync.news += self._replicated.bulk_receive(sync.peer, message.unit, now, wall)
         elif isinstance(message, SyncRoot):
             sync.theirs = message.root
         elif isinstance(message, SyncClocks):
@@ -390,6 +397,7 @@ class SyncStreams:
         except ValueError:
             raise DecodeError("bad_digest") from None
         units = self._replicated.bulk_units(bytes(sync.digest))
+        sync.given_frames = len(units)
         recent = self._owner.recent_events(MAX_EVENT_BYTES)
         return [*words, *(encode_message(SyncUnit(unit)) for unit in units), *recent]
 
@@ -450,6 +458,8 @@ class SyncStreams:
         sync.is_done = True
         if sync.initiator:
             self._owner.sync_done(sync, now)
+        else:
+            self._owner.sync_taken(sync)
 
     def _give_up(self, sync: Sync, reason: str, now: float) -> None:
         if sync.initiator and sync.ping is None and not sync.is_done:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,10 +29,11 @@ from node.agents.blueprint import (
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent
+from node.agents.instance import Instance, offer_of
 from node.agents.journal import AgentLogRecord, Journal
 from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
-from node.agents.tool_notes import absent_tools, note_absent, note_change
+from node.agents.tool_notes import note_absent, note_change
 from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
@@ -49,20 +50,6 @@ DRAIN_S: Final = 5.0
 """Time a stopping agent has to finish what it is handling, when the caller names none."""
 _SHIELD_S: Final = 30.0
 """Longest time an atomic step holds off cancellation."""
-
-
-@dataclass(slots=True)
-class _Agent:
-    """One deployed agent; ``runtime`` is None unless it is running, ``serving`` unless it can be swapped."""
-
-    row: AgentRow
-    definition: AgentDefinition
-    journal: Journal
-    registration: str
-    runtime: Runtime | None = None
-    serving: Serving | None = None
-    error: str = ""
-    signed: dict[str, Any] | None = None
 
 
 class AgentSupervisor:
@@ -108,7 +95,7 @@ class AgentSupervisor:
         self._settings = settings or AgentSettings()
         self._memory = memory
         self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, Instance] = {}
         self._turn = trio.Lock()
         self._deploying = ""  # the last one, which is over when nobody has the turn
         self._nursery: trio.Nursery | None = None
@@ -124,13 +111,12 @@ class AgentSupervisor:
                 async with self._turn:
                     for row in await self._storage.read(load_agents):
                         await self._restore(row)
+                    self._announce_restored()
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
-            for agent in self._agents.values():
-                if agent.runtime is not None:
-                    self._registry.withdraw(agent.row.id)
+            self._withdraw_all()
 
     async def deploy(
         self,
@@ -176,6 +162,8 @@ class AgentSupervisor:
             check_room(blueprint.definition.id, known, full_at=self._settings.max_agents if full else None)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
             definition, runtime = await self._build(blueprint, journal, workspace)
+            if auto_start:
+                self._registry.check(offer_of(definition))
             row = AgentRow(
                 id=definition.id,
                 name=definition.name,
@@ -187,7 +175,7 @@ class AgentSupervisor:
                 status="running" if auto_start else "stopped",
                 deployed_at_s=self._environment.clock.wall(),
             )
-            agent = _Agent(row, definition, journal, self._environment.new_id(), signed=blueprint.signature)
+            agent = Instance(row, definition, journal, self._environment.new_id(), signed=blueprint.signature)
             await self._storage.write(lambda connection: save_agent(connection, row))
             if auto_start and old is not None and old.serving is not None and row.kind != "wasm":
                 await self._swap(old, old.serving, agent, runtime)
@@ -198,12 +186,12 @@ class AgentSupervisor:
                         await self._take_down(old, drain_s=DRAIN_S)
                 self._agents[definition.id] = agent
                 if auto_start:
-                    self._take_up(agent, runtime)
+                    await self._begin(agent, runtime, is_new=old is None)
             journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
             note_absent(self._tools, definition, journal)
-            return self._info(agent)
+            return agent.info(self._tools)
 
     def knows(self, name: str) -> bool:
         """Whether an agent has this id, or is being deployed under it."""
@@ -211,7 +199,7 @@ class AgentSupervisor:
 
     def list(self) -> list[AgentInfo]:
         """All agents, by id."""
-        return [self._info(self._agents[key]) for key in sorted(self._agents)]
+        return [self._agents[key].info(self._tools) for key in sorted(self._agents)]
 
     def get(self, agent: str) -> AgentInfo:
         """The agent of that id or name.
@@ -219,7 +207,7 @@ class AgentSupervisor:
         Raises:
             AgentNotFound: there is none.
         """
-        return self._info(self._find(agent))
+        return self._find(agent).info(self._tools)
 
     async def stop(self, agent: str, *, grace_s: float = DRAIN_S) -> AgentInfo:
         """Take an agent out of service; it stays deployed.
@@ -237,7 +225,7 @@ class AgentSupervisor:
                 await self._set_status(found, "stopped")
                 await self._take_down(found, drain_s=grace_s)
                 found.journal.log("info", "stopped")
-            return self._info(found)
+            return found.info(self._tools)
 
     async def start(self, agent: str) -> AgentInfo:
         """Bring a stopped or failed agent back into service.
@@ -251,12 +239,13 @@ class AgentSupervisor:
             if found.runtime is None or found.error:
                 blueprint = await self._stored_blueprint(found.row)
                 found.definition, runtime = await self._build(blueprint, found.journal, found.row.workspace)
+                self._registry.check(offer_of(found.definition))
                 await self._set_status(found, "running")
                 await self._take_down(found, drain_s=DRAIN_S)
                 self._take_up(found, runtime)
                 found.error = ""
                 found.journal.log("info", "started")
-            return self._info(found)
+            return found.info(self._tools)
 
     async def delete(self, agent: str, *, force: bool = False) -> None:
         """Remove an agent for good; ``force`` does not wait for what it is handling.
@@ -277,6 +266,7 @@ class AgentSupervisor:
             grace_s: Time for what they are handling.
         """
         async with self._turn, trio.open_nursery() as nursery:
+            self._withdraw_all()
             for agent in self._agents.values():
                 nursery.start_soon(partial(self._take_down, agent, drain_s=grace_s))
 
@@ -374,7 +364,7 @@ class AgentSupervisor:
 
     async def _restore(self, row: AgentRow) -> None:
         journal = Journal(self._environment.clock, self._settings.log_records)
-        agent = _Agent(
+        agent = Instance(
             row,
             AgentDefinition(id=row.id, name=row.name, version=row.version),
             journal,
@@ -386,18 +376,47 @@ class AgentSupervisor:
             agent.definition, agent.signed = blueprint.definition, blueprint.signature
             agent.definition, runtime = await self._build(blueprint, journal, row.workspace)
         except CaxtonError as error:
-            agent.error = str(error)
-            agent.row = replace(row, status="error")
+            agent.fail(str(error))
             journal.log("error", f"cannot be restored: {error}", code=error.code)
             _log.warning("agent %s cannot be restored and offers nothing: %s", row.id, error)
             return
         if row.status != "stopped":
-            self._take_up(agent, runtime)
+            self._attach(agent, runtime)
             agent.row = replace(row, status="running")
         journal.log("info", "restored")
         note_absent(self._tools, agent.definition, journal)
 
-    async def _swap(self, old: _Agent, serving: Serving, agent: _Agent, runtime: Runtime) -> None:
+    def _announce_restored(self) -> None:
+        """Announce all that run, as one change; where they do not all fit, those that do."""
+        running = [agent for agent in self._agents.values() if agent.runtime is not None]
+        try:
+            self._registry.publish_many([offer_of(agent.definition) for agent in running])
+        except CaxtonError:
+            for agent in running:
+                try:
+                    self._publish(agent)
+                except CaxtonError as error:
+                    agent.fail(str(error))
+                    agent.journal.log("error", f"cannot be announced: {error}", code=error.code)
+                    _log.warning("agent %s offers nothing: %s", agent.row.id, error)
+
+    def _withdraw_all(self) -> None:
+        self._registry.withdraw(*(a.row.id for a in self._agents.values() if a.runtime is not None))
+
+    async def _begin(self, agent: Instance, runtime: Runtime, *, is_new: bool) -> None:
+        """Take up an agent that was just stored; a new one that cannot be announced was never there."""
+        try:
+            self._take_up(agent, runtime)
+        except CaxtonError as error:  # the map has filled up since it was asked
+            if is_new:
+                await self._take_down(agent, drain_s=0.0)
+                del self._agents[agent.row.id]
+                await self._storage.write(lambda connection: delete_agent(connection, agent.row.id))
+            else:
+                agent.fail(str(error))
+            raise
+
+    async def _swap(self, old: Instance, serving: Serving, agent: Instance, runtime: Runtime) -> None:
         """Put an agent in the place of a running one; what that one has begun, it finishes."""
         try:
             self._publish(agent)
@@ -410,7 +429,11 @@ class AgentSupervisor:
         if kept:
             agent.journal.log("info", f"{kept} conversations finish on the version that they began with")
 
-    def _take_up(self, agent: _Agent, runtime: Runtime) -> None:
+    def _take_up(self, agent: Instance, runtime: Runtime) -> None:
+        self._attach(agent, runtime)
+        self._publish(agent)
+
+    def _attach(self, agent: Instance, runtime: Runtime) -> None:
         agent.runtime = runtime
         swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
         serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
@@ -426,21 +449,11 @@ class AgentSupervisor:
             capacity=self._settings.mailbox_capacity,
             concurrency=concurrency,
         )
-        self._publish(agent)
 
-    def _publish(self, agent: _Agent) -> None:
-        self._registry.publish(
-            agent.row.id,
-            version=agent.definition.version,
-            capabilities=agent.definition.capabilities,
-            priority=agent.definition.priority,
-            health=1.0,
-            topics=agent.definition.topics,
-            accepts=agent.definition.accepts,
-            minority=agent.definition.minority,
-        )
+    def _publish(self, agent: Instance) -> None:
+        self._registry.publish_many((offer_of(agent.definition),))
 
-    async def _take_down(self, agent: _Agent, *, drain_s: float) -> None:
+    async def _take_down(self, agent: Instance, *, drain_s: float) -> None:
         runtime, agent.runtime, agent.serving = agent.runtime, None, None
         if runtime is None:
             return
@@ -451,46 +464,21 @@ class AgentSupervisor:
 
     def _quarantine(self, agent: str, reason: str) -> None:
         """Nobody new is sent to an agent that fails too often; it stays until an operator starts it again."""
-        found = self._agents[agent]
-        found.error, found.row = reason, replace(found.row, status="error")
+        self._agents[agent].fail(reason)
         self._registry.withdraw(agent)
 
     def _tell_of_tools(self, server: str, level: str, what: str) -> None:
         for agent in self._agents.values():
             note_change(self._tools, agent.definition, agent.journal, (server, level, what))
 
-    async def _set_status(self, agent: _Agent, status: str) -> None:
+    async def _set_status(self, agent: Instance, status: str) -> None:
         await self._storage.write(lambda connection: set_agent_status(connection, agent.row.id, status))
         agent.row = replace(agent.row, status=status)
 
-    def _find(self, agent: str) -> _Agent:
+    def _find(self, agent: str) -> Instance:
         found = self._agents.get(agent)
         if found is None:
             found = next((a for a in self._agents.values() if agent in (a.row.name, a.registration)), None)
         if found is None:
             raise no_such_agent(agent, [*self._agents, *(a.row.name for a in self._agents.values())])
         return found
-
-    def _info(self, agent: _Agent) -> AgentInfo:
-        definition = agent.definition
-        return AgentInfo(
-            id=agent.row.id,
-            name=agent.row.name,
-            version=definition.version,
-            kind=agent.row.kind,
-            status=agent.row.status,
-            capabilities=definition.capabilities,
-            topics=definition.topics,
-            workspace=agent.row.workspace,
-            deployed_at_s=agent.row.deployed_at_s,
-            registration=agent.registration,
-            memory_enabled=definition.memory_enabled,
-            tools=tuple(
-                tool.name for tool in self._tools.visible(definition.tools, definition.restricted_tools)
-            ),
-            warnings=(*(w.as_json() for w in definition.warnings), *absent_tools(self._tools, definition)),
-            execution_stats=agent.journal.execution_stats,
-            description=definition.description,
-            error=agent.error,
-            signature=agent.signed,
-        )

@@ -52,6 +52,20 @@ class Provider:
     minority: Minority = "serve"
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this node says of one of its own agents, or of a client's mailbox; see :class:`Provider`."""
+
+    agent: str
+    version: str
+    capabilities: tuple[str, ...]
+    priority: int = 50
+    health: float = 1.0
+    topics: tuple[Subscription, ...] = ()
+    accepts: str = ""
+    minority: Minority = "serve"
+
+
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a node sees its cluster, as it is kept with what it decides.
 
@@ -122,6 +136,14 @@ class RegistryWriter(Protocol):
         """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...
 
-    def withdraw(self, agent: str) -> None:
-        """Offer nothing any more."""
+    def publish_many(self, offers: Sequence[Offer]) -> None:
+        """Offer all of this from now on, as one change of the map, or none of it."""
+        ...
+
+    def check(self, offer: Offer) -> None:
+        """Raise what it would raise to publish this now, and change nothing."""
+        ...
+
+    def withdraw(self, *agents: str) -> None:
+        """Offer nothing of these any more."""
         ...

@@ -36,7 +36,7 @@ from swim.vault import Vault
 T = TypeVar("T")
 
 CORE: Final = "membership"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 _QUESTION_BYTES: Final = 8
 
@@ -52,8 +52,8 @@ TRAFFIC_VERBS: Final = {name: f"traffic.{name}" for name in ("fire", "ask", "col
 MAP_VERBS: Final = {
     name: f"maps.{name}"
     for name in (
-        "start", "put", "delete", "set_load", "set_roster", "observe_clock", "cluster_put", "cluster_delete",
-        "admit_owner", "forget", "load_units", "events",
+        "start", "put", "put_many", "delete", "set_load", "set_roster", "observe_clock", "cluster_put",
+        "cluster_delete", "admit_owner", "forget", "load_units", "events",
     )
 }  # fmt: skip
 """Every method by which an owner changes a core, and under which name its calls are recorded."""

@@ -125,9 +125,10 @@ class Bulk(Chatty):
         held = {digest[at : at + 4] for at in range(0, len(digest), 4)}
         return sorted(self.units - held)
 
-    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> None:
+    def bulk_receive(self, peer: str, unit: bytes, now: float, wall: float) -> int:
         assert wall > WALL
         self.units.add(unit)
+        return 1
 
 
 def test_a_push_pull_carries_large_maps_both_ways() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import apsw
 import trio
 
+from node.cluster.provider import Offer
 from node.environment import Environment
 from node.errors import CapabilityNotFound, NoReply, nearest
 from node.message import Message
@@ -47,9 +48,18 @@ class TrialRegistry:
         """Say what an agent offers."""
         self._offers[agent] = capabilities
 
-    def withdraw(self, agent: str) -> None:
-        """Forget an agent."""
-        self._offers.pop(agent, None)
+    def publish_many(self, offers: Sequence[Offer]) -> None:
+        """Say what many agents offer."""
+        for offer in offers:
+            self._offers[offer.agent] = offer.capabilities
+
+    def check(self, offer: Offer) -> None:
+        """Here everything fits."""
+
+    def withdraw(self, *agents: str) -> None:
+        """Forget agents."""
+        for agent in agents:
+            self._offers.pop(agent, None)
 
     def provider(self, capability: str) -> str:
         """The first agent that offers a capability, in any version unless one is asked for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import apsw
@@ -11,8 +12,9 @@ import trio
 
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
+from node.cluster.provider import Offer
 from node.config import ToolsConfig
-from node.errors import StorageFailed
+from node.errors import ResourceLimitExceeded, StorageFailed
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
 from node.message import Attachment, Message
@@ -122,6 +124,9 @@ class FakeRegistry:
         self.topics: dict[str, tuple[tuple[str, str], ...]] = {}
         self.accepts: dict[str, str] = {}
         self.minority: dict[str, str] = {}
+        self.too_large: list[str] = []
+        self.batches: list[int] = []
+        self.withdrawn: list[tuple[str, ...]] = []
 
     def publish(
         self,
@@ -141,8 +146,23 @@ class FakeRegistry:
         self.accepts[agent] = accepts
         self.minority[agent] = minority
 
-    def withdraw(self, agent: str) -> None:
-        self.published.pop(agent, None)
+    def publish_many(self, offers: Sequence[Offer]) -> None:
+        for offer in offers:
+            self.check(offer)
+        self.batches.append(len(offers))
+        for offer in offers:
+            self.publish(**{field.name: getattr(offer, field.name) for field in fields(offer)})
+
+    def check(self, offer: Offer) -> None:
+        if offer.agent in self.too_large:
+            raise ResourceLimitExceeded(
+                f"the agent {offer.agent!r} cannot be announced", why="it is too large"
+            )
+
+    def withdraw(self, *agents: str) -> None:
+        self.withdrawn.append(agents)
+        for agent in agents:
+            self.published.pop(agent, None)
 
 
 class Rooms:

@@ -5,9 +5,11 @@ import random
 import cbor2
 import pytest
 
+from node.cluster.provider import Offer
 from node.cluster.registry import RTT_KEPT_S, CapabilityRegistry
 from node.errors import ResourceLimitExceeded
 from swim.map_events import EntryChanged, EventsLost
+from swim.publisher import StateError
 
 
 class HandClock:
@@ -25,14 +27,21 @@ class HandClock:
 
 class FakeMaps:
     def __init__(self):
-        self.held, self.dated = {}, {}
+        self.held, self.dated, self.changes = {}, {}, []
         self.loads = {}
 
-    def put(self, key, value, wall):
-        self.held["me", key], self.dated["me", key] = value, wall
+    def put_many(self, changes, wall):
+        self.check(changes)
+        self.changes.append(dict(changes))
+        for key, value in changes.items():
+            self.dated["me", key] = wall
+            self.held["me", key] = value
+            if value is None:
+                del self.held["me", key]
 
-    def delete(self, key, wall):
-        self.held.pop(("me", key), None)
+    def check(self, changes):
+        if any(len(value or b"") > 1000 for value in changes.values()):
+            raise StateError("entry_too_large", "an entry takes at most 1000 bytes")
 
     def entries(self, prefix=""):
         return ((o, k, v) for (o, k), v in sorted(self.held.items()) if k.startswith(prefix))
@@ -195,15 +204,30 @@ def test_load_is_quantised_and_shown_with_the_provider(registry, maps):
 
 
 def test_an_entry_that_does_not_fit_is_answered_with_the_reason(registry, maps):
-    class Full(Exception):
-        code = "entry_too_large"
+    long = Offer("a", "1.0.0", ("sum",), accepts="x" * 1000)
+    for refused in (lambda: registry.publish_many([Offer("b", "1.0.0", ("sum",)), long]),
+                    lambda: registry.check(long)):  # fmt: skip
+        with pytest.raises(ResourceLimitExceeded, match="at most 1000 bytes"):
+            refused()
+    assert (maps.held, registry.statistics()["own_agents"]) == ({}, 0)
 
-    def put(key, value, wall):
-        raise Full("too long")
 
-    maps.put = put
-    with pytest.raises(ResourceLimitExceeded, match="too long"):
-        registry.publish("a", version="1.0.0", capabilities=("sum",), priority=50, health=1.0)
+def test_many_agents_are_offered_and_withdrawn_as_one_change_of_the_map(registry, maps):
+    agents = [f"agent-{number}" for number in range(100)]
+    registry.publish_many([Offer(agent, "1.0.0", ("sum",)) for agent in agents])
+    registry.withdraw(*agents, "stranger")
+    assert [len(change) for change in maps.changes] == [100, 100]
+    assert (maps.held, registry.statistics()["own_agents"]) == ({}, 0)
+
+
+def test_of_many_agents_that_change_their_version_none_is_ever_missing(registry, maps):
+    agents = [f"agent-{number}" for number in range(10)]
+    for version in ("1.0.0", "1.0.0", "2.0.0"):
+        registry.publish_many([Offer(agent, version, ("sum",)) for agent in agents])
+    *_, added, removed = maps.changes
+    assert added.keys() == {f"agent/{agent}/2.0.0" for agent in agents}
+    assert removed == {f"agent/{agent}/1.0.0": None for agent in agents}
+    assert len(maps.changes) == 4
 
 
 def test_a_version_grows_with_what_concerns_it_and_with_nothing_else(registry, maps):
