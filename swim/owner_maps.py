@@ -114,10 +114,14 @@ class OwnerMap:
         """Return all entries that count, in no order."""
         if self.depths == 1:
             return self.held[1].entries
-        found = {key: value for held in self.held.values() for key, value in held.entries.items()}
-        if all(sum(1 for _ in self._containing(place)) == 1 for place in self.held):
-            return found
-        return {key: value for key in found if (value := self.get(key)) is not None}
+        above = {place >> up for place in self.held for up in range(1, place.bit_length())}
+        found: dict[str, bytes] = {}
+        for place, held in self.held.items():
+            if place in above:
+                found.update(item for item in held.entries.items() if self.deciding(item[0]) is held)
+            elif max(self._containing(place), key=_by_rank) is held:
+                found.update(held.entries)
+        return found
 
     def is_covered(self, place: int, rank: Rank) -> bool:
         """Say whether buckets newer than `rank` cover all of a place."""
@@ -375,6 +379,10 @@ def _changes(before: OwnerMap, after: OwnerMap, new: Held, overlapping: list[Hel
         for key in other.entries:
             if is_inside or place_of(depth, units.prefix_of(key, depth)) == new.place:
                 touched[key] = None
+    if all(other.rank < new.rank for other in overlapping):  # it decides about all of its range
+        if not any(other.entries for other in overlapping):
+            return sorted(new.entries.items())
+        return [(key, value) for key in sorted(touched) if (value := new.entries.get(key)) != before.get(key)]
     return [(key, value) for key in sorted(touched) if (value := after.get(key)) != before.get(key)]
 
 

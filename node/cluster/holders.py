@@ -53,6 +53,6 @@ class MemoryHolders:
         wanted = strict_cbor.encode(VERSION)
         return sorted(
             owner
-            for owner, key, value in self._maps.entries(KEY)
-            if key == KEY and value == wanted and owner != self._node and self._is_up(owner)
+            for owner in self._maps.owners()
+            if owner != self._node and self._maps.get(owner, KEY) == wanted and self._is_up(owner)
         )

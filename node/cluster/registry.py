@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final, Protocol
 
 import cbor2
@@ -38,6 +39,8 @@ SUBSCRIPTIONS_LIMIT: Final = 16
 """Most subscriptions of one agent that are believed."""
 RELATED_LIMIT: Final = 5
 """Most related capabilities that are named to a sender whose capability nobody has."""
+VALUES_REMEMBERED: Final = 4096
+"""Values of entries that are remembered: those of one definition on many nodes are the same."""
 
 _HEALTH_STEPS: Final = 255
 _MALFORMED: Final = (ValidationFailed, ValueError, TypeError)
@@ -60,6 +63,14 @@ class Maps(Protocol):
 
     def check(self, changes: Mapping[str, bytes | None]) -> None:
         """Raise what :meth:`put_many` would raise now."""
+        ...
+
+    def owners(self) -> list[str]:
+        """The nodes whose maps are held, in order."""
+        ...
+
+    def get(self, owner: str, key: str) -> bytes | None:
+        """A node's value for a key, None if it has none."""
         ...
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, str, bytes]]:
@@ -282,7 +293,7 @@ class CapabilityRegistry:
         self._changes += 1
         gone = self._entries.pop(key, None)
         if gone is not None:
-            for name in {base_name(c): None for c in gone.capabilities}:
+            for name in _base_names(gone.capabilities):
                 self._drop(self._by_capability, name, gone)
             self._drop(self._by_agent, gone.agent, gone)
             for pattern, _ in gone.topics:
@@ -290,7 +301,7 @@ class CapabilityRegistry:
         provider = None if value is None else self._decode(key, value)
         if provider is not None:
             self._entries[key] = provider
-            for name in {base_name(c): None for c in provider.capabilities}:
+            for name in _base_names(provider.capabilities):
                 self._by_capability.setdefault(name, {})[(provider.node, provider.agent)] = provider
             if provider.version != MAILBOX:  # which is addressed with its node, or by a topic
                 self._by_agent.setdefault(provider.agent, {})[(provider.node, provider.agent)] = provider
@@ -305,7 +316,7 @@ class CapabilityRegistry:
     def _note_change(self, provider: Provider) -> None:
         """Give new versions to the names that an entry had or has; no more are kept than there are names."""
         own = () if provider.version == MAILBOX else (provider.agent,)
-        for name in (*own, *map(base_name, provider.capabilities)):
+        for name in (*own, *_base_names(provider.capabilities)):
             if name in self._by_capability or name in self._by_agent:
                 self._changed[name] = self._changes
             else:
@@ -324,34 +335,17 @@ class CapabilityRegistry:
     def _decode(self, key: tuple[str, str], value: bytes) -> Provider | None:
         """Read an entry another node wrote: signed, so it is its word, but not therefore well-formed."""
         owner, path = key
-        try:
-            _, agent, version = path.split("/")
-            capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
-            names = tuple(check_capability(name) for name in capabilities)
-            topics = _topics(*more[:1])
-            accepts = _accepts(*more[1:2])
-            minority = _minority(*more[2:])
-            if (
-                type(capabilities) is list
-                and type(priority) is type(health) is int
-                and agent.isascii()
-                and path.isprintable()
-                and len(names) + len(topics) > 0
-                and len(names) <= CAPABILITIES_LIMIT
-                and 0 <= priority <= 1000
-                and 0 <= health <= _HEALTH_STEPS
-            ):
-                part = health / _HEALTH_STEPS
-                return Provider(
-                    *(agent, owner, version, names, int(priority), part),
-                    topics=topics,
-                    accepts=accepts,
-                    minority=minority,
-                )
-        except _MALFORMED:
-            pass  # counted below, like what is out of range
-        self._malformed += 1
-        return None
+        said = _read(value)
+        agent, slash, version = path.removeprefix(PREFIX).partition("/")
+        if said is None or not slash or "/" in version or not (agent.isascii() and path.isprintable()):
+            self._malformed += 1
+            return None
+        return Provider(
+            *(agent, owner, version, said.capabilities, said.priority, said.health),
+            topics=said.topics,
+            accepts=said.accepts,
+            minority=said.minority,
+        )
 
     def _as_seen(self, provider: Provider, now: float) -> Provider:
         """An entry with the load that its node told last, and how far that is."""
@@ -408,6 +402,34 @@ def _refusals(offers: Sequence[Offer]) -> Iterator[None]:
             why=str(error),
             fix="Offer fewer capabilities or topics, or give them and `accepts` shorter texts.",
         ) from error
+
+
+@lru_cache(maxsize=VALUES_REMEMBERED)
+def _read(value: bytes) -> Offer | None:
+    """What an entry says, but for agent and version; None if it is not well-formed."""
+    try:
+        capabilities, priority, health, *more = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
+        names = tuple(check_capability(name) for name in capabilities)
+        topics = _topics(*more[:1])
+        accepts = _accepts(*more[1:2])
+        minority = _minority(*more[2:])
+    except _MALFORMED:
+        return None
+    if (
+        type(capabilities) is list
+        and type(priority) is type(health) is int
+        and len(names) + len(topics) > 0
+        and len(names) <= CAPABILITIES_LIMIT
+        and 0 <= priority <= 1000
+        and 0 <= health <= _HEALTH_STEPS
+    ):
+        return Offer("", "", names, priority, health / _HEALTH_STEPS, topics, accepts, minority)
+    return None
+
+
+@lru_cache(maxsize=VALUES_REMEMBERED)
+def _base_names(capabilities: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple({base_name(capability): None for capability in capabilities})
 
 
 def _accepts(found: object = "") -> str:

@@ -62,8 +62,9 @@ class SharedSpending:
             return self._read[2]
         total = Spent()
         self._malformed = 0
-        for owner, key, value in self._maps.entries(KEY):
-            if owner != self._node and key == KEY:
+        for owner in self._maps.owners():
+            value = self._maps.get(owner, KEY) if owner != self._node else None
+            if value is not None:
                 total += self._decode(period, value)
         self._read = period, now, total
         return total

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cbor2
 import pytest
 import trio
@@ -25,8 +23,11 @@ class Maps:
     def delete(self, key: str, wall: float) -> None:
         del self.held["n1", key]
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, str, bytes]]:
-        return ((owner, key, value) for (owner, key), value in self.held.items() if key.startswith(prefix))
+    def owners(self) -> list[str]:
+        return sorted({owner for owner, _ in self.held})
+
+    def get(self, owner: str, key: str) -> bytes | None:
+        return self.held.get((owner, key))
 
     def set_load(self, vector: bytes, now: float) -> None: ...
 
