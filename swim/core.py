@@ -469,6 +469,10 @@ class Core:
         """Open a push-pull with a member."""
         self._streams.begin(record.alive.address, now)
 
+    def is_spreading(self) -> bool:
+        """Say whether this member goes round with streams."""
+        return self._spreading.is_on
+
     def begin_stream(self, to: Address, now: float) -> bool:
         """Open a push-pull; say whether there was room for one more."""
         return self._streams.begin(to, now)

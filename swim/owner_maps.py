@@ -253,11 +253,11 @@ class OwnerMaps:
             for other in overlapping
             if other.place == place or (other.rank < rank and after.is_covered(other.place, other.rank))
         ]
-        elsewhere = [other for other in overlapping if other.place != place]
-        if elsewhere:
+        if any(other.place != place for other in overlapping):
             dropped_places = {other.place: None for other in dropped if other.place != place}
-            held = {at: kept for at, kept in held.items() if at not in dropped_places}
-            after = OwnerMap(held, _depths_of(held), generation, published_ms)
+            if dropped_places:
+                held = {at: kept for at, kept in held.items() if at not in dropped_places}
+                after = OwnerMap(held, _depths_of(held), generation, published_ms)
             changes = _changes(before, after, new, overlapping)
         else:
             changes = _differences(dropped[0].entries if dropped else {}, new.entries)

@@ -51,6 +51,9 @@ class Owner(Protocol):
     def ask_for_root(self, now: float) -> None:
         """Ask a random member for its root."""
 
+    def is_spreading(self) -> bool:
+        """Say whether this member goes round with streams (`swim/spreading.py`)."""
+
 
 class Repair:
     """Keeps this member in step with others.
@@ -128,6 +131,8 @@ class Repair:
             self._out_of_step_since = now
         if self._ask_at is None:
             self._ask_at = now + SETTLE_S
+        if self._owner.is_spreading():  # what packets would find is on its way over streams
+            return
         frames = self._replicated.peer_root(record.name, map_root, now)
         encoded = [encode_message(MapFrame(frame)) for frame in frames]
         out_of_step_s = now - self._out_of_step_since

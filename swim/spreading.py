@@ -69,6 +69,11 @@ class Spreading:
         self._published = self._agreed = self._reached = 0
         self._next_at = 0.0
 
+    @property
+    def is_on(self) -> bool:
+        """Whether a round is going on, which finds what differs by itself."""
+        return self._to_visit is not None
+
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is wanted."""
         if not (self._relays or self._replicated.bulk_waits()) or self._owner.size() < 2:
@@ -120,7 +125,7 @@ class Spreading:
 
     def statistics(self) -> dict[str, int]:
         """Say whether a round is going on."""
-        return {"spreading": int(self._to_visit is not None)}
+        return {"spreading": int(self.is_on)}
 
     def _end(self) -> None:
         self._to_visit, self._relays = None, False
