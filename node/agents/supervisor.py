@@ -409,9 +409,11 @@ class AgentSupervisor:
             self._take_up(agent, runtime)
         except CaxtonError as error:  # the map has filled up since it was asked
             if is_new:
-                await self._take_down(agent, drain_s=0.0)
-                del self._agents[agent.row.id]
-                await self._storage.write(lambda connection: delete_agent(connection, agent.row.id))
+                with self._environment.clock.move_on_after(_SHIELD_S) as scope:
+                    scope.shield = True
+                    await self._take_down(agent, drain_s=0.0)
+                    del self._agents[agent.row.id]
+                    await self._storage.write(lambda connection: delete_agent(connection, agent.row.id))
             else:
                 agent.fail(str(error))
             raise

@@ -125,6 +125,7 @@ class FakeRegistry:
         self.accepts: dict[str, str] = {}
         self.minority: dict[str, str] = {}
         self.too_large: list[str] = []
+        self.full_from = ""
         self.batches: list[int] = []
         self.withdrawn: list[tuple[str, ...]] = []
 
@@ -149,6 +150,10 @@ class FakeRegistry:
     def publish_many(self, offers: Sequence[Offer]) -> None:
         for offer in offers:
             self.check(offer)
+            if offer.agent == self.full_from:
+                raise ResourceLimitExceeded(
+                    f"the agent {offer.agent!r} cannot be announced", why="the map is full"
+                )
         self.batches.append(len(offers))
         for offer in offers:
             self.publish(**{field.name: getattr(offer, field.name) for field in fields(offer)})
@@ -186,10 +191,11 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
     tracing: Tracing | None = None,
     memory: MemoryRoom | None = None,
     reach: ToolsConfig | None = None,
+    registry: FakeRegistry | None = None,
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
     tracing = tracing or Tracing.off()
-    bus, registry = FakeBus(), FakeRegistry()
+    bus, registry = FakeBus(), registry or FakeRegistry()
     servers = builtin_servers(memory, environment=environment, config=reach or ToolsConfig())
     tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings, servers=servers)
     supervisor = AgentSupervisor(

@@ -22,7 +22,7 @@ from node.message import Attachment
 from node.messaging.client_mailboxes import NameConflict
 from node.storage.agents import load_agents
 from node.vocabulary import Performative
-from tests.node.agents.rooms import MemoryStore, Rooms, rooms
+from tests.node.agents.rooms import FakeRegistry, MemoryStore, Rooms, rooms
 from tests.node.agents.test_definition import PUBLISHED, agent
 from tests.node.agents.wasm.guests import guest
 
@@ -191,6 +191,79 @@ async def test_agents_come_back_after_a_restart_as_they_were() -> None:
         assert here.supervisor.get("data-inspector").status == "running"
         [draft] = await here.send("bare-echo", "x")
         assert draft.content["echo"] == "x"
+
+
+async def test_restored_agents_are_announced_as_one_change_and_withdrawn_as_one() -> None:
+    store = MemoryStore()
+    names = [f"agent-{number}" for number in range(5)]
+    async with rooms(store) as here:
+        for name in names:
+            await here.supervisor.deploy(agent(name=name))
+        published = dict(here.registry.published)
+        await here.supervisor.stop("agent-4")
+    async with rooms(store) as here:
+        assert here.registry.batches == [4]
+        assert here.registry.published == {name: published[name] for name in names[:4]}
+        await here.supervisor.drain(grace_s=1.0)
+        assert here.registry.withdrawn[0] == tuple(names[:4])
+        assert here.registry.published == {}
+
+
+async def test_a_restored_agent_that_does_not_fit_into_the_map_is_shown_and_the_others_are_announced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent())
+        await here.supervisor.deploy(agent(name="large"))
+    registry = FakeRegistry()
+    registry.too_large = ["large"]
+    async with rooms(store, registry=registry) as here:
+        assert (here.supervisor.get("large").status, here.supervisor.get("tester").status) == (
+            "error",
+            "running",
+        )
+        assert "cannot be announced" in here.supervisor.get("large").error
+        assert list(registry.published) == ["tester"]
+        assert "agent large offers nothing" in caplog.text
+        registry.too_large = []
+        await here.supervisor.start("large")
+        assert list(registry.published) == ["tester", "large"]
+
+
+@pytest.mark.parametrize("full_between", [False, True])
+async def test_a_new_agent_that_cannot_be_announced_is_not_deployed_in_the_least(
+    *, full_between: bool
+) -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent(name="other"))
+        before = state(here, store)
+        if full_between:  # it is asked whether it fits, and the map fills up while the agent is stored
+            here.registry.full_from = "new"
+        else:
+            here.registry.too_large = ["new"]
+        with pytest.raises(ResourceLimitExceeded, match="cannot be announced"):
+            await here.supervisor.deploy(agent(name="new"))
+        assert state(here, store) == before
+        assert not here.supervisor.knows("new")
+        here.registry.too_large, here.registry.full_from = [], ""
+        await here.supervisor.deploy(agent(name="new"))
+        assert "new" in here.registry.published
+
+
+async def test_an_agent_that_cannot_be_announced_stays_stopped_or_what_it_was() -> None:
+    store = MemoryStore()
+    async with rooms(store) as here:
+        await here.supervisor.deploy(agent(), auto_start=False)
+        await here.supervisor.deploy(agent(name="other"))
+        before = state(here, store)
+        here.registry.too_large = ["tester", "other"]
+        with pytest.raises(ResourceLimitExceeded):
+            await here.supervisor.start("tester")
+        with pytest.raises(ResourceLimitExceeded):
+            await here.supervisor.deploy(agent(name="other"), replace=True)
+        assert state(here, store) == before
 
 
 async def test_an_agent_that_cannot_come_back_is_shown_and_the_others_start(
