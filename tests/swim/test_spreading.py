@@ -1,11 +1,14 @@
 """What is too much for gossip goes round over streams, reaches everybody, and leaves the packets alone."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 
 from swim.config import SwimConfig
 from swim.messages import MapFrame
 from swim.replicated import Replicated
-from swim.spreading import ENOUGH_AGREED, MAX_VISITS, PATIENCE_S
+from swim.spreading import ENOUGH_AGREED, LITTLE_FRAMES, MAX_VISITS, MUCH_NEWS, PATIENCE_S, Spreading
 from tests.swim.net import CLUSTER, WALL, Net
 from tests.swim.test_batches import agents
 from tests.swim.test_map_over_swim import a_map, admit_all
@@ -112,6 +115,79 @@ def test_what_is_published_during_a_round_is_in_the_round() -> None:
     assert maps["n0"].bulk_waits() == 0
 
 
+class Around:
+    """What a round needs, by hand: a map that says what waits, and members that are visited."""
+
+    def __init__(self, members: int) -> None:
+        self.waits = 0
+        self.ended: list[bool] = []
+        self.visited: list[str] = []
+        names = [f"n{number}" for number in range(members)]
+        self._records = [SimpleNamespace(alive=SimpleNamespace(address=(name, 1))) for name in names]
+        self.spreading = Spreading(SwimConfig(), self, replicated=self, counts=Counter())  # type: ignore[arg-type]
+
+    def bulk_waits(self) -> int:
+        return self.waits
+
+    def bulk_over(self, *, is_spread: bool) -> None:
+        self.ended.append(is_spread)
+        self.waits = 0
+
+    def begin_stream(self, to: tuple[str, int], now: float) -> bool:
+        self.visited.append(to[0])
+        return True
+
+    def choose(self, count: int) -> list[SimpleNamespace]:
+        return self._records[:count]
+
+    def size(self) -> int:
+        return len(self._records) + 1
+
+    def visit(self, *, given_frames: int) -> None:
+        """Visit the next member, who lacks so much."""
+        before = len(self.visited)
+        self.spreading.handle_timer(0.0)
+        assert len(self.visited) == before + 1
+        sync = SimpleNamespace(address=(self.visited[-1], 1), given_frames=given_frames)
+        self.spreading.done(sync, 0.0)  # type: ignore[arg-type]
+
+
+def test_a_round_ends_after_enough_members_in_a_row_that_lacked_next_to_nothing() -> None:
+    around = Around(20)
+    around.waits = 1
+    for given in (100, 0, LITTLE_FRAMES, LITTLE_FRAMES + 1, *([LITTLE_FRAMES] * ENOUGH_AGREED)):
+        assert around.ended == []
+        around.visit(given_frames=given)
+    assert (around.ended, around.spreading.next_timer()) == ([True], None)
+
+
+def test_a_member_that_was_visited_before_something_was_published_does_not_count() -> None:
+    around = Around(20)
+    around.waits = 1
+    for _ in range(ENOUGH_AGREED - 1):
+        around.visit(given_frames=0)
+    around.spreading.handle_timer(0.0)
+    around.waits = 2  # while the last visit goes on
+    sync = SimpleNamespace(address=(around.visited[-1], 1), given_frames=0)
+    around.spreading.done(sync, 0.0)  # type: ignore[arg-type]
+    for _ in range(ENOUGH_AGREED):
+        assert around.ended == []
+        around.visit(given_frames=0)
+    assert around.ended == [True]
+
+
+def test_a_round_visits_only_so_many_members() -> None:
+    around = Around(100)
+    around.spreading.took(MUCH_NEWS - 1)
+    assert around.spreading.next_timer() is None
+    around.spreading.took(MUCH_NEWS)
+    for _ in range(MAX_VISITS):
+        around.visit(given_frames=100)
+    around.spreading.handle_timer(0.0)
+    assert len(around.visited) == len(dict.fromkeys(around.visited)) == MAX_VISITS
+    assert around.ended == [True]
+
+
 def test_a_node_alone_waits_for_company_without_waking_up_for_it() -> None:
     net = Net(config=SwimConfig.profile("local", label=CLUSTER, reconnect_interval_s=100, seed_refresh_s=100))
     held = a_map("n0")
@@ -120,6 +196,7 @@ def test_a_node_alone_waits_for_company_without_waking_up_for_it() -> None:
     held.put_many(agents(AGENTS))
     net.run_for(1)
     assert swim._spreading.next_timer() is None
+    assert held.bulk_waits() > 0
     other = a_map("n1")
     net.add("n1", seeds=["n0:7946"], replicated=other)
     net.run_for(1)
