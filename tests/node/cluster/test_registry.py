@@ -30,6 +30,12 @@ class FakeMaps:
         self.held, self.dated, self.changes = {}, {}, []
         self.loads = {}
 
+    def put(self, key, value, wall):
+        self.put_many({key: value}, wall)
+
+    def delete(self, key, wall):
+        self.put_many({key: None}, wall)
+
     def put_many(self, changes, wall):
         self.check(changes)
         self.changes.append(dict(changes))
