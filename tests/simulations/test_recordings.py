@@ -147,7 +147,7 @@ def test_the_recordings_meet_what_they_are_there_for(recorded):
     verbs = {record.verb for name in "abc" for record in records_of(recorded[0] / f"{name}.rec")}
     assert verbs >= {
         "swim.start", "swim.join", "swim.load", "swim.receive", "swim.handle_timer", "swim.stream_received",
-        "swim.leave", "swim.update_meta", "maps.start", "maps.put", "maps.set_load", "maps.events",
+        "swim.leave", "swim.update_meta", "maps.start", "maps.put_many", "maps.set_load", "maps.events",
         "traffic.fire", "traffic.ask", "traffic.collect", "traffic.answer", "keys.start",
         "prepare", "admit", "report", "attend", "give_up", "written", "send", "pump", "link_lost",
         "node_lost", "offer", "take", "done", "judge", "stored", "ended", "watermark", "origin_lost",
