@@ -186,8 +186,12 @@ def suspicions_are_shorter(patch):
 
 
 def values_are_cut(patch):
-    put = Publisher.put
-    patch.setattr(Publisher, "put", lambda self, key, value: put(self, key, value[:-1]))
+    put_many = Publisher.put_many
+
+    def cut(self, changes):
+        put_many(self, {key: value and value[:-1] for key, value in changes.items()})
+
+    patch.setattr(Publisher, "put_many", cut)
 
 
 def load_counts_twice(patch):
