@@ -76,9 +76,8 @@ class Spreading:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is wanted."""
-        if not (self._relays or self._replicated.bulk_waits()) or self._owner.size() < 2:
-            return None
-        return self._next_at
+        is_wanted = self.is_on or self._relays or self._replicated.bulk_waits()
+        return self._next_at if is_wanted and self._owner.size() > 1 else None
 
     def handle_timer(self, now: float) -> None:
         """Visit the next member, if it is time to."""

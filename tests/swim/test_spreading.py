@@ -176,6 +176,17 @@ def test_a_member_that_was_visited_before_something_was_published_does_not_count
     assert around.ended == [True]
 
 
+def test_a_round_ends_although_all_that_began_it_was_replaced_meanwhile() -> None:
+    around = Around(20)
+    around.waits = 1
+    around.visit(given_frames=100)
+    around.waits = 0
+    for _ in range(ENOUGH_AGREED):
+        assert around.spreading.is_on
+        around.visit(given_frames=0)
+    assert (around.spreading.is_on, around.spreading.next_timer()) == (False, None)
+
+
 def test_a_round_visits_only_so_many_members() -> None:
     around = Around(100)
     around.spreading.took(MUCH_NEWS - 1)
