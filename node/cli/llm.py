@@ -76,7 +76,7 @@ def show(
 
 async def _check(config: LlmConfig, name: str | None, model: str | None) -> dict[str, Any]:
     from node.environment import system_environment  # noqa: PLC0415 - not for --help
-    from node.llm.provider import ChatMessage, CompletionRequest, Subject  # noqa: PLC0415
+    from node.llm.provider import ChatMessage, CompletionRequest, Delta, Subject  # noqa: PLC0415
     from node.llm.registry import ProviderRegistry  # noqa: PLC0415
 
     environment = system_environment()
@@ -89,9 +89,15 @@ async def _check(config: LlmConfig, name: str | None, model: str | None) -> dict
         max_tokens=MAX_TOKENS,
     )
     pieces: list[str] = []
+
+    def shown(delta: Delta) -> None:
+        if delta.anew:
+            pieces.clear()
+        pieces.append(delta.text)
+
     started = environment.clock.now()
     try:
-        completion = await provider.complete(request, on_delta=lambda delta: pieces.append(delta.text))
+        completion = await provider.complete(request, on_delta=shown)
     finally:
         await registry.aclose()
     latency_s = environment.clock.now() - started

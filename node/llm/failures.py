@@ -80,7 +80,7 @@ class RequestFailed(ProviderFailed):
         usage: What the attempt has cost although it failed, as far as it is known.
         cost_micros: What that costs, in millionths of the currency of the price table.
         answer: What was answered, where that is the trouble.
-        shown: Whether part of the answer has been shown already, so that it must not be begun anew.
+        shown: Whether part of the answer has been shown, so that whoever saw it is told when it begins anew.
         details: More facts.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from node.llm.failures import RequestFailed
-from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider
+from node.llm.provider import Completion, CompletionRequest, Delta, OnDelta, Provider
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class FallbackProvider:
         try:
             return await self._first.provider.complete(request, on_delta=on_delta)
         except RequestFailed as error:
-            if not error.rule.elsewhere or error.shown:
+            if not error.rule.elsewhere:
                 raise
             return await self._instead(error, request, on_delta)
 
@@ -74,6 +74,7 @@ class FallbackProvider:
         wasted, wasted_micros = first.usage, first.cost_micros
         limited = {self._first.quota: None} if first.kind == "rate_limited" else {}
         told: list[dict[str, str]] = []
+        shown = first.shown
         for standby in self._fallbacks:
             name = standby.provider.name
             if standby.quota in limited:
@@ -81,6 +82,8 @@ class FallbackProvider:
                 continue
             _log.warning("provider %s: %s; %s stands in", self.name, first, name)
             asked = replace(request, model=None) if standby.own_model else request
+            if shown and on_delta is not None:
+                on_delta(Delta("", anew=True))
             try:
                 completion = await standby.provider.complete(asked, on_delta=on_delta)
             except RequestFailed as error:
@@ -88,9 +91,8 @@ class FallbackProvider:
                 wasted_micros += error.cost_micros
                 told.append({"provider": name, "kind": error.kind})
                 limited |= {standby.quota: None} if error.kind == "rate_limited" else {}
-                if error.shown:
-                    first.shown = True
-                    break
+                shown = error.shown
+                first.shown |= shown
                 continue
             self._stood_in[name] += 1
             cost = completion.cost_micros

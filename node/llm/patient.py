@@ -1,8 +1,8 @@
 """Asks another provider with patience and measure: in turn, behind a breaker, and again where that may help.
 
 A completion has no effect but its cost and what of it has been shown: tools are called after it, by whoever
-asked for it. So it may be asked for again, as long as nothing of it has been shown; no tool ever runs twice
-because of a retry in here.
+asked for it. So it may be asked for again, and whoever was shown a part is told that it begins anew; no tool
+ever runs twice because of a retry in here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 from node.breaker import Breaker
 from node.environment import Clock
 from node.llm.failures import RequestFailed
-from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider, Usage
+from node.llm.provider import Completion, CompletionRequest, Delta, OnDelta, Provider, Usage
 from node.llm.retry import RetryPolicy
 from node.message import iso8601
 
@@ -108,6 +108,8 @@ class PatientProvider:
                 error.usage, error.cost_micros = wasted, wasted_micros
                 if not self._hopes(error, attempt):
                     raise
+                if error.shown and on_delta is not None:
+                    on_delta(Delta("", anew=True))
                 self._counts.retried += 1
                 pause_s = self._policy.pause_s(attempt, error.retry_after_s, self._chance)
             else:
@@ -192,7 +194,7 @@ class PatientProvider:
             self._waiting -= 1
 
     def _hopes(self, error: RequestFailed, attempt: int) -> bool:
-        if not error.rule.again or error.shown or attempt >= self._policy.attempts:
+        if not error.rule.again or attempt >= self._policy.attempts:
             return False
         asked_s = error.retry_after_s or 0.0
         return not (self._has_fallback and asked_s > self._policy.max_s)

@@ -4,8 +4,9 @@ A request carries the conversation and, beside it, the message it is about (:cla
 shown prose, while the offline provider reads the message's own fields instead of guessing them from prose.
 
 Who wants to see an answer while it is made hands in a function (``on_delta``). It is called from the
-provider's task, must not block, and gets pieces whose concatenation is the text of the completion; an
-answer that fails afterwards has been shown in part.
+provider's task, must not block, and gets pieces whose concatenation is the text of the completion. An
+answer that breaks off has been shown in part; where it is asked for again, a piece that is marked ``anew``
+says that what was shown before counts no more.
 """
 
 from __future__ import annotations
@@ -209,9 +210,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer that is being made."""
+    """A piece of an answer that is being made.
+
+    Args:
+        text: What comes next.
+        anew: Whether the answer begins again with it: what was shown before is not part of it.
+    """
 
     text: str
+    anew: bool = False
 
 
 OnDelta = Callable[[Delta], None]

@@ -59,6 +59,8 @@ class RecordProvider:
         pieces: list[str] = []
 
         def note(delta: Delta) -> None:
+            if delta.anew:
+                pieces.clear()
             pieces.append(delta.text)
             if on_delta is not None:
                 on_delta(delta)

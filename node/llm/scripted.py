@@ -7,6 +7,9 @@
       - match: {tool_result: "revenue"}
         times: 2
         text: "Here you are."
+      - match: {capability: stories}
+        deltas: ["Once ", "upon ", "a time."]
+        delta_s: 0.2         # before each piece but the first
       - match: {turn: 9}
         error: rate_limited  # or overloaded, timeout, cut, malformed ...
         retry_after_s: 2
@@ -118,6 +121,7 @@ class Rule(_Strict):
     content: Any = None
     tool_calls: list[ScriptedCall] | None = None
     deltas: list[str] | None = Field(default=None, description="The text in pieces, as it is streamed.")
+    delta_s: float = Field(default=0.0, ge=0, le=60, description="Pause between two pieces.")
     error: ScriptedError | None = None
     retry_after_s: float | None = Field(default=None, ge=0, le=86_400)
     finish_reason: StopReason | None = None
@@ -137,6 +141,8 @@ class Rule(_Strict):
         given[-1] |= self.deltas is not None and self.error is None  # an error may come after some of them
         if sum(given) != 1:
             raise ValueError("needs exactly one of tool_calls, error, and text, deltas or content")
+        if self.delta_s and self.deltas is None:
+            raise ValueError("delta_s belongs to deltas")
         if self.retry_after_s is not None and self.error is None:
             raise ValueError("retry_after_s belongs to an error")
         return self
@@ -189,8 +195,10 @@ class ScriptedProvider:
             return Completion(text="", outcome="not_understood", provider=NAME, cost_micros=0)
         if rule.latency_s:
             await self._clock.sleep(rule.latency_s)
-        if on_delta is not None:
-            for piece in rule.pieces:
+        for place, piece in enumerate(rule.pieces):
+            if place and rule.delta_s:
+                await self._clock.sleep(rule.delta_s)
+            if on_delta is not None:
                 on_delta(Delta(piece))
         if rule.error is not None:
             shown = on_delta is not None and bool(rule.pieces)

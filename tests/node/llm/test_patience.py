@@ -100,10 +100,15 @@ async def test_only_what_may_pass_is_tried_again(kind: Kind, autojump_clock: Moc
     }
 
 
-async def test_an_answer_that_was_shown_in_part_is_not_begun_anew(autojump_clock: MockClock) -> None:
-    model = Model("cut", shown=True)
-    assert await kind_of(patient(model), on_delta=lambda _: None) == "cut"
-    assert len(model.asked) == 1
+async def test_whoever_was_shown_a_part_is_told_when_the_answer_begins_anew(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[Delta] = []
+    await patient(Model("cut", shown=True)).complete(asked(), on_delta=told.append)
+    assert told == [Delta("", anew=True), Delta("hi")]
+    told.clear()
+    await patient(Model("cut", shown=False)).complete(asked(), on_delta=told.append)
+    assert told == [Delta("hi")]
 
 
 @given(st.integers(1, 20), st.integers(0, 2**32))
@@ -327,14 +332,17 @@ async def test_when_all_fail_the_first_failure_tells_of_the_others(autojump_cloc
     assert provider.statistics()["exhausted"] == 1
 
 
-async def test_nobody_goes_on_where_an_answer_was_shown_in_part(autojump_clock: MockClock) -> None:
-    other = Model(name="other")
-    assert await kind_of(chain(Model("cut", shown=True), other), on_delta=lambda _: None) == "cut"
-    assert other.asked == []
-    third = Model(name="third")
+async def test_a_stand_in_begins_anew_what_another_has_shown_in_part(autojump_clock: MockClock) -> None:
+    told: list[Delta] = []
+    await chain(Model("cut", shown=True), Model(name="other")).complete(asked(), on_delta=told.append)
+    assert told == [Delta("", anew=True), Delta("hi")]
+    told.clear()
     broken = Model("cut", name="second", shown=True)
-    assert await kind_of(chain(Model("timeout"), broken, third), on_delta=lambda _: None) == "timeout"
-    assert third.asked == []
+    await chain(Model("timeout"), broken, Model(name="third")).complete(asked(), on_delta=told.append)
+    assert told == [Delta("", anew=True), Delta("hi")]
+    told.clear()
+    await chain(Model("timeout"), Model(name="other")).complete(asked(), on_delta=told.append)
+    assert told == [Delta("hi")]
 
 
 async def test_a_long_wait_is_not_waited_out_where_another_can_stand_in(autojump_clock: MockClock) -> None:

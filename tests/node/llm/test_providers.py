@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from node.config import LlmConfig
 from node.errors import ConfigInvalid, ProviderFailed, ValidationFailed
@@ -169,6 +170,17 @@ rules:
         await provider.complete(asked("hallo"))
 
 
+async def test_pieces_come_one_after_the_other(autojump_clock: MockClock) -> None:
+    told: list[tuple[float, str]] = []
+    clock = TestClock()
+    provider = script("rules: [{deltas: [a, b, c], delta_s: 2}]")
+    began = clock.now()
+    completion = await provider.complete(
+        asked("x"), on_delta=lambda delta: told.append((clock.now() - began, delta.text))
+    )
+    assert (told, completion.text) == ([(0.0, "a"), (2.0, "b"), (4.0, "c")], "abc")
+
+
 async def test_a_lenient_script_does_not_understand_what_it_does_not_know() -> None:
     provider = script("{strict: false, rules: [{match: {turn: 7}, text: x}]}")
     assert (await provider.complete(asked("x"))).outcome == "not_understood"
@@ -183,6 +195,7 @@ async def test_a_lenient_script_does_not_understand_what_it_does_not_know() -> N
         "rules: [{error: boredom}]",
         "rules: [{match: {content: '('}, text: a}]",
         "rules: [{text: a, extra: 1}]",
+        "rules: [{text: a, delta_s: 1}]",
         "rules: [",
         "3",
         "[" * 5000,
