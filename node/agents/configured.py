@@ -23,6 +23,7 @@ from node.agents.output import invalid, judged, repair
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
 from node.agents.remembering import NOTHING, STORE_S, AgentMemory, Recalled
 from node.agents.settings import AgentSettings
+from node.agents.showing import speech_for, turn_of
 from node.agents.template import as_text
 from node.environment import Environment
 from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
@@ -31,7 +32,7 @@ from node.llm.failures import RequestFailed
 from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
 from node.memory.room import MemoryRoom
 from node.message import Message
-from node.messaging.delivery import Delivery, Draft, failure_content
+from node.messaging.delivery import Delivery, Draft, Speech, failure_content
 from node.telemetry.tracing import Tracing
 from node.tools.artifacts import Produced
 from node.tools.builtin_servers import MEMORY_TOOLS
@@ -75,6 +76,7 @@ class _Thread:
     recalled: Recalled = NOTHING
     earlier: Earlier = NOTHING_BEFORE
     said: list[ChatMessage] = field(default_factory=list)
+    speech: Speech | None = None
 
     @property
     def worked(self) -> bool:
@@ -196,7 +198,10 @@ class ConfiguredAgent:
         thread = _Thread(Produced(self._settings.max_produced_bytes), self._tools_now())
         draft: Draft | None = None
         try:
-            with self._environment.clock.move_on_after(max(0.0, budget_s)):
+            with (
+                speech_for(self._definition, delivery) as thread.speech,
+                self._environment.clock.move_on_after(max(0.0, budget_s)),
+            ):
                 completion = await self._loop(delivery, guard, traceparent, thread)
                 content = reply_content(self._definition, completion)
                 if completion.outcome == "failed":
@@ -339,9 +344,10 @@ class ConfiguredAgent:
             agent=self._definition.id,
             memories=thread.recalled.memories,
         )
+        on_delta = turn_of(thread.speech if limit is None else None, turn)
         with child_span(self._tracing, "llm.complete", traceparent, attributes, kind="client") as span:
             try:
-                completion = await self._provider.complete(request)
+                completion = await self._provider.complete(request, on_delta=on_delta)
             except RequestFailed as error:
                 guard.spend(error.usage)
                 raise

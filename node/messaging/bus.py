@@ -39,6 +39,8 @@ from node.messaging.letters import Letter
 from node.messaging.local import LocalDeliveries, LocalEnds
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
+from node.messaging.partial_watches import PARTIALS
+from node.messaging.partials import Partials
 from node.messaging.ports import LinkSender, MembershipView, Tracer
 from node.messaging.preview import Previews
 from node.messaging.receipt import Receipt
@@ -48,7 +50,7 @@ from node.messaging.subscriptions import Subscriptions
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
-from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome, Partial
 from node.transport.proof import FrameProof
 
 
@@ -115,6 +117,8 @@ class Bus:
             tail=self.tail,
             recorder=recorder,
         )
+        self.partials = Partials(node=node, clock=environment.clock, providers=self._outbox.providers)
+        self.has_room, self.unsettled_by_node = self._outbox.has_room, self._outbox.unsettled_by_node
         self._acceptance = Acceptance(
             node=node,
             storage=storage,
@@ -171,6 +175,7 @@ class Bus:
             tail=self.tail,
             clients=self.mailboxes,
             blobs=self.blobs,
+            sources=self.partials.sources,
             recorder=recorder,
         )
         self._inbox = Inbox(
@@ -204,6 +209,7 @@ class Bus:
     def use_links(self, links: LinkSender) -> None:
         """Give the links, which need this bus in turn."""
         self._outbox.use_links(links)
+        self.partials.use_links(links)
         self.investigation.links = self.blobs.links = links
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -223,6 +229,7 @@ class Bus:
             nursery.start_soon(self._ended_here.run, self._outbox)
             for part in (self.expectations, self.contracts, self.subscriptions, self.mailboxes, self.blobs):
                 nursery.start_soon(part.run)
+            nursery.start_soon(self.partials.run)
             nursery.start_soon(self._forget)
             task_status.started()
 
@@ -290,10 +297,6 @@ class Bus:
         """Who would get a message if it were accepted now; see :meth:`Previews.preview`."""
         return self._previews.preview(message)
 
-    def has_room(self, count: int, size: int) -> bool:
-        """Whether the outbox takes so many more messages of so many bytes in all."""
-        return self._outbox.has_room(count, size)
-
     def expect(self, message: Message) -> Wait:
         """Wait for the first reply to a message that is accepted next, until :meth:`expect_no_more`.
 
@@ -337,10 +340,6 @@ class Bus:
         """How busy this node's agents are, 0.0 to 1.0."""
         return self._handlers.load()
 
-    def unsettled_by_node(self) -> dict[str, int]:
-        """How many of this node's messages each node has not settled yet."""
-        return self._outbox.unsettled_by_node()
-
     def statistics(self) -> Mapping[str, Any]:
         """Counts and sizes of every part."""
         return {
@@ -357,6 +356,7 @@ class Bus:
             "conversations": self.conversations.statistics(),
             "tail": self.tail.statistics(),
             "blobs": self.blobs.statistics(),
+            "partials": self.partials.statistics(),
             "breakers": self._outbox.breakers(),
             "investigation": self.investigation.statistics(),
             "local": len(self._local),
@@ -429,10 +429,15 @@ class Bus:
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
         """Answer the question of a peer about a message or a blob; every node of the cluster may ask."""
-        del peer
+        if question == PARTIALS:
+            return self.partials.wanted(peer, about)
         if question == BLOB:
             return await self.blobs.answer(about)
         return await self.investigation.answer(question, about)
+
+    def on_partial(self, peer: str, partial: Partial) -> None:
+        """A peer tells more of an answer that it is making."""
+        self.partials.watches.on_partial(peer, partial)
 
     def on_writable(self, peer: str) -> None:
         """The link to ``peer`` takes messages again."""
@@ -443,6 +448,7 @@ class Bus:
         del reason
         if up:
             self._outbox.node_alive(peer)
+            self.partials.watches.link_up(peer)
             return  # on_resumed comes next: what the peer knows is taken first, then the rest is sent, once
         if self._outbox.link_lost(peer) and self._membership.is_alive(peer):
             self._ensure_link(peer)
@@ -458,6 +464,7 @@ class Bus:
         self._inbox.origin_lost(node)
         self._outbox.node_lost(node, how)
         self.contracts.node_lost(node)
+        self.partials.node_lost(node)
         if self._outbox.links is not None:
             self._outbox.links.drop(node)
 
@@ -470,6 +477,7 @@ class Bus:
         self._owed.arrived(letter.message.id)
         self._asking.ended(letter)
         self.subscriptions.ended(letter)
+        self.partials.watches.ended(letter.message.id)
 
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:
         """Tell an origin what was received and how it ended; this node's own outbox hears it as well."""

@@ -153,6 +153,11 @@ class Deliveries:
                 found[route.target[1]] = found.get(route.target[1], 0) + 1
         return dict(sorted(found.items()))
 
+    def providers(self, message_id: str) -> list[Target]:
+        """Who is expected to answer a message now; nobody where it has ended, or is not known."""
+        letter = self._decisions.open.get(message_id)
+        return [] if letter is None else [route.target for route in letter.active_routes()]
+
     def in_flight(self, target: Target) -> int:
         """Messages that ``target`` was given and has not settled."""
         return self._lanes.in_flight(target)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from node.errors import CaxtonError
 from node.message import Attachment, Message
@@ -12,6 +13,26 @@ from node.vocabulary import DeliveryClass, Performative, RoutingStrategy
 
 DRAFT_LIMIT: Final = 64
 """Most messages one handler run may answer with."""
+
+
+class Speech(Protocol):
+    """An answer that is shown while it is made (``node.messaging.partial_sources.Speech``)."""
+
+    def begin(self, turn: int) -> None:
+        """A text begins; what was said before is not part of it."""
+        ...
+
+    def hear(self, text: str) -> None:
+        """The next piece of it."""
+        ...
+
+
+class Audience(Protocol):
+    """Whoever watches answers while they are made (``node.messaging.partial_sources.PartialSources``)."""
+
+    def speak(self, agent: str, delivery: Delivery) -> AbstractContextManager[Speech]:
+        """Make an answer piece by piece."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +46,7 @@ class Delivery:
         attempt: 1 for the first handler run, one more after each that failed.
         hops: Messages that led to this one.
         deadline: Moment on the node's monotonic clock after which nobody wants an answer, or None.
+        audience: To whom the answer may be shown while it is made; None where nobody ever watches.
     """
 
     message: Message
@@ -33,6 +55,7 @@ class Delivery:
     attempt: int
     hops: int
     deadline: float | None
+    audience: Audience | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from node.messaging.delivery import Delivery, Draft, Handler, failure_content
 from node.messaging.inbox import BEGUN, STOPPED, Inbox
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
+from node.messaging.partial_sources import PartialSources
 from node.messaging.ports import Tracer
 from node.messaging.protocols import is_plain
 from node.messaging.receiver import Handling
@@ -81,6 +82,7 @@ class Handlers:
         tail: Told what happens to messages, while somebody listens.
         clients: Mailboxes that no agent but clients read.
         blobs: Has the content of large attachments, and takes it.
+        sources: Shows answers while they are made.
         recorder: Writes down what goes into the mailboxes, if they are to be replayed.
     """
 
@@ -97,9 +99,10 @@ class Handlers:
         tail: Tail,
         clients: ClientMailboxes,
         blobs: Blobs,
+        sources: PartialSources,
         recorder: Recorder | None = None,
     ) -> None:
-        self._clients, self._blobs = clients, blobs
+        self._clients, self._blobs, self._sources = clients, blobs, sources
         self._environment = environment
         self._clock = environment.clock
         self._node = node
@@ -407,7 +410,9 @@ class Handlers:
         entry.started_s = self._clock.wall()
         self._running[agent.name, entry.message.id] = entry.started_s
         attempt = entry.attempts + (not entry.message.once)  # one that runs once is counted before it does
-        delivery = Delivery(entry.message, entry.origin, traceparent, attempt, entry.hops, deadline)
+        delivery = Delivery(
+            entry.message, entry.origin, traceparent, attempt, entry.hops, deadline, self._sources
+        )
         try:
             if entry.message.attachments and entry.message.blobs:
                 return await self._call_with_blobs(agent, delivery)

@@ -266,6 +266,10 @@ class Outbox:
 
     # Questions of the router
 
+    def providers(self, message_id: str) -> list[Target]:
+        """Who is expected to answer a message now."""
+        return self._core.providers(message_id)
+
     def in_flight(self, target: Target) -> int:
         """Messages that ``target`` was given and has not settled."""
         return self._core.in_flight(target)

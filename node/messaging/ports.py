@@ -10,7 +10,7 @@ import apsw
 
 from node.cluster.provider import ClusterView
 from node.messaging.letters import Letter
-from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome, Partial
 
 
 class MembershipView(Protocol):
@@ -66,6 +66,10 @@ class LinkSender(Carrier, Protocol):
 
     async def ask(self, peer: str, question: str, about: str, *, timeout_s: float) -> Answer | None:
         """Ask ``peer`` something beside the messages; None when no answer came."""
+        ...
+
+    def partial(self, peer: str, partial: Partial) -> bool:
+        """Tell ``peer`` a piece of an answer; False when it cannot be told now."""
         ...
 
     def drop(self, peer: str) -> None:

@@ -183,6 +183,7 @@ FRAMES: Final[Mapping[str, Permission]] = MappingProxyType(
         "pull": _P.PEER,
         "page": _P.PEER,
         "credit": _P.PEER,
+        "partial": _P.PEER,
     }
 )
 """Frame type of a peer link -> what the sender needs."""

@@ -17,6 +17,7 @@ A link goes one way: the **dialler** has messages for the **acceptor**, which an
                  <------------------------- Credit: how many messages I take for each agent
     Pull         -------------------------> how much of the shared memory I hold
                  <------------------------- Page: what of it you do not, or, later, that there is more
+                 <------------------------- Partial: more of an answer that you have asked to see
     Ping, Pong, Goodbye                     both ways
 
 :func:`decode` is total: whatever a peer sends, it returns a frame or raises PeerRejected.
@@ -61,6 +62,8 @@ MAX_PULL_BYTES: Final = 512 * 1024
 """Largest body of a Pull."""
 MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
 """Largest body of a Page."""
+MAX_PARTIAL_CHARS: Final = 4_096
+"""Longest text of a Partial, in characters."""
 MAX_COUNTER: Final = COUNTER_LIMIT
 
 OutcomeState = Literal["settled", "failed", "refused"]
@@ -265,9 +268,29 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     grants: Annotated[tuple[Grant, ...], Meta(min_length=1, max_length=MAX_GRANTS)]
 
 
+class Partial(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
+    """A piece of the answer that an agent of the acceptor is making; sent to those only who have asked.
+
+    Args:
+        message_id: The message that is being answered.
+        agent: Who answers it.
+        turn: The turn of the model in which this is said, from 1.
+        position: How many characters of the turn came before; 0 begins anew.
+        text: What comes next; may be empty where it begins anew.
+        last: Whether no more of this turn will be told, though it goes on.
+    """
+
+    message_id: Text
+    agent: Text
+    turn: Counter
+    position: Counter
+    text: Annotated[str, Meta(max_length=MAX_PARTIAL_CHARS)]
+    last: bool = False
+
+
 Frame = (
     Hello | Welcome | Resume | ResumeStates | Deliver | Received | Settled | Ping | Pong | Goodbye
-    | Ask | Answer | Pull | Page | Credit
+    | Ask | Answer | Pull | Page | Credit | Partial
 )  # fmt: skip
 
 FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
@@ -287,6 +310,7 @@ FRAME_NAMES: Final[Mapping[type, str]] = MappingProxyType(
         Pull: "pull",
         Page: "page",
         Credit: "credit",
+        Partial: "partial",
     }
 )
 """Frame type -> its name in the table of permissions (``node.security.permissions.FRAMES``)."""

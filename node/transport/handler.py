@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome, Partial
 from node.transport.proof import FrameProof
 
 REJECT_REASONS: Final = (
@@ -61,6 +61,10 @@ class LinkHandler(Protocol):
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
         """Answer a peer's question in at most ``MAX_ANSWER_BYTES``; None when there is nothing to tell."""
+        ...
+
+    def on_partial(self, peer: str, partial: Partial) -> None:
+        """A piece of an answer has come; whether it is wanted is for the room above to judge."""
         ...
 
     def on_writable(self, peer: str) -> None:

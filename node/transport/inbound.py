@@ -28,6 +28,7 @@ from node.transport.frames import (
     Grant,
     Outcome,
     Page,
+    Partial,
     Pull,
     Received,
     Resume,
@@ -48,6 +49,8 @@ T = TypeVar("T")
 
 RECEIVED_PAUSE_S: Final = 0.005
 """How long a Received waits for the Settled of the same delivery, which says both."""
+MAX_PARTIALS: Final = 32
+"""Pieces of answers waiting to be sent; more are refused, and come later, as longer ones."""
 MAX_ANSWERS: Final = 4
 """Resume answers waiting to be sent; a dialler waits for each before it asks again."""
 
@@ -92,6 +95,7 @@ class InboundLink:
         self._grants: dict[str, int] = {}
         self._knows_credit = False
         self._told: deque[Answer] = deque()
+        self._partials: deque[Partial] = deque()
         self._pulls = pulls
         self._pull: int | None = None
         self._page: bytes | None = None
@@ -152,6 +156,14 @@ class InboundLink:
         self._session.wake()
         return True
 
+    def partial(self, partial: Partial) -> bool:
+        """Queue a piece of an answer, behind everything that is durable; False when too many wait."""
+        if len(self._partials) >= MAX_PARTIALS:
+            return False
+        self._partials.append(partial)
+        self._session.wake()
+        return True
+
     def _bound_and_wake(self) -> None:
         if len(self._received) + len(self._outcomes) > self._limits.acknowledgements:
             self._counters.reject("limit")
@@ -173,6 +185,8 @@ class InboundLink:
             return self._credit() + encode(Received(keys))
         if self._told:
             return encode(self._told.popleft())
+        if self._partials:
+            return encode(self._partials.popleft())
         page, self._page = self._page, None
         return page
 

@@ -28,6 +28,7 @@ from node.transport.frames import (
     Grant,
     Hello,
     Outcome,
+    Partial,
     encode,
     rejected,
 )
@@ -198,6 +199,11 @@ class Links:
         """Answer a pull of ``peer``; False when the link is gone on which it came."""
         link = self._inbound.get(peer)
         return link is not None and link.answer_pull(number, body)
+
+    def partial(self, peer: str, partial: Partial) -> bool:
+        """Send ``peer`` a piece of an answer; False when it has no link to here, or takes no more now."""
+        link = self._inbound.get(peer)
+        return link is not None and link.partial(partial)
 
     def is_open(self, peer: str) -> bool:
         """Whether the link to ``peer`` takes deliveries."""

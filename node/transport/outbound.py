@@ -33,6 +33,7 @@ from node.transport.frames import (
     Hello,
     KeyState,
     Page,
+    Partial,
     Received,
     Resume,
     ResumeStates,
@@ -349,6 +350,8 @@ class OutboundLink:
         elif isinstance(frame, Answer):
             if not self._questions.answered(frame):
                 raise rejected("frame", f"{self.peer} has answered what it was not asked")
+        elif isinstance(frame, Partial):
+            self._handler.on_partial(self.peer, frame)
         elif isinstance(frame, Page):
             if not self._pulls.answered(frame):
                 raise rejected("frame", f"{self.peer} has sent a page that was not asked for")

@@ -19,11 +19,12 @@ from node.errors import StorageFailed
 from node.message import Message
 from node.messaging.bus import Bus
 from node.messaging.delivery import Delivery, Draft
+from node.messaging.partial_watches import PARTIALS
 from node.messaging.settings import Timing
 from node.storage import Storage
 from node.telemetry.tracing import Tracing
 from node.topics import matches
-from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome
+from node.transport.frames import Answer, DeliverItem, DeliveryKey, Grant, Outcome, Partial
 from node.transport.proof import FrameProof
 from node.vocabulary import Performative
 
@@ -160,6 +161,8 @@ class MemoryLinks:
         self.lose_acknowledgements = False
         self.lose_outcomes = False
         self.knows_credit = True
+        self.refuse_partials = False
+        self.old = False  # whether the node knows no questions but the first ones
         self.confirmed_s: dict[str, float] = {}
 
     def deliver(self, peer: str, item: DeliverItem) -> bool:
@@ -192,8 +195,19 @@ class MemoryLinks:
         if other is None:
             await pause(timeout_s)
             return None
+        if other.links.old and question == PARTIALS:
+            return Answer(1, "unknown")
         body = await other.bus.on_ask(self.name, question, about)
         return Answer(1, "unknown") if body is None else Answer(1, "known", body)
+
+    def partial(self, peer: str, partial: Partial) -> bool:
+        node = self.cluster.nodes.get(peer)
+        link = None if node is None else node.links.links.get(self.name)
+        if link is None or not link.open or self.refuse_partials:
+            return False
+        link.back.append(("partial", partial))
+        link.wake.set()
+        return True
 
     def ensure(self, peer: str) -> None:
         node = self.cluster.nodes.get(self.name)
@@ -255,6 +269,8 @@ class MemoryLinks:
             for kind, what in back:
                 if kind == "granted":
                     bus.on_granted(peer, what)
+                elif kind == "partial":
+                    bus.on_partial(peer, what)
                 else:
                     await (bus.on_received(peer, what) if kind == "received" else bus.on_settled(peer, what))
             items, link.items = link.items, []

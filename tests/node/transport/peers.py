@@ -13,7 +13,7 @@ from node.environment import Address, Environment, LinkCredentials, SecureStream
 from node.message import Envelope
 from node.security import pki
 from node.security.identity import NodeCredentials
-from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome, Partial
 from node.transport.handler import LinkLimits
 from node.transport.links import Links
 from node.transport.proof import FrameProof
@@ -131,6 +131,7 @@ class Room:
         self.unreachable: list[tuple[str, str]] = []
         self.reasons: list[str] = []
         self.writable = 0
+        self.partials: list[tuple[str, Partial]] = []
         self.hold: trio.Event | None = None
         self.auto_receive = self.auto_settle = True
         self.accepted: list[tuple[str, bool]] = []
@@ -196,6 +197,9 @@ class Room:
         if self.on_question is not None:
             await self.on_question()
         return None if question == "nothing" else f"{peer} {about}".encode()
+
+    def on_partial(self, peer: str, partial: Partial) -> None:
+        self.partials.append((peer, partial))
 
     def on_writable(self, peer: str) -> None:
         self.writable += 1
