@@ -282,6 +282,17 @@ class HeldView(BaseModel):
     message: MessageView
 
 
+class PieceView(BaseModel):
+    """More of an answer while it is made, as the data of an event ``partial`` or ``restart``."""
+
+    message_id: str
+    sequence: Annotated[int, Field(description="Numbers the events of both kinds, from 0.")]
+    attempt: Annotated[int, Field(description="1 at first, one more after each restart.")]
+    turn: Annotated[int, Field(description="The turn of the model that speaks.")]
+    text: Annotated[str | None, Field(description="What comes next; of a partial only.")] = None
+    is_cut: Annotated[bool | None, Field(description="Whether the rest of the turn is not shown.")] = None
+
+
 class HappenedView(BaseModel):
     """Something that happened to a message, as the data of an event."""
 

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from node.errors import CaxtonError, NoReply
+from node.http.answer_stream import AnswerStream
 from node.http.answers import ErrorBody, HistoryBody, ReceiptBody
 from node.http.event_streams import EventStream
 from node.http.following import MessageEvents
-from node.http.message_answers import HappenedView
-from node.http.models import MessageBody, MessageQuery
+from node.http.message_answers import HappenedView, PieceView
+from node.http.models import STREAM_WAIT_S, MessageBody, MessageQuery
 from node.http.sending import Sender, receipt_json, refuse_impostor
 from node.http.services import NodeServices
 from node.http.streams import Streams
@@ -32,7 +33,11 @@ def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -
         status_code=202,
         response_model=ReceiptBody,
         responses={
-            200: {"model": ReceiptBody, "description": "The reply, when the request waited for it."},
+            200: {
+                "model": ReceiptBody,
+                "description": "The reply, when the request waited for it; events, with `stream`.",
+                "content": {"text/event-stream": {"schema": PieceView.model_json_schema()}},
+            },
             409: {
                 "model": ErrorBody,
                 "description": "A message of this id was accepted before, or the conversation takes no more.",
@@ -46,11 +51,25 @@ def message_routes(services: NodeServices, traffic: Traffic, streams: Streams) -
         Without ``wait`` the answer is 202 as soon as the message is on disk. With it, the answer is 200 with
         ``reply`` (``replies`` of a broadcast), or 504 when none came; the message goes on all the same, and
         ``GET /messages/{message_id}`` shows what became of it.
+
+        With ``stream`` the answer is server-sent events: ``accepted``, then ``partial`` for each piece of the
+        reply's text while it is made and ``restart`` where what was shown counts no more, and at the end
+        ``reply`` or ``error``.
         """
         message = body.build(services.environment, services.node)
         refuse_impostor(Sender.of(services, request), message)
         traceparent = request.scope.get("state", {}).get("traceparent", "")
         wait_s = query.wait or body.wait_s
+        if query.stream or body.stream:
+            return AnswerStream(
+                services,
+                streams,
+                traffic,
+                message,
+                wait_s=wait_s or STREAM_WAIT_S,
+                ttl_s=body.ttl_s,
+                traceparent=traceparent,
+            )
         if wait_s is not None:
             return JSONResponse(await waiting.answer(message, wait_s, traceparent, body.ttl_s))
         receipt = await bus.accept(message, traceparent=traceparent, ttl_s=body.ttl_s)

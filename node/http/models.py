@@ -26,6 +26,8 @@ from node.messaging.tail import Filter
 from node.storage.dead_letters import Choice
 from node.vocabulary import DeliveryClass, Performative
 
+STREAM_WAIT_S: Final = 60.0
+"""How long a request with ``stream`` waits for the reply if it does not say, in seconds."""
 WAIT_LIMIT_S: Final = 300.0
 """Longest time a request may wait for a reply, in seconds."""
 KEY_TIMEOUT_LIMIT_S: Final = 60.0
@@ -188,6 +190,7 @@ class MessageBody(ItemBody):
     """A FIPA-ACL message to send, and how long to wait for its reply."""
 
     wait_s: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
+    stream: Annotated[bool, Field(description="Answer with events: the reply while it is made.")] = False
 
 
 class BatchBody(StrictBody):
@@ -360,9 +363,10 @@ class LogQuery(StrictQuery):
 
 
 class MessageQuery(StrictQuery):
-    """Whether to wait for the reply."""
+    """Whether to wait for the reply, and to see it while it is made."""
 
     wait: Annotated[float | None, Field(gt=0, le=WAIT_LIMIT_S, allow_inf_nan=False)] = None
+    stream: Annotated[bool, Field(description="Answer with events: the reply while it is made.")] = False
 
 
 def duration_s(text: str) -> int | None:

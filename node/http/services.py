@@ -19,6 +19,7 @@ from node.messaging.conversation_index import Conversations
 from node.messaging.explanation import Decision
 from node.messaging.investigation import Investigation
 from node.messaging.letterbox import DeadLetters
+from node.messaging.partials import Partials
 from node.messaging.tail import Tail
 from node.messaging.tender import Award
 from node.security.permissions import Permission
@@ -165,6 +166,11 @@ class MessageBus(Protocol):
     @property
     def letters(self) -> DeadLetters:
         """What could not be delivered."""
+        ...
+
+    @property
+    def partials(self) -> Partials:
+        """Answers while they are made."""
         ...
 
     @property

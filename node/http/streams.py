@@ -7,8 +7,8 @@ so that whatever produces the answer waits as well, and nothing is gathered in b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
@@ -109,15 +109,22 @@ class Streamed(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
         with self._streams.open():
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            )
-            async with trio.open_nursery() as nursery:
-                if not self._reads:
-                    nursery.start_soon(_watch, receive, nursery.cancel_scope)
-                await self._produce(write, receive)
-                nursery.cancel_scope.cancel()
+            async with self.held():
+                await self._answer(receive, send, write)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """What is held while the answer is written; what it raises before is answered in its place."""
+        yield
+
+    async def _answer(self, receive: Receive, send: Send, write: Write) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with trio.open_nursery() as nursery:
+            if not self._reads:
+                nursery.start_soon(_watch, receive, nursery.cancel_scope)
+            await self._produce(write, receive)
+            nursery.cancel_scope.cancel()
 
 
 class JsonLines(Streamed):

@@ -186,7 +186,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     content = operation["responses"][str(status)].get("content")
     if content is None:
         return None
-    [described_as] = content.values()
+    [described_as] = [content["application/json"]] if "application/json" in content else content.values()
     if described_as["schema"].get("format") == "binary":
         return None
     name = described_as["schema"]["$ref"].rpartition("/")[2]
