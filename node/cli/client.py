@@ -200,14 +200,17 @@ class Client:
         """
         with self._streamed(path, silence_s, query) as answer:
             for line in answer.iter_lines():
-                yield self._event(line)
+                yield self.object_of(line)
 
-    def events(self, path: str, *, silence_s: float, **query: object) -> Iterator[Event]:
+    def events(
+        self, path: str, *, silence_s: float, body: Mapping[str, Any] | None = None, **query: object
+    ) -> Iterator[Event]:
         """The server-sent events that a route answers with, as they come, until the node ends it.
 
         Args:
             path: Below ``/api/v1``.
             silence_s: Longest time without any byte, in seconds.
+            body: JSON object to post; nothing is posted without it.
             query: Parameters; those that are None are left out.
 
         Raises:
@@ -215,7 +218,7 @@ class Client:
             Refused: the node says no.
         """
         reader = EventReader()
-        with self._streamed(path, silence_s, query) as answer:
+        with self._streamed(path, silence_s, query, body) as answer:
             for data in answer.iter_bytes():
                 yield from reader.feed(data)
 
@@ -262,12 +265,19 @@ class Client:
 
     @contextmanager
     def _streamed(
-        self, path: str, silence_s: float, query: Mapping[str, object] | None = None
+        self,
+        path: str,
+        silence_s: float,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> Iterator[httpx.Response]:
         """An answer that is read as it comes; what goes wrong meanwhile is told as of every call."""
         timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
+        method = "GET" if body is None else "POST"
         try:
-            with self._http.stream("GET", path, params=_parameters(query or {}), timeout=timeout) as answer:
+            with self._http.stream(
+                method, path, json=body, params=_parameters(query or {}), timeout=timeout
+            ) as answer:
                 if answer.is_error:
                     answer.read()
                     self._read(answer)
@@ -275,7 +285,12 @@ class Client:
         except (httpx.HTTPError, UnicodeDecodeError) as error:
             raise self._silent(error) from error
 
-    def _event(self, line: str) -> dict[str, Any]:
+    def object_of(self, line: str) -> dict[str, Any]:
+        """The JSON object that a line of an answer, or the data of an event, must be.
+
+        Raises:
+            NodeUnreachable: it is none.
+        """
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):

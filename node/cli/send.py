@@ -55,6 +55,7 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
     help="File to send along; repeatable.",
 )
 @click.option("--wait/--no-wait", default=None, help="Wait for the reply; by default if one is expected.")
+@click.option("--stream", is_flag=True, help="Show the answer while it is made.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -83,6 +84,7 @@ def command(
     priority: int | None,
     attach: tuple[Path, ...],
     wait: bool | None,
+    stream: bool,
     timeout_s: float,
     save_attachments: Path | None,
     as_json: bool,
@@ -97,6 +99,8 @@ def command(
             "exactly one of --capability, --to and --topic must be given",
             fix='For example: caxton send --capability data-analysis \'{"action": "analyze"}\'.',
         )
+    if stream and wait is False:
+        raise UsageFailed("--stream waits for the reply", fix="Leave --no-wait out.")
     options = {
         "capability": capability,
         "receiver": receiver,
@@ -116,16 +120,27 @@ def command(
     with Client(target) as client:
         if attach:
             body["attachments"] = attachments_of(client, attach)
-        query = {"wait": timeout_s} if wait else None
-        found = client.call("POST", "/messages", body=body, query=query, wait_s=timeout_s if wait else 0.0)
+        found, is_shown = _sent(client, body, timeout_s if wait or stream else 0.0, stream, as_json)
         saved = [] if save_attachments is None else _save(client, _replies(found), save_attachments)
-    if as_json:
+    if as_json and not is_shown:
         print_json(found)
-    else:
-        _show(found)
+    elif not as_json:
+        _show(found, with_content=not is_shown)
     for path in saved:
         click.echo(safe(f"saved {path}"), err=True)
     _raise_refusal(found, as_json=as_json)
+
+
+def _sent(
+    client: Client, body: dict[str, Any], wait_s: float, stream: bool, as_json: bool
+) -> tuple[dict[str, Any], bool]:
+    """Send a message; what came of it, and whether its reply has been shown already."""
+    if stream:
+        from node.cli.send_stream import streamed  # noqa: PLC0415 - seldom
+
+        return streamed(client, body, wait_s, as_json=as_json)
+    query = {"wait": wait_s} if wait_s else None
+    return client.call("POST", "/messages", body=body, query=query, wait_s=wait_s), False
 
 
 def _replies(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -175,7 +190,7 @@ def _free_file(directory: Path, name: str) -> tuple[Path, BinaryIO]:
     raise ValidationFailed(f"{directory} has {NAMES_LIMIT} files named like {plain!r}", fix="Clear it.")
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], *, with_content: bool) -> None:
     replies = _replies(found)
     if not replies:
         nobody = "nobody subscribes" if found.get("status") == "settled" else "waiting for a provider"
@@ -184,7 +199,8 @@ def _show(found: dict[str, Any]) -> None:
     for reply in replies:
         click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)
         answer = reply.get("content")
-        click.echo(safe(answer if isinstance(answer, str) else pretty(answer)))
+        if with_content:
+            click.echo(safe(answer if isinstance(answer, str) else pretty(answer)))
         for file in reply.get("attachments") or []:
             told = f"attached: {file.get('name')} ({file.get('media_type')}, {file.get('size_bytes')} bytes)"
             click.echo(safe(told), err=True)

@@ -9,9 +9,12 @@ from node.client.calls import Retries
 from node.client.failures import Refused, TakenOver
 from node.client.mailbox import AsyncMailbox, Subscription
 from node.client.shapes import Delivery, Receipt
-from node.client.synchronous import Client, Conversation, Mailbox
+from node.client.streaming import AsyncAnswer, Partial
+from node.client.synchronous import Answer, Client, Conversation, Mailbox
 
 __all__ = [
+    "Answer",
+    "AsyncAnswer",
     "AsyncClient",
     "AsyncConversation",
     "AsyncMailbox",
@@ -19,6 +22,7 @@ __all__ = [
     "Conversation",
     "Delivery",
     "Mailbox",
+    "Partial",
     "Receipt",
     "Refused",
     "Retries",

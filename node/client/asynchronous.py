@@ -18,6 +18,7 @@ from node.client.failures import error_of
 from node.client.files import Attachment, upload
 from node.client.mailbox import AsyncMailbox
 from node.client.shapes import Message, Receipt
+from node.client.streaming import AsyncAnswer
 from node.errors import CaxtonError, DuplicateMessage, NoReply
 
 BATCH_LIMIT: Final = 1_000
@@ -112,6 +113,25 @@ class AsyncClient:
         """
         found = await self._ask(content, timeout_s, fields)
         return found[0]
+
+    def stream(self, content: Any = None, *, timeout_s: float = 60.0, **fields: Any) -> AsyncAnswer:
+        """Send a message and see the answer while it is made; see :meth:`send`.
+
+        Args:
+            content: JSON.
+            timeout_s: How long to wait for the reply, in seconds.
+            fields: As for :meth:`send`; not for a topic or a broadcast.
+
+        Returns:
+            An asynchronous context manager, which sends, and iterator of the pieces; ``await reply()`` gives
+            the reply.
+        """
+        message = _with_id({"content": content, **fields})
+
+        async def later() -> Message:
+            return await self._later(message["message_id"], timeout_s)
+
+        return AsyncAnswer(self._calls, message, timeout_s, later)
 
     async def gather(self, content: Any = None, *, timeout_s: float = 30.0, **fields: Any) -> list[Message]:
         """Ask all that offer a capability, or subscribe to a topic; the replies that come in time."""
@@ -302,6 +322,10 @@ class AsyncConversation:
     async def request(self, content: Any = None, *, timeout_s: float = 30.0, **fields: Any) -> Message:
         """Send a message in it and wait for the reply."""
         return await self._client.request(content, timeout_s=timeout_s, **(self._fields | fields))
+
+    def stream(self, content: Any = None, *, timeout_s: float = 60.0, **fields: Any) -> AsyncAnswer:
+        """Send a message in it and see the answer while it is made."""
+        return self._client.stream(content, timeout_s=timeout_s, **(self._fields | fields))
 
     async def shown(self) -> Message:
         """It, with its messages, as its node has seen it."""

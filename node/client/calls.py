@@ -119,7 +119,7 @@ class Calls:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        self.retries, self.chance = retries, random.Random()  # noqa: S311 - jitter
+        self.url, self.retries, self.chance = url, retries, random.Random()  # noqa: S311 - jitter
         self._meters, self._timeout_s = meters, timeout_s
         self._http = httpx.AsyncClient(
             base_url=url.rstrip("/") + API,
@@ -197,9 +197,15 @@ class Calls:
 
     @asynccontextmanager
     async def events(
-        self, path: str, query: Mapping[str, Any], silence_s: float
+        self, path: str, query: Mapping[str, Any], silence_s: float, *, body: Any = None
     ) -> AsyncIterator[AsyncIterator[tuple[str, str, Any]]]:
         """Server-sent events of a route, one attempt: name, id and data of each.
+
+        Args:
+            path: Below the API.
+            query: Parameters.
+            silence_s: Longest time without a byte, in seconds.
+            body: JSON to post; nothing is posted without it.
 
         Raises:
             CaxtonError: the node refused.
@@ -207,7 +213,12 @@ class Calls:
         """
         timeout = httpx.Timeout(self._timeout_s, read=silence_s)
         async with self._http.stream(
-            "GET", path, params=dict(query), headers=traced(), timeout=timeout
+            "GET" if body is None else "POST",
+            path,
+            params=dict(query),
+            json=body,
+            headers=traced(),
+            timeout=timeout,
         ) as response:
             if response.status_code >= 400:
                 await response.aread()

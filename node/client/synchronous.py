@@ -17,6 +17,7 @@ from node.client.asynchronous import AsyncClient, AsyncConversation
 from node.client.files import Attachment
 from node.client.mailbox import PATIENCE_S, AsyncMailbox, Subscription
 from node.client.shapes import Delivery, Message, Receipt
+from node.client.streaming import AsyncAnswer, Partial
 from node.errors import CaxtonError
 
 
@@ -53,6 +54,13 @@ class Client:
     def request(self, content: Any = None, *, timeout_s: float = 30.0, **fields: Any) -> Message:
         """See :meth:`AsyncClient.request`."""
         return self._portal.call(lambda: self._client.request(content, timeout_s=timeout_s, **fields))
+
+    @contextmanager
+    def stream(self, content: Any = None, *, timeout_s: float = 60.0, **fields: Any) -> Iterator[Answer]:
+        """See :meth:`AsyncClient.stream`: a context manager that gives an iterator of the pieces."""
+        inner = self._client.stream(content, timeout_s=timeout_s, **fields)
+        with self._portal.wrap_async_context_manager(inner):
+            yield Answer(self._portal, inner)
 
     def gather(self, content: Any = None, *, timeout_s: float = 30.0, **fields: Any) -> list[Message]:
         """See :meth:`AsyncClient.gather`."""
@@ -115,6 +123,32 @@ class Conversation:
         return self._portal.call(self._inner.shown)
 
 
+class Answer:
+    """See :class:`AsyncAnswer`; an iterator of pieces, which waits for each.
+
+    Args:
+        portal: To the event loop.
+        inner: The answer there.
+    """
+
+    def __init__(self, portal: BlockingPortal, inner: AsyncAnswer) -> None:
+        self._portal, self._inner = portal, inner
+        self.receipt = inner.receipt
+
+    def __iter__(self) -> Iterator[Partial]:
+        while (piece := self._portal.call(_next, self._inner)) is not None:
+            yield piece
+
+    @property
+    def text(self) -> str:
+        """What was shown of the answer so far, from where it began anew last."""
+        return self._inner.text
+
+    def reply(self) -> Message:
+        """The reply, which may be a failure."""
+        return self._portal.call(self._inner.reply)
+
+
 class Mailbox:
     """See :class:`AsyncMailbox`.
 
@@ -149,3 +183,8 @@ def _each(portal: BlockingPortal, reading: Subscription) -> Iterator[Delivery]:
     following: Callable[[], Any] = reading.__anext__
     while True:
         yield portal.call(following)
+
+
+async def _next(answer: AsyncAnswer) -> Partial | None:
+    """The next piece; None at the end, since that of an iterator does not pass between threads."""
+    return await anext(answer, None)

@@ -100,6 +100,8 @@ class AnswerStream(EventStream):
             await events.beat()
             with self._clock.move_on_after(min(left_s, HEARTBEAT_S)):
                 await self._watch.change()
+        while (piece := self._watch.take()) is not None:
+            await events.send(piece.event, piece.as_json())
         reply = self._wait.replies[0]
         await events.send("reply", {"message_id": self._message.id, "reply": reply.as_json()})
 

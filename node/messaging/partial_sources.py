@@ -124,6 +124,8 @@ class PartialSources:
         self._speeches[key] = speech
         try:
             yield speech
+            if key in self._untold:
+                self._flush(key)  # the last words, so that they are seen to be those of the reply
         finally:
             del self._speeches[key]
             self._untold.pop(key, None)

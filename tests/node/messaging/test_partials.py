@@ -335,6 +335,11 @@ async def test_pieces_are_gathered_for_a_moment(
         speech.hear(" again")
         await pause(FLUSH_S * 1.5)
     assert told.all()[1:] == [(12, " again", False)]
+    with sources.speak("writer", delivered()) as speech:
+        speech.hear("told ")
+        await pause(FLUSH_S * 1.5)
+        speech.hear("at last")
+    assert told.all()[2:] == [(0, "told ", False), (5, "at last", False)]
 
 
 async def test_whoever_asks_late_is_told_from_the_beginning(
