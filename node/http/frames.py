@@ -38,6 +38,7 @@ class SendFrame(Frame):
 
     type: Literal["send"]
     message: Any
+    stream: Annotated[bool, Field(description="Tell the reply while it is made.")] = False
 
 
 class SubscribeFrame(Frame):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 import trio
 from pydantic import ValidationError
 
 from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed, Unauthorized, ValidationFailed
+from node.http.answer_stream import refuse_many
 from node.http.errors import facts, validation_failed
 from node.http.frames import (
     FRAMES,
@@ -30,9 +32,10 @@ from node.http.frames import (
 )
 from node.http.mailboxes import check_owner
 from node.http.sending import Item, Sender, accept_items, read_item, receipt_json
-from node.http.services import Caller, NodeServices
+from node.http.services import Caller, NodeServices, SentMessage
 from node.http.strict_json import strict_json
 from node.messaging.consumer import WINDOW_LIMIT, Consumer
+from node.messaging.partial_watches import Watch
 from node.security.permissions import WS_FRAMES
 
 HELLO_S: Final = 5.0
@@ -43,6 +46,8 @@ SEND_WINDOW: Final = 256
 """Messages that a client may send before the first of them is answered."""
 SUBSCRIPTION_LIMIT: Final = 64
 """Most mailboxes that one socket reads."""
+STREAMED_LIMIT: Final = 32
+"""Most messages of one socket whose replies are told while they are made."""
 AT_ONCE: Final = 16
 """Most messages of a mailbox that are told at once."""
 DELIVERY_LIMIT: Final = SUBSCRIPTION_LIMIT * WINDOW_LIMIT
@@ -103,7 +108,7 @@ class Session:
         self._waiting_bytes = self._frame_bytes = 0
         self._arrived, self._taken = trio.Event(), trio.Event()
         self._working = False
-        self._bad_frames = 0
+        self._bad_frames = self._streamed = 0
         self._subscriptions: dict[str, trio.CancelScope] = {}
         self._consumers: dict[str, Consumer] = {}
         self._windows: dict[str, int] = {}
@@ -226,7 +231,7 @@ class Session:
         await self._tell({"type": "pong", "id": frame.id})
 
     async def _on_send(self, frame: SendFrame) -> None:
-        await self._add("send", (frame.id, frame.message))
+        await self._add("send", (frame.id, frame.message, frame.stream))
 
     async def _on_ack(self, frame: AckFrame) -> None:
         numbers = frame.delivery if isinstance(frame.delivery, list) else [frame.delivery]
@@ -297,24 +302,65 @@ class Session:
             self._working = False
             self._taken.set()
 
-    async def _accept(self, sends: list[tuple[Any, Any]]) -> None:
+    async def _accept(self, sends: list[tuple[Any, Any, bool]]) -> None:
         read: list[Item | CaxtonError] = []
-        for _, value in sends:
+        watches: dict[int, tuple[Watch, ExitStack]] = {}
+        for place, (_, value, streams) in enumerate(sends):
             try:
-                read.append(read_item(self._sender, value))
+                item = read_item(self._sender, value)
+                if streams:
+                    watches[place] = self._watch(item)
+                read.append(item)
             except CaxtonError as error:
                 read.append(error)
         try:
-            results = await accept_items(self._sender, read)
-        except StorageFailed as error:
-            results = [each if isinstance(each, CaxtonError) else error for each in read]
-        for (identifier, _), result in zip(sends, results, strict=True):
-            if isinstance(result, CaxtonError):
-                await self._tell_error(identifier, result)
-            else:
+            results = await self._results(read)
+            for place, ((identifier, _, _), result) in enumerate(zip(sends, results, strict=True)):
+                if isinstance(result, CaxtonError):
+                    await self._tell_error(identifier, result)
+                    continue
                 await self._tell({"type": "accepted", "id": identifier, **receipt_json(result)})
+                if place in watches:
+                    self._nursery.start_soon(self._show, identifier, *watches.pop(place))
+        finally:
+            for _, held in watches.values():
+                held.close()
+                self._streamed -= 1
         room = next(n for n in (SEND_WINDOW, 16, 1, 0) if n == 0 or self._services.bus.has_room(n, 0))
         await self._tell({"type": "credit", "messages": room})
+
+    async def _results(self, read: list[Item | CaxtonError]) -> list[SentMessage | CaxtonError]:
+        try:
+            return await accept_items(self._sender, read)
+        except StorageFailed as error:
+            return [each if isinstance(each, CaxtonError) else error for each in read]
+
+    def _watch(self, item: Item) -> tuple[Watch, ExitStack]:
+        """Watch a message that is accepted next; what it takes is given back with the stack."""
+        refuse_many(item.message)
+        if self._streamed >= STREAMED_LIMIT:
+            raise ResourceLimitExceeded(
+                "this socket is told as many replies while they are made as it can be",
+                why=f"the limit is {STREAMED_LIMIT}",
+                fix="Wait until some have ended, or leave stream out.",
+            )
+        held = ExitStack()
+        watch = held.enter_context(self._services.bus.partials.watches.watch(item.message.id))
+        self._streamed += 1
+        return watch, held
+
+    async def _show(self, identifier: Any, watch: Watch, held: ExitStack) -> None:
+        """Tell the reply to a message while it is made, until the message has ended."""
+        self._services.bus.partials.watches.look()
+        try:
+            with held:
+                while not watch.ended:
+                    await watch.change()
+                    while (piece := watch.take()) is not None:
+                        await self._tell({"type": piece.event, "id": identifier, **piece.as_json()})
+        finally:
+            self._streamed -= 1
+        await self._tell({"type": "ended", "id": identifier, "message_id": watch.message_id})
 
     async def _acknowledge(self, numbers: list[int]) -> None:
         by_mailbox: dict[str, list[tuple[int, str]]] = {}

@@ -29,10 +29,17 @@ rules:
 """
 
 
-@pytest.fixture
-def nodes(cluster, tmp_path):
-    a, b = cluster.start("a", "b", settings=scripted(tmp_path, SCRIPT))
-    agent = tmp_path / "teller.md"
+@pytest.fixture(scope="module")
+def cluster(shared_cluster):
+    """One cluster for all of them."""
+    return shared_cluster
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster, tmp_path_factory):
+    files = tmp_path_factory.mktemp("agents")
+    a, b = cluster.start("a", "b", settings=scripted(files, SCRIPT))
+    agent = files / "teller.md"
     agent.write_text(AGENT)
     b.deploy(agent)
     cluster.wait_for_providers([a], stories=["b"])

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import trio
 
-from node.http import streams, traffic
+from node.http import socket_session, streams, traffic
 from node.http.message_answers import PieceView
 from node.messaging import partial_watches
 from node.messaging.delivery import Delivery, Draft
 from node.vocabulary import Performative
 from tests.node.http.duplex import Duplex, soon
 from tests.node.http.fakes import NODE, VIEWER, TrioClock, World
+from tests.node.http.socket_client import SocketClient
 from tests.node.http.test_answers import exact
 from tests.node.http.test_events import served
 from tests.node.messaging.rooms import Cluster
@@ -192,3 +193,60 @@ async def test_it_needs_the_right_to_send() -> None:
     async with World().client(VIEWER) as http:
         answer = await http.post("/messages?stream=true", json={"capability": "stories"})
         assert answer.status_code == 403
+
+
+# Over a WebSocket
+
+
+async def socket(port: int, **fields: Any) -> SocketClient:
+    client = await SocketClient.open(port)
+    await client.expect("welcome")
+    message = {"capability": "stories", "message_id": "m1"} | fields
+    await client.send({"type": "send", "id": 7, "message": message, "stream": True})
+    return client
+
+
+async def test_a_socket_is_told_the_reply_while_it_is_made(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, nodes, port):
+        teller = Storyteller()
+        nodes[NODE].attach("teller", teller, "stories")
+        client = await socket(port)
+        assert (await client.expect("accepted"))["id"] == 7
+        await teller.say.send("Once ")
+        told = await client.expect("partial")
+        assert (told["id"], told["message_id"], told["sequence"], told["text"]) == (7, "m1", 0, "Once ")
+        await teller.say.send(None)
+        assert (await client.expect("restart"))["attempt"] == 2
+        await teller.say.send("upon")
+        assert (await client.expect("partial"))["text"] == "upon"
+        await teller.say.send("")
+        assert await client.expect("ended") == {"type": "ended", "id": 7, "message_id": "m1"}
+        await client.close()
+        await gone(nodes)
+
+
+async def test_a_socket_that_goes_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, nodes, port):
+        client = await socket(port)  # nobody is there to answer
+        await client.expect("accepted")
+        assert nodes[NODE].bus.partials.statistics()["watches"] == 1
+        await client.close()
+        await gone(nodes)
+
+
+async def test_a_socket_is_told_what_it_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(tmp_path) as (_, nodes, port):
+        client = await socket(port, routing_strategy="broadcast")
+        assert (await client.expect("error"))["error"]["code"] == "VALIDATION_ERROR"
+        monkeypatch.setattr(socket_session, "STREAMED_LIMIT", 0)
+        again = {"type": "send", "message": {"capability": "stories", "message_id": "m2"}, "stream": True}
+        await client.send(again)
+        assert (await client.expect("error"))["error"]["code"] == "RESOURCE_LIMIT_EXCEEDED"
+        monkeypatch.undo()
+        await client.send(again)
+        await client.expect("accepted")
+        await client.send(again)  # a second time, while the first is watched
+        assert (await client.expect("error"))["error"]["code"] == "RESOURCE_LIMIT_EXCEEDED"
+        assert nodes[NODE].bus.partials.statistics()["watches"] == 1
+        await client.close()
+        await gone(nodes)
