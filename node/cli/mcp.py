@@ -1,9 +1,9 @@
-"""``caxton mcp``: offer the agents of the cluster as tools to an MCP client, on standard input and output."""
+"""``caxton mcp``: offer the agents of the cluster as tools to an MCP client, over pipes or HTTP."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -14,15 +14,28 @@ from node.cli.output import print_json
 EXAMPLE = 'For example, in mcpServers of a client: {"command": "caxton", "args": ["mcp"]}'
 
 
+TOKEN_VARIABLE: Final = "CAXTON_MCP_TOKEN"  # noqa: S105 - a name
+"""Environment variable with the token that clients show over HTTP; without it one is made."""
+
+
 @click.command("mcp", epilog=EXAMPLE)
+@click.option(
+    "--http", "port", type=click.IntRange(1, 65_535), help="Serve by HTTP on this port of 127.0.0.1."
+)
 @node_options
 def command(
-    as_json: bool, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+    port: int | None,
+    as_json: bool,
+    api: str | None,
+    node_name: str | None,
+    token: str | None,
+    token_file: Path | None,
 ) -> None:
     """Offer the agents of the cluster as tools to an MCP client.
 
-    Speaks the Model Context Protocol on standard input and output until the input ends: each capability is a
-    tool, and calling it asks whoever offers it. With --json it shows the tools, and ends.
+    Speaks the Model Context Protocol on standard input and output until the input ends, or with --http to
+    whoever shows a token: each capability is a tool, and calling it asks whoever offers it. With --json it
+    shows the tools, and ends.
     """
     import trio  # noqa: PLC0415 - not for --help
 
@@ -30,7 +43,7 @@ def command(
     if as_json:
         print_json({"tools": trio.run(_tools, target)})
     else:
-        trio.run(_serve, target)
+        trio.run(_serve, target, port)
 
 
 async def _tools(target: Target) -> list[dict[str, Any]]:
@@ -42,12 +55,18 @@ async def _tools(target: Target) -> list[dict[str, Any]]:
     return [{"name": tool.name, "description": tool.description} for tool in tools]
 
 
-async def _serve(target: Target) -> None:
+async def _serve(target: Target, port: int | None) -> None:
     from mcp.server.stdio import stdio_server  # noqa: PLC0415 - not for --help
 
+    from node.cli.mcp_http import serve_http  # noqa: PLC0415
     from node.cli.mcp_server import ClusterTools  # noqa: PLC0415
     from node.client import AsyncClient  # noqa: PLC0415
 
-    async with AsyncClient(target.api, token=target.token) as client, stdio_server() as (read, write):
+    async with AsyncClient(target.api, token=target.token) as client:
         server = ClusterTools(client).server()
-        await server.run(read, write, server.create_initialization_options())
+        if port is not None:
+            app = server.streamable_http_app()
+            await serve_http(app, name=server.name, port=port, variable=TOKEN_VARIABLE)
+            return
+        async with stdio_server() as (read, write):
+            await server.run(read, write, server.create_initialization_options())

@@ -7,12 +7,10 @@ else: a client's ``_meta``, by which a node tells a server who calls, is not loo
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +22,9 @@ import trio
 
 from node.cli.client import Client, Target, find_target
 from node.cli.errors import UsageFailed
+from node.cli.mcp_http import serve_http
 from node.cli.options import target_options
-from node.errors import AddressInUse, NoReply
+from node.errors import NoReply
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -51,9 +50,6 @@ _NEEDS: Final = {
     "memory": (("data_dir",), "--data-dir DIR"),
 }
 """Server -> the parameters of which it needs one, and how one is given."""
-
-Scope = MutableMapping[str, Any]
-Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,8 @@ async def _run(server: str, asked: _Given, port: int | None) -> None:
         if port is None:
             await built.run_stdio_async()
         else:
-            await _serve_http(built, port)
+            app = built.streamable_http_app()
+            await serve_http(app, name=built.name, port=port, variable=TOKEN_VARIABLE)
 
 
 @asynccontextmanager
@@ -261,62 +258,3 @@ class _NodeAgents:
             return found
 
         return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
-
-
-async def _serve_http(built: MCPServer, port: int) -> None:
-    """Serve on loopback until the process is ended; the SDK checks Host and Origin, so no page gets in.
-
-    Raises:
-        AddressInUse: the port is taken.
-    """
-    from hypercorn.config import Config  # noqa: PLC0415 - only HTTP needs it
-    from hypercorn.trio import serve as hypercorn_serve  # noqa: PLC0415
-
-    from node.environment import system_environment  # noqa: PLC0415
-
-    named = os.environ.get(TOKEN_VARIABLE)
-    token = named or system_environment().randomness.token(24).hex()
-    config = Config()
-    config.bind = [f"fd://{_listening(port)}"]
-    config.loglevel = "WARNING"
-    app = guarded(built.streamable_http_app(), token)
-    made = "" if named else f", with the token {token}"
-    click.echo(f"serving {built.name} at http://127.0.0.1:{port}/mcp{made}", err=True)
-    await hypercorn_serve(app, config)  # type: ignore[arg-type] # its types are stricter than ASGI
-
-
-def _listening(port: int) -> int:
-    """The descriptor of a socket on loopback, which the server takes over.
-
-    Raises:
-        AddressInUse: the port is taken.
-    """
-    bound = socket.socket()
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", port))
-    except OSError as error:
-        bound.close()
-        raise AddressInUse(
-            f"port {port} of 127.0.0.1 cannot be used",
-            why=error.strerror or "it is taken",
-            fix="Choose another.",
-        ) from None
-    return bound.detach()
-
-
-def guarded(app: Asgi, token: str) -> Asgi:
-    """An application for those who show a token: everybody on the machine can reach the port."""
-    expected = f"Bearer {token}".encode()
-
-    async def checked(scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            shown = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(shown, expected):
-                headers = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer")]
-                await send({"type": "http.response.start", "status": 401, "headers": headers})
-                await send({"type": "http.response.body", "body": b"a token is needed\n"})
-                return
-        await app(scope, receive, send)
-
-    return checked
