@@ -17,12 +17,26 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from node.config.section import Section
 from node.config.tools import FileRootsConfig, HttpClientConfig
-from node.config.units import Bytes, Count, Domains, Networks, Seconds, Text, Texts
+from node.config.units import (
+    LONGEST_S,
+    Bytes,
+    Count,
+    Domains,
+    Networks,
+    Seconds,
+    Text,
+    Texts,
+    seconds,
+)
 
 SERVERS_LIMIT: Final = 32
 """Most tool servers beside the built-in ones."""
+DISABLED_LIMIT: Final = 256
+"""Most tools of one server that are named as disabled."""
 ARGUMENTS_LIMIT: Final = 64
 """Most arguments of a server's command, variables of its environment, and headers of its requests."""
+CLIENT_TIMEOUT_S: Final = 3_600
+"""Longest time that other clients give a call in seconds; a greater number is meant in milliseconds."""
 VALUE_LIMIT: Final = 8_192
 """Longest argument, variable or header, in characters."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
@@ -46,6 +60,12 @@ def _plain_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _client_timeout(value: Any) -> Any:
+    """Clients write seconds, at most an hour of them, or milliseconds."""
+    found = seconds(value)
+    return found / 1000 if not isinstance(value, str) and found > CLIENT_TIMEOUT_S else found
+
+
 Value = Annotated[str, BeforeValidator(_plain_text), Field(max_length=VALUE_LIMIT, pattern=r"^[^\x00]*$")]
 Secret = Annotated[SecretStr, BeforeValidator(_plain_text), Field(max_length=VALUE_LIMIT)]
 
@@ -61,9 +81,13 @@ class McpServer(Section):
         url: The address of a streamable HTTP server.
         headers: Headers of all requests to it.
         type: How it is spoken to; told by ``command`` or ``url`` otherwise.
+        env_file: A file of further variables of a stdio server; those of ``env`` win.
         disabled: Whether it is left alone.
+        disabled_tools: Tools of it that nobody is offered.
+        timeout_s: Longest call of its tools, where it is shorter than others that hold.
         auto_approve: Of other clients; grants nothing here.
         always_allow: Of other clients; grants nothing here.
+        trust: Of other clients; grants nothing here.
         description: For people.
     """
 
@@ -74,15 +98,29 @@ class McpServer(Section):
     url: Annotated[str, Field(min_length=1, max_length=2_048)] | None = None
     headers: dict[str, Secret] = Field(default_factory=dict, max_length=ARGUMENTS_LIMIT)
     type: Text | None = None
+    env_file: Path | None = Field(default=None, alias="envFile")
     disabled: bool = False
+    disabled_tools: Annotated[tuple[Value, ...], Field(max_length=DISABLED_LIMIT)] = Field(
+        default=(), alias="disabledTools"
+    )
+    timeout_s: Annotated[float, BeforeValidator(_client_timeout), Field(gt=0, le=LONGEST_S)] | None = Field(
+        default=None, alias="timeout"
+    )
     auto_approve: Any = Field(default=None, alias="autoApprove")
     always_allow: Any = Field(default=None, alias="alwaysAllow")
+    trust: Any = None
     description: Annotated[str, Field(max_length=2_000)] | None = None
 
     @property
     def kind(self) -> Literal["stdio", "http"]:
         """How it is spoken to."""
         return "stdio" if self.command is not None else "http"
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys that are there and would let a model call more than its agent's file grants."""
+        keys = {"autoApprove": self.auto_approve, "alwaysAllow": self.always_allow, "trust": self.trust}
+        return tuple(key for key, value in keys.items() if value)
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> McpServer:
@@ -101,8 +139,8 @@ class McpServer(Section):
     def _problems(self) -> Iterator[str]:
         if self.kind == "stdio" and self.headers:
             yield "headers belong to a server with a url"
-        if self.kind == "http" and (self.args or self.env or self.cwd is not None):
-            yield "args, env and cwd belong to a server with a command"
+        if self.kind == "http" and (self.args or self.env or self.env_file or self.cwd is not None):
+            yield "args, env, envFile and cwd belong to a server with a command"
         for name, secret in self.env.items():
             if not _VARIABLE.fullmatch(name) or "\x00" in secret.get_secret_value():
                 yield f"{name[:64]!r} cannot be set in an environment"
@@ -190,6 +228,11 @@ class ToolsConfig(Section):
     def limits(self, server: str) -> ToolServerLimits:
         """What a server of the map may do."""
         return self.servers.get(server, ToolServerLimits())
+
+    def call_s(self, server: str) -> float:
+        """The longest call of a tool of a server of the map, in seconds: the shortest time that is given."""
+        own = (self.limits(server).timeout_s, self.mcp_servers[server].timeout_s)
+        return min([self.timeout_s, *(each for each in own if each is not None)])
 
     def _problems(self) -> Iterator[str]:
         for name in self.servers:

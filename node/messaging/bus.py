@@ -29,7 +29,6 @@ from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
 from node.messaging.delivery import Handler
 from node.messaging.expectations import Expectations
-from node.messaging.explanation import Decision
 from node.messaging.handlers import Handlers
 from node.messaging.history import MessageHistory
 from node.messaging.inbox import Inbox
@@ -101,6 +100,7 @@ class Bus:
         self.tail = Tail(node, environment.clock)
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
         self.conversations = Conversations(environment=environment, storage=storage, settings=settings)
+        self.said = self.conversations.said
         self.blobs = Blobs(environment=environment, node=node, store=blobs, storage=storage)
         self._outbox = Outbox(
             environment=environment,
@@ -153,14 +153,14 @@ class Bus:
         self.subscriptions = Subscriptions(
             environment=environment, node=node, storage=storage, accept_many=self.accept_many
         )
-        self._previews = Previews(
+        self.preview = Previews(
             acceptance=self._acceptance,
             registry=registry,
             membership=membership,
             outbox=self._outbox,
             chance=environment.randomness.stream("messaging.preview"),
             locality=settings.routing.locality,
-        )
+        ).preview
         self.mailboxes = ClientMailboxes(
             clock=environment.clock, node=node, storage=storage, settings=settings, announce=announce
         )
@@ -293,10 +293,6 @@ class Bus:
         """
         return await self._acceptance.accept_many(messages, traceparent=traceparent, hops=hops, ttl_s=ttl_s)
 
-    def preview(self, message: Message) -> Decision:
-        """Who would get a message if it were accepted now; see :meth:`Previews.preview`."""
-        return self._previews.preview(message)
-
     def expect(self, message: Message) -> Wait:
         """Wait for the first reply to a message that is accepted next, until :meth:`expect_no_more`.
 
@@ -316,10 +312,6 @@ class Bus:
             MessageNotFound: this node knows no such message (any more).
         """
         return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
-
-    async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
-        """The latest messages of a conversation that this node has seen, in order of time."""
-        return await self.conversations.said(conversation_id, limit)
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.

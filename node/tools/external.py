@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 from pydantic import ValidationError
 
+from node.config import McpServer
 from node.environment import Environment
 from node.errors import CaxtonError, ToolFailed
 from node.tools.calls import QUEUE_LIMIT, STOPPED, Call, serve_calls
@@ -92,7 +93,7 @@ class ExternalServer:
 
     Args:
         name: Its name in the configuration.
-        kind: ``stdio`` or ``http``.
+        server: What the configuration says of it.
         connect: Makes a connection; None for a server that is disabled.
         environment: Clock and chance.
         pins: What was approved.
@@ -102,14 +103,14 @@ class ExternalServer:
     def __init__(
         self,
         name: str,
-        kind: str,
+        server: McpServer,
         connect: Callable[[], Link] | None,
         *,
         environment: Environment,
         pins: Pins,
         on_change: OnChange,
     ) -> None:
-        self.name, self._kind, self._connect = name, kind, connect
+        self.name, self._server, self._connect = name, server, connect
         self._clock, self._pins, self._on_change = environment.clock, pins, on_change
         self._chance = environment.randomness.stream(f"tool server {name}")
         self.state = State.DISABLED if connect is None else State.STARTING
@@ -132,6 +133,10 @@ class ExternalServer:
 
     async def run(self) -> None:
         """Keep the server running until cancelled; :meth:`begin` goes before."""
+        for key in self._server.ignored:
+            self._tell(
+                "warning", f"has {key}, which grants nothing here: agents' files say what they may call"
+            )
         if self._connect is None:
             self._tried.set()
             return
@@ -247,7 +252,7 @@ class ExternalServer:
 
     def describe(self) -> dict[str, Any]:
         """The server, its tools and what waits for approval, as the admin API shows them."""
-        told: dict[str, Any] = {"name": self.name, "kind": self._kind, "state": self.state.value}
+        told: dict[str, Any] = {"name": self.name, "kind": self._server.kind, "state": self.state.value}
         told["reason"] = "" if self.state is State.RUNNING else self._reason
         told["next_try_s"] = None
         if self.state is State.WAITING:
@@ -361,6 +366,8 @@ class ExternalServer:
                     _log.warning("tool server %s has more than %d tools", self.name, TOOLS_LIMIT)
                     break
                 problem = "" if 0 < len(tool.name) <= 128 else "its name is too long, or empty"
+                if not problem and tool.name in self._server.disabled_tools:
+                    problem = "the configuration names it among disabledTools"
                 problem = problem or schema_problem(tool.input_schema)
                 if problem:
                     refused[tool.name[:128]] = problem

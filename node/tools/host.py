@@ -162,9 +162,13 @@ class ToolHost:
                     f"tools.mcpServers has a server {name!r}, which is the name of a built-in one",
                     fix="Give it another name.",
                 )
-            kind = self._settings.config.mcp_servers[name].kind
             self._external[name] = ExternalServer(
-                name, kind, connect, environment=environment, pins=self._pins, on_change=self._changed
+                name,
+                self._settings.config.mcp_servers[name],
+                connect,
+                environment=environment,
+                pins=self._pins,
+                on_change=self._changed,
             )
         self.on_change: Callable[[str, str, str], None] = lambda _server, _level, _what: None
         self._calls = self._failed = self._refused = 0
@@ -396,8 +400,7 @@ class ToolHost:
         if name not in self._server_of:
             server, tool = self._find(name, context)
             Arguments(name, server.schema(tool)).check(arguments)
-            own_s = self._settings.config.limits(server.name).timeout_s
-            return _Target(tool, server.send, min(full_s, own_s or full_s), server)
+            return _Target(tool, server.send, min(full_s, self._settings.config.call_s(server.name)), server)
         if not self._grants(context.granted, context.restricted, self._server_of[name], name):
             raise self._not_permitted(name, context)
         own = await self._builtin.built(self._servers[self._server_of[name]])

@@ -27,6 +27,7 @@ from node.config import McpServer, ToolServerLimits
 from node.environment import Environment
 from node.errors import ToolFailed
 from node.tools import launcher
+from node.tools.env_file import read_env_file
 from node.tools.gateway import Gateway
 from node.tools.noise import MESSAGES_BURST, FloodMeter, LineLog
 
@@ -147,18 +148,22 @@ class StdioLink:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self._variables(home),
+                env=await self._variables(home),
                 cwd="/",
                 start_new_session=True,
             )
         except OSError as error:
             raise ToolFailed("its process cannot be started", why=error.strerror or str(error)) from None
 
-    def _variables(self, home: str) -> dict[str, str]:
+    async def _variables(self, home: str) -> dict[str, str]:
         """The environment of the server: what programs need, a home of its own, and what the map names."""
+        named: dict[str, str] = {}
+        if self._server.env_file is not None:
+            named = await self._environment.workers.run("files", read_env_file, self._server.env_file)
+        named |= {name: secret.get_secret_value() for name, secret in self._server.env.items()}
         own = {name: self._environ[name] for name in _INHERITED if name in self._environ}
         own = {"PATH": os.defpath, "LANG": "C.UTF-8"} | own | {"HOME": home, "TMPDIR": home}
-        return own | {name: secret.get_secret_value() for name, secret in self._server.env.items()}
+        return own | named
 
     async def _read_report(self, process: trio.Process) -> None:
         """What the launcher says before it becomes the server: what is not confined, or why not at all."""

@@ -11,7 +11,8 @@ from node.errors import ConfigInvalid
 
 OTHERS = """{"mcpServers": {
     "files": {"command": "npx", "args": ["-y", "server-files", "/srv"], "env": {"PORT": 8080},
-              "autoApprove": ["read"], "disabled": false},
+              "autoApprove": ["read"], "disabled": false, "timeout": 60, "envFile": "keys.env",
+              "disabledTools": ["delete"]},
     "search": {"type": "streamable-http", "url": "https://mcp.example.org/mcp",
                "headers": {"Authorization": "Bearer ${TOKEN}"}}
 }}"""
@@ -29,6 +30,8 @@ def test_the_map_of_other_clients_is_taken_word_for_word(tmp_path: Path) -> None
     assert files.env["PORT"].get_secret_value() == "8080"
     assert (search.kind, search.headers["Authorization"].get_secret_value()) == ("http", "Bearer swordfish")
     assert "swordfish" not in repr(found)
+    assert (files.ignored, search.ignored) == (("autoApprove",), ())
+    assert (files.env_file, files.disabled_tools) == (tmp_path / "keys.env", ("delete",))
     assert found.limits("files").network
 
 
@@ -44,6 +47,11 @@ def test_the_map_of_other_clients_is_taken_word_for_word(tmp_path: Path) -> None
         ("{command: a, env: {'A=B': c}}", "", "cannot be set in an environment"),
         ("{url: 'https://b.c', headers: {Host: x}}", "", "set by the transport"),
         ('{url: "https://b.c", headers: {A: "x\\r\\nB: y"}}', "", "not a header that can be sent"),
+        ("{url: 'https://b.c', envFile: a.env}", "", "belong to a server with a command"),
+        ("{command: a, timeout: 0}", "", "greater than 0"),
+        ("{command: a, timeout: soon}", "", "must be a duration"),
+        ("{command: a, oauth: {}}", "", "there is no such key"),
+        ("{command: a, includeTools: [b]}", "", "there is no such key"),
         ("{url: 'ftp://b.c'}", "", "must be as https://"),
         ("{url: 'https://u:p@b.c'}", "", "must not hold a password"),
         ("{url: 'http://b.c/mcp'}", "", "is not encrypted"),
@@ -69,3 +77,20 @@ def test_a_server_that_is_none_is_refused_with_the_reason(
     with pytest.raises(ConfigInvalid) as caught:
         load(tmp_path / "node.yaml", text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "bound", "call_s"),
+    [
+        ("5", "", 5.0),  # seconds
+        ("5000", "", 5.0),  # milliseconds
+        ("2s", "", 2.0),
+        ("3600", "", 30.0),  # an hour: tools.timeout holds
+        ("20", "timeout: 10s", 10.0),
+        ("10", "timeout: 20s", 10.0),
+    ],
+)
+def test_the_shortest_time_of_a_call_holds(tmp_path: Path, written: str, bound: str, call_s: float) -> None:
+    text = f"tools:\n  mcpServers:\n    s: {{command: a, timeout: {written}}}\n"
+    text += f"  servers:\n    s: {{{bound}}}\n"
+    assert load(tmp_path / "node.yaml", text).call_s("s") == call_s

@@ -51,9 +51,14 @@ def store() -> MemoryStore:
 
 
 def raw_config(
-    starts: Path, *more: str, limits: dict[str, Any] | None = None, **settings: Any
+    starts: Path,
+    *more: str,
+    limits: dict[str, Any] | None = None,
+    keys: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> ToolsConfig:
     server = {"command": sys.executable, "args": [str(RAW), str(starts), *more], "env": {"KEY": "value"}}
+    server |= keys or {}
     bounds = {"write": [str(starts.parent)], "read": [sys.prefix, sys.base_prefix]} | (limits or {})
     return ToolsConfig.model_validate({"mcpServers": {"raw": server}, "servers": {"raw": bounds}} | settings)
 
@@ -159,6 +164,35 @@ async def test_a_stdio_server_is_confined(tmp_path: Path) -> None:
         assert seen["connect"] == "Network is unreachable"
     if "signals" not in missing:
         assert seen["kill"] == "Operation not permitted"
+
+
+async def test_what_other_clients_write_restricts_and_never_grants(tmp_path: Path) -> None:
+    (tmp_path / "keys.env").write_text("KEY=of the file\nTOKEN=x\n")
+    keys = {
+        "envFile": str(tmp_path / "keys.env"),
+        "disabledTools": ["die", "hang"],
+        "autoApprove": ["echo"],
+        "trust": True,
+        "timeout": 200,
+    }
+    config = raw_config(tmp_path / "starts", keys=keys, timeout="1s")
+    async with running(config) as desk:
+        assert desk.names() == [name for name in OFFERED if name not in keys["disabledTools"]]
+        assert "may not use" in await desk.refusal("die")
+        why = "the configuration names it among disabledTools"
+        assert desk.host.absent(("raw/die", "raw/see")) == [("raw/die", why)]
+        seen = await desk.call("see", read=[], write=[], connect=["127.0.0.1", 9], kill=os.getpid())
+        assert seen["variables"] == ["HOME", "KEY", "LANG", "PATH", "TMPDIR", "TOKEN"]
+        warned = [what for _, level, what in desk.changes if level == "warning"]
+        assert [what.partition(",")[0] for what in warned] == ["has autoApprove", "has trust"]
+        assert "may not use" in await desk.refusal("echo", "raw/see")
+
+
+async def test_a_server_whose_file_of_variables_cannot_be_read_does_not_start(tmp_path: Path) -> None:
+    keys = {"envFile": str(tmp_path / "none.env")}
+    async with running(raw_config(tmp_path / "starts", keys=keys)) as desk:
+        assert "envFile" in desk.server()["reason"]
+        assert not (tmp_path / "starts").exists()
 
 
 async def test_what_the_system_cannot_confine_is_named_or_refused(
