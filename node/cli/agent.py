@@ -40,8 +40,12 @@ def init(name: str | None, template: str, directory: Path, force: bool) -> None:
 @command.command("validate", epilog="For example: caxton agent validate configs/agents --strict")
 @click.argument("paths", nargs=-1, required=True, type=PLACES)
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option("--config", type=FILE, help="Configuration (YAML) of a node; its tool servers are known.")
+@click.option("--check-tools", is_flag=True, help="Start the tool servers of --config that agents name.")
 @json_option
-def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
+def validate(
+    paths: tuple[Path, ...], strict: bool, config: Path | None, check_tools: bool, as_json: bool
+) -> int:
     """Check agent files, modules and scenarios.
 
     Of a directory, every file that begins with a front matter is checked.
@@ -50,7 +54,7 @@ def validate(paths: tuple[Path, ...], strict: bool, as_json: bool) -> int:
     """
     from node.cli.agent_validate import validate as examine  # noqa: PLC0415 - not for --help
 
-    return examine(paths, strict=strict, as_json=as_json)
+    return examine(paths, strict=strict, config=config, check_tools=check_tools, as_json=as_json)
 
 
 @command.command("schema", epilog="For example: caxton agent schema > agent.schema.json")

@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from node.agents.definition import AgentDefinition, examine_definition
+from node.agents.definition import AgentDefinition, Examined, examine_definition
 from node.agents.frontmatter import FrontMatter, Problem
 from node.agents.scenarios import read_scenarios
 from node.cli.agent_files import agent_paths, scenarios_path
 from node.cli.deploy import read_file
+from node.cli.errors import UsageFailed
 from node.cli.output import print_json, safe
+from node.config import ToolsConfig, load_config
 from node.errors import CaxtonError
 from node.tools.builtin_servers import builtin_servers
+from node.tools.host import KnownTools
 
 INVALID = 1
 """Exit status when a file has a problem that counts."""
 
 
-def validate(named: tuple[Path, ...], *, strict: bool, as_json: bool) -> int:
+def validate(
+    named: tuple[Path, ...],
+    *,
+    strict: bool,
+    as_json: bool,
+    config: Path | None = None,
+    check_tools: bool = False,
+) -> int:
     """Examine agent files and their scenarios, and print what is wrong.
 
     Args:
         named: Files and directories.
         strict: Warnings count.
         as_json: One document instead of lines.
+        config: The configuration of a node; its tool servers are known.
+        check_tools: Whether those that agents name are started, to see what they offer.
 
     Returns:
         The exit status.
+
+    Raises:
+        UsageFailed: tools are to be checked without a configuration.
+        ConfigInvalid: the configuration is not valid.
     """
-    found = [(path, problems) for agent in agent_paths(named) for path, problems in _examined(agent)]
+    if check_tools and config is None:
+        raise UsageFailed("--check-tools needs --config", fix="Name the configuration of a node.")
+    tools = ToolsConfig() if config is None else load_config(config, environ=os.environ).tools
+    known = known_tools(tools)
+    agents = [(path, _examine(path, known)) for path in agent_paths(named)]
+    if check_tools:
+        _add_absent([examined for _, examined in agents], tools)
+    found: list[tuple[Path, list[Problem]]] = []
+    for path, examined in agents:
+        found += [(path, list(examined.problems)), *_scenarios(path)]
     if strict:
         found = [(path, [replace(p, severity="error") for p in problems]) for path, problems in found]
     errors = sum(problem.severity == "error" for _, problems in found for problem in problems)
@@ -50,27 +77,40 @@ def validate(named: tuple[Path, ...], *, strict: bool, as_json: bool) -> int:
     return INVALID if errors else 0
 
 
-def known_tools() -> tuple[str, ...]:
-    """Every name that an agent's ``tools`` may have on a node without further servers."""
-    return tuple(
-        name for s in builtin_servers() for name in (s.name, *(f"{s.name}/{tool}" for tool in s.tools))
-    )
+def known_tools(config: ToolsConfig) -> KnownTools:
+    """Every name that an agent's ``tools`` may have on a node with this section ``tools``."""
+    own = [name for s in builtin_servers() for name in (s.name, *(f"{s.name}/{tool}" for tool in s.tools))]
+    return KnownTools([*own, *config.mcp_servers], config.mcp_servers)
 
 
 def problems_of(path: Path) -> list[Problem]:
     """The problems of an agent file, those of its module included."""
-    examined = examine_definition(read_file(path), known_tools=known_tools())
+    return list(_examine(path, known_tools(ToolsConfig())).problems)
+
+
+def _examine(path: Path, known: KnownTools) -> Examined:
+    examined = examine_definition(read_file(path), known_tools=known)
     if examined.definition is not None and examined.definition.module:
         _examine_module(path, examined.definition, examined.front)
-    return examined.problems
+    return examined
 
 
-def _examined(agent: Path) -> list[tuple[Path, list[Problem]]]:
-    found = [(agent, problems_of(agent))]
+def _scenarios(agent: Path) -> list[tuple[Path, list[Problem]]]:
     scenarios = scenarios_path(agent)
-    if scenarios.is_file():
-        found.append((scenarios, list(read_scenarios(read_file(scenarios)).problems)))
-    return found
+    return [(scenarios, list(read_scenarios(read_file(scenarios)).problems))] if scenarios.is_file() else []
+
+
+def _add_absent(agents: Sequence[Examined], tools: ToolsConfig) -> None:
+    """Start the servers that agents name, and add what of it leads to nothing."""
+    from node.cli.agent_tools import absent_tools  # noqa: PLC0415 - seldom
+
+    whole = [(each.front, each.definition) for each in agents if each.definition is not None]
+    absent = absent_tools(tools, [definition.tools for _, definition in whole])
+    for (front, definition), missing in zip(whole, absent, strict=True):
+        for place, name in enumerate(definition.tools):
+            why = missing.get(name) or missing.get(name.partition("/")[0])
+            if why is not None:
+                front.add("absent_tool", ("tools", place), f"{name!r} cannot be used: {why}")
 
 
 def _examine_module(path: Path, definition: AgentDefinition, front: FrontMatter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from node.samples import sample, sample_agents
 from node.tools.builtin_servers import builtin_servers
 from tests.node.agents.wasm.guests import guest
 from tests.node.cli.conftest import FakeNode, Shell
+from tests.node.tools.test_external import RAW
 
 GOOD = "---\nname: Good\nversion: 1.0.0\ncapabilities: [good]\nsystem_prompt: Hi {{request}}\n---\n"
 BAD = (
@@ -74,6 +76,56 @@ def test_validate_passes_warnings_unless_it_is_strict(folder: Path, shell: Shell
     found = shell.json("agent", "validate", "--strict", str(folder))
     assert (found["valid"], found["errors"], found["warnings"]) == (False, 1, 0)
     assert found["files"][0]["problems"][0]["field"] == "version"
+
+
+def configured(tmp_path: Path, **servers: Any) -> str:
+    config = tmp_path / "node.yaml"
+    config.write_text(json.dumps({"tools": {"mcpServers": servers}}))
+    return str(config)
+
+
+def granting(folder: Path, *tools: str) -> str:
+    (folder / "good.md").write_text(GOOD.replace("---\n", f"---\ntools: [{', '.join(tools)}]\n", 1))
+    return str(folder / "good.md")
+
+
+def test_validate_knows_the_tool_servers_of_a_configuration(
+    folder: Path, tmp_path: Path, shell: Shell
+) -> None:
+    config = configured(tmp_path, weather={"command": "weather"})
+    file = granting(folder, "weather", "weather/forecast", "wether")
+    assert shell("agent", "validate", "--strict", file) == 1
+    assert len(shell.out.splitlines()) == 4
+    assert shell("agent", "validate", "--strict", file, "--config", config) == 1
+    first, told = shell.out.splitlines()
+    assert "tools[2]: there is no tool 'wether' here" in first
+    assert told == "1 file: 1 error, 0 warnings"
+
+
+def test_validate_starts_the_servers_that_agents_name_and_compares(
+    folder: Path, tmp_path: Path, shell: Shell
+) -> None:
+    raw = {"command": sys.executable, "args": [str(RAW), str(tmp_path / "starts")]}
+    unused = raw | {"args": [str(RAW), str(tmp_path / "unused")]}
+    config = configured(tmp_path, raw=raw, gone={"command": "/nowhere/at/all"}, unused=unused)
+    loose = json.loads(Path(config).read_text())
+    loose["tools"]["servers"] = {"raw": {"write": [str(tmp_path)], "read": [sys.prefix, sys.base_prefix]}}
+    Path(config).write_text(json.dumps(loose))
+    file = granting(folder, "raw/echo", "raw/nothing", "gone")
+    assert shell("agent", "validate", file, "--config", config, "--check-tools") == 1
+    lines = shell.out.splitlines()
+    assert "tools[1]: 'raw/nothing' cannot be used: the server has no such tool" in lines[0]
+    assert "tools[2]: 'gone' cannot be used: " in lines[1]
+    assert lines[2:] == ["1 file: 2 errors, 0 warnings"]
+    assert not (tmp_path / "unused").exists()
+
+
+def test_validate_checks_tools_of_a_configuration_only(folder: Path, tmp_path: Path, shell: Shell) -> None:
+    assert shell("agent", "validate", str(folder), "--check-tools") == 2
+    assert "--check-tools needs --config" in shell.err
+    (tmp_path / "node.yaml").write_text("tools: {mcpServers: {a: {}}}")
+    assert shell("agent", "validate", str(folder), "--config", str(tmp_path / "node.yaml")) == 2
+    assert "a command (stdio) or a url" in shell.err
 
 
 @pytest.mark.parametrize("where", ["empty", "gone"])
