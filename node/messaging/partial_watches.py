@@ -30,7 +30,7 @@ WATCH_LIMIT: Final = 256
 """Most messages that are watched at once."""
 LOOK_S: Final = 0.25
 """How often it is looked where watched messages are, in seconds; they may move."""
-ANSWER_S: Final = 2.0
+ANSWER_S: Final = 10.0
 """Longest wait for a node to say whether it tells, in seconds; then it is asked again."""
 
 
