@@ -126,6 +126,7 @@ class PartialSources:
             yield speech
             if key in self._untold:
                 self._flush(key)  # the last words, so that they are seen to be those of the reply
+            self.want_no_more(*key[:2])  # one that raised may be run again
         finally:
             del self._speeches[key]
             self._untold.pop(key, None)
