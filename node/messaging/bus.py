@@ -38,8 +38,7 @@ from node.messaging.letters import Letter
 from node.messaging.local import LocalDeliveries, LocalEnds
 from node.messaging.outbox import Outbox
 from node.messaging.owed import Owed
-from node.messaging.partial_watches import PARTIALS
-from node.messaging.partials import Partials
+from node.messaging.partials import QUESTIONS, Partials
 from node.messaging.ports import LinkSender, MembershipView, Tracer
 from node.messaging.preview import Previews
 from node.messaging.receipt import Receipt
@@ -421,8 +420,8 @@ class Bus:
 
     async def on_ask(self, peer: str, question: str, about: str) -> bytes | None:
         """Answer the question of a peer about a message or a blob; every node of the cluster may ask."""
-        if question == PARTIALS:
-            return self.partials.wanted(peer, about)
+        if question in QUESTIONS:
+            return self.partials.asked(peer, question, about)
         if question == BLOB:
             return await self.blobs.answer(about)
         return await self.investigation.answer(question, about)

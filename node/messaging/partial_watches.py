@@ -26,6 +26,8 @@ from node.transport.frames import Partial
 
 PARTIALS: Final = "partials"
 """The question by which a node asks another to see the answer to a message while it is made."""
+PARTIALS_NO_MORE: Final = "partials_no_more"
+"""The question by which it takes that back; only to a node that tells."""
 WATCH_LIMIT: Final = 256
 """Most messages that are watched at once."""
 LOOK_S: Final = 0.25
@@ -160,6 +162,7 @@ class PartialWatches:
         self.links: LinkSender | None = None
         self._watches: dict[str, Watch] = {}
         self._stirred = trio.Event()
+        self._nursery: trio.Nursery | None = None
         self._counts = dict.fromkeys(
             ("watched", "asked", "deaf", "taken", "unwanted", "refused", "broken"), 0
         )
@@ -190,6 +193,9 @@ class PartialWatches:
         finally:
             del self._watches[message_id]
             self._want_no_more(self._node, message_id)
+            for node in [node for node, came in watch.asked.items() if came == "tells" and not watch.ended]:
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._ask_no_more, message_id, node)
 
     def look(self) -> None:
         """A watched message was accepted, or may have moved: see whom to ask."""
@@ -223,22 +229,30 @@ class PartialWatches:
     async def run(self) -> None:
         """Ask the nodes that watched messages are at, until cancelled."""
         async with trio.open_nursery() as nursery:
-            while True:
-                self._stirred = trio.Event()
-                for watch in self._watches.values():
-                    for _, node in self._providers(watch.message_id):
-                        if node != self._node and node not in watch.asked:
-                            watch.asked[node] = "asking"
-                            nursery.start_soon(self._ask, watch, node)
-                if self._watches:
-                    with self._clock.move_on_after(LOOK_S):
-                        await self._stirred.wait()
-                else:
-                    await self._stirred.wait()
+            self._nursery = nursery
+            try:
+                await self._look(nursery)
+            finally:
+                self._nursery = None
 
     def statistics(self) -> dict[str, int]:
         """Counts and sizes, each with its bound."""
         return {"watches": len(self._watches), "watches_limit": WATCH_LIMIT, **self._counts}
+
+    async def _look(self, nursery: trio.Nursery) -> None:
+        """Ask whom there is to ask, again and again while anything is watched."""
+        while True:
+            self._stirred = trio.Event()
+            for watch in self._watches.values():
+                for _, node in self._providers(watch.message_id):
+                    if node != self._node and node not in watch.asked:
+                        watch.asked[node] = "asking"
+                        nursery.start_soon(self._ask, watch, node)
+            if self._watches:
+                with self._clock.move_on_after(LOOK_S):
+                    await self._stirred.wait()
+            else:
+                await self._stirred.wait()
 
     async def _ask(self, watch: Watch, node: str) -> None:
         """Ask a node to tell; who does not know the question is not asked again about this message."""
@@ -251,5 +265,12 @@ class PartialWatches:
         elif answer.state == "unknown":
             watch.asked[node] = "deaf"
             self._counts["deaf"] += 1
-        else:
+        elif self._watches.get(watch.message_id) is watch:
             watch.asked[node] = "tells"
+        else:
+            await self._ask_no_more(watch.message_id, node)  # whoever watched has gone meanwhile
+
+    async def _ask_no_more(self, message_id: str, node: str) -> None:
+        """Take a question back; a node that does not hear of it tells in vain."""
+        if self.links is not None:
+            await self.links.ask(node, PARTIALS_NO_MORE, message_id, timeout_s=ANSWER_S)

@@ -8,15 +8,19 @@ over the link that has brought the message, and is told on the same link, after 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
 from node.environment import Clock
 from node.messaging.explanation import Target
 from node.messaging.partial_sources import PartialSources
-from node.messaging.partial_watches import PartialWatches
+from node.messaging.partial_watches import PARTIALS, PARTIALS_NO_MORE, PartialWatches
 from node.messaging.ports import LinkSender
 from node.transport.frames import Partial
+
+QUESTIONS: Final = (PARTIALS, PARTIALS_NO_MORE)
+"""The questions of a link that are asked here."""
 
 
 class Partials:
@@ -54,9 +58,12 @@ class Partials:
         """``node`` has died or left: it wants nothing any more."""
         self.sources.want_no_more(node)
 
-    def wanted(self, peer: str, message_id: str) -> bytes:
-        """``peer`` asks to be told; whether there is such a message of its own, it will see."""
-        self.sources.want(peer, message_id)
+    def asked(self, peer: str, question: str, message_id: str) -> bytes:
+        """``peer`` asks to be told, or no more; whether there is such a message of its own, it will see."""
+        if question == PARTIALS:
+            self.sources.want(peer, message_id)
+        else:
+            self.sources.want_no_more(peer, message_id)
         return b""
 
     def statistics(self) -> dict[str, int]:

@@ -219,6 +219,24 @@ async def test_whoever_goes_away_leaves_nothing_behind(autojump_clock: MockClock
     assert bus.partials.statistics()["pieces_told"] == 1
 
 
+async def test_a_node_that_tells_is_told_when_nobody_watches_any_more(
+    autojump_clock: MockClock, nodes: Cluster
+) -> None:
+    nodes["b"].attach("writer", Writer(*["word "] * 20), "writing")
+    bus, message = nodes["a"].bus, nodes["a"].message(capability="writing")
+    with bus.partials.watches.watch(message.id) as watch:
+        await bus.accept(message)
+        bus.partials.watches.look()
+        while watch.take() is None:
+            await watch.change()
+    await pause(1.5)
+    told = nodes["b"].bus.partials.statistics()
+    assert (told["wanted"], told["speeches"]) == (0, 1)
+    await pause(5)
+    assert nodes["b"].bus.partials.statistics()["pieces_told"] == told["pieces_told"]
+    assert bus.partials.statistics()["unwanted"] <= 1
+
+
 async def test_watches_are_bounded_and_one_message_has_one(
     autojump_clock: MockClock, nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
