@@ -231,6 +231,20 @@ class StorageFailed(CaxtonError):
     status = 507
 
 
+class MemoryBackendFailed(CaxtonError):
+    """What keeps the memory outside the node does not answer, or wrongly; nothing was stored."""
+
+    code = "MEMORY_BACKEND_ERROR"
+    status = 503
+
+
+class MemoryNotOffered(CaxtonError):
+    """The configured backend of the memory cannot do what was asked; another one can."""
+
+    code = "MEMORY_NOT_OFFERED"
+    status = 501
+
+
 class EmbeddingFailed(CaxtonError):
     """The embedding model is missing, damaged or does not answer; what needs no vectors goes on."""
 

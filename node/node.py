@@ -24,12 +24,13 @@ from node.blobs.store import BlobLimits, BlobStore
 from node.cluster.membership import Membership
 from node.cluster.replicas import Replicas
 from node.config import NodeConfig
-from node.config.model import EmbeddingConfig
+from node.config.memory import EmbeddingConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.budgets import Budgets
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
+from node.memory.backends.factory import how_kept
 from node.memory.embedding import Embedder, EmbeddingSettings, make_embedder
 from node.memory.records import Limits, Retain
 from node.memory.room import FILE, MemoryRoom
@@ -201,6 +202,7 @@ class Node:
     def _build(self) -> None:
         config = self.config
         embedded, keep = config.memory.embedded, config.memory.retention
+        kept = how_kept(config.memory, self.environment, self.name)
         self.memory = MemoryRoom(
             environment=self.environment,
             path=embedded.database_path or config.storage.data_dir / FILE,
@@ -211,6 +213,8 @@ class Node:
             make_embedder=partial(_embedder, config.memory.embedding, self.environment),
             retain=Retain(keep.max_age_s, keep.max_entities_per_owner, keep.every_s),
             make_replica=self._make_replica,
+            make_vectors=kept.vectors,
+            make_outside=kept.outside,
         )
         self.blobs = BlobStore(
             environment=self.environment,
@@ -326,7 +330,7 @@ class Node:
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
             nursery.start_soon(self._tell_load)
-            if self.config.memory.replication.enabled:
+            if self.config.memory.replicated:
                 await nursery.start(self.replicas.run)
             if application is not None:
                 await nursery.start(self.webhooks.run)
@@ -377,7 +381,7 @@ class Node:
             shutdown=self.shutdown,
             statistics=self.statistics,
             ready=lambda: self._ready,
-            replication=self.replicas.statistics_of_logs if self.config.memory.replication.enabled else None,
+            replication=self.replicas.statistics_of_logs if self.config.memory.replicated else None,
         )
         return create_app(services)
 

@@ -159,7 +159,7 @@ async def _origin(node: Node, operations: int) -> None:
     holders: Any = node.membership.holders
     announce, holders.announce = holders.announce, lambda: None
     await _asked()
-    store = await node.memory.store()
+    store = await node.memory.file()
     for number in range(operations // (OBSERVATIONS + 1)):
         facts = tuple(
             ObservationDraft(f"fact {each} of {number}: lot {number * each} left the line at {each} degrees")
@@ -199,7 +199,7 @@ async def _asked() -> None:
 
 
 async def _digest(node: Node) -> str:
-    store = await node.memory.store()
+    store = await node.memory.file()
     return "" if store.shared is None else await store.shared.digest()
 
 

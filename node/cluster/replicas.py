@@ -293,7 +293,7 @@ class Replicas:
         # Loaded with the memory, which brings numpy.
         from node.memory.replication.replica import PageRefused, Stalled  # noqa: PLC0415
 
-        shared = (await self._memory.store()).shared
+        shared = (await self._memory.file()).shared
         if shared is None:
             return False
         now = self._clock.now()
@@ -360,8 +360,10 @@ class Replicas:
             return None
 
     async def _shared_if_any(self) -> SharedMemory | None:
-        store = await self._memory.existing()
-        return None if store is None else store.shared
+        if not self._memory.exists:
+            await trio.lowlevel.checkpoint()
+            return None
+        return (await self._memory.file()).shared
 
     async def _index(self) -> None:
         """Index the vectors that came from others, once they have come; and end what the last life began."""

@@ -307,7 +307,7 @@ def url_problem(url: str, *, plain_http: bool = False) -> str:
         return "must be a URL as https://api.example.org/v1"
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         return "must not hold a password, a query or a fragment; the key goes into api_key"
-    if parts.scheme == "http" and not plain_http and not _is_near(host):
+    if parts.scheme == "http" and not plain_http and not is_near(host):
         return (
             "is not encrypted (http://) and leads beyond loopback and private addresses; use https://, "
             "or set allow_plain_http"
@@ -315,7 +315,7 @@ def url_problem(url: str, *, plain_http: bool = False) -> str:
     return ""
 
 
-def _is_near(host: str) -> bool:
+def is_near(host: str) -> bool:
     """Whether a host is this machine, or an address of a private network; a name could be anybody's."""
     if host == "localhost":
         return True

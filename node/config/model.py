@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from node.config.llm import LlmConfig
+from node.config.memory import MemoryConfig
 from node.config.section import Section
 from node.config.swim_settings import SwimSettings
 from node.config.tool_servers import ToolsConfig
@@ -287,91 +288,6 @@ class RuntimeConfig(Section):
     max_agents: Count = 1000
     agent_timeout_s: Seconds = Field(default=30.0, alias="agent_timeout")
     agent_concurrency: Count = 8
-
-
-class EmbeddedMemoryConfig(Section):
-    """The memory in a file of the node.
-
-    Attributes:
-        database_path: The file; ``memory.db`` in ``storage.data_dir`` if absent.
-        max_entities: Most entities in all.
-        max_entities_per_owner: Most entities of one agent or workspace, and in the global scope.
-        semantic_threshold: Least similarity, 0 to 1, of what is found by its meaning alone.
-    """
-
-    database_path: Path | None = None
-    max_entities: Count = 100_000
-    max_entities_per_owner: Count = 100_000
-    semantic_threshold: Share = 0.3
-
-
-class EmbeddingConfig(Section):
-    """What turns text into vectors.
-
-    Attributes:
-        provider: ``builtin`` is the model that ships, ``onnx`` a folder, ``http`` an endpoint, ``hash`` no
-            model but shared words, ``none`` nothing: the memory is searched by words.
-        path: The folder, for ``onnx``.
-        url: What ``/embeddings`` is appended to, for ``http``.
-        model: The model's name there.
-        dimension: Numbers in its vectors.
-        api_key: Sent there as a bearer token.
-        timeout_s: For one attempt there.
-        threads: Threads that share one text, for ``builtin`` and ``onnx``.
-        cache_entries: Vectors kept for texts that come again.
-    """
-
-    provider: Literal["builtin", "onnx", "http", "hash", "none"] = "builtin"
-    path: Path | None = None
-    url: Annotated[str, Field(max_length=2_048)] | None = None
-    model: Annotated[str, Field(max_length=256)] | None = None
-    dimension: Annotated[int, Field(ge=0, le=8_192)] = 0
-    api_key: Annotated[str | None, Field(repr=False, max_length=4_096)] = None
-    timeout_s: Seconds = Field(default=30.0, alias="timeout")
-    threads: Annotated[int, Field(ge=1, le=64)] = 1
-    cache_entries: Count = 2_048
-
-
-class RetentionConfig(Section):
-    """How long what is remembered is kept.
-
-    Attributes:
-        max_age_s: Longest time that an observation is kept after it was stored or used; for ever if absent.
-        max_entities_per_owner: Entities of one owner beyond which the oldest go; absent for any number.
-        every_s: How often it is looked what is due.
-    """
-
-    max_age_s: Seconds | None = Field(default=None, alias="max_age")
-    max_entities_per_owner: Count | None = None
-    every_s: Annotated[Seconds, Field(ge=60)] = Field(default=3_600.0, alias="every")
-
-
-class ReplicationConfig(Section):
-    """Copies of what is shared.
-
-    Attributes:
-        enabled: Whether this node and the others hold the same in the scopes workspace and global.
-    """
-
-    enabled: bool = True
-
-
-class MemoryConfig(Section):
-    """What agents remember.
-
-    Attributes:
-        backend: Only ``embedded``: a file of the node.
-        embedded: That file.
-        embedding: What turns text into vectors.
-        retention: How long what is remembered is kept.
-        replication: Copies on the other nodes.
-    """
-
-    backend: Literal["embedded"] = "embedded"
-    embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
-    embedding: EmbeddingConfig = EmbeddingConfig()
-    retention: RetentionConfig = RetentionConfig()
-    replication: ReplicationConfig = ReplicationConfig()
 
 
 class WebhooksConfig(Section):

@@ -51,7 +51,7 @@ from node.memory.records import Outcome, not_found
 from node.memory.scopes import OPERATOR, Viewer
 
 if TYPE_CHECKING:
-    from node.memory.store import MemoryStore
+    from node.memory.backends.protocol import MemoryBackend
 
 _REFUSED: Final[dict[str, Any]] = {"model": ErrorBody, "description": "A refusal; nothing was changed."}
 _MISSING: Final[dict[int | str, Any]] = {404: _REFUSED}
@@ -284,7 +284,7 @@ def _require_aim(who: Viewer, query: Asked) -> None:
         who.require(Realm(aim.scope, aim.owner))
 
 
-async def _there(services: NodeServices, kind: str, name: str) -> MemoryStore:
+async def _there(services: NodeServices, kind: str, name: str) -> MemoryBackend:
     """The memory, when there is one.
 
     Raises:

@@ -12,7 +12,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from node.errors import CaxtonError, DataDirectoryInUse, StorageFailed, ValidationFailed
+from node.errors import (
+    CaxtonError,
+    DataDirectoryInUse,
+    MemoryBackendFailed,
+    StorageFailed,
+    ValidationFailed,
+)
 from node.http.errors import ClientGone
 from node.http.memory_models import Asked, viewer
 from node.http.memory_upkeep_answers import (
@@ -39,10 +45,12 @@ from node.http.streams import JsonLines, Streamed, Streams, Write
 from node.http.strict_json import StrictRoute, strict_json
 from node.memory.model import Realm
 from node.memory.records import Retain
+from node.memory.scopes import OPERATOR
 from node.message import iso8601
 
 if TYPE_CHECKING:
-    from node.memory.exporting import Export, Writing
+    from node.memory.backends.protocol import Exported
+    from node.memory.exporting import Writing
     from node.memory.importing import Import
     from node.memory.upkeep import Upkeep
 
@@ -79,12 +87,12 @@ def _add_export(router: APIRouter, services: NodeServices, streams: Streams) -> 
         _require_aim(query)
         store = await services.memory.existing()
         await _load(services)
-        from node.memory.exporting import Export, Writing  # noqa: PLC0415
+        from node.memory.exporting import Writing  # noqa: PLC0415
 
         now_s = services.environment.clock.wall()
         head = {"node": services.node, "exported_at": iso8601(now_s)}
         writing = Writing(query.format, head, now_s)
-        told = None if store is None else Export(store.storage, who, aim, vectors=query.include_embeddings)
+        told = None if store is None else store.export(who, aim, vectors=query.include_embeddings)
 
         async def produce(write: Write, receive: Receive) -> None:
             del receive
@@ -102,7 +110,7 @@ async def _load(services: NodeServices) -> None:
     await services.environment.workers.run("files", importlib.import_module, "node.memory.upkeep")
 
 
-async def _export(export: Export | None, writing: Writing, write: Write) -> None:
+async def _export(export: Exported | None, writing: Writing, write: Write) -> None:
     from node.memory.exporting import Counted  # noqa: PLC0415
 
     await write(writing.begin())
@@ -196,7 +204,11 @@ def _add_looking(router: APIRouter, services: NodeServices) -> None:
     async def health() -> Response:
         """Whether the memory can be read and embedded with, and whether its indexes agree by number."""
         try:
-            found = None if await room.existing() is None else await (await room.upkeep()).health()
+            found = None
+            if room.outside:
+                found = _nothing("healthy") | await _answers(services)
+            elif await room.existing() is not None:
+                found = await (await room.upkeep()).health()
         except (StorageFailed, DataDirectoryInUse) as error:
             found = _nothing("unhealthy") | {"database_connectivity": False, "database_error": str(error)}
         return JSONResponse(found or _nothing("healthy"))
@@ -220,6 +232,15 @@ def _add_looking(router: APIRouter, services: NodeServices) -> None:
     async def progress() -> Response:
         """How far the vectors are of the present model; it is looked after by the node itself."""
         return JSONResponse(await (await room.upkeep()).reembedding.progress())
+
+
+async def _answers(services: NodeServices) -> dict[str, Any]:
+    """Whether the server that keeps the memory answers; what is in it is for its own tools."""
+    try:
+        await (await services.memory.store()).entities(OPERATOR, limit=1)
+    except MemoryBackendFailed as error:
+        return {"status": "unhealthy", "database_connectivity": False, "database_error": str(error)}
+    return {}
 
 
 def _nothing(status: str) -> dict[str, Any]:

@@ -223,6 +223,15 @@ def entity_key(scoped: Scoped, name: str) -> int:
     return next(iter(named))
 
 
+def entity_observed(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:
+    """Name and type of the entity that an observation is about, or None when who asks does not see it."""
+    found = scoped.rows(
+        "SELECT e.name, e.type FROM {observations} o JOIN {entities} e ON e.key = o.entity WHERE o.id = ?",
+        (read_id(OBSERVATION, observation_id),),
+    )
+    return (found[0][0], found[0][1]) if found else None
+
+
 def observations_of(
     scoped: Scoped,
     entity: int,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from node.errors import EntityNotFound
 from node.memory.model import NOBODY, Provenance
+
+THRESHOLD: Final = 0.3
+"""Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
 
 
 class Outcome(StrEnum):
@@ -31,6 +34,19 @@ class Limits:
 
     entities: int = 100_000
     entities_of_owner: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How the memory is kept.
+
+    Attributes:
+        limits: How much is remembered at most.
+        threshold: Least similarity of what is found by its meaning alone, 0 to 1.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    threshold: float = THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)

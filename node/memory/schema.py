@@ -200,7 +200,12 @@ CREATE TABLE proofs (
 CREATE INDEX proofs_place ON proofs (log, last);
 """
 
-STEPS: Final = (_FIRST, _SHARED)
+_OUTBOX: Final = """
+-- Observations that a server of vectors has not heard of yet; filled by triggers where there is one.
+CREATE TABLE outbox (change INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL UNIQUE);
+"""
+
+STEPS: Final = (_FIRST, _SHARED, _OUTBOX)
 """Every step there has ever been, oldest first."""
 
 

@@ -138,6 +138,12 @@ class Scoped:
         return self._viewer
 
     @property
+    def numbers(self) -> list[int] | None:
+        """Numbers of the realms that this viewer sees and means; None for all."""
+        invariant(not self._shared, "other nodes do not search here")
+        return None if self._everything else sorted(self._realms)
+
+    @property
     def reach(self) -> str:
         """The predicate, as a key of what is remembered about what this viewer sees."""
         return self._reach

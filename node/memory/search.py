@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import apsw
 
@@ -33,7 +33,7 @@ from node.memory.reading import (
     relations_of,
     uses_by_key,
 )
-from node.memory.scopes import Scoped, Viewer
+from node.memory.scopes import Aim, Scoped, Viewer
 from node.memory.vectors import Vector, signs, similarities
 from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
 
@@ -118,6 +118,20 @@ class Found:
     degraded: bool = False
 
 
+class OutsideVectors(Protocol):
+    """A server that has the vectors, too, and is asked first what is near."""
+
+    async def candidates(
+        self, viewer: Viewer, aim: Aim, model: EmbeddingModel, vector: Vector, *, past: bool
+    ) -> list[int] | None:
+        """Keys of observations that may be near a vector, or None when only the file can tell."""
+        ...
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts, and whether it answers."""
+        ...
+
+
 @dataclass(slots=True)
 class _Lists:
     """The three lists by entity, and what is known of the observations in them."""
@@ -150,6 +164,7 @@ def search(
     vector: Vector | None,
     model: EmbeddingModel | None,
     threshold: float,
+    candidates: Sequence[int] | None = None,
 ) -> Found:
     """Answer a question from one snapshot of the memory.
 
@@ -162,6 +177,7 @@ def search(
         vector: Of the question, or None when it could not be embedded.
         model: Of the vector.
         threshold: Least similarity of what is found by its meaning alone, where the question names none.
+        candidates: Keys of observations that may be near, where a server of vectors has been asked.
 
     Raises:
         ScopeDenied: the question aims at somebody else's scope.
@@ -171,7 +187,9 @@ def search(
     lists = _Lists()
     space = None if vector is None or model is None else space_of(connection, model)
     if vector is not None and space is not None:
-        for key, entity, near in by_meaning(scoped, question, space.key, vector, about_both):
+        for key, entity, near in by_meaning(
+            scoped, question, space.key, vector, about_both, candidates=candidates
+        ):
             lists.similarity[key] = near
             if near > 0.0:
                 lists.add("meaning", entity, key)
@@ -212,7 +230,13 @@ def _all(conditions: Sequence[_Condition]) -> _Condition:
 
 
 def by_meaning(
-    scoped: Scoped, question: Question, space: int, vector: Vector, condition: _Condition
+    scoped: Scoped,
+    question: Question,
+    space: int,
+    vector: Vector,
+    condition: _Condition,
+    *,
+    candidates: Sequence[int] | None = None,
 ) -> list[tuple[int, int, float]]:
     """Observations near a question, the nearest first: (key, entity, similarity).
 
@@ -222,10 +246,11 @@ def by_meaning(
         space: Number of the model's space.
         vector: Of the question.
         condition: On ``e`` (entity) and ``o`` (its observation), with its bindings.
+        candidates: What else has looked for them has found, as keys of observations.
     """
     where, bindings = condition
     joined = "{entities} e JOIN {observations} o ON o.entity = e.key"
-    few = sum(counted[1] for counted in scoped.counts().values()) <= EXACT_LIMIT
+    few = candidates is None and sum(counted[1] for counted in scoped.counts().values()) <= EXACT_LIMIT
     if not few and question.filtered:
         [(matching,)] = scoped.rows(
             f"SELECT count(*) FROM (SELECT 1 FROM {joined} WHERE o.model = ? AND {where} LIMIT ?)",  # noqa: S608
@@ -236,8 +261,9 @@ def by_meaning(
     if not few:
         each_shard = EACH_SHARD_FILTERED if question.filtered else EACH_SHARD
         past = question.period != NOW
-        candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
-        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(candidates)]
+        if candidates is None:
+            candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
+        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(list(candidates))]
     found = scoped.rows(
         f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE {chosen} AND o.model = ? AND {where}",  # noqa: S608
         (*keys, space, *bindings),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -18,6 +18,7 @@ from node.environment import Environment
 from node.errors import EmbeddingFailed, MemoryTooLarge, ValidationFailed
 from node.memory import ids, search
 from node.memory.embedding import Embedder, EmbeddingModel
+from node.memory.exporting import Export
 from node.memory.graph import Graph, Path, Walk, shortest_path, walk
 from node.memory.idempotency import answered, request_digest
 from node.memory.model import (
@@ -34,13 +35,21 @@ from node.memory.model import (
     embedded_text,
 )
 from node.memory.question import Question
-from node.memory.reading import Entity, entities_of, entity_key, observations_of, of_types, relations_of
-from node.memory.records import Limits, Outcome, Related, Remembered, Stamp, not_found
+from node.memory.reading import (
+    Entity,
+    entities_of,
+    entity_key,
+    entity_observed,
+    observations_of,
+    of_types,
+    relations_of,
+)
+from node.memory.records import MemorySettings, Outcome, Related, Remembered, Stamp, not_found
 from node.memory.replication.replica import Replica
 from node.memory.replication.shared import SharedMemory
 from node.memory.rows import OBSERVATIONS_LIMIT
 from node.memory.scopes import EVERYWHERE, Aim, Scoped, Viewer
-from node.memory.search import Found
+from node.memory.search import Found, OutsideVectors
 from node.memory.tidying import reclaim, vacuum
 from node.memory.vectors import Vector, checked_vectors
 from node.memory.words import QUERY_CHARACTERS_LIMIT, Vocabulary
@@ -56,21 +65,6 @@ REQUEST_RELATIONS_LIMIT: Final = 1_000
 """Most relations that one request brings."""
 PAGE_LIMIT: Final = 200
 """Most entities of one page."""
-THRESHOLD: Final = 0.3
-"""Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemorySettings:
-    """How the memory is kept.
-
-    Attributes:
-        limits: How much is remembered at most.
-        threshold: Least similarity of what is found by its meaning alone, 0 to 1.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    threshold: float = THRESHOLD
 
 
 class MemoryStore:
@@ -84,6 +78,9 @@ class MemoryStore:
         settings: Limits and thresholds.
         replica: Tells other nodes what is shared; without it nobody hears of anything.
     """
+
+    vectors: OutsideVectors | None = None
+    """Who else is asked what is near, where the vectors have a server of their own."""
 
     def __init__(
         self,
@@ -189,7 +186,7 @@ class MemoryStore:
             EntityConflict: it was superseded before, or nothing would change.
             StorageFailed: the disk refused.
         """
-        about = await self._storage.read(lambda c: _entity_of(Scoped(c, viewer), observation_id))
+        about = await self._storage.read(lambda c: entity_observed(Scoped(c, viewer), observation_id))
         if about is None:
             raise not_found("observation", observation_id)
         vectors = await self._embed([embedded_text(*about, draft.text)])
@@ -241,6 +238,12 @@ class MemoryStore:
         )
         vector = vectors[0] if vectors and vectors[0].any() else None
         now_s = self._environment.clock.wall()
+        candidates = None
+        if self.vectors is not None and vector is not None:
+            past = question.period != NOW
+            candidates = await self.vectors.candidates(
+                viewer, question.aim, self._embedder.model, vector, past=past
+            )
 
         def job(connection: apsw.Connection) -> Found:
             if self._vocabulary is None:
@@ -254,6 +257,7 @@ class MemoryStore:
                 vector=vector,
                 model=None if vector is None else self._embedder.model,
                 threshold=self._settings.threshold,
+                candidates=candidates,
             )
 
         found = await self._storage.read(job)
@@ -408,10 +412,16 @@ class MemoryStore:
         """Entities, observations and relations in each realm of a viewer."""
         return await self._storage.read(lambda c: Scoped(c, viewer, aim).counts())
 
+    def export(self, viewer: Viewer, aim: Aim = EVERYWHERE, *, vectors: bool = False) -> Export:
+        """All that a viewer may see, page by page; ``vectors`` says whether observations come with theirs."""
+        return Export(self._storage, viewer, aim, vectors=vectors)
+
     def statistics(self) -> dict[str, Any]:
         """Bytes, limits and counts since the start."""
         limits = self._settings.limits
+        outside = {} if self.vectors is None else {"vectors": self.vectors.statistics()}
         return {
+            **outside,
             **self._storage.statistics(),
             **self._counts,
             "entities_limit": limits.entities,
@@ -483,12 +493,3 @@ class MemoryStore:
         return Stamp(
             now_s, lambda: ids.new_id(self._environment), replace(source, node=source.node or self._node)
         )
-
-
-def _entity_of(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:
-    """Name and type of the entity that an observation is about, or None when who asks does not see it."""
-    found = scoped.rows(
-        "SELECT e.name, e.type FROM {observations} o JOIN {entities} e ON e.key = o.entity WHERE o.id = ?",
-        (ids.read_id(ids.OBSERVATION, observation_id),),
-    )
-    return (found[0][0], found[0][1]) if found else None

@@ -35,8 +35,8 @@ from node.memory.scopes import EVERYWHERE, Aim, Viewer
 from node.tools.caller import Caller, CallerOf
 
 if TYPE_CHECKING:
+    from node.memory.backends.protocol import MemoryBackend
     from node.memory.room import MemoryRoom
-    from node.memory.store import MemoryStore
 
 T = TypeVar("T")
 NAME: Final = "memory"
@@ -108,7 +108,7 @@ class _Session:
         self.aim = EVERYWHERE if scope is None else Aim(named, owner or None)
         self.own = Aim(named, owner or None)
 
-    async def store(self) -> MemoryStore:
+    async def store(self) -> MemoryBackend:
         """The memory, to write to."""
         return await self.room.store()
 

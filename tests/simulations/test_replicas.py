@@ -27,8 +27,8 @@ async def say(cluster, name, entity, *texts, realm=GLOBAL, viewer=OPERATOR):
 async def digests(cluster):
     found = {}
     for name, running in sorted(cluster.nodes.items()):
-        store = await running.node.memory.existing()
-        found[name] = None if store is None else await store.shared.digest()
+        memory = running.node.memory
+        found[name] = await (await memory.file()).shared.digest() if memory.exists else None
     return found
 
 

@@ -197,7 +197,7 @@ async def test_a_copy_is_whole_and_leaves_nothing_behind(
 
 async def test_what_is_damaged_is_told_and_repaired(world: World, room: MemoryRoom) -> None:
     await fill(room)
-    store = await room.store()
+    store = await room.file()
     await store.storage.write(lambda c: c.execute("DELETE FROM vectors_1 WHERE key = 1").fetchall())
     await store.storage.write(lambda c: c.execute("UPDATE realms SET relations = 9").fetchall())
     async with world.client() as client:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from node.environment import Environment, SystemClock, system_environment
+from node.memory.records import MemorySettings
 from node.memory.schema import MEMORY
-from node.memory.store import MemorySettings, MemoryStore
+from node.memory.store import MemoryStore
 from node.storage import Storage
 from tests.node.memory.stand_in import WordEmbedder
 

@@ -179,12 +179,14 @@ trio.run(main)
 """
     path = tmp_path / FILE
     last = killed_after(30, code, path)
-    store = await rooms(path).existing()
+    room = rooms(path)
+    store = await room.existing()
     for number in range(last + 1):
         assert (await store.get(OPERATOR, f"e{number}")).observation_count == 5
-    checks = await store.storage.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
+    storage = (await room.file()).storage
+    checks = await storage.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())
     assert checks == [("ok",)]
-    await store.storage.write(_verify_words)
+    await storage.write(_verify_words)
 
 
 def killed_after(number, code, path):

@@ -22,9 +22,8 @@ from node.memory.model import (
     Scope,
     Timing,
 )
-from node.memory.records import Limits, Outcome
+from node.memory.records import Limits, MemorySettings, Outcome
 from node.memory.scopes import OPERATOR, Aim, for_agent
-from node.memory.store import MemorySettings
 
 ADA = for_agent("ada", ["lab"])
 HERS = Realm(Scope.AGENT, "ada")

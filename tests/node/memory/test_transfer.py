@@ -25,9 +25,9 @@ from node.memory.model import (
     Timing,
 )
 from node.memory.question import Question
-from node.memory.records import Limits, Outcome
+from node.memory.records import Limits, MemorySettings, Outcome
 from node.memory.scopes import EVERYWHERE, OPERATOR, Aim, Viewer
-from node.memory.store import MemorySettings, MemoryStore
+from node.memory.store import MemoryStore
 from tests.node.memory.stand_in import WordEmbedder
 
 WORLD, ADA, LAB = Realm(Scope.GLOBAL), Realm(Scope.AGENT, "ada"), Realm(Scope.WORKSPACE, "lab")

@@ -9,12 +9,13 @@ from types import TracebackType
 
 from node.environment import SystemClock, system_environment
 from node.memory.embedding import Embedder
+from node.memory.records import MemorySettings
 from node.memory.replication.head import Head
 from node.memory.replication.replica import Replica, Taken
 from node.memory.replication.shared import SharedMemory
 from node.memory.replication.wire import Page
 from node.memory.schema import MEMORY
-from node.memory.store import MemorySettings, MemoryStore
+from node.memory.store import MemoryStore
 from node.security import pki
 from node.security.identity import NodeCredentials
 from node.storage import Storage

@@ -11,7 +11,7 @@ import pytest
 
 from node.errors import MemoryLimitExceeded
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, RelationDraft, Scope, Timing
-from node.memory.records import Limits
+from node.memory.records import Limits, MemorySettings
 from node.memory.replication import operations as said
 from node.memory.replication import oplog
 from node.memory.replication.oplog import OperationLogs
@@ -27,7 +27,6 @@ from node.memory.replication.wire import (
     encode,
 )
 from node.memory.scopes import OPERATOR, for_agent
-from node.memory.store import MemorySettings
 from swim.hlc import MAX_SKEW_S, stamp_at
 from tests.node.memory.replication.peers import NOW_S, Peer, Peers
 from tests.node.memory.stand_in import WordEmbedder
