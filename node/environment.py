@@ -39,6 +39,7 @@ _LANES = {
     "model": 1,
     "files": 2,
     "blobs": 1,
+    "graph": 4,
 }
 """Blocking work runs in named lanes, each with a bound on its threads."""
 

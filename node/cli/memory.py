@@ -10,6 +10,7 @@ import click
 
 from node.cli.client import Client, find_target, segment
 from node.cli.errors import UsageFailed
+from node.cli.memory_migrate import migrate
 from node.cli.memory_options import agent_option, asked, scope_option, workspace_option
 from node.cli.memory_upkeep import COMMANDS
 from node.cli.options import node_options
@@ -360,7 +361,7 @@ def _show_replication(told: dict[str, Any]) -> None:
         print_table("Partners", ("node", "ahead of us", "behind us", "in step", "refused"), rows)
 
 
-for _verb in COMMANDS:
+for _verb in (*COMMANDS, migrate):
     command.add_command(_verb)
 
 

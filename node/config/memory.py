@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from node.config.llm import is_near
 from node.config.section import Section
-from node.config.units import Count, Port, Seconds, Share
+from node.config.units import Count, Port, Seconds, Share, Text
 
 OPTIONS_LIMIT: Final = 64
 """Most options of a backend of another package."""
@@ -127,14 +128,53 @@ class QdrantMemoryConfig(Section):
         return self.api_key.get_secret_value() if self.api_key is not None else ""
 
 
+class Neo4jMemoryConfig(Section):
+    """A Neo4j server that has all of the memory.
+
+    Attributes:
+        uri: Its address: ``neo4j+s://`` or ``bolt+s://``; without ``+s`` for this machine and private
+            addresses.
+        username: Who this node is there.
+        password: With this password.
+        database: Where it is kept.
+        timeout_s: For one connection, and for one transaction.
+    """
+
+    uri: Annotated[str, Field(min_length=1, max_length=1_024)] | None = None
+    username: Text = "neo4j"
+    password: Annotated[SecretStr, Field(max_length=4_096)] | None = None
+    database: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9.-]{2,62}$")] = "neo4j"
+    timeout_s: Seconds = Field(default=10.0, alias="timeout")
+
+    @field_validator("uri")
+    @classmethod
+    def _leads_somewhere_safely(cls, uri: str | None) -> str | None:
+        if uri is None:
+            return None
+        try:
+            parts = urlsplit(uri)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            raise ValueError("is no address, such as neo4j+s://graph.example.org:7687") from None
+        if parts.scheme not in ("neo4j", "bolt", "neo4j+s", "bolt+s") or not host:
+            raise ValueError("must begin with neo4j+s:// or bolt+s:// (or neo4j://, bolt:// nearby)")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ValueError("must not hold a password or a query; the password goes into password")
+        if not parts.scheme.endswith("+s") and not is_near(host):
+            raise ValueError("is not encrypted and leads beyond loopback and private addresses; use +s")
+        return uri
+
+
 class MemoryConfig(Section):
     """What agents remember.
 
     Attributes:
         backend: ``embedded`` is a file of the node, ``qdrant`` that file with the vectors on a server, too,
+            ``neo4j`` a server;
             or the name that another package has given its own.
         embedded: The file.
         qdrant: The server of vectors.
+        neo4j: The server of everything.
         options: What the backend of another package is told; none of it is shown.
         embedding: What turns text into vectors.
         retention: How long what is remembered is kept.
@@ -144,6 +184,7 @@ class MemoryConfig(Section):
     backend: str = "embedded"
     embedded: EmbeddedMemoryConfig = EmbeddedMemoryConfig()
     qdrant: QdrantMemoryConfig = QdrantMemoryConfig()
+    neo4j: Neo4jMemoryConfig = Neo4jMemoryConfig()
     options: dict[str, SecretStr] = Field(default_factory=dict, max_length=OPTIONS_LIMIT)
     embedding: EmbeddingConfig = EmbeddingConfig()
     retention: RetentionConfig = RetentionConfig()
@@ -153,13 +194,15 @@ class MemoryConfig(Section):
     @classmethod
     def _backend_is_a_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise ValueError("must be embedded, qdrant, or the name of a backend of another package")
+            raise ValueError("must be embedded, qdrant, neo4j, or the name of a backend of another package")
         return name
 
     @model_validator(mode="after")
     def _backend_is_complete(self) -> MemoryConfig:
         if self.backend == "qdrant" and self.qdrant.host is None:
             raise ValueError("the backend qdrant needs qdrant.host")
+        if self.backend == "neo4j" and (self.neo4j.uri is None or self.neo4j.password is None):
+            raise ValueError("the backend neo4j needs neo4j.uri and neo4j.password")
         if self.in_a_file:
             return self
         if self.replication.enabled and "enabled" in self.replication.model_fields_set:

@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class _Cursor:
+class Cursor:
     """How far an export is."""
 
     entity: int = 0
@@ -97,6 +97,8 @@ class Export:
         viewer: Who asks.
         aim: In which scopes.
         vectors: Whether observations come with theirs.
+        counted: What it has told.
+        cursor: How far it is; one of before goes on from there.
     """
 
     storage: Storage
@@ -104,7 +106,7 @@ class Export:
     aim: Aim
     vectors: bool = False
     counted: Counted = field(default_factory=Counted)
-    _cursor: _Cursor = field(default_factory=_Cursor, init=False)
+    cursor: Cursor = field(default_factory=Cursor)
     _models: dict[int, tuple[str, str]] = field(default_factory=dict, init=False)
 
     async def entities(self) -> list[Part]:
@@ -130,7 +132,7 @@ class Export:
         return found
 
     def _entities(self, connection: apsw.Connection) -> list[Part]:
-        scoped, cursor = Scoped(connection, self.viewer, self.aim), self._cursor
+        scoped, cursor = Scoped(connection, self.viewer, self.aim), self.cursor
         found: list[Part] = []
         if cursor.until is None:
             [(cursor.until,)] = scoped.rows("SELECT coalesce(max(key), 0) FROM {entities}")
@@ -146,7 +148,7 @@ class Export:
         return found
 
     def _next(self, scoped: Scoped) -> tuple[Part | None, int]:
-        cursor = self._cursor
+        cursor = self.cursor
         first = cursor.observation == 0
         rows = scoped.rows(
             f"SELECT {_ENTITY} FROM {{entities}} WHERE key >= ? AND key <= ? ORDER BY key LIMIT 1",  # noqa: S608
@@ -185,7 +187,7 @@ class Export:
         [row] = scoped.rows(
             "SELECT o.id, o.text, o.confidence, o.created_s, o.valid_from_s, o.valid_to_s, o.used,"
             " o.accepted, o.corrected, o.rejected, o.source, o.metadata, o.model, o.vector,"
-            " (SELECT s.id FROM {observations} s WHERE s.key = o.successor)"
+            " (SELECT s.id FROM {observations} s WHERE s.key = o.successor), o.ended"
             " FROM {observations} o WHERE o.key = ?",
             (key,),
         )
@@ -197,6 +199,7 @@ class Export:
             "created_s": row[3],
             "valid_from_s": row[4],
             "valid_to_s": row[5],
+            "ended": bool(row[15]) or None,
             "superseded_by": None if row[14] is None else show_id(OBSERVATION, row[14]),
             "outcomes": outcomes if any(outcomes.values()) else None,
             "source": scoped.source(row[10]).as_json(),
@@ -206,13 +209,14 @@ class Export:
             name, digest = self._models[row[12]]
             data = base64.b64encode(row[13]).decode()
             told["vector"] = {"model": name, "digest": digest, "dtype": "int8", "data": data}
-        return _known(told)
+        return known(told)
 
     def _relations(self, connection: apsw.Connection) -> list[dict[str, Any]]:
-        scoped, cursor = Scoped(connection, self.viewer, self.aim), self._cursor
+        scoped, cursor = Scoped(connection, self.viewer, self.aim), self.cursor
         rows = scoped.rows(
             "SELECT r.key, r.id, r.realm, s.name, t.name, r.type, r.strength, r.confidence, r.both_ways,"
-            " r.created_s, r.valid_from_s, r.valid_to_s, r.source, r.metadata FROM {relations} r"
+            " r.created_s, r.valid_from_s, r.valid_to_s, r.source, r.metadata, s.id, t.id, r.version, r.ended"
+            " FROM {relations} r"
             " JOIN {entities} s ON s.key = r.source_entity JOIN {entities} t ON t.key = r.target_entity"
             " WHERE r.key > ? AND s.key <= ? AND t.key <= ? ORDER BY r.key LIMIT ?",
             (cursor.relation, cursor.until, cursor.until, PAGE_RELATIONS),
@@ -224,7 +228,7 @@ class Export:
 
 def _entity(scoped: Scoped, row: Sequence[Any]) -> dict[str, Any]:
     realm = scoped.realm_of(row[2])
-    return _known(
+    return known(
         {
             "type": "entity",
             "entity_id": show_id(ENTITY, row[1]),
@@ -247,28 +251,32 @@ def _entity(scoped: Scoped, row: Sequence[Any]) -> dict[str, Any]:
 
 def _relation(scoped: Scoped, row: Sequence[Any]) -> dict[str, Any]:
     realm = scoped.realm_of(row[2])
-    return _known(
+    return known(
         {
             "type": "relation",
             "relation_id": show_id(RELATION, row[1]),
             "from_entity": row[3],
             "to_entity": row[4],
+            "from_entity_id": show_id(ENTITY, row[14]),
+            "to_entity_id": show_id(ENTITY, row[15]),
             "relation_type": row[5],
             "memory_scope": realm.scope.label,
             "owner": realm.owner if realm.scope is not Scope.GLOBAL else None,
             "strength": row[6],
             "confidence": row[7],
             "bidirectional": bool(row[8]),
+            "version": row[16],
             "created_s": row[9],
             "valid_from_s": row[10],
             "valid_to_s": row[11],
+            "ended": bool(row[17]) or None,
             "source": scoped.source(row[12]).as_json(),
             "metadata": decoded_metadata(row[13]),
         }
     )
 
 
-def _known(told: dict[str, Any]) -> dict[str, Any]:
+def known(told: dict[str, Any]) -> dict[str, Any]:
     """Without what there is nothing to say of."""
     return {key: value for key, value in told.items() if value is not None and value != {}}
 

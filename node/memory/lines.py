@@ -91,6 +91,7 @@ class ObservationLine(_Strict):
     vector: VectorLine | None = None
     observation_id: str = ""
     superseded_by: str = ""
+    ended: bool = False
     outcomes: dict[str, int] | None = None
 
 
@@ -138,6 +139,10 @@ class RelationLine(_Placed):
     strength: Ratio = STRENGTH
     confidence: Ratio = 1.0
     bidirectional: bool = False
+    from_entity_id: str = ""
+    to_entity_id: str = ""
+    version: int = 1
+    ended: bool = False
     metadata: dict[str, Any] | None = None
     relation_id: str = ""
 

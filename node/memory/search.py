@@ -203,7 +203,7 @@ def search(
     ranked = _ranked(lists, question.min_similarity, threshold, by_meaning=space is not None)
     found = _weighed(scoped, lists, ranked, question, now_s)
     page = found[question.offset : question.offset + question.limit]
-    hits, cut = _within_budget(
+    hits, cut = within_budget(
         [_shown(scoped, lists, question, now_s, each) for each in page], question.max_tokens
     )
     return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
@@ -350,7 +350,7 @@ def _shown(
     return Hit(entity, score, similarity, near, reasons)
 
 
-def _within_budget(hits: Sequence[Hit], max_tokens: int | None) -> tuple[list[Hit], bool]:
+def within_budget(hits: Sequence[Hit], max_tokens: int | None) -> tuple[list[Hit], bool]:
     """The best hits, and of them the best observations, whose texts fit; says whether something does not."""
     if max_tokens is None:
         return list(hits), False

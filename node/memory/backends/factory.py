@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,11 @@ from node.errors import ConfigInvalid, MemoryBackendFailed, nearest
 from node.memory.backends.protocol import GROUP, BackendContext, MakeBackend, OutsideBackend
 
 if TYPE_CHECKING:
-    from node.config.memory import MemoryConfig, QdrantMemoryConfig
+    from node.config.memory import MemoryConfig, Neo4jMemoryConfig, QdrantMemoryConfig
     from node.memory.backends.qdrant.index import QdrantIndex
     from node.storage.storage import Storage
 
-SHIPPED: Final = ("embedded", "qdrant")
+SHIPPED: Final = ("embedded", "qdrant", "neo4j")
 """Backends that come with Caxton; no other package can take their names."""
 
 
@@ -49,6 +50,8 @@ def how_kept(config: MemoryConfig, environment: Environment, node: str) -> Kept:
         return Kept()
     if config.backend == "qdrant":
         return Kept(vectors=partial(_qdrant, config.qdrant, environment, node))
+    if config.backend == "neo4j":
+        return Kept(outside=partial(_neo4j, config.neo4j))
     options = {name: value.get_secret_value() for name, value in config.options.items()}
     return Kept(outside=partial(_made, config.backend, _registered(config.backend), options))
 
@@ -67,6 +70,24 @@ def _qdrant(config: QdrantMemoryConfig, environment: Environment, node: str, sto
         dimension=config.vector_size,
         target=hashlib.sha256(config.url.encode()).hexdigest()[:16],
     )
+
+
+async def _neo4j(config: Neo4jMemoryConfig, context: BackendContext) -> OutsideBackend:
+    """The backend that is a graph.
+
+    Raises:
+        ConfigInvalid: its driver is not installed.
+    """
+    run = context.environment.workers.run
+    await run("files", importlib.import_module, "node.memory.backends.neo4j.backend")
+    from node.memory.backends.neo4j.backend import Neo4jBackend  # noqa: PLC0415 - loaded on the thread above
+    from node.memory.backends.neo4j.server import GraphClient, GraphServer  # noqa: PLC0415
+
+    password = "" if config.password is None else config.password.get_secret_value()
+    server = GraphServer(
+        config.uri or "", config.username, password, config.database, timeout_s=config.timeout_s
+    )
+    return Neo4jBackend(await run("files", GraphClient, server, context.environment), context)
 
 
 def _registered(name: str) -> MakeBackend:

@@ -61,14 +61,14 @@ class ScopeGate:
         Raises:
             ScopeDenied: the realm is somebody else's.
         """
-        _admit(viewer, Aim(realm.scope, realm.owner))
+        admit(viewer, Aim(realm.scope, realm.owner))
         return await self._backend.remember(viewer, realm, drafts, source=source, key=key)
 
     async def supersede(
         self, viewer: Viewer, observation_id: str, draft: ObservationDraft, *, source: Provenance = NOBODY
     ) -> Remembered:
         """End an observation of this viewer, and store what holds instead."""
-        _admit(viewer)
+        admit(viewer)
         return await self._backend.supersede(viewer, observation_id, draft, source=source)
 
     async def relate(
@@ -84,7 +84,7 @@ class ScopeGate:
         Raises:
             ScopeDenied: the realm is somebody else's.
         """
-        _admit(viewer, Aim(realm.scope, realm.owner))
+        admit(viewer, Aim(realm.scope, realm.owner))
         return await self._backend.relate(viewer, realm, drafts, source=source)
 
     async def search(self, viewer: Viewer, question: Question) -> Found:
@@ -94,7 +94,7 @@ class ScopeGate:
             ScopeDenied: it aims at somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, question.aim)
+        admit(viewer, question.aim)
         found = await self._backend.search(viewer, question)
         self._look(viewer, question.aim, [hit.entity for hit in found.hits])
         return found
@@ -108,7 +108,7 @@ class ScopeGate:
             ScopeDenied: the aim is somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         found = await self._backend.get(viewer, name, aim=aim, period=period, after=after)
         self._look(viewer, aim, [found])
         return found
@@ -128,7 +128,7 @@ class ScopeGate:
             ScopeDenied: the aim is somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         found = await self._backend.entities(viewer, aim=aim, types=types, limit=limit, after=after)
         self._look(viewer, aim, found)
         return found
@@ -140,7 +140,7 @@ class ScopeGate:
             ScopeDenied: the walk aims at somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, way.aim)
+        admit(viewer, way.aim)
         found = await self._backend.walk(viewer, start, way)
         self._look(viewer, way.aim, [node.entity for node in found.nodes])
         return found
@@ -152,7 +152,7 @@ class ScopeGate:
             ScopeDenied: the walk aims at somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, way.aim)
+        admit(viewer, way.aim)
         found = await self._backend.path(viewer, start, end, way)
         if found is not None:
             self._look(viewer, way.aim, [node.entity for node in found.nodes])
@@ -160,12 +160,12 @@ class ScopeGate:
 
     async def forget_observation(self, viewer: Viewer, observation_id: str) -> None:
         """Take one observation of this viewer out."""
-        _admit(viewer)
+        admit(viewer)
         await self._backend.forget_observation(viewer, observation_id)
 
     async def forget_relation(self, viewer: Viewer, relation_id: str) -> None:
         """Take one relation of this viewer out."""
-        _admit(viewer)
+        admit(viewer)
         await self._backend.forget_relation(viewer, relation_id)
 
     async def forget(self, viewer: Viewer, name: str, *, aim: Aim = EVERYWHERE) -> None:
@@ -174,7 +174,7 @@ class ScopeGate:
         Raises:
             ScopeDenied: the aim is somebody else's scope.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         await self._backend.forget(viewer, name, aim=aim)
 
     async def clear(self, viewer: Viewer, aim: Aim, types: Sequence[str] = ()) -> int:
@@ -183,12 +183,12 @@ class ScopeGate:
         Raises:
             ScopeDenied: the aim is somebody else's scope.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         return await self._backend.clear(viewer, aim, types)
 
     async def record(self, viewer: Viewer, observation_ids: Sequence[str], outcome: Outcome) -> None:
         """Note what came of an answer."""
-        _admit(viewer)
+        admit(viewer)
         await self._backend.record(viewer, observation_ids, outcome)
 
     async def counts(self, viewer: Viewer, aim: Aim = EVERYWHERE) -> dict[Realm, tuple[int, int, int]]:
@@ -198,7 +198,7 @@ class ScopeGate:
             ScopeDenied: the aim is somebody else's scope.
             MemoryBackendFailed: the answer has what this viewer may not see.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         found = await self._backend.counts(viewer, aim)
         self._require(viewer, aim, found)
         return found
@@ -209,7 +209,7 @@ class ScopeGate:
         Raises:
             ScopeDenied: the aim is somebody else's scope.
         """
-        _admit(viewer, aim)
+        admit(viewer, aim)
         return _GatedExport(self, self._backend.export(viewer, aim, vectors=vectors), viewer, aim)
 
     def statistics(self) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def covers(aim: Aim, realm: Realm) -> bool:
     return realm.scope is Scope.GLOBAL
 
 
-def _admit(viewer: Viewer, aim: Aim = EVERYWHERE) -> None:
+def admit(viewer: Viewer, aim: Aim = EVERYWHERE) -> None:
     """Refuse what aims at others.
 
     Raises:

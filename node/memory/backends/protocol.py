@@ -220,7 +220,7 @@ class MemoryBackend(Protocol):
         """All that a viewer may see; ``vectors`` says whether observations come with theirs."""
         ...
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self) -> Mapping[str, Any]:
         """Sizes, limits, counts since the start, and whether what is behind it answers."""
         ...
 

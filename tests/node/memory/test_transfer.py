@@ -124,9 +124,11 @@ def told(text: str) -> list[Any]:
     for line in objects(text)[1:-1]:
         for gone in ("entity_id", "relation_id", "version", "created_s", "updated_s", "observation_id"):
             line.pop(gone, None)
+        for gone in ("from_entity_id", "to_entity_id", "ended"):
+            line.pop(gone, None)
         for each in line.get("observations", []):
             each["valid_from_s"] = each.get("valid_from_s", each["created_s"])
-            for gone in ("observation_id", "created_s", "superseded_by", "outcomes"):
+            for gone in ("observation_id", "created_s", "superseded_by", "outcomes", "ended"):
                 each.pop(gone, None)
         if line["type"] == "relation":
             line.pop("valid_from_s", None)

@@ -1,5 +1,6 @@
 """The backends that the suite holds to the same."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,14 @@ import trio
 
 from node.environment import Environment, system_environment
 from node.memory.backends.gate import ScopeGate
-from node.memory.backends.protocol import MemoryBackend
+from node.memory.backends.neo4j.backend import Neo4jBackend
+from node.memory.backends.neo4j.server import GraphClient, GraphServer
+from node.memory.backends.protocol import BackendContext, MemoryBackend
 from node.memory.backends.qdrant.client import QdrantClient, QdrantServer
 from node.memory.backends.qdrant.index import QdrantIndex
+from node.memory.records import Limits
 from node.memory.schema import MEMORY
+from node.memory.scopes import EVERYWHERE, OPERATOR
 from node.memory.store import MemoryStore
 from node.storage import Storage
 from tests.node.memory.backends.qdrant_shim import QdrantShim
@@ -46,10 +51,15 @@ class Place:
     settle: Callable[[], Awaitable[Any]]
 
 
-@pytest.fixture(params=["embedded", "qdrant"])
+@pytest.fixture(params=["embedded", "qdrant", "neo4j"])
 async def place(
     request: pytest.FixtureRequest, tmp_path: Path, environment: Environment, embedder: WordEmbedder
 ) -> AsyncIterator[Place]:
+    if request.param == "neo4j":
+        graph = await make_graph(environment, embedder)
+        yield Place(ScopeGate(graph), graph, trio.lowlevel.checkpoint)
+        await graph.aclose()
+        return
     storage = Storage.open(
         tmp_path / "memory.db", durability="normal", environment=environment, design=MEMORY
     )
@@ -68,6 +78,22 @@ async def place(
         shim.close()
     finally:
         storage.close()
+
+
+async def make_graph(environment: Environment, embedder: WordEmbedder) -> Neo4jBackend:
+    """An empty graph on the server that ``CAXTON_TEST_NEO4J_URI`` names; everything of Caxton goes."""
+    uri = os.environ.get("CAXTON_TEST_NEO4J_URI")
+    if uri is None:
+        pytest.skip("CAXTON_TEST_NEO4J_URI names no Neo4j server; scripts/neo4j_server/run starts one")
+    user, password = (
+        os.environ.get("CAXTON_TEST_NEO4J_USER", ""),
+        os.environ.get("CAXTON_TEST_NEO4J_PASSWORD", ""),
+    )
+    client = GraphClient(GraphServer(uri, user, password, timeout_s=30.0), environment)
+    graph = Neo4jBackend(client, BackendContext(environment, "n1", embedder, Limits(), 0.3))
+    await graph.clear(OPERATOR, EVERYWHERE)
+    await client.write(lambda tx: tx.run("MATCH (q:CaxtonRequest) DELETE q").consume())
+    return graph
 
 
 def make_index(
