@@ -128,6 +128,7 @@ async def _copied(
         vectors = kept.vectors(store.storage)
         try:
             await vectors.attach()
+            await vectors.tell_all()
             show(0.0)
             while await vectors.push():
                 show(float(vectors.statistics()["pushed"]))

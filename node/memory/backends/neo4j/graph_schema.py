@@ -28,6 +28,7 @@ SCHEMA: Final = [
     "CREATE CONSTRAINT caxton_name IF NOT EXISTS FOR (e:CaxtonEntity) REQUIRE (e.place, e.name) IS UNIQUE",
     "CREATE CONSTRAINT caxton_observation IF NOT EXISTS FOR (o:CaxtonObservation) REQUIRE o.id IS UNIQUE",
     "CREATE CONSTRAINT caxton_request IF NOT EXISTS FOR (q:CaxtonRequest) REQUIRE (q.place, q.key) IS UNIQUE",
+    "CREATE INDEX caxton_named IF NOT EXISTS FOR (e:CaxtonEntity) ON (e.name)",
     "CREATE INDEX caxton_relation IF NOT EXISTS FOR ()-[r:CaxtonRelates]-() ON (r.id)",
     "CREATE INDEX caxton_observed IF NOT EXISTS FOR (o:CaxtonObservation) ON (o.entity, o.digest)",
     "CREATE INDEX caxton_placed IF NOT EXISTS FOR (o:CaxtonObservation) ON (o.place)",

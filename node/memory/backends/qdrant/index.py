@@ -102,6 +102,14 @@ class QdrantIndex:
         if fresh:
             log.info("the vectors of the memory are copied to Qdrant")
 
+    async def tell_all(self) -> None:
+        """Put everything down, as after a backup was put back, of which the server knows nothing.
+
+        Raises:
+            StorageFailed: the disk refused.
+        """
+        await self._storage.write(outbox.refill)
+
     async def candidates(
         self, viewer: Viewer, aim: Aim, model: EmbeddingModel, vector: Vector, *, past: bool
     ) -> list[int] | None:
@@ -158,7 +166,7 @@ class QdrantIndex:
                     continue
                 self._state, self._error, wait_s = "ok", "", LOOK_EVERY_S
                 await self._clock.sleep(wait_s)
-            except (MemoryBackendFailed, StorageFailed) as error:
+            except (MemoryBackendFailed, StorageFailed, apsw.Error) as error:  # a sick disk ends no node
                 self._fail(error)
                 await self._clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, AGAIN_LIMIT_S)

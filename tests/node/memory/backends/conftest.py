@@ -51,7 +51,7 @@ class Place:
     settle: Callable[[], Awaitable[Any]]
 
 
-@pytest.fixture(params=["embedded", "qdrant", "neo4j"])
+@pytest.fixture(params=["embedded", "qdrant", "qdrant server", "neo4j"])
 async def place(
     request: pytest.FixtureRequest, tmp_path: Path, environment: Environment, embedder: WordEmbedder
 ) -> AsyncIterator[Place]:
@@ -68,14 +68,17 @@ async def place(
         if request.param == "embedded":
             yield Place(ScopeGate(store), store, trio.lowlevel.checkpoint)
             return
-        shim = QdrantShim(tmp_path / "qdrant")
+        shim = None if request.param == "qdrant server" else QdrantShim(tmp_path / "qdrant")
         index = make_index(storage, environment, shim)
         await index.attach()
         store.vectors = index
         yield Place(ScopeGate(store), store, lambda: pushed(index))
         assert index.statistics()["failures"] == 0
+        if shim is None:
+            await leave_nothing(index)
+        else:
+            shim.close()
         await index.aclose()
-        shim.close()
     finally:
         storage.close()
 
@@ -97,9 +100,18 @@ async def make_graph(environment: Environment, embedder: WordEmbedder) -> Neo4jB
 
 
 def make_index(
-    storage: Storage, environment: Environment, shim: QdrantShim, dimension: int = 384, target: str = "shim"
+    storage: Storage,
+    environment: Environment,
+    shim: QdrantShim | None,
+    dimension: int = 384,
+    target: str = "shim",
 ) -> QdrantIndex:
-    client = QdrantClient(QdrantServer("http://127.0.0.1:6333"), environment, transport=shim)
+    """What tells a server, or the one that ``CAXTON_TEST_QDRANT_URL`` names."""
+    url = "http://127.0.0.1:6333" if shim is not None else os.environ.get("CAXTON_TEST_QDRANT_URL")
+    if url is None:
+        pytest.skip("CAXTON_TEST_QDRANT_URL names no Qdrant server")
+    server = QdrantServer(url, os.environ.get("CAXTON_TEST_QDRANT_KEY", ""))
+    client = QdrantClient(server, environment, transport=shim)
     return QdrantIndex(
         storage,
         client,
@@ -109,6 +121,13 @@ def make_index(
         dimension=dimension,
         target=target,
     )
+
+
+async def leave_nothing(index: QdrantIndex) -> None:
+    """Leave nothing on a server of others."""
+    for name in await index._client.collections():
+        if name.startswith(index._prefix):
+            await index._client.drop(name)
 
 
 async def pushed(index: QdrantIndex) -> None:

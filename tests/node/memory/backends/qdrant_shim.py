@@ -25,6 +25,7 @@ class QdrantShim(httpx.AsyncBaseTransport):
         self.status: int | None = None
         self.lie: list[int] | None = None
         self.asked: list[tuple[str, str]] = []
+        self.filters: list[Any] = []
         self.headers: list[httpx.Headers] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -93,6 +94,7 @@ class QdrantShim(httpx.AsyncBaseTransport):
     def query(self, shard: edge.EdgeShard, size: int, said: Any) -> Answer:
         if len(said["query"]) != size:
             return 400, "Wrong input: Vector dimension error"
+        self.filters.append(said.get("filter"))
         if self.lie is not None:
             return 200, {"points": [{"id": each, "score": 1.0} for each in self.lie]}
         asked = edge.QueryRequest(

@@ -93,6 +93,9 @@ async def test_searches_are_answered_by_the_server_within_the_scopes_of_who_asks
     assert [hit.entity.name for hit in found.hits] == ["mine"]
     assert [path.rpartition("/")[2] for _, path in shim.asked] == ["query"]
     assert index.statistics()["searches"] == 1
+    assert shim.filters == [{"must": [{"key": "realm", "match": {"any": [1]}}]}]
+    await memory.search(OPERATOR, Question("the word is tea"))
+    assert shim.filters[1:] == [{"must": [{"key": "realm", "range": {"gt": 0}}]}]
 
 
 async def test_a_server_that_lies_shows_nothing_of_others(followed, shim):
@@ -198,6 +201,16 @@ async def test_another_server_is_told_of_everything_and_none_of_nothing(memory, 
     await memory.storage.write(outbox.detach)
     await remember(memory, "tea", "is hot")
     assert await memory.storage.read(outbox.length) == 0
+
+
+async def test_a_server_can_be_told_of_everything_once_more(followed, shim):
+    memory, index = followed
+    await remember(memory, "tea", "is green")
+    await pushed(index)
+    await index.tell_all()
+    assert await memory.storage.read(outbox.length) == 1
+    await pushed(index)
+    assert shim.points() == 1
 
 
 async def test_an_observation_without_words_is_told_of_to_nobody(followed, shim, embedder):
