@@ -184,7 +184,7 @@ class Workers(Protocol):
     """Blocking work, off the event loop in production and inline in simulation."""
 
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        """Run ``job(*args)`` in ``lane``: storage, memory_write, memory_read, crypto, wasm, model, files ..."""
+        """Run ``job(*args)`` in ``lane``: storage, memory_write, memory_read, crypto, model, graph ..."""
         ...
 
 
