@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from node.environment import system_environment
+from node.errors import MemoryBackendFailed
 from node.memory.importing import Strategy
 from node.memory.lines import LINE_BYTES_LIMIT
 from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraft, Scope
@@ -273,3 +274,35 @@ async def test_only_who_may_comes_here(world: World) -> None:
                 ("PUT", "/memory/config"),
             ):
                 assert (await client.request(method, path)).status_code == 403, path
+
+
+async def test_what_needs_the_file_is_not_offered_elsewhere(
+    world: World, room: MemoryRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        away = False
+
+        async def entities(self, *_: Any, **__: Any) -> list[Any]:
+            if self.away:
+                raise MemoryBackendFailed("the server is away", why="it hangs")
+            return []
+
+        async def aclose(self) -> None:
+            return
+
+    backend = Elsewhere()
+
+    async def make(_: Any) -> Elsewhere:
+        return backend
+
+    monkeypatch.setattr(room, "_make_outside", make)
+    async with world.client() as client:
+        assert (await client.get("/memory/health")).json()["status"] == "healthy"
+        for path in ("/memory/check", "/memory/reembed", "/memory/config"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (501, "MEMORY_NOT_OFFERED")
+        backend.away = True
+        told = (await client.get("/memory/health")).json()
+        assert (told["status"], told["database_connectivity"]) == ("unhealthy", False)
+        answer = await client.get("/memory/entities")
+        assert (answer.status_code, answer.json()["code"]) == (503, "MEMORY_BACKEND_ERROR")

@@ -98,6 +98,17 @@ async def test_searches_are_answered_by_the_server_within_the_scopes_of_who_asks
     assert shim.filters[1:] == [{"must": [{"key": "realm", "range": {"gt": 0}}]}]
 
 
+async def test_who_stores_something_finds_it_before_the_server_has_heard_of_it(followed):
+    memory, index = followed
+    await remember(memory, "tea", "is steeped at seventy degrees")
+    await pushed(index)
+    await remember(memory, "pot", "is made of clay")
+    found = await memory.search(OPERATOR, Question("is made of clay"))
+    assert found.hits[0].entity.name == "pot"
+    assert "meaning" in found.hits[0].reasons
+    assert index.statistics()["searches"] == 1
+
+
 async def test_a_server_that_lies_shows_nothing_of_others(followed, shim):
     memory, index = followed
     await remember(memory, "hers", "the word is tea", realm=Realm(Scope.AGENT, "bob"), viewer=BOB)
