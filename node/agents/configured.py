@@ -2,7 +2,8 @@
 
 Everything is bounded before it is spent (:mod:`node.agents.guard`) and ends at the earliest of the agent's
 own limit, the node's, and the time the sender is ready to wait. Whatever goes wrong becomes a FAILURE with
-code and reason; the agent stays up.
+code and reason; the agent stays up. A turn with a call that an operator must approve first leaves here as
+:class:`node.agents.turn.TurnParked`, and comes back to :meth:`ConfiguredAgent.go_on`.
 """
 
 from __future__ import annotations
@@ -11,38 +12,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-import trio
-
 from node.agents.ask import Asker, Requester
 from node.agents.bids import Bidder, Contracts
 from node.agents.definition import AgentDefinition
 from node.agents.guard import LoopGuard, LoopLimits
 from node.agents.history import NOTHING_BEFORE, SUMMARY_TOKENS, Earlier, History
 from node.agents.journal import Journal
+from node.agents.offers import consider
 from node.agents.output import invalid, judged, repair
 from node.agents.prompt import first_messages, reply_content, subject_of, tool_text
 from node.agents.remembering import NOTHING, STORE_S, AgentMemory, Recalled
 from node.agents.settings import AgentSettings
 from node.agents.showing import speech_for, turn_of
 from node.agents.template import as_text
+from node.agents.toolbelt import Toolbelt
+from node.agents.turn import ParkedTurn, TurnParked
 from node.environment import Environment
 from node.errors import CaxtonError, ProviderFailed, ResourceLimitExceeded, ToolFailed
 from node.llm.builtin import NAME as BUILTIN
 from node.llm.failures import RequestFailed
-from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolCall, ToolSpec
+from node.llm.provider import ChatMessage, Completion, CompletionRequest, Provider, ToolSpec
 from node.memory.room import MemoryRoom
 from node.message import Message
 from node.messaging.delivery import Delivery, Draft, Speech, failure_content
 from node.telemetry.tracing import Tracing
+from node.tools.approval import ApprovalNeeded, Binding
 from node.tools.artifacts import Produced
 from node.tools.builtin_servers import MEMORY_TOOLS
-from node.tools.caller import Caller
-from node.tools.host import CallContext, ToolHost
+from node.tools.host import ToolHost
 from node.tools.spans import child_span
 from node.vocabulary import Performative
 
-_CONCURRENT_TOOLS: Final = 3
-_ACTION_KEYS: Final = ("action", "proposal", "operation", "task")
 _OUTCOMES: Final = {
     "answer": Performative.INFORM,
     "failed": Performative.FAILURE,
@@ -76,6 +76,8 @@ class _Thread:
     recalled: Recalled = NOTHING
     earlier: Earlier = NOTHING_BEFORE
     said: list[ChatMessage] = field(default_factory=list)
+    results: list[ChatMessage | None] = field(default_factory=list)
+    repaired: bool = False
     speech: Speech | None = None
 
     @property
@@ -120,7 +122,6 @@ class ConfiguredAgent:
         self._definition = definition
         self._environment = environment
         self._provider = provider
-        self._tools = tools
         self._tracing = tracing
         self._journal = journal
         self._settings = settings
@@ -130,11 +131,19 @@ class ConfiguredAgent:
             self._memory = AgentMemory(
                 definition, memory, workspace=workspace, clock=environment.clock, journal=journal
             )
-        self._asker = Asker(
+        asker = Asker(
             sender=f"{definition.id}@{node}",
             requires=definition.requires,
             bus=bus,
             environment=environment,
+        )
+        self._tools = Toolbelt(
+            definition,
+            tools=tools,
+            asker=asker,
+            journal=journal,
+            workspace=workspace,
+            ask_limit_s=self._ask_limit_s,
         )
         self._history: History | None = None
         if definition.setting("conversation", "memory_strategy") is not None:
@@ -151,7 +160,7 @@ class ConfiguredAgent:
         if self._memory is not None:
             await self._memory.judge(message)
         if message.performative is Performative.PROPOSE:
-            return [self._consider(message)]
+            return [consider(self._definition, message, self._journal)]
         if message.performative is Performative.CFP:
             draft = self._bidder.bid(message)
             self._journal.log("info", f"cfp from {message.sender}: {draft.performative.value}")
@@ -168,6 +177,36 @@ class ConfiguredAgent:
             return []
         return [await self._run(delivery)]
 
+    async def call_approved(self, turn: ParkedTurn, approved: Binding) -> ChatMessage:
+        """Make the call that a parked turn waits for; what goes wrong is told to the model, as always."""
+        result = await self._tools.call(turn.call, turn.delivery(None), turn.traceparent, approved)
+        if isinstance(result, ApprovalNeeded):  # the binding was given, so the host cannot ask for one
+            return ChatMessage("tool", str(result), call=turn.call, is_error=True)
+        return result
+
+    async def go_on(self, turn: ParkedTurn, deadline: float | None) -> Draft:
+        """Go on with a turn that was parked, once the call that it waited for has a result.
+
+        It has the agent's time for a message anew; turns, calls and tokens count on.
+
+        Args:
+            turn: The turn, with that result.
+            deadline: Moment on the node's clock after which nobody wants an answer, or None.
+
+        Raises:
+            TurnParked: another call must be approved first.
+        """
+        thread = _Thread(
+            Produced(self._settings.max_produced_bytes, turn.produced),
+            self._tools.specs(),
+            turn.recalled,
+            turn.earlier,
+            list(turn.said),
+            list(turn.results),
+            turn.is_repaired,
+        )
+        return await self._run(turn.delivery(deadline), thread, LoopGuard(self._limits, turn.spent))
+
     async def _perform(self, delivery: Delivery) -> Draft:
         """Do what a bid was accepted for; under Contract Net the result is an inform or a failure."""
         try:
@@ -178,8 +217,12 @@ class ConfiguredAgent:
             return draft
         return replace(draft, performative=Performative.FAILURE)
 
-    async def _run(self, delivery: Delivery) -> Draft:
-        """Answer a message by the model and its tools."""
+    async def _run(
+        self, delivery: Delivery, begun: _Thread | None = None, guard: LoopGuard | None = None
+    ) -> Draft:
+        """Answer a message by the model and its tools, or go on with what was begun."""
+        thread = begun or _Thread(Produced(self._settings.max_produced_bytes), self._tools.specs())
+        guard = guard or LoopGuard(self._limits)
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.id": self._definition.id,
@@ -187,15 +230,13 @@ class ConfiguredAgent:
             "gen_ai.conversation.id": delivery.message.conversation_id,
         }
         with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
-            draft = await self._answer(delivery, span.traceparent)
+            draft = await self._answer(delivery, span.traceparent, thread, guard)
             if draft.performative is Performative.FAILURE:
                 span.fail(str(draft.content.get("reason", "")))
             return draft
 
-    async def _answer(self, delivery: Delivery, traceparent: str) -> Draft:
+    async def _answer(self, delivery: Delivery, traceparent: str, thread: _Thread, guard: LoopGuard) -> Draft:
         budget_s = self._budget_s(delivery)
-        guard = LoopGuard(self._limits)
-        thread = _Thread(Produced(self._settings.max_produced_bytes), self._tools_now())
         draft: Draft | None = None
         try:
             with (
@@ -239,6 +280,11 @@ class ConfiguredAgent:
         worked = thread.worked and completion.outcome == "answer"
         await memory.learn(delivery.message, thread.recalled, answer, worked=worked, limit_s=limit_s)
 
+    def _ask_limit_s(self, delivery: Delivery) -> float:
+        """Longest that another agent is waited for."""
+        own_s = self._definition.setting("resource_limits", "tool_call_timeout")
+        return min(own_s or self._settings.agent_timeout_s, self._budget_s(delivery))
+
     def _budget_s(self, delivery: Delivery) -> float:
         own = [
             self._definition.setting(group, name)
@@ -257,15 +303,11 @@ class ConfiguredAgent:
     async def _loop(
         self, delivery: Delivery, guard: LoopGuard, traceparent: str, thread: _Thread
     ) -> Completion:
-        message = delivery.message
-        if self._memory is not None:
-            thread.recalled = await self._memory.recall(message)
-        names = [spec.name for spec in thread.specs]
-        schema, repaired = self._definition.output_schema, False
-        if self._history is not None:
-            thread.earlier = await self._remembered(self._history, thread, message, guard, traceparent)
-        thread.said = first_messages(self._definition, message, names, thread.recalled.prompt, thread.earlier)
-        conversation = thread.said
+        message, schema = delivery.message, self._definition.output_schema
+        if thread.said:
+            await self._use_tools(delivery, guard, traceparent, thread)
+        else:
+            await self._begin(thread, message, guard, traceparent)
         while True:
             try:
                 completion = await self._complete(thread, message, guard, traceparent)
@@ -277,16 +319,57 @@ class ConfiguredAgent:
             except RequestFailed as error:
                 if error.kind != "unfollowed":
                     raise
-                if repaired:
+                if thread.repaired:
                     raise invalid(error) from None
-                repaired = True
+                thread.repaired = True
                 self._journal.log("warning", f"the answer is to be repaired: {error.why}")
-                conversation += repair(error)
+                thread.said += repair(error)
                 continue
             guard.allow(completion.tool_calls)
-            conversation.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
-            results = await self._call_all(completion.tool_calls, delivery, traceparent)
-            conversation += [_without_files(result, thread.produced) for result in results]
+            thread.said.append(ChatMessage("assistant", completion.text, tool_calls=completion.tool_calls))
+            thread.results = [None] * len(completion.tool_calls)
+            await self._use_tools(delivery, guard, traceparent, thread)
+
+    async def _begin(self, thread: _Thread, message: Message, guard: LoopGuard, traceparent: str) -> None:
+        """What the model is shown first."""
+        if self._memory is not None:
+            thread.recalled = await self._memory.recall(message)
+        names = [spec.name for spec in thread.specs]
+        if self._history is not None:
+            thread.earlier = await self._remembered(self._history, thread, message, guard, traceparent)
+        thread.said = first_messages(self._definition, message, names, thread.recalled.prompt, thread.earlier)
+
+    async def _use_tools(
+        self, delivery: Delivery, guard: LoopGuard, traceparent: str, thread: _Thread
+    ) -> None:
+        """Call the tools that the model has asked for last, as far as they have not been called.
+
+        Raises:
+            TurnParked: one of them needs an operator's approval; those that need none have been called.
+        """
+        calls = thread.said[-1].tool_calls
+        needed = await self._tools.call_all(calls, thread.results, delivery, traceparent)
+        if needed:
+            asked = min(needed)
+            raise TurnParked(
+                ParkedTurn(
+                    message=delivery.message,
+                    sender_node=delivery.sender_node,
+                    traceparent=delivery.traceparent,
+                    hops=delivery.hops,
+                    said=tuple(thread.said),
+                    results=tuple(thread.results),
+                    asked=asked,
+                    is_repaired=thread.repaired,
+                    recalled=thread.recalled,
+                    earlier=thread.earlier,
+                    spent=guard.state,
+                    produced=thread.produced.attachments,
+                ),
+                needed[asked],
+            )
+        results, thread.results = thread.results, []
+        thread.said += [_without_files(result, thread.produced) for result in results if result is not None]
 
     async def _remembered(
         self, history: History, thread: _Thread, message: Message, guard: LoopGuard, traceparent: str
@@ -358,97 +441,6 @@ class ConfiguredAgent:
                 span.set("gen_ai.response.model", completion.model)
         guard.spend(completion.usage)
         return completion
-
-    async def _call_all(
-        self, calls: Sequence[ToolCall], delivery: Delivery, traceparent: str
-    ) -> list[ChatMessage]:
-        """Call the tools of one turn, a few at once; the results stand in the order of the calls."""
-        width = self._definition.setting("performance", "concurrent_tools", _CONCURRENT_TOOLS)
-        limiter = trio.Semaphore(width)
-        results: dict[int, ChatMessage] = {}
-
-        async def call(index: int, wanted: ToolCall) -> None:
-            async with limiter:
-                results[index] = await self._call(wanted, delivery, traceparent)
-
-        async with trio.open_nursery() as nursery:
-            for index, wanted in enumerate(calls):
-                nursery.start_soon(call, index, wanted)
-        return [results[index] for index in range(len(calls))]
-
-    async def _call(self, call: ToolCall, delivery: Delivery, traceparent: str) -> ChatMessage:
-        timeout_s = self._definition.setting("resource_limits", "tool_call_timeout")
-        if call.malformed:
-            self._journal.log("warning", f"tool {call.name} not called: {call.malformed}")
-            return ChatMessage("tool", f"{call.malformed}; call it again", call=call, is_error=True)
-        try:
-            if call.name in self._asker:
-                result = await self._asker.ask(
-                    call.name,
-                    call.arguments,
-                    about=delivery.message,
-                    hops=delivery.hops,
-                    timeout_s=min(timeout_s or self._settings.agent_timeout_s, self._budget_s(delivery)),
-                    traceparent=traceparent,
-                )
-            else:
-                context = CallContext(
-                    agent=self._definition.id,
-                    granted=self._definition.tools,
-                    restricted=self._definition.restricted_tools,
-                    files={a.name: a.data for a in delivery.message.attachments},
-                    caller=self._caller(delivery.message),
-                    traceparent=traceparent,
-                    timeout_s=timeout_s,
-                    note=lambda text: self._journal.log("info", f"tool {call.name} {text}"),
-                )
-                result = await self._tools.call(call.name, call.arguments, context)
-        except CaxtonError as error:
-            self._journal.log("warning", f"tool {call.name}: {error}")
-            return ChatMessage("tool", str(error), call=call, is_error=True)
-        self._journal.log("debug", f"tool {call.name} answered")
-        return ChatMessage("tool", tool_text(result), call=call, result=result)
-
-    def _tools_now(self) -> tuple[ToolSpec, ...]:
-        """The tools of this moment: those of other programs come and go with their servers."""
-        found = self._tools.visible(self._definition.tools, self._definition.restricted_tools)
-        specs = [ToolSpec(tool.name, tool.description, tool.input_schema) for tool in found]
-        return (*specs, *self._asker.specs())
-
-    def _caller(self, message: Message) -> Caller:
-        security = self._definition.groups.get("security", {})
-        limits = security.get("sandbox_restrictions", {})
-        connected = limits.get("network_access", True)
-        return Caller(
-            self._definition.id,
-            self._workspace,
-            message.conversation_id,
-            message.id,
-            self._definition.memory_scope,
-            domains=security.get("allowed_domains", ()) if connected else (),
-            paths=security.get("allowed_paths"),
-            file_access=limits.get("file_system_access", "read_only"),
-        )
-
-    def _consider(self, message: Message) -> Draft:
-        """Accept or reject a proposal by the agent's rules; one that no rule names is not understood."""
-        topic = message.content
-        if isinstance(topic, dict):
-            topic = next((topic[key] for key in _ACTION_KEYS if key in topic), None)
-        word = topic.strip().casefold() if isinstance(topic, str) else ""
-        for performative, rule in (
-            (Performative.REJECT_PROPOSAL, "reject"),
-            (Performative.ACCEPT_PROPOSAL, "accept"),
-        ):
-            named = [entry.casefold() for entry in self._definition.setting("proposals", rule, ())]
-            if word and (word in named or "*" in named):
-                self._journal.log("info", f"{performative.value}: {word[:80]}")
-                content = {"proposal": message.content, "rule": rule}
-                return Draft(performative, content, protocol=message.protocol)
-        rules = self._definition.groups.get("proposals", {})
-        reason = "no rule of the agent names this proposal"
-        content = {"reason": reason, "rules": {k: list(v) for k, v in rules.items()}}
-        return Draft(Performative.NOT_UNDERSTOOD, content, protocol=message.protocol)
 
     def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
         self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)

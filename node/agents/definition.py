@@ -23,6 +23,7 @@ from node.agents.template import (
 from node.cluster.provider import Minority
 from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.message import check_capability
+from node.tools.approval import EVERY
 
 DEFAULT_VERSION: Final = "1.0.0"
 DEFAULT_PRIORITY: Final = 50
@@ -204,6 +205,7 @@ def _build(
         _check_tools(front, ("tools",), fields.get("tools", ()), known_tools)
         plain = [tool.rpartition("/")[2] for tool in known_tools]
         _check_tools(front, ("security", "restricted_tools"), restricted, known_tools, plain)
+    _check_marked(front, fields, known_tools)
     parameters = fields.get("parameters", {})
     _check_parameters(front, parameters)
     _check_history(front, fields)
@@ -300,6 +302,30 @@ def _check_tools(
             message = f"there is no tool {tool!r} here, so {effect}{hint}"
             others = (guess,) if guess else tuple(sorted({*known, *plain}))
             front.add("unknown_tool", (*path, index), message, severity="warning", alternatives=others)
+
+
+def _check_marked(front: FrontMatter, fields: dict[str, Any], known: Collection[str] | None) -> None:
+    """Refuse names in ``security.require_approval`` that mark nothing, as a slip of the pen would.
+
+    A tool of a server that is not known here cannot be judged; ``tools`` has a warning of it already.
+    """
+    granted = fields.get("tools", ())
+    servers = {name.partition("/")[0] for name in granted}
+    for index, name in enumerate(fields.get("security", {}).get("require_approval", ())):
+        path: Path = ("security", "require_approval", index)
+        server = name.partition("/")[0]
+        if name == EVERY:
+            continue
+        if server not in servers:
+            guess = nearest(name, (*granted, *servers))
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            message = f"marks nothing: {name[:80]!r} is neither a server nor a server/tool of `tools`{hint}"
+            front.add("unknown_tool", path, message, alternatives=(guess,) if guess else ())
+        elif known is not None and server in known and name not in known:
+            guess = nearest(name, tuple(known))
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            message = f"there is no tool {name[:80]!r}, so nothing is marked{hint}"
+            front.add("unknown_tool", path, message, alternatives=(guess,) if guess else ())
 
 
 def _check_parameters(front: FrontMatter, parameters: dict[str, Any]) -> None:

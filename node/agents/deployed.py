@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -13,6 +14,7 @@ from node.agents.bids import Contracts
 from node.errors import AgentNotFound, nearest
 from node.message import Message, iso8601
 from node.messaging.delivery import Delivery, Draft
+from node.messaging.later import LaterBus
 
 T = TypeVar("T")
 
@@ -37,16 +39,12 @@ class TakenNames(Protocol):
         ...
 
 
-class AgentBus(Requester, Contracts, Protocol):
+class AgentBus(Requester, Contracts, LaterBus, Protocol):
     """What the supervisor needs of ``node.messaging.bus.Bus``."""
 
     @property
     def mailboxes(self) -> TakenNames:
         """The mailboxes of clients."""
-        ...
-
-    async def accept(self, message: Message) -> Any:
-        """Take a message of an agent; it is durable when this returns."""
         ...
 
     async def said(self, conversation_id: str, limit: int) -> Sequence[Message]:
@@ -138,3 +136,8 @@ def no_such_agent(agent: str, known: Sequence[str]) -> AgentNotFound:
         fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
         details={"agent": agent[:80], "nearest": guess},
     )
+
+
+def fingerprint(content: bytes) -> str:
+    """What tells one agent file from another."""
+    return hashlib.sha256(content).hexdigest()

@@ -175,6 +175,9 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
     },
     "security": {
         "restricted_tools": _used(STRINGS, "Tools taken away again."),
+        "require_approval": _used(
+            STRINGS, "Tools of which an operator must approve every call: a server, server/tool, or '*'."
+        ),
         "max_processing_time": _used(DURATION, "A time limit of one message."),
         "max_memory_usage": _later("Memory it may use."),
         "allowed_domains": _used(forms.DOMAINS, "Domains its tools may call; none without it."),

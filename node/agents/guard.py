@@ -7,8 +7,8 @@ third time is going in circles and will not stop by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from node.errors import ResourceLimitExceeded
@@ -27,13 +27,29 @@ class LoopLimits:
     max_tokens: int
 
 
-class LoopGuard:
-    """Counts what one message has spent."""
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """What one message has spent so far: turns, tool calls, tokens, and how often each call was asked for."""
 
-    def __init__(self, limits: LoopLimits) -> None:
+    turns: int = 0
+    calls: int = 0
+    tokens: int = 0
+    asked: Mapping[str, int] = field(default_factory=dict)
+
+
+class LoopGuard:
+    """Counts what one message has spent.
+
+    Args:
+        limits: What it may spend.
+        spent: What it has, if it was parked.
+    """
+
+    def __init__(self, limits: LoopLimits, spent: LoopState | None = None) -> None:
+        spent = spent or LoopState()
         self._limits = limits
-        self._turns = self._calls = self._tokens = 0
-        self._asked: dict[str, int] = {}
+        self._turns, self._calls, self._tokens = spent.turns, spent.calls, spent.tokens
+        self._asked = dict(spent.asked)
 
     def next_turn(self) -> int:
         """The number of the turn about to be taken, from 1.
@@ -71,6 +87,11 @@ class LoopGuard:
                     "duplicate_calls",
                     f"{call.name!r} was asked {SAME_CALL_LIMIT} times with the same arguments",
                 )
+
+    @property
+    def state(self) -> LoopState:
+        """All that it counts, for a turn that is parked."""
+        return LoopState(self._turns, self._calls, self._tokens, dict(self._asked))
 
     @property
     def spent(self) -> dict[str, int]:

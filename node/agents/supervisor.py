@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import trio
 
+from node.agents.approvals import Approvals
 from node.agents.blueprint import (
     Blueprint,
     check_room,
@@ -28,9 +29,10 @@ from node.agents.blueprint import (
 )
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
-from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent
+from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, fingerprint, no_such_agent
 from node.agents.instance import Instance, offer_of
 from node.agents.journal import AgentLogRecord, Journal
+from node.agents.parking import ParkingAgent
 from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import note_absent, note_change
@@ -94,6 +96,7 @@ class AgentSupervisor:
         self._tracing = tracing
         self._settings = settings or AgentSettings()
         self._memory = memory
+        self.approvals = Approvals(environment=environment, node=node, storage=storage, bus=bus, tools=tools)
         self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
         self._agents: dict[str, Instance] = {}
         self._turn = trio.Lock()
@@ -112,6 +115,7 @@ class AgentSupervisor:
                     for row in await self._storage.read(load_agents):
                         await self._restore(row)
                     self._announce_restored()
+                await self._nursery.start(self.approvals.run)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -161,7 +165,7 @@ class AgentSupervisor:
             full = old is None and len(self._agents) >= self._settings.max_agents
             check_room(blueprint.definition.id, known, full_at=self._settings.max_agents if full else None)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
-            definition, runtime = await self._build(blueprint, journal, workspace)
+            definition, runtime = await self._build(blueprint, journal, workspace, content)
             if auto_start:
                 self._registry.check(offer_of(definition))
             row = AgentRow(
@@ -185,6 +189,7 @@ class AgentSupervisor:
                     if old is not None:
                         await self._take_down(old, drain_s=DRAIN_S)
                 self._agents[definition.id] = agent
+                self._place(agent)
                 if auto_start:
                     await self._begin(agent, runtime, is_new=old is None)
             journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
@@ -237,8 +242,9 @@ class AgentSupervisor:
         async with self._turn:
             found = self._find(agent)
             if found.runtime is None or found.error:
-                blueprint = await self._stored_blueprint(found.row)
-                found.definition, runtime = await self._build(blueprint, found.journal, found.row.workspace)
+                row, blueprint = found.row, await self._stored_blueprint(found.row)
+                built = await self._build(blueprint, found.journal, row.workspace, row.content)
+                found.definition, runtime = built
                 self._registry.check(offer_of(found.definition))
                 await self._set_status(found, "running")
                 await self._take_down(found, drain_s=DRAIN_S)
@@ -257,7 +263,7 @@ class AgentSupervisor:
             found = self._find(agent)
             await self._storage.write(lambda connection: delete_agent(connection, found.row.id))
             await self._take_down(found, drain_s=0.0 if force else DRAIN_S)
-            del self._agents[found.row.id]
+            self._forget(found)
 
     async def drain(self, *, grace_s: float = DRAIN_S) -> None:
         """Take all agents out of service because the node ends; they come back when it does.
@@ -301,6 +307,7 @@ class AgentSupervisor:
                 a.serving.statistics()["conversations"] for a in self._agents.values() if a.serving
             ),
             "wasm": self._wasm.statistics(),
+            "approvals": self.approvals.statistics(),
         }
 
     async def _read(
@@ -330,7 +337,7 @@ class AgentSupervisor:
         return await self._read(row.content, filename, files, row.name)
 
     async def _build(
-        self, blueprint: Blueprint, journal: Journal, workspace: str
+        self, blueprint: Blueprint, journal: Journal, workspace: str, content: bytes
     ) -> tuple[AgentDefinition, Runtime]:
         """Make the runtime; nothing else changes. The definition gains what only the module knows."""
         definition = blueprint.definition
@@ -360,7 +367,8 @@ class AgentSupervisor:
             workspace=workspace,
             memory=self._memory,
         )
-        return definition, configured
+        parking = ParkingAgent(definition.id, fingerprint(content), self._node, configured, self.approvals)
+        return definition, parking
 
     async def _restore(self, row: AgentRow) -> None:
         journal = Journal(self._environment.clock, self._settings.log_records)
@@ -371,10 +379,11 @@ class AgentSupervisor:
             self._environment.new_id(),
         )
         self._agents[row.id] = agent
+        self._place(agent)
         try:
             blueprint = await self._stored_blueprint(row)
             agent.definition, agent.signed = blueprint.definition, blueprint.signature
-            agent.definition, runtime = await self._build(blueprint, journal, row.workspace)
+            agent.definition, runtime = await self._build(blueprint, journal, row.workspace, row.content)
         except CaxtonError as error:
             agent.fail(str(error))
             journal.log("error", f"cannot be restored: {error}", code=error.code)
@@ -412,7 +421,7 @@ class AgentSupervisor:
                 with self._environment.clock.move_on_after(_SHIELD_S) as scope:
                     scope.shield = True
                     await self._take_down(agent, drain_s=0.0)
-                    del self._agents[agent.row.id]
+                    self._forget(agent)
                     await self._storage.write(lambda connection: delete_agent(connection, agent.row.id))
             else:
                 agent.fail(str(error))
@@ -428,6 +437,7 @@ class AgentSupervisor:
         kept = serving.renew(runtime)
         agent.runtime, agent.serving = runtime, serving
         self._agents[agent.row.id] = agent
+        self._place(agent)
         if kept:
             agent.journal.log("info", f"{kept} conversations finish on the version that they began with")
 
@@ -437,6 +447,7 @@ class AgentSupervisor:
 
     def _attach(self, agent: Instance, runtime: Runtime) -> None:
         agent.runtime = runtime
+        self._place(agent)
         swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
         serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
         agent.serving = serving if swaps else None
@@ -452,6 +463,15 @@ class AgentSupervisor:
             concurrency=concurrency,
         )
 
+    def _place(self, agent: Instance) -> None:
+        """Tell of an agent whose turns may be parked."""
+        runtime = agent.runtime.inner if isinstance(agent.runtime, ParkingAgent) else None
+        self.approvals.place(agent.row.id, fingerprint(agent.row.content), agent.journal, runtime)
+
+    def _forget(self, agent: Instance) -> None:
+        del self._agents[agent.row.id]
+        self.approvals.remove(agent.row.id)
+
     def _publish(self, agent: Instance) -> None:
         self._registry.publish_many((offer_of(agent.definition),))
 
@@ -460,7 +480,9 @@ class AgentSupervisor:
         if runtime is None:
             return
         self._registry.withdraw(agent.row.id)
-        await self._bus.detach(agent.row.id, drain_s=drain_s)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(self.approvals.drain, agent.row.id, drain_s=drain_s))
+            await self._bus.detach(agent.row.id, drain_s=drain_s)
         if isinstance(runtime, WasmAgent):
             await runtime.aclose()
 

@@ -42,6 +42,7 @@ VERBS: Final = {
     "query": ("node.cli.query", "Ask every node, or some, and show the answers."),
     "logs": ("node.cli.logs", "Show what agents have logged."),
     "llm": ("node.cli.llm", "Try the language models of a configuration, or show those of a node."),
+    "approvals": ("node.cli.approvals", "Show the calls of tools that wait for you; approve or deny them."),
     "tool": ("node.cli.tool", "Show the tool servers of a node and their tools, and approve tools."),
     "mcp": ("node.cli.mcp", "Offer the agents of the cluster as tools to an MCP client."),
     "wasm": ("node.cli.wasm", "Sign the modules of WebAssembly agents, look into them, and try them."),

@@ -39,6 +39,8 @@ CLIENT_TIMEOUT_S: Final = 3_600
 """Longest time that other clients give a call in seconds; a greater number is meant in milliseconds."""
 VALUE_LIMIT: Final = 8_192
 """Longest argument, variable or header, in characters."""
+APPROVAL_LIMIT_S: Final = 30 * 86_400.0
+"""Longest time for an approval, in seconds."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -199,6 +201,9 @@ class ToolsConfig(Section):
     Attributes:
         allowed_tools: Servers (``csv_parser``) or tools (``csv_parser/csv_top``) that agents may be
             granted; absent for all.
+        require_approval: Servers or tools of which every call needs an operator's approval; ``*`` for all.
+        repeatable: Servers or tools whose approved call is made again when a crash left its outcome unknown.
+        approval_timeout_s: How long an operator has for it.
         timeout_s: Longest call.
         max_result_bytes: Largest result, as JSON.
         http_client: Where the tools of ``http_client`` may go.
@@ -209,6 +214,11 @@ class ToolsConfig(Section):
     """
 
     allowed_tools: Texts | None = None
+    require_approval: Texts = ()
+    repeatable: Texts = ()
+    approval_timeout_s: Annotated[Seconds, Field(le=APPROVAL_LIMIT_S)] = Field(
+        default=86_400.0, alias="approval_timeout"
+    )
     timeout_s: Seconds = Field(default=30.0, alias="timeout")
     max_result_bytes: Bytes = Field(default=256 * 1024, alias="max_result")
     http_client: HttpClientConfig = HttpClientConfig()

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from node.errors import CaxtonError, ValidationFailed
 from node.http.agents import agent_routes
 from node.http.answers import ErrorBody
+from node.http.approvals import approval_routes
 from node.http.batches import batch_routes
 from node.http.blobs import blob_routes
 from node.http.cluster import cluster_routes
@@ -98,7 +99,7 @@ def create_app(services: NodeServices) -> FastAPI:
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
     routers += [memory_routes(services), tool_routes(services), blob_routes(services, streams)]
-    routers.append(memory_upkeep_routes(services, streams))
+    routers += [memory_upkeep_routes(services, streams), approval_routes(services)]
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(validation_routes(services, "/validate", "/config"), prefix=API)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import trio
 
+from node.agents.approvals import Approvals
 from node.cluster.provider import Provider
 from node.environment import Environment
 from node.errors import CaxtonError
@@ -208,6 +209,11 @@ class AgentView(Rendered, Protocol):
 
 class Agents(Protocol):
     """The verbs of ``agents.supervisor.AgentSupervisor`` that HTTP calls."""
+
+    @property
+    def approvals(self) -> Approvals:
+        """Calls of tools that wait for an operator."""
+        ...
 
     def knows(self, name: str) -> bool:
         """Whether an agent has this id, or is about to."""

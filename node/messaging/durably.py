@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from node.environment import Clock
 from node.errors import StorageFailed
-from node.storage.storage import Job, Storage
+from node.storage.storage import Job
 
 T = TypeVar("T")
 
@@ -14,7 +14,15 @@ FIRST_PAUSE_S: Final = 0.1
 LAST_PAUSE_S: Final = 5.0
 
 
-async def durably(storage: Storage, clock: Clock, job: Job[T]) -> T:
+class Writer(Protocol):
+    """What writing needs of ``node.storage``."""
+
+    async def write(self, job: Job[T]) -> T:
+        """Run ``job`` in a transaction; returns after the commit."""
+        ...
+
+
+async def durably(storage: Writer, clock: Clock, job: Job[T]) -> T:
     """Write, again and again while the disk refuses; ends with the write or by being cancelled."""
     pause_s = FIRST_PAUSE_S
     while True:

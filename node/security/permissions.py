@@ -28,6 +28,7 @@ class Permission(StrEnum):
     TRACE_MESSAGES = "TraceMessages"
     READ_MEMORY = "ReadMemory"
     WRITE_MEMORY = "WriteMemory"
+    APPROVE_TOOLS = "ApproveTools"
     PUBLIC = "Public"
     """Needs no credential: the health check, the API's own description, local verbs."""
     PEER = "Peer"
@@ -81,6 +82,11 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/validate/config"): _P.DEPLOY_AGENT,
         ("GET", "/tools"): _P.VIEW_METRICS,
         ("POST", "/tools/{server}/approve"): _P.MODIFY_CONFIG,  # what it says is read by models from then on
+        # Whoever may approve must see what exactly, which quotes messages.
+        ("GET", "/approvals"): _P.APPROVE_TOOLS,
+        ("GET", "/approvals/{approval_id}"): _P.APPROVE_TOOLS,
+        ("POST", "/approvals/{approval_id}/approve"): _P.APPROVE_TOOLS,
+        ("POST", "/approvals/{approval_id}/deny"): _P.APPROVE_TOOLS,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -212,6 +218,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,
         "llm": _P.VIEW_METRICS,  # check asks the provider itself, and no node
+        "approvals": _P.APPROVE_TOOLS,
         "tool": _P.VIEW_METRICS,  # approve needs ModifyConfig
         "mcp": _P.SEND_MESSAGE,  # listing the tools needs ViewMetrics
         "wasm": _P.PUBLIC,

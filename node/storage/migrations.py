@@ -337,11 +337,41 @@ CREATE TABLE tool_pins (
 ) WITHOUT ROWID;
 """
 
+_APPROVALS: Final = """
+-- Turns of agents that wait until an operator has decided about a call; those that ended have none any more.
+CREATE TABLE approvals (
+    id TEXT PRIMARY KEY,
+    turn_id TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    server TEXT NOT NULL,
+    tool TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    binding TEXT NOT NULL,
+    state TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    decided_by TEXT NOT NULL,
+    decided_s REAL NOT NULL,
+    created_s REAL NOT NULL,
+    expires_s REAL NOT NULL,
+    ended_s REAL NOT NULL,
+    outcome TEXT NOT NULL,
+    turn BLOB NOT NULL
+);
+CREATE INDEX approvals_by_message ON approvals (message_id);
+CREATE INDEX approvals_by_state ON approvals (state, created_s);
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
     *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
-    *(_MESSAGE_BLOBS, _TOOL_PINS),
+    *(_MESSAGE_BLOBS, _TOOL_PINS, _APPROVALS),
 )
 """Every step there has ever been, oldest first."""
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from node.errors import CaxtonError, ResourceLimitExceeded
@@ -40,11 +40,12 @@ class Produced:
 
     Args:
         limit_bytes: Most bytes of all of them.
+        made: Those that were made before the answer was parked.
     """
 
-    def __init__(self, limit_bytes: int = PRODUCED_BYTES_LIMIT) -> None:
+    def __init__(self, limit_bytes: int = PRODUCED_BYTES_LIMIT, made: Sequence[Attachment] = ()) -> None:
         self._limit_bytes = limit_bytes
-        self._files: dict[str, Attachment] = {}
+        self._files = {file.name: file for file in made}
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:

@@ -24,6 +24,7 @@ from node.config.tool_servers import SERVERS_LIMIT
 from node.environment import Environment
 from node.errors import ConfigInvalid, ToolFailed, nearest
 from node.telemetry.tracing import Tracing
+from node.tools.approval import Binding, check_approved, is_named, strangers
 from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.caller import Caller
 from node.tools.calls import Call
@@ -49,19 +50,24 @@ class ToolSettings:
             None permits all.
         call_timeout_s: Longest call.
         max_result_bytes: Largest result, as JSON.
+        require_approval: Tools of which every call needs an operator's approval, whatever agent makes it.
+        repeatable: Tools whose call may be made again when a crash has left open whether it was made.
         config: Where other programs' servers are described; none without it.
     """
 
     allowed_tools: tuple[str, ...] | None = None
     call_timeout_s: float = 30.0
     max_result_bytes: int = 256 * 1024
+    require_approval: tuple[str, ...] = ()
+    repeatable: tuple[str, ...] = ()
     config: ToolsConfig = field(default_factory=ToolsConfig)
 
     @classmethod
     def from_config(cls, config: ToolsConfig) -> Self:
         """The settings that the configuration's section ``tools`` asks for."""
         allowed = None if config.allowed_tools is None else tuple(config.allowed_tools)
-        return cls(allowed, config.timeout_s, config.max_result_bytes, config)
+        marked, repeatable = tuple(config.require_approval), tuple(config.repeatable)
+        return cls(allowed, config.timeout_s, config.max_result_bytes, marked, repeatable, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class CallContext:
         traceparent: Parent of the call's span; empty for none.
         timeout_s: Longest wait; the host's own limit holds too.
         note: Told what is worth a line in the agent's log beside the result.
+        marked: Tools of which the agent's file wants every call approved; the configuration may want more.
+        approved: What an operator has approved.
     """
 
     agent: str
@@ -87,6 +95,8 @@ class CallContext:
     traceparent: str = ""
     timeout_s: float | None = None
     note: Callable[[str], None] | None = None
+    marked: tuple[str, ...] = ()
+    approved: Binding | None = None
 
 
 class KnownTools(Collection[str]):
@@ -114,9 +124,11 @@ class KnownTools(Collection[str]):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where a call goes: the tool's name there, how it is sent, its longest time, the external server."""
+    """Where a call goes: server and tool, how it is sent, its longest time, the external server."""
 
+    name: str
     tool: str
+    info: ToolInfo
     send: Callable[[Call], Awaitable[None]]
     full_s: float
     server: ExternalServer | None = None
@@ -134,7 +146,8 @@ class ToolHost:
         environ: The node's variables, of which other programs are given those that programs need.
 
     Raises:
-        ConfigInvalid: a configured server has the name of a built-in one.
+        ConfigInvalid: a configured server has the name of a built-in one, or a tool that is to need approval
+            does not exist.
     """
 
     def __init__(
@@ -170,6 +183,12 @@ class ToolHost:
                 pins=self._pins,
                 on_change=self._changed,
             )
+        for key in ("require_approval", "repeatable"):
+            for stranger in strangers(getattr(self._settings, key), self.known()):
+                raise ConfigInvalid(
+                    f"tools.{key} names {stranger[:80]!r}, which is no tool",
+                    fix="Write server, server/tool, or '*'; see `caxton tool list`.",
+                )
         self.on_change: Callable[[str, str, str], None] = lambda _server, _level, _what: None
         self._calls = self._failed = self._refused = 0
 
@@ -256,8 +275,9 @@ class ToolHost:
             context: On whose behalf.
 
         Raises:
-            ToolFailed: not permitted, its server is down, wrong arguments, timeout, result too large, or the
-                tool's own error.
+            ApprovalNeeded: an operator must approve the call first; nothing was called.
+            ToolFailed: not permitted, its server is down, wrong arguments, not what was approved, timeout,
+                result too large, or the tool's own error.
         """
         attributes = {
             "gen_ai.operation.name": "execute_tool",
@@ -265,6 +285,8 @@ class ToolHost:
             "gen_ai.agent.id": context.agent,
         }
         target = await self._target(name, arguments, context)
+        marked = (*self._settings.require_approval, *context.marked)
+        check_approved(marked, context.approved, (target.name, target.tool, target.info, arguments))
         self._calls += 1
         try:
             with (
@@ -278,6 +300,15 @@ class ToolHost:
         except ToolFailed:
             self._failed += 1
             raise
+
+    @property
+    def approval_timeout_s(self) -> float:
+        """How long operators have to approve a call, in seconds."""
+        return self._settings.config.approval_timeout_s
+
+    def repeatable(self, server: str, tool: str) -> bool:
+        """Whether a call may be made again when it is not known whether it was made."""
+        return is_named(self._settings.repeatable, server, tool)
 
     async def approve(self, server: str, wanted: Mapping[str, str | None] | None) -> list[str]:
         """Approve tools of another program's server that are new or have changed; those that were.
@@ -400,12 +431,13 @@ class ToolHost:
         if name not in self._server_of:
             server, tool = self._find(name, context)
             Arguments(name, server.schema(tool)).check(arguments)
-            return _Target(tool, server.send, min(full_s, self._settings.config.call_s(server.name)), server)
+            longest_s = min(full_s, self._settings.config.call_s(server.name))
+            return _Target(server.name, tool, server.tools[tool], server.send, longest_s, server)
         if not self._grants(context.granted, context.restricted, self._server_of[name], name):
             raise self._not_permitted(name, context)
         own = await self._builtin.built(self._servers[self._server_of[name]])
         own.arguments[name].check(arguments)
-        return _Target(name, own.send, full_s)
+        return _Target(self._server_of[name], name, own.tools[name], own.send, full_s)
 
     @contextmanager
     def _meta(self, target: _Target, context: CallContext) -> Iterator[dict[str, Any]]:

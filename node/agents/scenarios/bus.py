@@ -13,6 +13,7 @@ from node.environment import Environment
 from node.errors import CapabilityNotFound, NoReply, nearest
 from node.message import Message
 from node.messaging.delivery import Delivery, Draft, Handler, compose
+from node.messaging.letterbox import Insertion
 from node.storage.migrations import migrate
 
 T = TypeVar("T")
@@ -86,6 +87,15 @@ class NoMailboxes:
         """Any name will do."""
 
 
+class NoBlobs:
+    """Attachments stay where they are."""
+
+    async def outsourced(self, draft: Draft) -> Draft:
+        """The same."""
+        await trio.lowlevel.checkpoint()
+        return draft
+
+
 class TrialBus:
     """Hands messages to the agents of a scenario at once, one copy, without any storage.
 
@@ -101,6 +111,7 @@ class TrialBus:
         self._said: dict[str, list[Message]] = {}  # of one run, which sends a few messages
         self.registry = TrialRegistry()
         self.mailboxes = NoMailboxes()
+        self.blobs = NoBlobs()
 
     async def deliver(
         self, agent: str, message: Message, *, hops: int = 0, timeout_s: float | None = None
@@ -160,9 +171,17 @@ class TrialBus:
         self._asked(asker, wanted, {"from": reply.sender, "content": reply.content}, "")
         return reply
 
-    async def accept(self, message: Message) -> None:
+    async def accept(
+        self,
+        message: Message,
+        *,
+        traceparent: str = "",
+        hops: int = 0,
+        cause: str | None = None,
+        together_with: Insertion | None = None,
+    ) -> None:
         """Take a message that nobody waits for; nothing is done with it."""
-        del message
+        del message, traceparent, hops, cause, together_with
         await trio.lowlevel.checkpoint()
 
     async def task_of(self, accept: Message) -> Message | None:

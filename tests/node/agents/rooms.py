@@ -20,8 +20,10 @@ from node.memory.room import MemoryRoom
 from node.message import Attachment, Message
 from node.messaging.client_mailboxes import NameConflict
 from node.messaging.delivery import Delivery, Draft
+from node.messaging.letterbox import Insertion
+from node.storage.migrations import migrate
 from node.telemetry.tracing import Tracing
-from node.tools.builtin_servers import builtin_servers
+from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.host import ToolHost, ToolSettings
 from node.vocabulary import Performative
 from tests.node.agents.inline import inline_environment
@@ -29,25 +31,19 @@ from tests.node.agents.inline import inline_environment
 T = TypeVar("T")
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
 
-SCHEMA = (
-    "CREATE TABLE agents (id TEXT PRIMARY KEY, name TEXT, version TEXT, kind TEXT, content BLOB,"
-    " artifacts BLOB, workspace TEXT, status TEXT, deployed_at_s REAL);"
-    "CREATE TABLE agent_state (agent TEXT, key BLOB, value BLOB, PRIMARY KEY (agent, key));"
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB)"
-)
-
 
 class MemoryStore:
     def __init__(self) -> None:
         self.connection = apsw.Connection(":memory:")
-        self.connection.execute(SCHEMA)
+        migrate(self.connection)
         self.fails = False
 
     async def write(self, job: Callable[[apsw.Connection], T]) -> T:
         await trio.lowlevel.checkpoint()
         if self.fails:
             raise StorageFailed("the disk is full")
-        return job(self.connection)
+        with self.connection:  # what raises undoes its writes
+            return job(self.connection)
 
     async def read(self, query: Callable[[apsw.Connection], T]) -> T:
         await trio.lowlevel.checkpoint()
@@ -63,6 +59,12 @@ class FakeMailboxes:
             raise NameConflict(f"{agent} is a mailbox")
 
 
+class NoBlobs:
+    async def outsourced(self, draft: Draft) -> Draft:
+        await trio.lowlevel.checkpoint()
+        return draft
+
+
 class FakeBus:
     def __init__(self) -> None:
         self.mailboxes = FakeMailboxes()
@@ -74,6 +76,9 @@ class FakeBus:
         self.busy = 0.0
         self.called: Message | None = None
         self.accepted: list[Message] = []
+        self.refuses: Exception | None = None
+        self.store: MemoryStore | None = None
+        self.blobs = NoBlobs()
         self.conversation: list[Message] = []
 
     async def said(self, conversation_id: str, limit: int) -> list[Message]:
@@ -87,8 +92,22 @@ class FakeBus:
         await trio.lowlevel.checkpoint()
         return self.called
 
-    async def accept(self, message: Message) -> None:
+    async def accept(
+        self,
+        message: Message,
+        *,
+        traceparent: str = "",
+        hops: int = 0,
+        cause: str | None = None,
+        together_with: Insertion | None = None,
+    ) -> None:
         await trio.lowlevel.checkpoint()
+        if self.refuses is not None:
+            raise self.refuses
+        if together_with is not None:
+            assert self.store is not None
+            letter: Any = None
+            await self.store.write(lambda connection: together_with(connection, letter))
         self.accepted.append(message)
 
     def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
@@ -192,16 +211,19 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
     memory: MemoryRoom | None = None,
     reach: ToolsConfig | None = None,
     registry: FakeRegistry | None = None,
+    more_servers: Sequence[ToolServer] = (),
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
     tracing = tracing or Tracing.off()
     bus, registry = FakeBus(), registry or FakeRegistry()
+    bus.store = store = store or MemoryStore()
     servers = builtin_servers(memory, environment=environment, config=reach or ToolsConfig())
+    servers = (*servers, *more_servers)
     tools = ToolHost(environment=environment, tracing=tracing, settings=tool_settings, servers=servers)
     supervisor = AgentSupervisor(
         environment=environment,
         node="node-1",
-        storage=store or MemoryStore(),
+        storage=store,
         registry=registry,
         bus=bus,
         providers=providers or ProviderRegistry(),

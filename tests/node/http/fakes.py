@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 import trio
 
+from node.agents.parked import already_decided, not_found, shown, shown_whole
 from node.cluster.keyring import GossipKeyNotFound
 from node.cluster.provider import Provider
 from node.cluster.why import MemberNotFound
@@ -38,6 +40,7 @@ from node.messaging.letterbox import DeadLetterNotFound, DeadLetterRetried, Redi
 from node.messaging.tail import Tail
 from node.messaging.tender import Award
 from node.security.tokens import Tokens
+from node.storage.approvals import ApprovalRow
 from node.storage.conversations import Span
 from node.storage.dead_letters import Choice
 from node.telemetry.tracing import Tracing
@@ -304,10 +307,63 @@ class NoMailboxes:
         return False
 
 
+class FakeApprovals:
+    """One call that waits; what is asked is in ``asked``."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.row = ApprovalRow(
+            id="approval-1",
+            turn_id="turn-1",
+            agent="operator",
+            fingerprint="f",
+            origin="node-2",
+            message_id="message-1",
+            conversation_id="conversation-1",
+            caller="client@node-2",
+            server="ops",
+            tool="restart",
+            arguments='{"name":"db"}',
+            binding=json.dumps({"server": "ops", "tool": "restart", "described": "a", "arguments": "b"}),
+            state="waiting",
+            verdict="",
+            reason="",
+            decided_by="",
+            decided_s=0.0,
+            created_s=1_000.0,
+            expires_s=2_000.0,
+            ended_s=0.0,
+            outcome="",
+        )
+
+    async def page(self, limit: int, **more: Any) -> list[dict[str, Any]]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append({"limit": limit, **more})
+        return [shown(self.row, 1_010.0)] * min(limit, 3)
+
+    async def get(self, approval: str) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        if approval != self.row.id:
+            raise not_found(approval)
+        return shown_whole(self.row, None, 1_010.0)
+
+    async def decide(self, approval: str, verdict: str, *, reason: str, by: str) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        if approval != self.row.id:
+            raise not_found(approval)
+        if self.row.verdict:
+            raise already_decided(self.row, 1_010.0)
+        self.row = replace(
+            self.row, state="decided", verdict=verdict, reason=reason, decided_by=by, decided_s=1_010.0
+        )
+        return shown(self.row, 1_010.0)
+
+
 class FakeAgents:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.forced = False
+        self.approvals = FakeApprovals()
 
     async def deploy(
         self,

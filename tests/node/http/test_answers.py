@@ -17,6 +17,7 @@ from node.config import load_config
 from node.environment import SystemClock, system_environment
 from node.http import (
     answers,
+    approval_models,
     memory_answers,
     memory_upkeep_answers,
     message_answers,
@@ -158,6 +159,12 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/tools/raw/approve", {}, 200),
     ("POST", "/tools/memory/approve", {}, 404),
     ("POST", "/tools/memory/approve", {"tools": {"x": "no hash"}}, 400),
+    ("GET", "/approvals?all=true&limit=2", None, 200),
+    ("GET", "/approvals?limit=0", None, 400),
+    ("GET", "/approvals/nobody", None, 404),
+    ("POST", "/approvals/nobody/approve", {"reason": 1}, 400),
+    ("POST", "/approvals/nobody/approve", None, 404),
+    ("POST", "/approvals/nobody/deny", None, 404),
     ("POST", "/validate/config", {"content": "---\nname: abc\n---\n"}, 200),
     ("POST", "/agents/validate", {"content": "no front matter", "strict_mode": True}, 200),
     ("POST", "/messages", {"content": 1}, 400),
@@ -192,6 +199,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     name = described_as["schema"]["$ref"].rpartition("/")[2]
     places = (
         answers,
+        approval_models,
         message_answers,
         memory_answers,
         memory_upkeep_answers,
