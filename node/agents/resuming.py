@@ -26,7 +26,6 @@ from node.llm.provider import ChatMessage
 from node.messaging.delivery import Draft, failure_content
 from node.messaging.durably import durably
 from node.messaging.later import LateAnswers
-from node.messaging.letters import Letter
 from node.storage import approvals as table
 from node.storage.approvals import CALLING, DECIDED, RESUMING, WAITING, ApprovalRow
 from node.tools.approval import Binding
@@ -304,7 +303,7 @@ class Resumption:
         """
         wall_s = self._clock.wall()
 
-        def end(connection: apsw.Connection, _letter: Letter | None = None) -> None:
+        def end(connection: apsw.Connection, _letter: object = None) -> None:
             if not table.end(connection, row, outcome, wall_s, KEPT_LIMIT):
                 raise _Over
 

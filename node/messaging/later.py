@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
+
+import apsw
 
 from node.errors import CaxtonError, DuplicateMessage, MessageTooLarge, ValidationFailed
 from node.message import Message
 from node.messaging.delivery import Draft, compose, failure_content
-from node.messaging.letterbox import Insertion
 from node.messaging.settings import HOP_LIMIT
 from node.vocabulary import Performative
 
@@ -35,7 +37,7 @@ class LaterBus(Protocol):
         traceparent: str = "",
         hops: int = 0,
         cause: str | None = None,
-        together_with: Insertion | None = None,
+        together_with: Callable[[apsw.Connection, Any], None] | None = None,
     ) -> Any:
         """Take a message, and write something else in the same transaction."""
         ...
@@ -62,7 +64,7 @@ class LateAnswers:
         wall_s: float,
         hops: int,
         traceparent: str,
-        together_with: Insertion,
+        together_with: Callable[[apsw.Connection, Any], None],
     ) -> bool:
         """Answer a message; what cannot be sent becomes a FAILURE that says why.
 

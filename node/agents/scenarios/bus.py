@@ -13,8 +13,8 @@ from node.environment import Environment
 from node.errors import CapabilityNotFound, NoReply, nearest
 from node.message import Message
 from node.messaging.delivery import Delivery, Draft, Handler, compose
-from node.messaging.letterbox import Insertion
 from node.storage.migrations import migrate
+from node.vocabulary import Performative
 
 T = TypeVar("T")
 NODE: Final = "trial"
@@ -112,6 +112,7 @@ class TrialBus:
         self.registry = TrialRegistry()
         self.mailboxes = NoMailboxes()
         self.blobs = NoBlobs()
+        self.store = TrialStore()
 
     async def deliver(
         self, agent: str, message: Message, *, hops: int = 0, timeout_s: float | None = None
@@ -178,11 +179,20 @@ class TrialBus:
         traceparent: str = "",
         hops: int = 0,
         cause: str | None = None,
-        together_with: Insertion | None = None,
+        together_with: Callable[[apsw.Connection, Any], None] | None = None,
     ) -> None:
-        """Take a message that nobody waits for; nothing is done with it."""
-        del message, traceparent, hops, cause, together_with
+        """Take a message that nobody waits for, which belongs to its conversation; nobody gets it."""
+        del traceparent, hops, cause
+        if together_with is not None:
+            await self.store.write(lambda connection: together_with(connection, None))
         await trio.lowlevel.checkpoint()
+        self._said.setdefault(message.conversation_id, []).append(message)
+
+    def late_answer(self, asked: Message) -> Message | None:
+        """What has answered a message after it had been agreed to."""
+        said = self._said.get(asked.conversation_id, [])
+        answers = (each for each in said if each.in_reply_to == asked.reply_with)
+        return next((each for each in answers if each.performative is not Performative.AGREE), None)
 
     async def task_of(self, accept: Message) -> Message | None:
         """What a bid was made for; calls for proposals are not kept here."""

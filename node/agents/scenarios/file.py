@@ -171,6 +171,8 @@ def _inside(name: str) -> str:
 
 
 FileBelow = Annotated[str, Field(max_length=255), AfterValidator(_inside)]
+ToolName = Annotated[str, Field(min_length=1, max_length=128)]
+DenialReason = Annotated[str, Field(max_length=500)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
@@ -181,6 +183,8 @@ class Scenario(_Strict):
     agents: Annotated[list[str], Field(max_length=16)] = []
     serve: Annotated[dict[str, Page], Field(max_length=PAGES_LIMIT)] = {}
     folders: Annotated[dict[FolderName, dict[FileBelow, str]], Field(max_length=16)] = {}
+    approve: Annotated[list[ToolName], Field(max_length=CHECKS_LIMIT)] = []
+    deny: Annotated[dict[ToolName, DenialReason], Field(max_length=CHECKS_LIMIT)] = {}
     input: Input
     expect: Expect = Expect()
     script: Annotated[list[Rule], Field(min_length=1, max_length=100)] | None = None

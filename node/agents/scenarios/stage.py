@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from node.agents.ask import question_tool
-from node.agents.scenarios.bus import NODE, TrialBus, TrialStore
+from node.agents.scenarios.bus import NODE, TrialBus
 from node.agents.scenarios.judging import ToolUse
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
@@ -26,6 +26,7 @@ from node.memory.absent import AbsentEmbedder
 from node.memory.records import Limits
 from node.memory.room import MemoryRoom
 from node.telemetry.tracing import Tracing
+from node.tools.approval import ApprovalNeeded
 from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.host import CallContext, ToolHost, ToolSettings
 
@@ -99,7 +100,7 @@ async def stage(
     supervisor = AgentSupervisor(
         environment=environment,
         node=NODE,
-        storage=TrialStore(),
+        storage=bus.store,
         registry=bus.registry,
         bus=bus,
         providers=_OneProvider(_Cast(provider, watch)),
@@ -187,6 +188,8 @@ class _WatchedTools(ToolHost):
         """
         try:
             result = await super().call(name, arguments, context)
+        except ApprovalNeeded:  # it was not called, and may be later
+            raise
         except CaxtonError as error:
             self._watch.used(context.agent, name, None, str(error))
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from node.agents.scenarios.bus import NODE
+from node.agents.scenarios.deciding import decided
 from node.agents.scenarios.file import NONE, InlineFile, Scenario, Sent
 from node.agents.scenarios.fixtures import filled, reach, serving
 from node.agents.scenarios.judging import Conduct, judge
@@ -143,9 +144,11 @@ class Trial:
             rooms.watch.begin()
             started = clock.now()
             wanted = each.capability or next(iter(info.capabilities), None)
-            drafts = await rooms.bus.deliver(
-                info.id, self._message(each, info.id, wanted, conversation, files)
-            )
+            message = self._message(each, info.id, wanted, conversation, files)
+            drafts = await rooms.bus.deliver(info.id, message)
+            if any(draft.performative is Performative.AGREE for draft in drafts):
+                answer = await decided(scenario, rooms, clock, message)
+                drafts = drafts if answer is None else [Draft(answer.performative, answer.content)]
         took_s = clock.now() - started
         reply = next((draft for draft in drafts if draft.receiver is None and draft.capability is None), None)
         conduct = Conduct(

@@ -325,3 +325,51 @@ async def test_folders_are_there_for_the_run_alone() -> None:
 )
 def test_what_a_scenario_puts_around_its_agent_stays_inside(line: str) -> None:
     assert read_scenarios(f"scenarios: [{{name: a, input: {{}}, {line}}}]".encode()).problems
+
+
+async def test_a_scenario_decides_about_calls_that_need_an_operator() -> None:
+    marked = agent("tools: [time]", "security: {require_approval: [time/time_now]}")
+    [approved, denied, undecided] = read(
+        """\
+        scenarios:
+          - name: approved
+            approve: [time]
+            input: {content: "the time"}
+            script:
+              - {match: {turn: 1}, tool_calls: [{name: time_now, arguments: {}}]}
+              - {match: {tool_result: "denied by the operator: too late"}, text: "I may not."}
+              - {text: "It is noon."}
+            expect: {tools: [time_now], content: [{at: /answer, equals: "It is noon."}], max_turns: 2}
+          - name: denied
+            approve: ["*"]
+            deny: {time/time_now: too late}
+            input: {content: "the time"}
+            script:
+              - {match: {turn: 1}, tool_calls: [{name: time_now, arguments: {}}]}
+              - {match: {tool_result: "denied by the operator: too late"}, text: "I may not."}
+              - {text: "It is noon."}
+            expect: {not_tools: [time_now], content: [{at: /answer, equals: "I may not."}]}
+          - name: undecided
+            input: {content: "the time"}
+            script:
+              - {match: {turn: 1}, tool_calls: [{name: time_now, arguments: {}}]}
+              - {match: {tool_result: "denied by the operator: too late"}, text: "I may not."}
+              - {text: "It is noon."}
+            expect: {performative: agree, not_tools: [time_now]}
+        """
+    )
+    environment = system_environment()
+    trial = Trial(
+        AgentFiles("tester.md", marked),
+        Path(),
+        environment=environment,
+        read_agent=read_agent,
+        read_file=read_file,
+    )
+
+    def make(scenario: Scenario) -> ScriptedProvider:
+        return ScriptedProvider(scenario.script_text, environment.clock)
+
+    for scenario in (approved, denied, undecided):
+        verdict = await trial.run(scenario, make)
+        assert verdict.problems == (), scenario.name
