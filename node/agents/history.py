@@ -23,6 +23,7 @@ from node.errors import CaxtonError
 from node.llm.provider import ChatMessage
 from node.llm.wire import estimate
 from node.message import Message
+from node.vocabulary import Performative
 
 WINDOW_TOKENS: Final = 4_000
 """Window of an agent that names none, in tokens."""
@@ -181,6 +182,8 @@ class History:
         answered = {each.in_reply_to for each in before if each.sender == self._address}
         found = []
         for each in before:
+            if each.performative is Performative.AGREE:
+                continue  # a promise of an answer says nothing yet
             if each.sender == self._address and each.receiver == message.sender:
                 found.append(Turn(each.id, "assistant", _answer_text(each.content)))
             elif each.sender == message.sender and self._is_for_me(each, answered):

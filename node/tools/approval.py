@@ -23,7 +23,7 @@ EVERY: Final = "*"
 
 def canonical(arguments: Mapping[str, Any]) -> str:
     """Arguments as JSON of one spelling: keys sorted, no blanks, all but ASCII escaped."""
-    return json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    return json.dumps(dict(arguments), sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,15 @@ def check_approved(
 
     Raises:
         ApprovalNeeded: nothing was approved.
-        ToolFailed: something else was: the arguments, or the tool's description, are not what they were.
+        ToolFailed: something else was: the arguments, or the tool's description, are not what they were. Or
+            the arguments are such that no operator can be shown them as they are.
     """
     server, tool, info, arguments = call
     if approved is None and not is_named(marked, server, tool):
         return
     found = Binding.of(server, tool, info, arguments)
     if approved is None:
+        _check_showable(info.name, arguments)
         raise ApprovalNeeded(info.name, found)
     if approved != found:
         raise ToolFailed(
@@ -105,3 +107,15 @@ def check_approved(
             why="it is not what was approved: its description or its arguments have changed since",
             fix="Ask again, so that an operator can look at it as it is now.",
         )
+
+
+def _check_showable(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers and letters that JSON cannot tell: what is approved must be what was shown."""
+    try:
+        json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise ToolFailed(
+            f"the arguments of the tool {name!r} cannot be shown to an operator",
+            why=f"they are no JSON: {type(error).__name__}",
+            fix="Write finite numbers, and whole letters.",
+        ) from None

@@ -15,7 +15,11 @@ from mcp.server.mcpserver import MCPServer
 from msgspec.structs import replace as with_fields
 
 from node.agents import approvals as room
+from node.agents.guard import LoopState
+from node.agents.history import Earlier, Turn
 from node.agents.parked import ApprovalDecided, ApprovalNotFound
+from node.agents.remembering import Recalled
+from node.agents.turn import ParkedTurn
 from node.config import ToolsConfig
 from node.environment import Workers
 from node.errors import (
@@ -25,9 +29,11 @@ from node.errors import (
     MessageTooLarge,
     ResourceLimitExceeded,
     StorageFailed,
+    ValidationFailed,
 )
-from node.llm.provider import ToolCall
+from node.llm.provider import ChatMessage, Memory, ToolCall
 from node.llm.registry import ProviderRegistry
+from node.message import Attachment
 from node.messaging.delivery import Draft
 from node.storage import approvals as table
 from node.telemetry.tracing import Tracing
@@ -537,6 +543,48 @@ async def test_an_inform_is_promised_nothing_and_answered_later() -> None:
         assert await here.ask(performative=Performative.INFORM) == []
         await here.decide()
         assert [performative for performative, _ in here.sent] == [Performative.INFORM]
+
+
+@pytest.mark.parametrize("name", ["\ud800", 1e999])
+async def test_what_no_operator_can_be_shown_is_not_asked_for(name: Any) -> None:
+    def create(_files: FileSpaces, _workers: Workers) -> MCPServer:
+        server = MCPServer("ops")
+
+        @server.tool(structured_output=True)
+        async def restart(name: Any) -> dict[str, Any]:
+            raise AssertionError(f"called with {name!r}")
+
+        return server
+
+    ops = Ops()
+    ops.server = lambda: ToolServer("ops", ("restart",), create)  # type: ignore[method-assign]
+    async with desk(ops, recorded(Asks(("restart", {"name": name})))) as here:
+        [draft] = await here.ask()
+        assert draft.performative is Performative.INFORM
+        assert "cannot be shown to an operator" in draft.content["answer"]
+
+
+def test_a_turn_is_stored_as_it_is() -> None:
+    said = delivery("x", Attachment("a.bin", "application/octet-stream", bytes(range(256)))).message
+    call = ToolCall("c", "restart", {"n": 2**70, "text": "\ud800", "deep": [{"a": None}]})
+    turn = ParkedTurn(
+        message=said,
+        sender_node="node-2",
+        traceparent="",
+        hops=3,
+        said=(ChatMessage("system", "s"), ChatMessage("assistant", "", tool_calls=(call, call))),
+        results=(ChatMessage("tool", "{}", call=call, result={"n": [1.5, 2**70]}), None),
+        asked=1,
+        is_repaired=True,
+        recalled=Recalled((Memory("tea", "log", 0.5),), ("o-1",)),
+        earlier=Earlier((Turn("m", "user", "hi"),), (), "sum"),
+        spent=LoopState(1, 2, 3, {"k": 2}),
+        produced=(Attachment("b.png", "image/png", b"png"),),
+    )
+    assert ParkedTurn.decode(turn.encode()) == turn
+    assert turn.call == call
+    with pytest.raises(ValidationFailed):
+        ParkedTurn.decode(b"no turn")
 
 
 async def test_names_that_mark_nothing_are_refused() -> None:

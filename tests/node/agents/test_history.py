@@ -241,3 +241,11 @@ def test_settings_without_an_effect_are_warned_about(line: str, said_of: str) ->
     found = [p for p in examine_definition(agent(line)).problems if p.type == "no_effect"]
     assert [said_of in p.message and p.severity == "warning" for p in found] == [True]
     assert found[0].line == 6  # the line that was added
+
+
+async def test_a_promise_of_an_answer_is_not_shown() -> None:
+    provider = Recorder()
+    promise = said(1, ME, {"reason": "an operator must approve"}, performative=Performative.AGREE)
+    async with rooms(providers=recorded(provider)) as here:
+        await asked(here, ["conversation: {memory_strategy: sliding}"], said(0, CLIENT, "do it"), promise)
+    assert prompt(provider) == [("user", "do it")]
