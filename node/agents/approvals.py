@@ -37,7 +37,7 @@ from node.message import Message
 from node.messaging.delivery import Delivery
 from node.messaging.later import LateAnswers, LaterBus
 from node.storage import approvals as table
-from node.storage.approvals import ENDED, WAITING, ApprovalRow
+from node.storage.approvals import DECIDED, ENDED, WAITING, ApprovalRow
 from node.tools.approval import canonical
 from node.tools.host import ToolHost
 
@@ -200,7 +200,8 @@ class Approvals:
                 continue
             place = self._resumption.places.get(agent)
             is_running = place is not None and row.id in place.running
-            if not is_running and await self._resumption.give_up(row, Ending.CANCELLED):
+            may_end = row.state in (WAITING, DECIDED) and not is_running
+            if may_end and await self._resumption.give_up(row, Ending.CANCELLED):
                 ended.append(row.id)
             else:
                 begun.append(row.id)

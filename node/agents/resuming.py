@@ -43,7 +43,7 @@ KEPT_LIMIT: Final = 500
 LOOK_S: Final = 5.0
 """Longest pause between two looks while something is parked, in seconds: the wall clock may be set."""
 AGAIN_S: Final = 0.5
-"""Pause where the disk or the outbox has refused, in seconds."""
+"""Shortest pause between looks, and pause where the disk or the outbox has refused, in seconds."""
 APPROVED: Final = "approved"
 DENIED: Final = "denied"
 
@@ -120,11 +120,11 @@ class Resumption:
             while True:
                 self._attention = trio.Event()
                 try:
-                    pause_s = await self._look() - self._clock.wall()
+                    pause_s = min(max(AGAIN_S, await self._look() - self._clock.wall()), LOOK_S)
                 except StorageFailed as error:
                     _log.warning("parked turns cannot be read or ended yet: %s", error)
                     pause_s = AGAIN_S
-                with self._clock.move_on_after(min(max(0.0, pause_s), LOOK_S) if self.open else math.inf):
+                with self._clock.move_on_after(pause_s if self.open else math.inf):
                     await self._attention.wait()
 
     def attend(self) -> None:
@@ -260,7 +260,7 @@ class Resumption:
             if row.state == DECIDED and not await self._advance(row.id, DECIDED, CALLING):
                 return None
             journal.log("info", f"tool {turn.call.name}: the approved call is made", approval=row.id)
-            state, result = CALLING, await runtime.call_approved(turn, Binding.from_json(row.binding))
+            state, result = CALLING, await self._called(row, turn, runtime)
         else:
             told = f"denied by the operator: {row.reason}" if row.reason else "denied by the operator"
             state, result = DECIDED, ChatMessage("tool", told, call=turn.call, is_error=True)
@@ -271,6 +271,13 @@ class Resumption:
             return table.advance(connection, row.id, state, RESUMING, body)
 
         return turn if await durably(self._storage, self._clock, job) else None
+
+    async def _called(self, row: ApprovalRow, turn: ParkedTurn, runtime: Resumable) -> ChatMessage:
+        try:
+            return await runtime.call_approved(turn, Binding.from_json(row.binding))
+        except Exception:  # a bug in the runtime is the agent's failure, never the node's end
+            _log.exception("the approved call of %s failed unexpectedly", row.agent)
+            return ChatMessage("tool", "the call failed unexpectedly", call=turn.call, is_error=True)
 
     async def _advance(self, approval: str, state: str, to: str) -> bool:
         return await self._storage.write(lambda connection: table.advance(connection, approval, state, to))

@@ -15,6 +15,7 @@ from mcp.server.mcpserver import MCPServer
 from msgspec.structs import replace as with_fields
 
 from node.agents import approvals as room
+from node.agents.configured import ConfiguredAgent
 from node.agents.guard import LoopState
 from node.agents.history import Earlier, Turn
 from node.agents.parked import ApprovalDecided, ApprovalNotFound
@@ -508,6 +509,27 @@ async def test_the_answer_is_sent_when_the_bus_takes_messages_again(autojump_clo
         await CLOCK.sleep(1)
         assert [performative for performative, _ in here.sent] == [Performative.INFORM]
         assert ops.restarted == ["db"]
+
+
+async def test_a_bug_in_an_agent_is_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> Any:
+        raise RuntimeError("a bug")
+
+    async with desk(Ops(), recorded(Asks(RESTART_DB))) as here:
+        await here.ask()
+        with monkeypatch.context() as during:
+            during.setattr(ConfiguredAgent, "call_approved", broken)
+            await here.decide()
+        [(performative, content)] = here.sent
+        assert (performative, content["answer"]) == (
+            Performative.INFORM,
+            "told the call failed unexpectedly",
+        )
+        await here.ask(2)
+        monkeypatch.setattr(ConfiguredAgent, "go_on", broken)
+        await here.decide()
+        assert here.sent[1][0] is Performative.FAILURE
+        assert "unexpectedly" in here.sent[1][1]["reason"]
 
 
 async def test_an_answer_that_nobody_takes_ends_its_turn_all_the_same() -> None:
