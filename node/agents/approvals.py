@@ -21,12 +21,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import apsw
 import trio
 
-from node.agents.deployed import Store
+from node.agents.deployed import Store, fingerprint
 from node.agents.journal import Journal
 from node.agents.parked import Ending, already_decided, not_found, shown, shown_whole
 from node.agents.resuming import APPROVED, DENIED, KEPT_LIMIT, PARKED_LIMIT, Place, Resumable, Resumption
@@ -37,6 +37,7 @@ from node.message import Message
 from node.messaging.delivery import Delivery
 from node.messaging.later import LateAnswers, LaterBus
 from node.storage import approvals as table
+from node.storage.agents import AgentRow
 from node.storage.approvals import DECIDED, ENDED, WAITING, ApprovalRow
 from node.tools.approval import canonical
 from node.tools.host import ToolHost
@@ -49,6 +50,25 @@ AGENT_PARKED_LIMIT: Final = 64
 """Most turns of one agent that are parked."""
 TURN_BYTES_LIMIT: Final = 4 * 1024 * 1024
 """Largest turn that is parked, its message's attachments included, as it is stored."""
+
+
+class Placed(Protocol):
+    """What the supervisor tells of an agent (``node.agents.instance.Instance``)."""
+
+    @property
+    def row(self) -> AgentRow:
+        """It, as it is stored."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Its log."""
+        ...
+
+    @property
+    def resumable(self) -> Resumable | None:
+        """Goes on with its turns."""
+        ...
 
 
 class Approvals:
@@ -97,10 +117,11 @@ class Approvals:
 
     # For the supervisor
 
-    def place(self, agent: str, fingerprint: str, journal: Journal, runtime: Resumable | None) -> None:
+    def place(self, agent: Placed) -> None:
         """An agent is deployed: its turns go on while it has a runtime, and those of other versions end."""
-        place = self._resumption.places.setdefault(agent, Place(fingerprint, journal))
-        place.fingerprint, place.journal, place.runtime = fingerprint, journal, runtime
+        hashed = fingerprint(agent.row.content)
+        place = self._resumption.places.setdefault(agent.row.id, Place(hashed, agent.journal))
+        place.fingerprint, place.journal, place.runtime = hashed, agent.journal, agent.resumable
         self._resumption.attend()
 
     def remove(self, agent: str) -> None:

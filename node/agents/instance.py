@@ -8,6 +8,8 @@ from typing import Any
 from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentInfo, Runtime
 from node.agents.journal import Journal
+from node.agents.parking import ParkingAgent
+from node.agents.resuming import Resumable
 from node.agents.serving import Serving
 from node.agents.tool_notes import absent_tools
 from node.cluster.provider import Offer
@@ -27,6 +29,11 @@ class Instance:
     serving: Serving | None = None
     error: str = ""
     signed: dict[str, Any] | None = None
+
+    @property
+    def resumable(self) -> Resumable | None:
+        """Goes on with its parked turns; None unless it is running and could have any."""
+        return self.runtime.inner if isinstance(self.runtime, ParkingAgent) else None
 
     def fail(self, reason: str) -> None:
         """Show it as failed, and why."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from node.agents.approvals import Approvals
 from node.agents.configured import ConfiguredAgent
+from node.agents.deployed import fingerprint
 from node.agents.turn import TurnParked
 from node.message import Message, iso8601
 from node.messaging.delivery import Delivery, Draft
@@ -25,16 +26,16 @@ class ParkingAgent:
 
     Args:
         agent: Its id.
-        fingerprint: Hash of its file.
+        content: Its file.
         node: Name of this node, which the caller is told: operators decide there.
         inner: The agent.
         approvals: Where its turns are parked.
     """
 
     def __init__(
-        self, agent: str, fingerprint: str, node: str, inner: ConfiguredAgent, approvals: Approvals
+        self, agent: str, content: bytes, node: str, inner: ConfiguredAgent, approvals: Approvals
     ) -> None:
-        self._agent, self._fingerprint, self._node = agent, fingerprint, node
+        self._agent, self._fingerprint, self._node = agent, fingerprint(content), node
         self._approvals = approvals
         self.inner = inner
 

@@ -29,7 +29,7 @@ from node.agents.blueprint import (
 )
 from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
-from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, fingerprint, no_such_agent
+from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent
 from node.agents.instance import Instance, offer_of
 from node.agents.journal import AgentLogRecord, Journal
 from node.agents.parking import ParkingAgent
@@ -189,7 +189,7 @@ class AgentSupervisor:
                     if old is not None:
                         await self._take_down(old, drain_s=DRAIN_S)
                 self._agents[definition.id] = agent
-                self._place(agent)
+                self.approvals.place(agent)
                 if auto_start:
                     await self._begin(agent, runtime, is_new=old is None)
             journal.log("info", f"deployed {blueprint.provenance}", registration=agent.registration)
@@ -263,7 +263,8 @@ class AgentSupervisor:
             found = self._find(agent)
             await self._storage.write(lambda connection: delete_agent(connection, found.row.id))
             await self._take_down(found, drain_s=0.0 if force else DRAIN_S)
-            self._forget(found)
+            del self._agents[found.row.id]
+            self.approvals.remove(found.row.id)
 
     async def drain(self, *, grace_s: float = DRAIN_S) -> None:
         """Take all agents out of service because the node ends; they come back when it does.
@@ -367,8 +368,7 @@ class AgentSupervisor:
             workspace=workspace,
             memory=self._memory,
         )
-        parking = ParkingAgent(definition.id, fingerprint(content), self._node, configured, self.approvals)
-        return definition, parking
+        return definition, ParkingAgent(definition.id, content, self._node, configured, self.approvals)
 
     async def _restore(self, row: AgentRow) -> None:
         journal = Journal(self._environment.clock, self._settings.log_records)
@@ -379,7 +379,7 @@ class AgentSupervisor:
             self._environment.new_id(),
         )
         self._agents[row.id] = agent
-        self._place(agent)
+        self.approvals.place(agent)
         try:
             blueprint = await self._stored_blueprint(row)
             agent.definition, agent.signed = blueprint.definition, blueprint.signature
@@ -421,7 +421,8 @@ class AgentSupervisor:
                 with self._environment.clock.move_on_after(_SHIELD_S) as scope:
                     scope.shield = True
                     await self._take_down(agent, drain_s=0.0)
-                    self._forget(agent)
+                    del self._agents[agent.row.id]
+                    self.approvals.remove(agent.row.id)
                     await self._storage.write(lambda connection: delete_agent(connection, agent.row.id))
             else:
                 agent.fail(str(error))
@@ -437,7 +438,7 @@ class AgentSupervisor:
         kept = serving.renew(runtime)
         agent.runtime, agent.serving = runtime, serving
         self._agents[agent.row.id] = agent
-        self._place(agent)
+        self.approvals.place(agent)
         if kept:
             agent.journal.log("info", f"{kept} conversations finish on the version that they began with")
 
@@ -447,7 +448,7 @@ class AgentSupervisor:
 
     def _attach(self, agent: Instance, runtime: Runtime) -> None:
         agent.runtime = runtime
-        self._place(agent)
+        self.approvals.place(agent)
         swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
         serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
         agent.serving = serving if swaps else None
@@ -462,15 +463,6 @@ class AgentSupervisor:
             capacity=self._settings.mailbox_capacity,
             concurrency=concurrency,
         )
-
-    def _place(self, agent: Instance) -> None:
-        """Tell of an agent whose turns may be parked."""
-        runtime = agent.runtime.inner if isinstance(agent.runtime, ParkingAgent) else None
-        self.approvals.place(agent.row.id, fingerprint(agent.row.content), agent.journal, runtime)
-
-    def _forget(self, agent: Instance) -> None:
-        del self._agents[agent.row.id]
-        self.approvals.remove(agent.row.id)
 
     def _publish(self, agent: Instance) -> None:
         self._registry.publish_many((offer_of(agent.definition),))
