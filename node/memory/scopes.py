@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import apsw
@@ -29,6 +30,8 @@ ANSWERS_LIMIT: Final = 1_000
 """Most answers of one scope and owner that are kept under idempotency keys."""
 SHARDS: Final = 16
 """Parts that bit vectors are searched in: sixteen short lists of the best cost less than a long one."""
+EXPANDED_CACHED: Final = 512
+"""Statements that are kept with the scope of who asks in them."""
 
 _GUARDED: Final = ("entities", "observations", "relations")
 _BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+)(?![}\w])")
@@ -150,11 +153,11 @@ class Scoped:
 
     def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
         """All rows of a bounded question."""
-        return rows(self._connection, self._expand(sql), tuple(bindings))
+        return rows(self._connection, _expanded(sql, self._reach), tuple(bindings))
 
     def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
         """The rows of a question one by one; the caller may stop early."""
-        return each(self._connection, self._expand(sql), tuple(bindings))
+        return each(self._connection, _expanded(sql, self._reach), tuple(bindings))
 
     def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
         """Change or delete rows; the statement ends its condition with ``{reach}``. Returns how many."""
@@ -344,17 +347,20 @@ class Scoped:
             for key, scope, owner in rows(self._connection, sql, tuple(bindings))
         }
 
-    def _expand(self, sql: str) -> str:
-        bare = _BARE.search(sql)
-        invariant(bare is None, f"a statement names {bare and bare[0]} without its scope")
-        for index, needed in _INDEXES.items():
-            if re.search(rf"\b{index}\b", sql):
-                invariant(needed in sql, f"a statement searches {index} without the scope of its rows")
-        invariant(any(f"{{{table}}}" in sql for table in _GUARDED), "a statement without any guarded table")
-        for table in _GUARDED:
-            seen = f"(SELECT * FROM {table} WHERE {self._reach})"  # noqa: S608 - a name and numbers of our own
-            sql = sql.replace(f"{{{table}}}", seen)
-        return sql
+
+@lru_cache(maxsize=EXPANDED_CACHED)
+def _expanded(sql: str, reach: str) -> str:
+    """A statement with the scope of who asks in it; kept, because to check one costs more than many take."""
+    bare = _BARE.search(sql)
+    invariant(bare is None, f"a statement names {bare and bare[0]} without its scope")
+    for index, needed in _INDEXES.items():
+        if re.search(rf"\b{index}\b", sql):
+            invariant(needed in sql, f"a statement searches {index} without the scope of its rows")
+    invariant(any(f"{{{table}}}" in sql for table in _GUARDED), "a statement without any guarded table")
+    for table in _GUARDED:
+        seen = f"(SELECT * FROM {table} WHERE {reach})"  # noqa: S608 - a name and numbers of our own
+        sql = sql.replace(f"{{{table}}}", seen)
+    return sql
 
 
 def for_agent(agent: str, workspaces: Sequence[str] = ()) -> Viewer:

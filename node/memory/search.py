@@ -203,9 +203,7 @@ def search(
     ranked = _ranked(lists, question.min_similarity, threshold, by_meaning=space is not None)
     found = _weighed(scoped, lists, ranked, question, now_s)
     page = found[question.offset : question.offset + question.limit]
-    hits, cut = within_budget(
-        [_shown(scoped, lists, question, now_s, each) for each in page], question.max_tokens
-    )
+    hits, cut = within_budget(_shown(scoped, lists, question, now_s, page), question.max_tokens)
     return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
 
 
@@ -332,22 +330,38 @@ def _best_observation(lists: _Lists, entity: int) -> int:
 
 
 def _shown(
-    scoped: Scoped, lists: _Lists, question: Question, now_s: float, ranked: tuple[int, float, float | None]
-) -> Hit:
-    key, score, similarity = ranked
-    entity = entities_of(scoped, [key])[key]
-    keys = list(dict.fromkeys(each for each in lists.order if lists.entity_of[each] == key))
-    reasons = lists.reasons[key]
-    first = [reasons[name].observation for name in ("words", "meaning") if name in reasons]
-    keys = list(dict.fromkeys([*first, *keys]))[:SHOWN]
-    known = observations_by_key(scoped, keys)
-    observations = [known[each] for each in keys]
-    if not observations:
-        observations = observations_of(scoped, key, question.period, now_s, limit=SHOWN)
-    near = {known[each].id: lists.similarity[each] for each in keys if each in lists.similarity}
-    relations = relations_of(scoped, key, question.period, now_s) if question.relations else []
-    entity = replace(entity, observations=tuple(observations), relations=tuple(relations))
-    return Hit(entity, score, similarity, near, reasons)
+    scoped: Scoped,
+    lists: _Lists,
+    question: Question,
+    now_s: float,
+    page: Sequence[tuple[int, float, float | None]],
+) -> list[Hit]:
+    """The results of a page; one question for all entities and one for all observations."""
+    entities = entities_of(scoped, [key for key, _, _ in page])
+    chosen = _observations_shown(lists, [key for key, _, _ in page])
+    known = observations_by_key(scoped, [each for keys in chosen.values() for each in keys])
+    hits = []
+    for key, score, similarity in page:
+        observations = [known[each] for each in chosen[key]]
+        if not observations:
+            observations = observations_of(scoped, key, question.period, now_s, limit=SHOWN)
+        near = {known[each].id: lists.similarity[each] for each in chosen[key] if each in lists.similarity}
+        relations = relations_of(scoped, key, question.period, now_s) if question.relations else []
+        entity = replace(entities[key], observations=tuple(observations), relations=tuple(relations))
+        hits.append(Hit(entity, score, similarity, near, lists.reasons[key]))
+    return hits
+
+
+def _observations_shown(lists: _Lists, entities: Sequence[int]) -> dict[int, list[int]]:
+    """Entity -> its observations that are shown: those that brought it into its lists, then the others."""
+    found: dict[int, list[int]] = {}
+    for key in entities:
+        reasons = lists.reasons[key]
+        found[key] = [reasons[name].observation for name in ("words", "meaning") if name in reasons]
+    for observation in lists.order:
+        if (entity := lists.entity_of[observation]) in found:
+            found[entity].append(observation)
+    return {key: list(dict.fromkeys(keys))[:SHOWN] for key, keys in found.items()}
 
 
 def within_budget(hits: Sequence[Hit], max_tokens: int | None) -> tuple[list[Hit], bool]:

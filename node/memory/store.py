@@ -51,7 +51,7 @@ from node.memory.rows import OBSERVATIONS_LIMIT
 from node.memory.scopes import EVERYWHERE, Aim, Scoped, Viewer
 from node.memory.search import Found, OutsideVectors
 from node.memory.tidying import reclaim, vacuum
-from node.memory.vectors import Vector, checked_vectors
+from node.memory.vectors import Packed, Vector, checked_vectors, packed
 from node.memory.words import QUERY_CHARACTERS_LIMIT, Vocabulary
 from node.memory.writing import FORGET_STEP, Writer
 from node.storage.storage import Storage
@@ -161,10 +161,10 @@ class MemoryStore:
                         Remembered(**each | {"observation_ids": tuple(each["observation_ids"])})
                         for each in before
                     ]
-            found = []
-            for draft in drafts:
-                own = {text: vector for (name, text), vector in vectors.items() if name == draft.name}
-                found.append(writer.remember(realm, draft, own))
+            own: dict[str, dict[str, Packed]] = {}
+            for (name, text), vector in zip(vectors, packed(list(vectors.values())), strict=True):
+                own.setdefault(name, {})[text] = vector
+            found = [writer.remember(realm, draft, own.get(draft.name, {})) for draft in drafts]
             if key is not None:
                 writer.scoped.answer(
                     place, key, digest, stamp.now_s, json.dumps([asdict(each) for each in found])
@@ -190,7 +190,7 @@ class MemoryStore:
         if about is None:
             raise not_found("observation", observation_id)
         vectors = await self._embed([embedded_text(*about, draft.text)])
-        by_text = dict(zip([draft.text], vectors, strict=False))
+        by_text = dict(zip([draft.text], packed(vectors), strict=False))
         stamp = self._stamp(source)
         return await self._change(
             viewer,

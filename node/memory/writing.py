@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
 
@@ -25,7 +26,7 @@ from node.memory.replication.journal import Journal
 from node.memory.replication.saying import Made, Saying
 from node.memory.rows import Rows, StoredVector, full
 from node.memory.scopes import Scoped
-from node.memory.vectors import Vector, quantised, signs
+from node.memory.vectors import Packed
 
 ENTITY_OBSERVATIONS_LIMIT: Final = 10_000
 """Most observations of one entity."""
@@ -39,6 +40,10 @@ _COUNTED: Final = {
     Outcome.CORRECTED: ", corrected = corrected + 1",
     Outcome.REJECTED: ", rejected = rejected + 1",
 }
+
+
+_Holding: TypeAlias = dict[str, tuple[str, bool]]
+"""Text -> the id of the observation that says so, and whether it has a vector."""
 
 
 class _About(NamedTuple):
@@ -91,7 +96,7 @@ class Writer:
         self._rows = Rows(self.connection, self.scoped, self.limits)
         self._saying = Saying(self.journal, self.connection, self.limits, source)
 
-    def remember(self, realm: Realm, draft: EntityDraft, vectors: Mapping[str, Vector]) -> Remembered:
+    def remember(self, realm: Realm, draft: EntityDraft, vectors: Mapping[str, Packed]) -> Remembered:
         """Store an entity, or add to it; what is there already is not stored twice.
 
         Args:
@@ -124,10 +129,10 @@ class Writer:
         if before + len(draft.observations) > ENTITY_OBSERVATIONS_LIMIT:
             raise full(f"observations of {draft.name!r}", ENTITY_OBSERVATIONS_LIMIT)
         ids, added, embedded = [], 0, True
+        about = _About(key, place, realm, draft.name, draft.type)
+        there = self._holding(key, draft.observations) if before else {}
         for observation in draft.observations:
-            observation_id, is_new, has_vector = self._observe(
-                _About(key, place, realm, draft.name, draft.type), observation, vectors
-            )
+            observation_id, is_new, has_vector = self._observe(about, observation, vectors, there)
             ids.append(observation_id)
             added += is_new
             embedded = embedded and has_vector
@@ -139,7 +144,7 @@ class Writer:
         return Remembered(show_id(ENTITY, id_), draft.name, version, not found, tuple(ids), added, embedded)
 
     def supersede(
-        self, observation_id: str, draft: ObservationDraft, vectors: Mapping[str, Vector]
+        self, observation_id: str, draft: ObservationDraft, vectors: Mapping[str, Packed]
     ) -> Remembered:
         """End an observation and store what holds instead.
 
@@ -160,7 +165,8 @@ class Writer:
             "SELECT id, name, type FROM {entities} WHERE key = ?", (entity,)
         )
         about = _About(entity, realm, self.scoped.realm_of(realm), name, type_)
-        new_id, is_new, embedded = self._observe(about, draft, vectors)
+        there = self._holding(entity, [draft])
+        new_id, is_new, embedded = self._observe(about, draft, vectors, there)
         after = read_id(OBSERVATION, new_id)
         [(successor,)] = self.scoped.rows("SELECT key FROM {observations} WHERE id = ?", (after,))
         if successor == key:
@@ -343,22 +349,28 @@ class Writer:
         self._saying.entity(realm, draft.name, draft.type, new)
         return True
 
+    def _holding(self, entity: int, drafts: Sequence[ObservationDraft]) -> _Holding:
+        """Of an entity's observations that hold, those that have the text of one of these."""
+        found = self.scoped.rows(
+            "SELECT id, text, model IS NOT NULL FROM {observations} WHERE entity = ?"
+            " AND digest IN (SELECT value FROM json_each(?))"
+            " AND ended = 0 AND (valid_to_s IS NULL OR valid_to_s > ?) ORDER BY key DESC",
+            (entity, json.dumps([draft.digest for draft in drafts]), self.stamp.now_s),
+        )
+        return {text: (show_id(OBSERVATION, id_), bool(model)) for id_, text, model in found}
+
     def _observe(
-        self, about: _About, draft: ObservationDraft, vectors: Mapping[str, Vector]
+        self, about: _About, draft: ObservationDraft, vectors: Mapping[str, Packed], there: _Holding
     ) -> tuple[str, bool, bool]:
         """Store an observation unless it is there; says its id, if it is new, and if it has a vector."""
-        for id_, text, model in self.scoped.rows(
-            "SELECT id, text, model FROM {observations} WHERE entity = ? AND digest = ? AND ended = 0"
-            " AND (valid_to_s IS NULL OR valid_to_s > ?)",
-            (about.entity, draft.digest, self.stamp.now_s),
-        ):
-            if text == draft.text:
-                return show_id(OBSERVATION, id_), False, model is not None
+        if draft.text in there:
+            id_told, has_vector = there[draft.text]
+            return id_told, False, has_vector
         nonce, metadata = self.stamp.new_id(), encoded_metadata(draft.metadata)
         id_ = self._saying.id(about.realm, nonce)
         vector, kept = vectors.get(draft.text), None
         if vector is not None and self._space is not None:
-            kept = StoredVector(self._space, quantised(vector), signs(vector))
+            kept = StoredVector(self._space, *vector)
         self._rows.add_observation(
             about.place,
             {
@@ -378,6 +390,8 @@ class Writer:
         stored, space = (b"", "") if kept is None else (kept.stored, kept.space.model.digest)
         at, made = (about.realm, about.name, about.type), Made(nonce, metadata, self.stamp.now_s)
         self._saying.observation(at, draft, made, space=space, vector=stored)
+        if draft.valid_to_s is None or draft.valid_to_s > self.stamp.now_s:
+            there[draft.text] = show_id(OBSERVATION, id_), kept is not None
         return show_id(OBSERVATION, id_), True, vector is not None
 
     def _observation(self, observation_id: str) -> tuple[int, int, int, int | None, bool]:
