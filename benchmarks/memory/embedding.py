@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [
         _row(name.rpartition(", ")[0], run, value, name.rpartition(", ")[2])
         for run in range(options.runs)
-        for name, value in _fresh().items()
+        for name, value in fresh().items()
     ]
     rows += trio.run(_measured, sentences(options.sentences), options.seconds, options.short_seconds)
     path = write("memory-embedding", facts, rows)
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed and options.check else 0
 
 
-def _fresh() -> dict[str, float]:
+def fresh() -> dict[str, float]:
     done = subprocess.run([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE, check=True, cwd=PROJECT)
     measured: dict[str, float] = json.loads(done.stdout)
     return measured
@@ -116,16 +116,16 @@ async def _measured(texts: Sequence[str], seconds: float, short_seconds: float) 
     rows = list(await _accuracy(embedder))
     counted = [(text, len(tokenizer.encode(text).ids)) for text in texts]
     short = [text for text, tokens in counted if SHORT_TOKENS[0] <= tokens <= SHORT_TOKENS[1]]
-    wall, processor, number = await _timed(embedder, short, 1, short_seconds)
+    wall, processor, number = await timed(embedder, short, 1, short_seconds)
     rows += [_row("short query, one by one, p50", 0, 1000 * median(wall), "ms")]
     rows += [_row("short query, one by one, p99", 0, 1000 * percentile(wall, 0.99), "ms")]
-    wall, processor, number = await _timed(embedder, short, 32, short_seconds)
+    wall, processor, number = await timed(embedder, short, 32, short_seconds)
     rows += [_row("short texts per second", 0, number / sum(wall), "/s")]
     rows += [_row("short texts per processor second", 0, number / processor, "/s")]
     for length in LENGTHS:
         cut = _of_length(tokenizer, texts, length)
         for batch in BATCHES:
-            wall, processor, number = await _timed(embedder, cut, batch, seconds)
+            wall, processor, number = await timed(embedder, cut, batch, seconds)
             name = f"{length} tokens, {batch} at once"
             rows += [_row(f"{name}, p50", 0, 1000 * median(wall), "ms")]
             rows += [_row(f"{name}, processor per text", 0, 1000 * processor / number, "ms")]
@@ -133,7 +133,7 @@ async def _measured(texts: Sequence[str], seconds: float, short_seconds: float) 
     return rows
 
 
-async def _timed(
+async def timed(
     embedder: AnyEmbedder, texts: Sequence[str], batch: int, seconds: float
 ) -> tuple[list[float], float, int]:
     """Seconds on the wall for each call, seconds of the processor for all, and how many texts it were."""

@@ -1,144 +1,157 @@
-"""Search, walks, ingest and size of the memory at 100,000 observations.
+"""Storing, searching and walking a memory of one size: through the store, as a caller does.
 
-    .venv/bin/python -m benchmarks.memory.search                               # made-up sentences
-    .venv/bin/python -m benchmarks.memory.search --sentences sentences.txt     # real ones, one a line
-    .venv/bin/python -m benchmarks.memory.search --observations 10000 --no-csv
-
-Vectors are drawn around 2,000 centres, by the hash of the text: embedding is measured by its own benchmark.
-Searches go through the store, as a caller's do; "processor" is the time of the thread that reads, "wall"
-what the caller waits. Recall is held against all float32 vectors.
+Run by ``python -m benchmarks.memory``. Vectors are given, so that embedding, which has a benchmark of its
+own, is in no figure but the one that says so. Each figure is told twice: as the clock on the wall has it,
+which others at work lengthen, and as the processor has it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import random
-import tempfile
+import itertools
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import trio
+from numpy.typing import NDArray
 
-from benchmarks.report import machine, percentile, show, write
+from benchmarks.report import PROJECT, percentile
 from node.environment import Environment, system_environment
-from node.memory import search as search_module
-from node.memory.embedding import EmbeddingModel, Vectors
+from node.memory.embedding import Embedder, EmbeddingModel, Vectors
 from node.memory.graph import Direction, Walk
 from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraft, Scope
 from node.memory.question import Question
 from node.memory.schema import MEMORY
 from node.memory.scopes import Scoped, for_agent
+from node.memory.search import by_meaning
 from node.memory.store import MemoryStore
+from node.memory.vectors import Vector
 from node.storage import Storage
 
-DIMENSION: Final = 384
-CENTRES: Final = 2_000
-PER_ENTITY: Final = 5
+PER_ENTITY: Final = 10
 """Observations of one entity."""
-SEARCHES: Final = 300
+REQUEST: Final = 1_000
+"""Observations of one request."""
+WARM: Final = 50
+"""Calls before those that are measured."""
+NEAREST: Final = 10
+COMMON: Final = 3
+"""Very common words of one question."""
 ADA: Final = for_agent("ada")
 HERS: Final = Realm(Scope.AGENT, "ada")
 LAG_EVERY_S: Final = 0.002
+MODEL: Final = EmbeddingModel("given", "f" * 64, 384)
+
+Row = dict[str, object]
+Question_ = tuple[str, Vector]
+"""A text that is asked for, and its vector."""
 
 
-class ClusteredEmbedder:
-    """Vectors around centres; equal texts have equal ones."""
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What is stored and asked for.
 
-    def __init__(self) -> None:
-        self.model = EmbeddingModel("clustered", hashlib.sha256(b"clustered").hexdigest(), DIMENSION)
-        chance = np.random.default_rng(1)
-        self._centres = chance.standard_normal((CENTRES, DIMENSION)).astype(np.float32)
+    Attributes:
+        texts: Distinct, as many as are stored.
+        vectors: Theirs, float32 of shape ``(n, 384)``, each of length 1.
+        questions: Texts that are not stored, with their vectors.
+    """
+
+    texts: Sequence[str]
+    vectors: NDArray[np.float32]
+    questions: Sequence[Question_]
+
+
+class GivenEmbedder:
+    """Has the vectors of the questions, and makes none."""
+
+    def __init__(self, questions: Sequence[Question_]) -> None:
+        self.model = MODEL
+        self._known = dict(questions)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """One vector for each text."""
-        return np.stack([self.vector(text) for text in texts])
-
-    def vector(self, text: str) -> Any:
-        """The vector of a text."""
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-        chance = np.random.default_rng(seed)
-        found = self._centres[seed % CENTRES] + 0.9 * chance.standard_normal(DIMENSION, dtype=np.float32)
-        return found / np.linalg.norm(found)
-
-
-def made_up(count: int) -> list[str]:
-    """Sentences of words whose frequencies follow Zipf's law."""
-    chance = random.Random(1)
-    words = [f"{chance.choice('bdfgklmnprst')}{chance.choice('aeiou')}{n:x}" for n in range(20_000)]
-    weights = [1 / (place + 1) for place in range(len(words))]
-    return [" ".join(chance.choices(words, weights, k=chance.randint(6, 18))) for _ in range(count)]
-
-
-async def fill(memory: MemoryStore, sentences: Sequence[str]) -> float:
-    """Store the sentences a hundred entities at a time; returns observations a second."""
-    started = time.perf_counter()
-    spent = 0.0
-    drafts = [
-        EntityDraft(
-            f"entity {at}", "note", tuple(ObservationDraft(text) for text in sentences[at : at + PER_ENTITY])
+        made: Vectors = np.stack(
+            [self._known.get(text, np.zeros(MODEL.dimension, np.float32)) for text in texts]
         )
-        for at in range(0, len(sentences), PER_ENTITY)
-    ]
-    for at in range(0, len(drafts), 100):
-        await memory.remember(ADA, HERS, drafts[at : at + 100])
-    spent = time.perf_counter() - started
-    return len(sentences) / spent
+        return made
 
 
-async def measured(
-    memory: MemoryStore, ask: Callable[[int], Any], count: int = SEARCHES
-) -> tuple[list[float], list[float]]:
+class SameSpace:
+    """The model that ships, in the space of the vectors that were given."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.model = MODEL
+        self.embed = embedder.embed
+
+
+async def fill(memory: MemoryStore, corpus: Corpus) -> tuple[float, float]:
+    """Store everything; returns seconds on the wall and of the processor, those of the caller left out."""
+    wall = processor = 0.0
+    for at in range(0, len(corpus.texts), REQUEST):
+        drafts, known = [], {}
+        for first in range(at, min(at + REQUEST, len(corpus.texts)), PER_ENTITY):
+            some = range(first, min(first + PER_ENTITY, len(corpus.texts)))
+            name = f"entity {first}"
+            facts = tuple(ObservationDraft(corpus.texts[each]) for each in some)
+            drafts.append(EntityDraft(name, "note", facts))
+            known.update({(name, corpus.texts[each]): corpus.vectors[each] for each in some})
+        began, used = time.perf_counter(), time.process_time()
+        await memory.remember(ADA, HERS, drafts, known=known)
+        wall, processor = wall + time.perf_counter() - began, processor + time.process_time() - used
+    return wall, processor
+
+
+async def measured(ask: Callable[[int], Awaitable[object]], count: int) -> tuple[list[float], list[float]]:
     """Milliseconds that calls take: on the wall, and of the processor of this process."""
     wall, processor = [], []
+    for number in range(min(WARM, count)):
+        await ask(number)
     for number in range(count):
         began, used = time.perf_counter(), time.process_time()
         await ask(number)
         wall.append((time.perf_counter() - began) * 1000)
         processor.append((time.process_time() - used) * 1000)
-    del memory
     return wall, processor
 
 
-async def recall(memory: MemoryStore, embedder: ClusteredEmbedder, told: Sequence[str]) -> float:
-    """The part of the exact ten nearest that is found."""
-    rows = await memory.storage.read(
-        lambda c: c.execute(
-            "SELECT o.key, e.name, o.text FROM observations o JOIN entities e ON e.key = o.entity"
-        ).fetchall()
-    )
-    matrix = np.stack([embedder.vector(f"{name} (note): {text}") for _, name, text in rows])
-    keys = [row[0] for row in rows]
+async def nearest(storage: Storage, vector: Vector) -> list[int]:
+    """Keys of the ten that are found by meaning alone, the nearest first."""
+    found = await storage.read(lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, ("1", ())))
+    return [key for key, _, _ in found[:NEAREST]]
+
+
+async def recall(storage: Storage, corpus: Corpus) -> float:
+    """The part of the exact ten nearest by float32 that is found."""
+    keys = await storage.read(lambda c: c.execute("SELECT key FROM observations ORDER BY key").fetchall())
     shares = []
-    for text in told[:100]:
-        vector = embedder.vector(f"about {text}")
-        exact = {keys[place] for place in np.argpartition(-(matrix @ vector), 10)[:10]}
-        found = await memory.storage.read(
-            lambda c, vector=vector: search_module.by_meaning(
-                Scoped(c, ADA), Question("x"), 1, vector, ("1", ())
-            )
-        )
-        shares.append(len(exact & {key for key, _, _ in found[:10]}) / 10)
+    for _, vector in corpus.questions:
+        exact = np.argpartition(-(corpus.vectors @ vector), NEAREST)[:NEAREST]
+        found = await nearest(storage, vector)
+        shares.append(len({keys[place][0] for place in exact} & set(found)) / NEAREST)
     return sum(shares) / len(shares)
 
 
 async def grow_tree(memory: MemoryStore) -> None:
     """An entity with ten others, each with ten, each with ten."""
-    names, level = ["root"], ["root"]
+    level, names = ["root"], ["root"]
     edges: list[tuple[str, str]] = []
     for _ in range(3):
-        following = [f"{name}.{n}" for name in level for n in range(10)]
-        edges += [(name.rpartition(".")[0], name) for name in following]
-        names += following
-        level = following
+        edges += [(name, f"{name}.{number}") for name in level for number in range(10)]
+        level = [f"{name}.{number}" for name in level for number in range(10)]
+        names += level
     for at in range(0, len(names), 100):
         await memory.remember(ADA, HERS, [EntityDraft(name, "node") for name in names[at : at + 100]])
     for at in range(0, len(edges), 500):
         some = edges[at : at + 500]
-        await memory.relate(ADA, HERS, [RelationDraft(a, b, "has") for a, b in some])
+        await memory.relate(ADA, HERS, [RelationDraft(start, end, "has") for start, end in some])
 
 
 async def lag(environment: Environment, found: list[float]) -> None:
@@ -149,85 +162,131 @@ async def lag(environment: Environment, found: list[float]) -> None:
         found.append((environment.clock.now() - wanted) * 1000)
 
 
-def common_words(sentences: Sequence[str], count: int) -> list[str]:
-    """The words that most sentences have."""
+def common_words(texts: Sequence[str], count: int) -> list[str]:
+    """The words that most texts have."""
     counted: dict[str, int] = {}
-    for text in sentences:
+    for text in texts:
         for word in set(text.lower().split()):
             if word.isalnum():
                 counted[word] = counted.get(word, 0) + 1
     return sorted(counted, key=lambda word: (-counted[word], word))[:count]
 
 
-async def run(sentences: Sequence[str], folder: Path) -> list[dict[str, object]]:
-    """All measurements, as rows."""
-    environment, embedder = system_environment(), ClusteredEmbedder()
-    storage = Storage.open(folder / "memory.db", durability="normal", environment=environment, design=MEMORY)
-    memory = MemoryStore(storage, embedder, environment, node="bench")
-    rows: list[dict[str, object]] = []
+async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None = None) -> list[Row]:
+    """All measurements of one size.
 
-    def note(what: str, unit: str, **values: float) -> None:
+    Args:
+        corpus: What is stored and asked for.
+        folder: An empty one, for the file.
+        searches: Calls of each kind that are measured.
+        real: The model that made the vectors, for searches that embed their question, or None for none.
+    """
+    rows: list[Row] = []
+    size = len(corpus.texts)
+
+    def note(measure: str, unit: str, **values: float) -> None:
         rows.extend(
-            {"what": what, "figure": name, "value": round(value, 4), "unit": unit}
+            {"observations": size, "measure": measure, "figure": name, "value": round(value, 4), "unit": unit}
             for name, value in values.items()
         )
 
-    rate = await fill(memory, sentences)
+    environment, embedder = system_environment(), GivenEmbedder(corpus.questions)
+    path = folder / "memory.db"
+    lags: list[float] = []
+    storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lag, environment, lags)
+        memory = MemoryStore(storage, embedder, environment, node="bench")
+        wall, processor = await fill(memory, corpus)
+        nursery.cancel_scope.cancel()
     storage.close()
-    size = (folder / "memory.db").stat().st_size
-    note("ingest, drawing the vectors included", "observations/s", rate=rate)
-    note("size, with vectors and full text", "bytes/observation", size=size / len(sentences))
-    storage = Storage.open(folder / "memory.db", durability="normal", environment=environment, design=MEMORY)
+    note("ingest, vectors given", "observations/s", wall=size / wall, processor=size / processor)
+    note("ingest, vectors given", "ms", loop_lag_p999=percentile(lags, 0.999))
+    note("size of an observation", "bytes", file=path.stat().st_size / size)
+    note("resident memory of searches", "MB", added=resident(path, corpus))
+    storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
     memory = MemoryStore(storage, embedder, environment, node="bench")
     await grow_tree(memory)
-    common = common_words(sentences, 3)
-    chance = random.Random(2)
-    picked = [chance.choice(sentences) for _ in range(SEARCHES)]
-    queries: dict[str, Callable[[int], Any]] = {
-        "by meaning alone": lambda n: memory.search(ADA, Question(f"?? {n} ??")),
-        "hybrid, words of a sentence": lambda n: memory.search(ADA, Question(picked[n])),
-        "hybrid, three very common words": lambda n: memory.search(ADA, Question(" ".join(common))),
-        "hybrid, of one type": lambda n: memory.search(ADA, Question(picked[n], types=("note",))),
-        "walk, depth 3 and fan-out 10": lambda n: memory.walk(
-            ADA, "root", Walk(depth=3, nodes=2_000, direction=Direction.OUT)
-        ),
-    }
-    for what, ask in queries.items():
-        lags: list[float] = []
-        await measured(memory, ask, 20)
+    for measure, ask in _asked(memory, storage, corpus, real).items():
+        wall_ms, processor_ms = await measured(ask, searches)
+        lags.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lag, environment, lags)
-            wall, processor = await measured(memory, ask)
+            for number in range(searches):
+                await ask(number)
             nursery.cancel_scope.cancel()
-        note(what, "ms", wall_p50=percentile(wall, 0.5), wall_p99=percentile(wall, 0.99))
-        note(what, "ms", processor_p50=percentile(processor, 0.5), processor_p99=percentile(processor, 0.99))
-        note(what, "ms", loop_lag_p999=percentile(lags, 0.999))
-    note("recall@10 of meaning against float32", "share", recall=await recall(memory, embedder, picked))
+        note(measure, "ms", wall_p50=percentile(wall_ms, 0.5), wall_p99=percentile(wall_ms, 0.99))
+        note(
+            measure,
+            "ms",
+            processor_p50=percentile(processor_ms, 0.5),
+            processor_p99=percentile(processor_ms, 0.99),
+        )
+        note(measure, "ms", loop_lag_p999=percentile(lags, 0.999))
+    note("recall@10 by meaning against float32", "share", recall=await recall(storage, corpus))
     storage.close()
     return rows
 
 
-def main() -> None:
-    """Measure, print a table and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--observations", type=int, default=100_000)
-    parser.add_argument("--sentences", type=Path, help="a file with a sentence a line")
-    parser.add_argument("--no-csv", action="store_true")
-    options = parser.parse_args()
-    if options.sentences is None:
-        sentences = made_up(options.observations)
-    else:
-        lines = options.sentences.read_text(encoding="utf-8").splitlines()
-        sentences = lines[: options.observations]
-    facts = machine() | {
-        "observations": str(len(sentences)),
-        "text": "made up" if options.sentences is None else "sentences of a file",
+def _asked(
+    memory: MemoryStore, storage: Storage, corpus: Corpus, real: Embedder | None
+) -> dict[str, Callable[[int], Awaitable[object]]]:
+    """What is measured, as functions of the number of a call."""
+    common = common_words(corpus.texts, 2 * COMMON)
+    threes = [" ".join(words) for words in itertools.combinations(common, COMMON)]
+    texts = [text for text, _ in corpus.questions]
+    short = [" ".join(text.split()[:8]) for text in texts]
+    way = Walk(depth=3, nodes=2_000, direction=Direction.OUT)
+    asked: dict[str, Callable[[int], Awaitable[object]]] = {
+        "vector search": lambda n: nearest(storage, corpus.questions[n % len(texts)][1]),
+        "hybrid search": lambda n: memory.search(ADA, Question(texts[n % len(texts)])),
+        "hybrid search, common words": lambda n: memory.search(ADA, Question(threes[n % len(threes)])),
+        "hybrid search, of one type": lambda n: memory.search(
+            ADA, Question(texts[n % len(texts)], types=("note",))
+        ),
+        "walk, depth 3 and fan-out 10": lambda n: memory.walk(ADA, "root", way),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        rows = trio.run(run, sentences, Path(folder))
-    show(("what", "figure", "value", "unit"), [tuple(row.values()) for row in rows])
-    if not options.no_csv:
-        print(write("memory-search", facts, rows))
+    if real is not None:
+        whole = MemoryStore(storage, SameSpace(real), system_environment(), node="bench")
+        # Each of them once: what was embedded before would come out of a cache.
+        asked["hybrid search, short question embedded"] = lambda n: whole.search(
+            ADA, Question(f"{short[n % len(short)]} {n % 97}")
+        )
+    return asked
+
+
+def resident(path: Path, corpus: Corpus) -> float:
+    """Megabytes that searching a file adds to a fresh process."""
+    given = path.with_name("questions.npy")
+    np.save(given, np.stack([vector for _, vector in corpus.questions]))
+    command = [sys.executable, "-m", "benchmarks.memory.search", str(path), str(given)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=PROJECT)
+    return float(json.loads(done.stdout))
+
+
+async def _searched(path: Path, questions: NDArray[np.float32]) -> float:
+    before = _resident_mb()
+    environment = system_environment()
+    storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
+    for vector in questions:
+        await nearest(storage, vector)
+    after = _resident_mb()
+    storage.close()
+    return after - before
+
+
+def _resident_mb() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Search a file in this process, and print the megabytes that it has taken."""
+    parser = argparse.ArgumentParser(description="What searching a file adds to a process.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("questions", type=Path)
+    options = parser.parse_args(arguments)
+    print(json.dumps(trio.run(_searched, options.file, np.load(options.questions))))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import trio
 
+from benchmarks.memory import __main__ as whole
 from benchmarks.memory import corpus, embedding
+from benchmarks.memory.vectors import Cache, made_up
+from node.memory.embedding import Vectors
+from node.memory.embedding.hashing import HashEmbedder
 
 
 def test_sentences_are_distinct_and_the_same_every_time(tmp_path: Path) -> None:
@@ -47,3 +53,62 @@ def test_embedding_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert set(embedding.GOALS) <= measures
     assert {"8 tokens, 1 at once, p50", "8 tokens, 2 at once, p50"} <= measures
     assert "| short texts per second |" in capsys.readouterr().out
+
+
+def test_everything_is_measured_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[Mapping[str, object]] = []
+
+    def write(name: str, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> Path:
+        assert (name, facts["real_vectors"]) == ("memory", "30")
+        written.extend(rows)
+        return tmp_path / "memory.csv"
+
+    monkeypatch.setattr(whole, "write", write)
+    sizes = ["--observations", "40", "--real", "30", "--questions", "3", "--searches", "1"]
+    assert whole.main(["--cache", str(tmp_path), *sizes, "--seconds", "0", "--operations", "0"]) == 0
+    told = {(row["measure"], row["figure"]) for row in written}
+    elsewhere = {"short texts embedded", "resident memory of the model", "replication to each of 4 peers"}
+    assert {(goal.measure, goal.figure) for goal in whole.GOALS if goal.measure not in elsewhere} <= told
+    assert {row["observations"] for row in written} == {40}
+    assert "| vector search, wall_p99 | <= 6 ms |" in capsys.readouterr().out
+    assert (tmp_path / "memory.svg").read_text(encoding="utf-8").count("<circle") == len(whole.CURVES)
+
+
+def test_vectors_are_made_once(tmp_path: Path) -> None:
+    class Counting(HashEmbedder):
+        asked = 0
+
+        async def embed(self, texts: Sequence[str]) -> Vectors:
+            Counting.asked += len(texts)
+            return await super().embed(texts)
+
+    async def run() -> None:
+        embedder = Counting()
+        for texts in (["one text"], ["one text", "another"]):
+            cache = Cache(tmp_path, embedder.model.digest, embedder.model.dimension)
+            await cache.fill(texts, embedder)
+            assert np.array_equal(cache.vectors(texts), await embedder.embed(texts))
+
+    trio.run(run)
+    assert Counting.asked == 1 + 1 + 3  # what was missing, and then all for the comparison
+
+
+def test_a_record_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    embedder = HashEmbedder()
+    cache = Cache(tmp_path, embedder.model.digest, embedder.model.dimension)
+    trio.run(cache.fill, ["one text", "another"], embedder)
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    cache = Cache(tmp_path, embedder.model.digest, embedder.model.dimension)
+    assert cache.missing(["one text", "another"]) == ["another"]
+    trio.run(cache.fill, ["another"], embedder)
+    assert cache.missing(["one text", "another"]) == []
+
+
+def test_made_up_vectors_are_as_near_to_real_ones_as_is_said() -> None:
+    real = np.eye(2, 384, dtype=np.float32)
+    made = made_up(real, 4)
+    assert np.allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    assert np.allclose((made * real[[0, 1, 0, 1]]).sum(1), 0.86, atol=0.03)
