@@ -2,15 +2,17 @@
 
 A query is data: it is cut into terms by the tokeniser that the index has, each term is quoted, and nothing
 in it is syntax. Terms that nearly everything has say nothing and cost most, so they are left out as long as
-another is left. SQLite's own rank only chooses the candidates; their order is computed from these alone, so
-that it does not tell how common a word is in the scopes of others.
+another is left, and of the others the rarest are taken that few enough observations have together: to rank
+an observation costs microseconds, of which a search has thousands. SQLite's own rank only chooses the
+candidates; their order is computed from these alone, so that it does not tell how common a word is in the
+scopes of others.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +30,8 @@ CANDIDATES: Final = 100
 """Most observations that are put in order."""
 COMMON_ROWS: Final = 2_000
 """A term that more observations have is common, whatever share of all they are; counting stops there."""
+RANKED_ROWS: Final = 1_000
+"""Most observations that the terms of a query have, all together: SQLite's rank reads each of them twice."""
 CACHE_LIMIT: Final = 4_096
 """Most terms whose frequency is remembered."""
 RECOUNT_SHARE: Final = 0.1
@@ -79,7 +83,7 @@ class Vocabulary:
     def __init__(self, connection: apsw.Connection) -> None:
         self._tokenise = connection.fts5_tokenizer("porter", ["unicode61"])
         connection.register_fts5_function(TERMS_FUNCTION, _terms_of_row)
-        self._common: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._counted_at = 0
 
     def asked(self, scoped: Scoped, text: str, observations: int) -> Asked:
@@ -91,7 +95,8 @@ class Vocabulary:
             observations: How many there are in all, to know when frequencies are out of date.
         """
         found = self.all_terms(text)
-        rare = tuple(term for term in found if not self._is_common(scoped, term, observations))
+        rows = {term: self._rows(scoped, term, observations) for term in found}
+        rare = _rarest({term: count for term, count in rows.items() if count <= COMMON_ROWS})
         return Asked((rare or found)[:TERMS_LIMIT], common=bool(found) and not rare)
 
     def all_terms(self, text: str) -> tuple[str, ...]:
@@ -104,22 +109,34 @@ class Vocabulary:
                     terms.setdefault(term)
         return tuple(terms)[: 2 * TERMS_LIMIT]
 
-    def _is_common(self, scoped: Scoped, term: str, observations: int) -> bool:
+    def _rows(self, scoped: Scoped, term: str, observations: int) -> int:
+        """How many observations have a term, as far as it is counted."""
         if abs(observations - self._counted_at) > RECOUNT_SHARE * max(self._counted_at, COMMON_ROWS):
-            self._common.clear()
+            self._known.clear()
             self._counted_at = observations
-        known = self._common.get((scoped.reach, term))
+        known = self._known.get((scoped.reach, term))
         if known is None:
             # Counting stops at the limit: to walk all that have a common word is what is to be spared.
-            [(rows,)] = scoped.rows(
+            [(known,)] = scoped.rows(
                 "SELECT count(*) FROM (SELECT 1 FROM words JOIN {observations} o ON o.key = words.rowid"
                 " WHERE words MATCH ? LIMIT ?)",
                 (match([term]), COMMON_ROWS + 1),
             )
-            known = self._common[scoped.reach, term] = rows > COMMON_ROWS
-            while len(self._common) > CACHE_LIMIT:
-                self._common.popitem(last=False)
-        return known
+            self._known[scoped.reach, term] = known
+            while len(self._known) > CACHE_LIMIT:
+                self._known.popitem(last=False)
+        return int(known)
+
+
+def _rarest(rows: Mapping[str, int]) -> tuple[str, ...]:
+    """The rarest terms that have few enough rows together, at least one, in the order of the query."""
+    kept, left = set[str](), RANKED_ROWS
+    for term in sorted(rows, key=lambda each: rows[each]):
+        left -= rows[term]
+        if kept and left < 0:
+            break
+        kept.add(term)
+    return tuple(term for term in rows if term in kept)
 
 
 def match(terms: Sequence[str]) -> str:

@@ -42,6 +42,8 @@ ID_BYTES: Final = 16
 HASH_BYTES: Final = 32
 ENTITIES_CACHED: Final = 4_096
 """Entities whose ids and forms are not worked out again for each observation about them."""
+BODIES_CACHED: Final = 4
+"""Operations whose hashes are not worked out again."""
 MAX_BODY_BYTES: Final = OBSERVATION_BYTES_LIMIT + METADATA_BYTES_LIMIT + DIMENSION_LIMIT + 16 * 1024
 """Largest operation: the largest observation with its vector and what travels around it."""
 
@@ -257,8 +259,9 @@ def element_id(node: str, nonce: bytes) -> bytes:
     return nonce[:6] + bound
 
 
+@lru_cache(maxsize=BODIES_CACHED)
 def body_hash(body: bytes) -> bytes:
-    """What an operation is signed by."""
+    """What an operation is signed by; it is asked for three times while one is taken."""
     return hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
 
 
@@ -331,7 +334,7 @@ def _check(operation: Operation) -> None:
             valid_from_s=operation.valid_from_s,
             valid_to_s=operation.valid_to_s,
         )
-        provenance(operation.told, "")
+        _require_source(operation.told)
     elif isinstance(operation, SayObservation):
         _require_one_form(operation.entity)
         ObservationDraft(
@@ -342,7 +345,7 @@ def _check(operation: Operation) -> None:
             _metadata(operation.metadata),
         )
         checked_time(operation.created_s, "created")
-        provenance(operation.told, "")
+        _require_source(operation.told)
     elif isinstance(operation, SayRelation):
         _check_relation(operation)
     elif isinstance(operation, EndObservation | EndRelation):
@@ -370,7 +373,7 @@ def _check_relation(operation: SayRelation) -> None:
     if draft.type != operation.relation_type:
         raise ValueError("its type is not in its one form")
     checked_time(operation.created_s, "created")
-    provenance(operation.told, "")
+    _require_source(operation.told)
 
 
 @lru_cache(maxsize=ENTITIES_CACHED)
@@ -384,6 +387,12 @@ def _require_one_form(entity: Named) -> None:
     )
     if told != (entity.name, entity.type, owner):
         raise ValueError("a name is not in its one form")
+
+
+@lru_cache(maxsize=ENTITIES_CACHED)
+def _require_source(told: Told) -> None:
+    """Refuse a source that breaks a rule; most operations of a page have the same."""
+    provenance(told, "")
 
 
 def _metadata(text: str | None) -> dict[str, Any]:

@@ -139,6 +139,8 @@ class OperationLogs:
     _logs: dict[int, Log] = field(default_factory=dict, init=False)
     _keys: dict[tuple[str, bytes], int] = field(default_factory=dict, init=False)
     _forgotten: dict[bytes, int] = field(default_factory=dict, init=False)
+    _new: set[bytes] = field(default_factory=set, init=False)
+    """Elements that no operation is about, or names beside its own."""
 
     # Logs
 
@@ -215,8 +217,20 @@ class OperationLogs:
         sql = "SELECT count(*) FROM operations WHERE log = ? AND seq = ? AND body = ?"
         return number(self.connection, sql, (log.key, seq, body)) > 0
 
+    def expect(self, elements: Sequence[bytes]) -> None:
+        """Find out which of the elements of a stretch are new: of these nothing is looked for one by one."""
+        marks = ",".join("?" * len(elements))
+        sql = (
+            f"SELECT element FROM operations WHERE element IN ({marks})"  # noqa: S608 - marks alone
+            f" UNION ALL SELECT other FROM operations WHERE other IN ({marks})"
+        )
+        known = {row[0] for row in rows(self.connection, sql, (*elements, *elements))}
+        self._new = set(elements) - known
+
     def about(self, element: bytes) -> dict[Kind, Held]:
         """What holds of an element, one of each kind."""
+        if element in self._new:
+            return {}
         return {held.kind: held for held in self._held("element = ?", (element,))}
 
     def forgotten(self, entity: bytes) -> int:
@@ -235,6 +249,8 @@ class OperationLogs:
 
     def predecessors(self, observation: bytes) -> list[bytes]:
         """The observations that ended in favour of this one."""
+        if observation in self._new:
+            return []
         sql = "SELECT element FROM operations WHERE other = ? AND kind = 3 ORDER BY element"
         return [row[0] for row in rows(self.connection, sql, (observation,))]
 
@@ -307,6 +323,7 @@ class OperationLogs:
         )
         self._count(log, facts.kind, body, 1)
         self._forgotten.pop(facts.element, None)
+        self._new -= {facts.element, facts.other}
 
     def _count(self, log: Log, kind: Kind, body: bytes, by: int) -> None:
         if kind in _DIGESTED:

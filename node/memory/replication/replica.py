@@ -125,6 +125,7 @@ class Replica:
         journal = self.journal(connection, wall)
         merger = Merger(Rows(connection, Scoped(connection, REPLICA), limits), journal.logs, model)
         kept = void = refused = 0
+        latest = stamp_at(wall + MAX_SKEW_S)
         for stretch in page.stretches:
             name = (stretch.node, stretch.log)
             proof = self._proven(stretch, wall)
@@ -132,6 +133,7 @@ class Replica:
                 log = journal.logs.make(*name)
                 seen = log.seen
                 self._mind_own_place(journal, log, proof)
+                read = []
                 for seq, body in stretch.operations:
                     if not proof.first <= seq <= proof.last or proof.hash_of(seq) != body_hash(body):
                         raise PageRefused(f"an operation of {stretch.node} was altered")
@@ -142,9 +144,12 @@ class Replica:
                     except OperationInvalid:
                         refused += 1
                         continue
-                    if facts.stamp > stamp_at(wall + MAX_SKEW_S):
+                    if facts.stamp > latest:
                         raise Stalled(name, "clock")
                     journal.clock.observe(facts.stamp)
+                    read.append((seq, operation, facts, body))
+                journal.logs.expect([facts.element for _, _, facts, _ in read])
+                for seq, operation, facts, body in read:
                     is_kept = merger.apply(log, seq, operation, facts, body)
                     kept, void = kept + is_kept, void + (not is_kept)
             except MemoryLimitExceeded:

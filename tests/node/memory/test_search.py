@@ -268,6 +268,17 @@ async def test_common_words_are_dropped_beside_rare_ones(memory, monkeypatch):
     assert len((await memory.search(ADA, Question("the"))).hits) == 9
 
 
+async def test_the_rarest_words_that_few_observations_have_together_are_searched(memory, monkeypatch):
+    monkeypatch.setattr(words, "RANKED_ROWS", 6)
+    await fill(
+        memory, *(f"e{n}: a kettle" for n in range(4)), *(f"f{n}: tin pots" for n in range(2)), "x: spout"
+    )
+    found = await memory.search(ADA, Question("kettle tin spout pots"))
+    assert found.terms == ("tin", "spout", "pot")  # 2 + 1 + 2 observations; 4 more are too many
+    monkeypatch.setattr(words, "RANKED_ROWS", 3)
+    assert (await memory.search(ADA, Question("kettle"))).terms == ("kettl",)  # at least one
+
+
 async def test_signs_and_rescoring_find_what_comparing_everything_finds(memory, monkeypatch):
     """The candidates of the sixteen parts hold nearly all of the exact best, filtered or not."""
     vocabulary = [f"word{n}" for n in range(200)]
