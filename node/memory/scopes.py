@@ -30,8 +30,8 @@ ANSWERS_LIMIT: Final = 1_000
 """Most answers of one scope and owner that are kept under idempotency keys."""
 SHARDS: Final = 16
 """Parts that bit vectors are searched in: sixteen short lists of the best cost less than a long one."""
-EXPANDED_CACHED: Final = 512
-"""Statements that are kept with the scope of who asks in them."""
+CHECKED_CACHED: Final = 512
+"""Statements that are not checked again; their scopes, which may be long, are not kept with them."""
 
 _GUARDED: Final = ("entities", "observations", "relations")
 _BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+)(?![}\w])")
@@ -153,11 +153,11 @@ class Scoped:
 
     def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
         """All rows of a bounded question."""
-        return rows(self._connection, _expanded(sql, self._reach), tuple(bindings))
+        return rows(self._connection, self._expand(sql), tuple(bindings))
 
     def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
         """The rows of a question one by one; the caller may stop early."""
-        return each(self._connection, _expanded(sql, self._reach), tuple(bindings))
+        return each(self._connection, self._expand(sql), tuple(bindings))
 
     def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
         """Change or delete rows; the statement ends its condition with ``{reach}``. Returns how many."""
@@ -326,6 +326,14 @@ class Scoped:
         """Whether a realm is one of this viewer's."""
         return self._everything or realm in self._realms or (self._shared and bool(self.realm_of(realm)))
 
+    def _expand(self, sql: str) -> str:
+        """A statement with the scope of who asks in it."""
+        found = _checked(sql)
+        for table in _GUARDED:
+            seen = f"(SELECT * FROM {table} WHERE {self._reach})"  # noqa: S608 - a name and numbers of our own
+            found = found.replace(f"{{{table}}}", seen)
+        return found
+
     def _resolve(self, viewer: Viewer, aim: Aim) -> dict[int, Realm]:
         """The realms that a viewer may see and means; an operator who means some is matched by them."""
         choice: list[str] = ["1"]
@@ -348,18 +356,15 @@ class Scoped:
         }
 
 
-@lru_cache(maxsize=EXPANDED_CACHED)
-def _expanded(sql: str, reach: str) -> str:
-    """A statement with the scope of who asks in it; kept, because to check one costs more than many take."""
+@lru_cache(maxsize=CHECKED_CACHED)
+def _checked(sql: str) -> str:
+    """A statement that names what is guarded only by its scope; to check one costs more than many take."""
     bare = _BARE.search(sql)
     invariant(bare is None, f"a statement names {bare and bare[0]} without its scope")
     for index, needed in _INDEXES.items():
         if re.search(rf"\b{index}\b", sql):
             invariant(needed in sql, f"a statement searches {index} without the scope of its rows")
     invariant(any(f"{{{table}}}" in sql for table in _GUARDED), "a statement without any guarded table")
-    for table in _GUARDED:
-        seen = f"(SELECT * FROM {table} WHERE {reach})"  # noqa: S608 - a name and numbers of our own
-        sql = sql.replace(f"{{{table}}}", seen)
     return sql
 
 

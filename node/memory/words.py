@@ -2,10 +2,9 @@
 
 A query is data: it is cut into terms by the tokeniser that the index has, each term is quoted, and nothing
 in it is syntax. Terms that nearly everything has say nothing and cost most, so they are left out as long as
-another is left, and of the others the rarest are taken that few enough observations have together: to rank
-an observation costs microseconds, of which a search has thousands. SQLite's own rank only chooses the
-candidates; their order is computed from these alone, so that it does not tell how common a word is in the
-scopes of others.
+another is left, and of the others the rarest are taken that few enough observations have together: SQLite's
+rank takes a microsecond or two for each of these. It only chooses the candidates; their order is computed
+from these alone, so that it does not tell how common a word is in the scopes of others.
 """
 
 from __future__ import annotations
