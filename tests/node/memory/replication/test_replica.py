@@ -301,6 +301,28 @@ async def test_a_node_that_says_two_things_under_one_number_is_the_same_everywhe
     assert len(await texts(peers["n1"])) == 1
 
 
+async def test_of_two_things_under_one_id_in_one_stretch_the_later_holds(peers):
+    page = told(peers["n3"], observation(), observation(stamp_at(NOW_S) + 1, text="is black"))
+    await peers["n1"].shared.take(page)
+    assert await texts(peers["n1"]) == ["is black"]
+
+
+async def test_an_end_before_what_holds_instead_in_one_stretch_names_its_successor(peers):
+    stamp, nonces = stamp_at(NOW_S), (bytes([1]) * 16, bytes([2]) * 16)
+    old, new = (said.element_id("n3", nonce) for nonce in nonces)
+    page = told(
+        peers["n3"],
+        observation(stamp, nonce=nonces[0]),
+        said.EndObservation(stamp + 2, old, stamp, TEA.id, NOW_S, new),
+        observation(stamp + 1, nonce=nonces[1], text="is black"),
+    )
+    await peers["n1"].shared.take(page)
+    everything = Period(Timing.ALL)
+    known = (await peers["n1"].store.get(OPERATOR, "tea", period=everything)).observations
+    by_text = {each.text: each for each in known}
+    assert by_text["is green"].superseded_by == by_text["is black"].id
+
+
 async def test_a_log_for_which_there_is_no_room_waits_and_others_go_on(peers):
     full = peers.add("n4", settings=MemorySettings(Limits(entities=1)))
     await say(peers["n1"], "tea", "is green")
