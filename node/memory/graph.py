@@ -206,7 +206,9 @@ class _Walker:
         seen = {
             row[0]
             for row in self.scoped.rows(
-                "SELECT key FROM {entities} WHERE key IN (SELECT value FROM json_each(?))", (marks,)
+                # In this order: SQLite would go through all entities of the scope.
+                "SELECT e.key FROM json_each(?) j CROSS JOIN {entities} e ON e.key = j.value",
+                (marks,),
             )
         }
         level = self.depth[frontier[0]] + 1

@@ -193,8 +193,9 @@ def entities_of(scoped: Scoped, keys: Sequence[int]) -> dict[int, Entity]:
     if not keys:
         return {}
     found = scoped.rows(
-        f"SELECT {_ENTITY} FROM {{entities}} e WHERE e.key IN ({','.join('?' * len(keys))})",  # noqa: S608
-        keys,
+        # In this order: SQLite would rather go through all entities of the scope.
+        f"SELECT {_ENTITY} FROM json_each(?) j CROSS JOIN {{entities}} e ON e.key = j.value",  # noqa: S608
+        (json.dumps(list(keys)),),
     )
     return {row[0]: _entity(scoped, row) for row in found}
 

@@ -262,6 +262,8 @@ def by_meaning(
         if candidates is None:
             candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
         chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(list(candidates))]
+        # In this order: SQLite would go through all entities of the scope, and all that is known of them.
+        joined = "{observations} o CROSS JOIN {entities} e ON e.key = o.entity"
     found = scoped.rows(
         f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE {chosen} AND o.model = ? AND {where}",  # noqa: S608
         (*keys, space, *bindings),

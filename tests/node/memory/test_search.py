@@ -3,6 +3,7 @@ import pytest
 
 from node.errors import CaxtonError
 from node.memory import search, words
+from node.memory.graph import Walk
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, RelationDraft, Scope, Timing
 from node.memory.question import Question, Weighing
 from node.memory.records import Outcome
@@ -277,6 +278,31 @@ async def test_the_rarest_words_that_few_observations_have_together_are_searched
     assert found.terms == ("tin", "spout", "pot")  # 2 + 1 + 2 observations; 4 more are too many
     monkeypatch.setattr(words, "RANKED_ROWS", 3)
     assert (await memory.search(ADA, Question("kettle"))).terms == ("kettl",)  # at least one
+
+
+async def test_no_statement_of_a_search_or_a_walk_goes_through_all_of_a_scope(memory, monkeypatch):
+    monkeypatch.setattr(search, "EXACT_LIMIT", 0)
+    await fill(memory, *(f"e{n}: the tea {n}" for n in range(30)))
+    await memory.relate(ADA, HERS, [RelationDraft("e0", f"e{n}", "near") for n in range(1, 30)])
+    asked = []
+
+    def trace(_cursor, sql, bindings):
+        asked.append((sql, bindings))
+        return True
+
+    await memory.storage.read(lambda c: setattr(c, "exec_trace", trace))
+    assert (await memory.search(ADA, Question("tea 3"))).hits
+    assert len((await memory.walk(ADA, "e0", Walk())).nodes) == 30
+    await memory.storage.read(lambda c: setattr(c, "exec_trace", None))
+
+    def plans(connection):
+        return {
+            sql: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)]
+            for sql, bindings in asked
+        }
+
+    for sql, plan in (await memory.storage.read(plans)).items():
+        assert not [step for step in plan if "(realm=?)" in step or step.startswith("SCAN entities")], sql
 
 
 async def test_signs_and_rescoring_find_what_comparing_everything_finds(memory, monkeypatch):
