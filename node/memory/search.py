@@ -39,7 +39,7 @@ from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
 
 EXACT_LIMIT: Final = 2_000
 """Up to so many observations, all vectors are compared."""
-EACH_SHARD: Final = 16
+EACH_SHARD: Final = 24
 """Candidates from each part of the signs."""
 EACH_SHARD_FILTERED: Final = 64
 """The same when filters will drop some of them."""
