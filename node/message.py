@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from node.errors import ValidationFailed
+from node.labels import REQUIRED_LIMIT, check_labels, labels_shown
 from node.topics import is_topic
 from node.vocabulary import EXPECTS_REPLY, TEXT_LIMIT, DeliveryClass, Performative, RoutingStrategy
 
@@ -111,6 +112,7 @@ class Message(
         parent_conversation: The conversation that this one came out of.
         merge_conversations: Conversations that go on in this one.
         delivery: How often it may be handled when something fails.
+        require: Labels that its provider must have (``node.labels``), sorted.
     """
 
     id: Text
@@ -135,6 +137,7 @@ class Message(
     parent_conversation: Text | None = None
     merge_conversations: Annotated[tuple[Text, ...], Meta(max_length=MERGE_LIMIT)] = ()
     delivery: DeliveryClass = DeliveryClass.AT_LEAST_ONCE
+    require: Annotated[tuple[tuple[str, str], ...], Meta(max_length=REQUIRED_LIMIT)] = ()
 
     @property
     def once(self) -> bool:
@@ -219,6 +222,7 @@ class Message(
             "parent_conversation": self.parent_conversation,
             "merge_conversations": list(self.merge_conversations),
             "delivery": self.delivery.value if self.once else None,
+            "require": labels_shown(self.require) or None,
         }
         return {key: value for key, value in found.items() if value not in (None, [])}
 
@@ -346,7 +350,20 @@ def _check_rules(message: Message) -> None:
             raise _invalid("attachments", f"its blobs have more than {BLOB_LIMIT_BYTES:,} bytes in all")
     if message.has_kin:
         _check_kin(message)
+    if message.require:
+        _check_requirements(message)
     _check_json(message.content, CONTENT_DEPTH_LIMIT)
+
+
+def _check_requirements(message: Message) -> None:
+    if message.capability is None:
+        raise _invalid("require", "only among those who offer a capability is there a choice")
+    try:
+        labels = check_labels(message.require, REQUIRED_LIMIT)
+    except ValidationFailed as error:
+        raise _invalid("require", error.why) from None
+    if labels != message.require:
+        raise _invalid("require", "it must be sorted, and each label be there once")
 
 
 def _check_kin(message: Message) -> None:

@@ -292,6 +292,7 @@ class Node:
             ),
             wasm_cache=config.storage.data_dir / "wasm-cache",
             memory=self.memory,
+            offered=lambda capability: bool(self.membership.registry.providers(capability)),
         )
         self.webhooks = Webhooks(
             environment=self.environment,

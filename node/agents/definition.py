@@ -22,6 +22,7 @@ from node.agents.template import (
 )
 from node.cluster.provider import Minority
 from node.errors import AgentInvalid, ValidationFailed, nearest
+from node.labels import Labels
 from node.message import check_capability
 from node.tools.approval import EVERY
 
@@ -44,6 +45,7 @@ class AgentDefinition:
         topics: (pattern, group) of the topics it subscribes to; the group is empty for none.
         accepts: The expression that a content must meet (``node.predicates``); empty for any content.
         minority: What becomes of messages for its capabilities on the smaller side of a partition.
+        labels: What messages may require of it.
         tools: Tool servers (``csv_parser``) or single tools (``csv_parser/csv_top``) it may use.
         system_prompt: What it is told before every message.
         runtime: ``config`` or ``wasm``.
@@ -68,6 +70,7 @@ class AgentDefinition:
     topics: tuple[tuple[str, str], ...] = ()
     accepts: str = ""
     minority: Minority = "serve"
+    labels: Labels = ()
     tools: tuple[str, ...] = ()
     system_prompt: str = ""
     runtime: str = "config"
@@ -221,6 +224,7 @@ def _build(
         topics=fields.get("topics", ()),
         accepts=fields.get("accepts", ""),
         minority=fields.get("minority", "serve"),
+        labels=fields.get("labels", ()),
         tools=tuple(dict.fromkeys(fields.get("tools", ()))),
         system_prompt=fields.get("system_prompt", ""),
         runtime=runtime,

@@ -12,6 +12,7 @@ import apsw
 from node.agents.ask import Requester
 from node.agents.bids import Contracts
 from node.errors import AgentNotFound, nearest
+from node.labels import Labels, labels_shown
 from node.message import Message, iso8601
 from node.messaging.delivery import Delivery, Draft
 from node.messaging.later import LaterBus
@@ -84,6 +85,9 @@ class AgentInfo:
         tools: Names of the tools its model sees.
         error: Why its status is ``error``.
         signature: Who signed its module, as JSON; None for an agent without a module, or an unsigned one.
+        requires: Capabilities of others that it may ask.
+        waiting_for: Those of them that nobody in the cluster offers now.
+        labels: What messages may require of it.
     """
 
     id: str
@@ -103,6 +107,9 @@ class AgentInfo:
     description: str = ""
     error: str = ""
     signature: dict[str, Any] | None = None
+    requires: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+    labels: Labels = ()
 
     def as_json(self) -> dict[str, Any]:
         """JSON values only."""
@@ -122,6 +129,9 @@ class AgentInfo:
             "tools": list(self.tools),
             "warnings": list(self.warnings),
             "execution_stats": self.execution_stats,
+            "requires": list(self.requires),
+            "waiting_for": list(self.waiting_for),
+            "labels": labels_shown(self.labels),
             "signature": self.signature,
         }
         return found | ({"error": self.error} if self.error else {})

@@ -94,6 +94,7 @@ TOP: Final[Mapping[str, Field]] = {
     "priority": _used(number(0, 1000, whole=True), "Weighs in best_match; 50 without it."),
     "topics": _used(forms.SUBSCRIPTIONS, "Patterns over the topics it subscribes to."),
     "accepts": _used(forms.EXPRESSION, "Expression over the contents it takes: content.amount > 100."),
+    "labels": _used(forms.LABELS, "Facts that a message may require of it: region: eu."),
     "minority": _used(
         one_of(*MINORITY_POLICIES), "What becomes of its messages on the smaller side of a partition."
     ),

@@ -16,6 +16,7 @@ from typing import Any, Final
 from node.cluster.registry import SUBSCRIPTIONS_LIMIT
 from node.config.units import checked_domains
 from node.errors import ValidationFailed, nearest
+from node.labels import LABELS_LIMIT, NODE, VALUE_LIMIT, Labels, labels_of
 from node.llm.schema import schema_problem
 from node.memory.model import Scope
 from node.predicates import EXPRESSION_LIMIT, check_predicate
@@ -156,6 +157,32 @@ SUBSCRIPTIONS: Final = Form(
     ),
 )
 """A list of patterns over topics, each a text or ``{topic, group}``; kept as (pattern, group)."""
+
+
+def _labels(value: Any) -> Labels:
+    if not isinstance(value, dict):
+        raise Invalid("must be a mapping of names to a text, or to a list of texts")
+    for name, values in value.items():
+        if name == NODE:
+            raise Invalid("has the label node, which says where an agent runs and is not given")
+        if not isinstance(values, str | list):
+            raise Invalid(f"must have a text, or a list of texts, as {str(name)[:40]}")
+    try:
+        return labels_of(value)
+    except ValidationFailed as error:
+        raise Invalid(f"has a wrong label: {error.why}") from None
+
+
+_LABEL_VALUE: Final = {"type": "string", "minLength": 1, "maxLength": VALUE_LIMIT}
+LABELS: Final = Form(
+    _labels,
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^[a-z][a-z0-9_.-]{0,31}$"},
+        "additionalProperties": _one_or_more(_LABEL_VALUE, LABELS_LIMIT),
+    },
+)
+"""A mapping of names to a text, or to a list of them; kept as sorted pairs."""
 
 
 def _expression(value: Any) -> str:

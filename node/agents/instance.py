@@ -10,6 +10,7 @@ from node.agents.deployed import AgentInfo, Runtime
 from node.agents.journal import Journal
 from node.agents.parking import ParkingAgent
 from node.agents.resuming import Resumable
+from node.agents.requirements import Offered, absent_providers, waited_for
 from node.agents.serving import Serving
 from node.agents.tool_notes import absent_tools
 from node.cluster.provider import Offer
@@ -39,7 +40,7 @@ class Instance:
         """Show it as failed, and why."""
         self.error, self.row = reason, replace(self.row, status="error")
 
-    def info(self, tools: ToolHost) -> AgentInfo:
+    def info(self, tools: ToolHost, offered: Offered) -> AgentInfo:
         """What is shown of it."""
         definition = self.definition
         return AgentInfo(
@@ -55,7 +56,14 @@ class Instance:
             registration=self.registration,
             memory_enabled=definition.memory_enabled,
             tools=tuple(tool.name for tool in tools.visible(definition.tools, definition.restricted_tools)),
-            warnings=(*(w.as_json() for w in definition.warnings), *absent_tools(tools, definition)),
+            warnings=(
+                *(w.as_json() for w in definition.warnings),
+                *absent_tools(tools, definition),
+                *absent_providers(definition, offered),
+            ),
+            requires=definition.requires,
+            waiting_for=waited_for(definition, offered),
+            labels=definition.labels,
             execution_stats=self.journal.execution_stats,
             description=definition.description,
             error=self.error,
@@ -73,4 +81,5 @@ def offer_of(definition: AgentDefinition) -> Offer:
         topics=definition.topics,
         accepts=definition.accepts,
         minority=definition.minority,
+        labels=definition.labels,
     )

@@ -33,6 +33,7 @@ from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_ag
 from node.agents.instance import Instance, offer_of
 from node.agents.journal import AgentLogRecord, Journal
 from node.agents.parking import ParkingAgent
+from node.agents.requirements import Offered, note_absent_providers
 from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import note_absent, note_change
@@ -69,6 +70,7 @@ class AgentSupervisor:
         settings: Bounds.
         wasm_cache: Where compiled WebAssembly is kept; None keeps it in memory only.
         memory: What agents remember; None lets none of them.
+        offered: Whether anybody in the cluster offers a capability now.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class AgentSupervisor:
         settings: AgentSettings | None = None,
         wasm_cache: Path | None = None,
         memory: MemoryRoom | None = None,
+        offered: Offered = lambda _: True,
     ) -> None:
         self._environment = environment
         self._node = node
@@ -95,8 +98,8 @@ class AgentSupervisor:
         self._tools = tools
         self._tracing = tracing
         self._settings = settings or AgentSettings()
-        self._memory = memory
         self.approvals = Approvals(environment=environment, node=node, storage=storage, bus=bus, tools=tools)
+        self._memory, self._offered = memory, offered
         self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
         self._agents: dict[str, Instance] = {}
         self._turn = trio.Lock()
@@ -196,7 +199,8 @@ class AgentSupervisor:
             for warning in definition.warnings:
                 journal.log("warning", f"line {warning.line}: {warning.field} {warning.message}")
             note_absent(self._tools, definition, journal)
-            return agent.info(self._tools)
+            note_absent_providers(definition, self._offered, journal)
+            return agent.info(self._tools, self._offered)
 
     def knows(self, name: str) -> bool:
         """Whether an agent has this id, or is being deployed under it."""
@@ -204,7 +208,7 @@ class AgentSupervisor:
 
     def list(self) -> list[AgentInfo]:
         """All agents, by id."""
-        return [self._agents[key].info(self._tools) for key in sorted(self._agents)]
+        return [self._agents[key].info(self._tools, self._offered) for key in sorted(self._agents)]
 
     def get(self, agent: str) -> AgentInfo:
         """The agent of that id or name.
@@ -212,7 +216,7 @@ class AgentSupervisor:
         Raises:
             AgentNotFound: there is none.
         """
-        return self._find(agent).info(self._tools)
+        return self._find(agent).info(self._tools, self._offered)
 
     async def stop(self, agent: str, *, grace_s: float = DRAIN_S) -> AgentInfo:
         """Take an agent out of service; it stays deployed.
@@ -230,7 +234,7 @@ class AgentSupervisor:
                 await self._set_status(found, "stopped")
                 await self._take_down(found, drain_s=grace_s)
                 found.journal.log("info", "stopped")
-            return found.info(self._tools)
+            return found.info(self._tools, self._offered)
 
     async def start(self, agent: str) -> AgentInfo:
         """Bring a stopped or failed agent back into service.
@@ -251,7 +255,7 @@ class AgentSupervisor:
                 self._take_up(found, runtime)
                 found.error = ""
                 found.journal.log("info", "started")
-            return found.info(self._tools)
+            return found.info(self._tools, self._offered)
 
     async def delete(self, agent: str, *, force: bool = False) -> None:
         """Remove an agent for good; ``force`` does not wait for what it is handling.

@@ -45,6 +45,12 @@ _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
     multiple=True,
     help="Version of the capability that does, too (v1); repeatable, tried in this order.",
 )
+@click.option(
+    "--require",
+    metavar="LABEL=VALUE",
+    multiple=True,
+    help="Label that the provider must have (region=eu); repeatable.",
+)
 @click.option("--at-most-once", is_flag=True, help="Better lost than handled twice, if something fails.")
 @click.option("--conversation", metavar="ID", help="Continue a conversation.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (least) to 9.")
@@ -79,6 +85,7 @@ def command(
     performative: str,
     strategy: str | None,
     fallback_versions: tuple[str, ...],
+    require: tuple[str, ...],
     at_most_once: bool,
     conversation: str | None,
     priority: int | None,
@@ -109,6 +116,7 @@ def command(
         "conversation_id": conversation,
         "priority": priority,
         "fallback_versions": list(fallback_versions) or None,
+        "routing_preferences": {"require": _labels(require)} if require else None,
         "delivery": DeliveryClass.AT_MOST_ONCE.value if at_most_once else None,
     }
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -141,6 +149,21 @@ def _sent(
         return streamed(client, body, wait_s, as_json=as_json)
     query = {"wait": wait_s} if wait_s else None
     return client.call("POST", "/messages", body=body, query=query, wait_s=wait_s), False
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, list[str]]:
+    """The labels of ``--require``.
+
+    Raises:
+        UsageFailed: one has no value.
+    """
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageFailed(f"--require {text[:80]!r} is no label", fix="Write it as region=eu.")
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def _replies(found: dict[str, Any]) -> list[dict[str, Any]]:

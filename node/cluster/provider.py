@@ -8,6 +8,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from node.labels import Labels
+
 Subscription = tuple[str, str]
 """A pattern over topics, and the queue group that shares what it brings; empty for none."""
 
@@ -37,6 +39,7 @@ class Provider:
         topics: What it subscribes to.
         accepts: The expression that a content must meet for it (``node.predicates``); empty for any content.
         minority: What becomes of messages for its capabilities on the smaller side of a partition.
+        labels: What messages may require of it, sorted.
     """
 
     agent: str
@@ -50,6 +53,7 @@ class Provider:
     topics: tuple[Subscription, ...] = ()
     accepts: str = ""
     minority: Minority = "serve"
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Offer:
     topics: tuple[Subscription, ...] = ()
     accepts: str = ""
     minority: Minority = "serve"
+    labels: Labels = ()
 
 
 class ClusterView(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -132,6 +137,7 @@ class RegistryWriter(Protocol):
         topics: tuple[Subscription, ...] = (),
         accepts: str = "",
         minority: Minority = "serve",
+        labels: Labels = (),
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that."""
         ...

@@ -21,6 +21,7 @@ from node.cluster.subscriptions import Subscriptions
 from node.cluster.versions import base_name, best_offer, split
 from node.environment import Clock
 from node.errors import ResourceLimitExceeded, ValidationFailed, nearest
+from node.labels import Labels, check_labels
 from node.message import check_capability
 from node.predicates import check_predicate
 from node.topics import check_pattern, is_topic
@@ -142,13 +143,15 @@ class CapabilityRegistry:
         topics: tuple[Subscription, ...] = (),
         accepts: str = "",
         minority: Minority = "serve",
+        labels: Labels = (),
     ) -> None:
         """Offer these capabilities and subscribe to these topics from now on, or change that.
 
         Raises:
             ResourceLimitExceeded: the entry does not fit into the map.
         """
-        self.publish_many((Offer(agent, version, capabilities, priority, health, topics, accepts, minority),))
+        more = (topics, accepts, minority, labels)
+        self.publish_many((Offer(agent, version, capabilities, priority, health, *more),))
 
     def publish_many(self, offers: Sequence[Offer]) -> None:
         """Offer all of this from now on, as one change of the map, or none of it.
@@ -345,6 +348,7 @@ class CapabilityRegistry:
             topics=said.topics,
             accepts=said.accepts,
             minority=said.minority,
+            labels=said.labels,
         )
 
     def _as_seen(self, provider: Provider, now: float) -> Provider:
@@ -355,7 +359,7 @@ class CapabilityRegistry:
             return p
         return Provider(
             *(p.agent, p.node, p.version, p.capabilities, p.priority, p.health),
-            *(load, rtt_s, p.topics, p.accepts, p.minority),
+            *(load, rtt_s, p.topics, p.accepts, p.minority, p.labels),
         )
 
     def _rtt_to(self, node: str, now: float) -> float | None:
@@ -382,6 +386,7 @@ def _entries(offers: Sequence[Offer]) -> dict[str, bytes]:
 def _value(offer: Offer) -> bytes:
     said = [list(offer.capabilities), offer.priority, round(offer.health * _HEALTH_STEPS)]
     more: list[object] = [[list(topic) for topic in offer.topics], offer.accepts, offer.minority]
+    more.append([list(label) for label in offer.labels])
     while more and more[-1] in ([], "", "serve"):  # what says nothing takes no room
         more.pop()
     return cbor2.dumps([*said, *more])
@@ -412,7 +417,8 @@ def _read(value: bytes) -> Offer | None:
         names = tuple(check_capability(name) for name in capabilities)
         topics = _topics(*more[:1])
         accepts = _accepts(*more[1:2])
-        minority = _minority(*more[2:])
+        minority = _minority(*more[2:3])
+        labels = check_labels(*more[3:]) if more[3:] else ()
     except _MALFORMED:
         return None
     if (
@@ -423,7 +429,7 @@ def _read(value: bytes) -> Offer | None:
         and 0 <= priority <= 1000
         and 0 <= health <= _HEALTH_STEPS
     ):
-        return Offer("", "", names, priority, health / _HEALTH_STEPS, topics, accepts, minority)
+        return Offer("", "", names, priority, health / _HEALTH_STEPS, topics, accepts, minority, labels)
     return None
 
 

@@ -245,6 +245,7 @@ class ProviderView(BaseModel):
         str | None, Field(description="The expression that a content must meet; None for any content.")
     ]
     minority: Annotated[str, Field(description="serve, queue or refuse on the smaller side of a partition.")]
+    labels: Annotated[dict[str, list[str]], Field(description="What messages may require of it.")]
     rtt_s: Annotated[float | None, Field(description="Estimated round trip from this node.")]
     offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
@@ -455,9 +456,10 @@ class AgentBody(BaseModel):
     tools: list[str]
     warnings: list[dict[str, Any]]
     execution_stats: dict[str, Any]
-    signature: Annotated[
-        SignatureBody | None, Field(description="Null for an agent without a signed module.")
-    ]
+    requires: Annotated[list[str], Field(description="Capabilities of others that it may ask.")]
+    waiting_for: Annotated[list[str], Field(description="Those of them that nobody offers now.")]
+    labels: Annotated[dict[str, list[str]], Field(description="What messages may require of it.")]
+    signature: Annotated[SignatureBody | None, Field(description="Null without a signed module.")]
     error: str | None = None
 
 

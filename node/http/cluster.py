@@ -28,6 +28,7 @@ from node.http.answers import (
 from node.http.models import CapabilityQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
+from node.labels import labels_shown
 from node.message import Message, check_capability
 from node.telemetry.version import software_version
 from node.vocabulary import Performative, RoutingStrategy
@@ -205,6 +206,7 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "health": provider.health,
         "load": provider.load,
         "accepts": provider.accepts or None,
+        "labels": labels_shown(provider.labels),
         "minority": provider.minority,
         "rtt_s": None if provider.rtt_s is None else round(provider.rtt_s, 6),
     }

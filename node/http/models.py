@@ -18,6 +18,7 @@ from node.environment import Environment
 from node.errors import ValidationFailed, nearest
 from node.http.attachments import attachment_from_json
 from node.http.strategies import LOAD_ALGORITHMS, read_strategy
+from node.labels import REQUIRED_LIMIT, SPECIALIZATION, Labels, check_labels, labels_of
 from node.message import ATTACHMENT_LIMIT, FALLBACK_LIMIT, MERGE_LIMIT, Message, check, parse_time
 from node.messaging.acceptance import BATCH_LIMIT
 from node.messaging.letterbox import BULK_LIMIT
@@ -86,9 +87,31 @@ class AttachmentBody(StrictBody):
 
 
 class PreferencesBody(StrictBody):
-    """Another place for the name of a strategy."""
+    """Another place for the name of a strategy, and what the provider must be."""
 
     strategy: Label | None = None
+    require: Annotated[
+        dict[Label, Label | list[Label]],
+        Field(
+            max_length=REQUIRED_LIMIT,
+            examples=[{"region": "eu"}],
+            description="Labels that the provider must have, each a text or several.",
+        ),
+    ] = {}
+    required_specializations: Annotated[
+        list[Label],
+        Field(max_length=REQUIRED_LIMIT, description="The same as require with the label specialization."),
+    ] = []
+
+    def requirements(self) -> Labels:
+        """The labels that the provider must have.
+
+        Raises:
+            ValidationFailed: they are no labels, or too many.
+        """
+        given = labels_of(self.require, REQUIRED_LIMIT)
+        special = labels_of({SPECIALIZATION: self.required_specializations}, REQUIRED_LIMIT)
+        return check_labels([*given, *special], REQUIRED_LIMIT)
 
 
 class ItemBody(StrictBody):
@@ -181,6 +204,7 @@ class ItemBody(StrictBody):
             parent_conversation=self.parent_conversation,
             merge_conversations=tuple(self.merge_conversations),
             delivery=DeliveryClass(self.delivery),
+            require=() if self.routing_preferences is None else self.routing_preferences.requirements(),
         )
         check(message)
         return message

@@ -9,6 +9,7 @@ from typing import Any, Final
 import cbor2
 
 from node.errors import CapabilityNotFound, CaxtonError, MessageDeliveryFailed, MinorityRefused, ReplyTimeout
+from node.labels import labels_shown
 from node.message import Message, iso8601
 from node.messaging.delivery import failure_content
 from node.messaging.letters import Letter
@@ -130,18 +131,20 @@ def is_by_its_reply_by(letter: Letter) -> bool:
 
 
 def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
-    """Nobody offers what ``message`` wants."""
-    wanted = message.wanted
+    """Nobody offers what ``message`` wants, as it requires it."""
+    wanted, required = message.wanted, labels_shown(message.require)
     suggestions = [name for name, _ in related]
     fix = "Deploy an agent that offers it, or look at the capabilities of the cluster."
     if suggestions:
         fix = f"Did you mean {suggestions[0]!r}? {fix}"
     return CapabilityNotFound(
-        f"nobody in the cluster offers {wanted!r}",
+        f"nobody in the cluster offers {wanted!r}"
+        + (f" with {', '.join(f'{n}={v}' for n, v in message.require)}" if required else ""),
         why="no agent with it appeared within the time the message could wait",
         fix=fix,
         details={
             "wanted": wanted,
+            **({"require": required} if required else {}),
             "related": [{"capability": name, "agents": number} for name, number in related],
             "suggestions": suggestions,
         },

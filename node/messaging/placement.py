@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
+from node.labels import lacking
 from node.message import Message
 from node.messaging.audience import Audience
 from node.messaging.breakers import Breakers
@@ -127,6 +128,8 @@ class Placement:
             return self._decide_addressed(letter, letter.address, now)
         conversation = letter.message.conversation_id, wanted
         choice = self._choose(letter, now, self._sticky.get(conversation))
+        if letter.message.require:
+            followed = None  # what must be elsewhere is not kept in order with what need not
         if followed is not None and choice.decision.targets != (followed,):
             reason = "it has earlier messages of this conversation"
             choice = Choice.of(Decision((followed,), "sticky", reason, sticky=followed, view=self._look(now)))
@@ -164,8 +167,10 @@ class Placement:
         return self._registry.minority(capability)
 
     def providers(self, letter: Letter) -> list[Provider]:
-        """All that offer what a message wants or is content with, on nodes that are alive."""
-        return [p for wish in letter.wishes for p in self._offering(letter, wish)]
+        """All that offer what a message wants or is content with, as it requires, on nodes that are alive."""
+        return [
+            p for wish in letter.wishes for p in self._offering(letter, wish) if _meets(letter.message, p)
+        ]
 
     def instead(self, letter: Letter, now: float) -> list[Target]:
         """Who else gets a message to a topic, because a member of its group will not handle it."""
@@ -186,7 +191,8 @@ class Placement:
         if at:
             return self._is_full((agent, node))
         offered = self._registry.instances if message.capability is None else self._registry.providers
-        found = [(p.agent, p.node) for wish in wishes(message) for p in offered(wish)]
+        able = (p for wish in wishes(message) for p in offered(wish) if _meets(message, p))
+        found = [(p.agent, p.node) for p in able]
         return bool(found) and all(map(self._is_full, found))
 
     def is_hopeful(self, letter: Letter) -> bool:
@@ -293,6 +299,8 @@ class Placement:
         ranking = kept.ranking if self._breakers.are_all_closed else self._spared(kept, now)
         if letter.excluded:
             ranking = self._without_refusers(ranking, letter, now)
+        if letter.message.require:
+            ranking = ranking.meeting(letter.message.require)
         return ranking if letter.message.capability is None else ranking.accepting(letter.message.content)
 
     def _rank(self, letter: Letter, wish: str, version: int, now: float) -> _Ranked:
@@ -347,6 +355,11 @@ class Placement:
         if self._view is None or now - self._viewed_at >= VIEW_S:
             self._view, self._viewed_at = self._membership.view(), now
         return self._view
+
+
+def _meets(message: Message, provider: Provider) -> bool:
+    """Whether a provider has what a message requires."""
+    return not message.require or not lacking(message.require, provider.labels, provider.node)
 
 
 def _counts_s(providers: int) -> float:

@@ -96,6 +96,8 @@ class Previews:
             view=self._membership.view(),
             locality=self._locality,
         )
+        if message.require:
+            ranking = ranking.meeting(message.require)
         if not by_name:
             ranking = ranking.accepting(message.content)
         sticky = self._outbox.sticky(message.conversation_id, message.wanted)

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from node.cluster.provider import ClusterView, Minority, Provider
 from node.cluster.versions import Version, best_offer, shown_version, split
+from node.labels import Labels, lacking
 from node.message import Message
 from node.messaging.explanation import EXPLAINED_LIMIT, Candidate, Decision, Target
 from node.predicates import predicate
@@ -185,6 +186,7 @@ class Ranking:
             if each.provider.accepts:
                 self._predicates.setdefault(each.provider.accepts, []).append(target)
         self._accepting: dict[tuple[str, ...], Ranking] = {}
+        self._meeting: dict[Labels, Ranking] = {}
 
     @classmethod
     def of(
@@ -248,6 +250,21 @@ class Ranking:
             found = self.without(reasons, (*self.excluded, *told)[:EXPLAINED_LIMIT])
             if len(self._accepting) < NARROWED_LIMIT:
                 self._accepting[refusing] = found
+        return found
+
+    def meeting(self, required: Labels) -> Ranking:
+        """The same ranking but for those who lack a label that is required, kept like :meth:`accepting`."""
+        found = self._meeting.get(required)
+        if found is None:
+            reasons = {
+                target: f"it has not {', '.join(f'{name}={value}' for name, value in lacks)}"
+                for each, target in zip(self._weighed, self._targets, strict=True)
+                if (lacks := lacking(required, each.provider.labels, target[1]))
+            }
+            told = tuple((agent, node, why) for (agent, node), why in sorted(reasons.items()))
+            found = self.without(reasons, (*self.excluded, *told)[:EXPLAINED_LIMIT])
+            if len(self._meeting) < NARROWED_LIMIT:
+                self._meeting[required] = found
         return found
 
     def choose(self, strategy: RoutingStrategy, chance: random.Random, sticky: Target | None) -> Choice:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
+from node.labels import Labels
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.letters import OPEN, Letter, Route
 from node.messaging.origin import RouteEvent, RouteState
@@ -118,14 +119,14 @@ class Sweep:
         placement = self._decisions.placement
         for letter in placement.waiting():
             self._look(letter, now, changes, registry_changed=True)
-        offered: dict[tuple[str, tuple[str, str]], bool] = {}
+        offered: dict[tuple[str, Labels, tuple[str, str]], bool] = {}
         for route in sorted(self._decisions.lanes.queued(), key=_SEQ):
             letter = route.letter
             if letter.address is not None or letter.broadcast or route.state is not RouteState.QUEUED:
                 continue
             if not placement.reaches(route.target[1]):
                 continue  # it did not withdraw: it is dead, or not seen yet, which is another matter
-            asked = (letter.wanted, route.target)
+            asked = (letter.wanted, letter.message.require, route.target)
             if asked not in offered:
                 providers = placement.providers(letter)
                 offered[asked] = any((p.agent, p.node) == route.target for p in providers)

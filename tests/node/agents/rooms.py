@@ -147,6 +147,7 @@ class FakeRegistry:
         self.full_from = ""
         self.batches: list[int] = []
         self.withdrawn: list[tuple[str, ...]] = []
+        self.labels: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def publish(
         self,
@@ -159,11 +160,13 @@ class FakeRegistry:
         topics: tuple[tuple[str, str], ...] = (),
         accepts: str = "",
         minority: str = "serve",
+        labels: tuple[tuple[str, str], ...] = (),
     ) -> None:
         assert health == 1.0
         self.published[agent] = (version, capabilities, priority)
         self.topics[agent] = topics
         self.accepts[agent] = accepts
+        self.labels[agent] = labels
         self.minority[agent] = minority
 
     def publish_many(self, offers: Sequence[Offer]) -> None:
@@ -212,6 +215,7 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
     reach: ToolsConfig | None = None,
     registry: FakeRegistry | None = None,
     more_servers: Sequence[ToolServer] = (),
+    offered: Callable[[str], bool] = lambda _: True,
 ) -> AsyncIterator[Rooms]:
     environment = inline_environment()
     tracing = tracing or Tracing.off()
@@ -231,6 +235,7 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
         tracing=tracing,
         settings=settings,
         memory=memory,
+        offered=offered,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(tools.run)

@@ -415,3 +415,21 @@ def test_a_mailbox_is_found_by_its_topics_and_not_by_its_name(registry, maps):
     assert registry.topics_version() > before[2]
     registry.apply([EntryChanged("you", "agent/alice/mailbox", None)])
     assert registry.subscribers("orders.eu") == []
+
+
+def test_labels_are_announced_and_cost_nothing_where_there_are_none(registry, maps):
+    labels = (("region", "eu"), ("region", "us"))
+    for shown in (labels, ()):
+        registry.publish("a", version="1", capabilities=("sum",), priority=50, health=1.0, labels=shown)
+        registry.apply([EntryChanged("me", "agent/a/1", maps.held["me", "agent/a/1"])])
+        registry.set_load(0.5, now=0.0)
+        assert registry.providers("sum")[0].labels == shown
+    assert maps.held["me", "agent/a/1"] == cbor2.dumps([["sum"], 50, 255])
+
+
+@pytest.mark.parametrize("labels", [7, "a", [["A", "b"]], [["a"]], [["a", str(n)] for n in range(17)]])
+def test_labels_that_are_none_are_counted_and_not_believed(registry, labels):
+    value = cbor2.dumps([["sum"], 50, 255, [], "", "serve", labels])
+    registry.apply([EntryChanged("you", "agent/a/1.0.0", value)])
+    assert registry.providers("sum") == []
+    assert registry.statistics()["malformed_entries"] == 1
