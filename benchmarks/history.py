@@ -1,17 +1,22 @@
-"""Kill real nodes with SIGKILL while clients send, then check the whole history, from outside and from disk.
+"""Do harm to real nodes while clients send, then check the whole history, from outside and from disk.
 
     .venv/bin/python -m benchmarks.history --messages 5000 --kills 5 --rounds 20 --csv
+    .venv/bin/python -m benchmarks.history --kills 0 --partitions 5 --rounds 5 --csv
+    .venv/bin/python -m benchmarks.history --kills 0 --full-disks 5 --rounds 5 --csv
 
 Each round has a cluster of its own of three processes on loopback. Clients, one per conversation and each at
 one node, send requests with ids of their own in batches, and write down what they invoked, what was
 acknowledged, refused, or never answered; what was not answered is sent again under the same ids. Meanwhile
-nodes are killed, one after the other, at moments drawn from the seed, and started again after a time below or
-above what membership takes to declare them dead. In the end all are stopped, and this is checked:
+harm comes to nodes, one after the other, at moments drawn from the seed: they are killed with SIGKILL and
+started again, or cut off from the others, for a time below or above what membership takes to declare them
+dead; or their disk is full until they have refused a message for it, and for a while longer
+(:mod:`benchmarks.places`). In the end all are stopped, and this is checked:
 
 * what was acknowledged is in its origin's database and was settled there, or is among its dead letters;
 * what was settled was handled: a witness on some node has written so (``benchmarks/witness.py``);
 * within one life of a node, each conversation was handled in the order in which it was sent;
 * no witness ran twice for one message on one node, unless the node was killed in between;
+* a node with a full disk refuses new messages with :data:`NO_ROOM`, and takes them again when there is room;
 * nothing is open, and no log holds a traceback.
 """
 
@@ -25,7 +30,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -35,6 +40,7 @@ from typing import Any, Final
 import apsw
 import httpx
 
+from benchmarks.places import Places, why_not
 from benchmarks.report import machine, show, write
 from benchmarks.witness import CAPABILITY, LOG
 from tests.acceptance.processes import Cluster, Node, eventually
@@ -49,6 +55,10 @@ TTL_S: Final = 900.0
 DRAIN_S: Final = 180.0
 EXAMPLES: Final = 3
 """Most broken promises of one kind that are told with their particulars."""
+REFUSED_S: Final = 30.0
+"""How long a node may take to find out that its disk is full, or has room again."""
+NO_ROOM: Final = "STORAGE_ERROR"
+"""What is said of a message that the disk has no room for."""
 ACCEPTED: Final = (202, "DUPLICATE_MESSAGE")
 """What acknowledges a message, or says that it was acknowledged before."""
 
@@ -91,26 +101,52 @@ class History:
         seed: Draws who is killed when.
         messages: How many are sent in all.
         kills: How many nodes are killed.
+        partitions: How many are cut off.
+        full_disks: How many disks are full for a while.
     """
 
-    def __init__(self, cluster: Cluster, seed: int, messages: int, kills: int) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        seed: int,
+        messages: int,
+        kills: int,
+        *,
+        partitions: int = 0,
+        full_disks: int = 0,
+    ) -> None:
         self.report = Report()
         self._cluster, self._chance = cluster, random.Random(f"history {seed}")
-        self._messages, self._kills = messages, kills
+        self._messages = messages
+        self._harms = [self._kill] * kills + [self._cut_off] * partitions + [self._fill] * full_disks
+        self._chance.shuffle(self._harms)
         self._lock = threading.Lock()
         self._acknowledged: dict[str, str] = {}
         self._progress = threading.Condition(self._lock)
-        nodes = cluster.start(*NAMES, command=COMMAND)
-        self._nodes: dict[str, Node] = {node.name: node for node in nodes}
-        cluster.wait_for_providers(nodes, **{CAPABILITY: NAMES})
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        self._places = Places(cluster, NAMES, apart=partitions > 0, small=full_disks > 0)
+        self._nodes: dict[str, Node] = self._places.nodes
 
     def run(self) -> Report:
-        """Send, kill, bring back, stop and check."""
+        """Send, do harm, mend it, stop and check."""
+        try:
+            return self._run()
+        finally:
+            self._cluster.close()
+            self._places.close()
+
+    def _run(self) -> Report:
+        for name in NAMES:
+            self._places.start(name, COMMAND, wait=False)
+        for node in self._nodes.values():
+            node.wait_ready()
+        self._cluster.wait_for_each_other(*self._nodes.values())
+        self._cluster.wait_for_providers(self._nodes.values(), **{CAPABILITY: NAMES})
         share = -(-self._messages // CONVERSATIONS)
         with ThreadPoolExecutor(CONVERSATIONS + 1) as pool:
             clients = [pool.submit(self._send, number, share) for number in range(CONVERSATIONS)]
-            killer = pool.submit(self._kill)
-            for each in (*clients, killer):
+            harm = pool.submit(self._do_harm)
+            for each in (*clients, harm):
                 each.result()
         started = time.monotonic()
         self._cluster.wait_for_each_other(*self._nodes.values())
@@ -146,6 +182,8 @@ class History:
                 try:
                     answer = node.client.post("/messages/batch", json={"messages": items}, timeout=20)
                     results = answer.json()["results"] if answer.status_code < 300 else []
+                    if not results:
+                        self._refused(node.name, answer.json()["error"]["code"])
                 except httpx.HTTPError:
                     results = []
                 if not results:
@@ -161,6 +199,7 @@ class History:
                 said = result.get("code", 202)
                 if said not in ACCEPTED:
                     self.report.counts[f"refused_{said}"] += 1
+                    self._refusals[node, said] += 1
                     rest = list(batch.items())[place + 1 :]
                     later = [
                         i for (i, _), r in zip(rest, results[place + 1 :], strict=True) if "code" not in r
@@ -175,19 +214,59 @@ class History:
             self._progress.notify_all()
         return {}
 
-    def _kill(self) -> None:
-        """Kill one node after the other, each when so many messages have been acknowledged."""
-        for number in range(self._kills):
-            due = self._messages * (number + self._chance.random()) / self._kills
-            name, down_s = self._chance.choice(NAMES), self._chance.choice(DOWN_S)
+    def _refused(self, node: str, code: str) -> None:
+        """A whole batch was refused."""
+        with self._progress:
+            self.report.counts[f"refused_{code}"] += 1
+            self._refusals[node, code] += 1
+            self._progress.notify_all()
+
+    def _do_harm(self) -> None:
+        """To one node after the other, each when so many messages have been acknowledged."""
+        for number, harm in enumerate(self._harms):
+            due = self._messages * (number + self._chance.random()) / len(self._harms)
             with self._progress:
                 self._progress.wait_for(lambda due=due: len(self._acknowledged) >= due, timeout=300)
             time.sleep(self._chance.uniform(0.0, 0.2))
-            node = self._nodes[name]
-            node.kill()
-            self._count("killed")
-            time.sleep(down_s)
-            node.start(*[other for other in self._nodes.values() if other is not node])
+            harm(self._chance.choice(NAMES), self._chance.choice(DOWN_S))
+
+    def _kill(self, name: str, down_s: float) -> None:
+        self._nodes[name].kill()
+        self._count("killed")
+        time.sleep(down_s)
+        self._places.start(name, COMMAND)
+
+    def _cut_off(self, name: str, away_s: float) -> None:
+        self._places.cut_off(name)
+        self._count("cut_off")
+        time.sleep(away_s)
+        self._places.heal(name)
+
+    def _fill(self, name: str, longer_s: float) -> None:
+        """Fill a disk until its node has refused a message for it, and see that it takes some afterwards."""
+        refusals = self._refusals[name, NO_ROOM]
+        self._places.fill(name)
+        self._count("filled")
+        if not self._seen(name, lambda: self._refusals[name, NO_ROOM] > refusals):
+            self.report.problem("a node with a full disk has refused nothing", name)
+        time.sleep(longer_s)
+        taken = self._taken(name)
+        self._places.free(name)
+        if not self._seen(name, lambda: self._taken(name) > taken):
+            self.report.problem("a node whose disk has room again takes nothing", name)
+
+    def _seen(self, name: str, what: Callable[[], bool]) -> bool:
+        """Whether something is seen in time, or can be seen no more since all is sent."""
+        with self._progress:
+            return self._progress.wait_for(lambda: what() or not self._is_sending(name), timeout=REFUSED_S)
+
+    def _taken(self, name: str) -> int:
+        return sum(node == name for node in self._acknowledged.values())
+
+    def _is_sending(self, name: str) -> bool:
+        """Whether the clients of a node have still something to send."""
+        clients = sum(NAMES[number % len(NAMES)] == name for number in range(CONVERSATIONS))
+        return self._taken(name) < clients * (self._messages // CONVERSATIONS)
 
     def _count(self, what: str, number: int = 1) -> None:
         with self._lock:
@@ -258,11 +337,14 @@ def _open(node: Node) -> int:
     return int(outbox["open"] + outbox["backlog"] + messaging["inbox"]["held"] + messaging["local"])
 
 
-def check(directory: Path, seed: int, messages: int, kills: int) -> Report:
+def check(
+    directory: Path, seed: int, messages: int, *, kills: int, partitions: int, full_disks: int
+) -> Report:
     """One round in processes and directories of its own."""
     cluster = Cluster(directory / "cluster")
     try:
-        report = History(cluster, seed, messages, kills).run()
+        history = History(cluster, seed, messages, kills, partitions=partitions, full_disks=full_disks)
+        report = history.run()
         report.problems += [f"a traceback is in the log of {name}" for name in cluster.close()]
     finally:
         cluster.close()
@@ -278,25 +360,45 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--messages", type=int, default=5_000, help="in each round")
     parser.add_argument("--kills", type=int, default=5, help="in each round")
+    parser.add_argument("--partitions", type=int, default=0, help="in each round; needs root")
+    parser.add_argument("--full-disks", type=int, default=0, help="in each round; needs root")
     parser.add_argument("--csv", action="store_true", help="write the figures to results/")
     options = parser.parse_args()
+    missing = why_not(apart=options.partitions > 0, small=options.full_disks > 0)
+    if missing:
+        print(f"this cannot be done here: {missing}", file=sys.stderr)
+        return 2
     facts, rows = machine(), []
     for seed in range(options.seed, options.seed + options.rounds):
         with tempfile.TemporaryDirectory(prefix=f"history-{seed}-") as directory:
-            report = check(Path(directory), seed, options.messages, options.kills)
+            report = check(
+                Path(directory),
+                seed,
+                options.messages,
+                kills=options.kills,
+                partitions=options.partitions,
+                full_disks=options.full_disks,
+            )
         rows.append({"seed": seed} | {key: report.counts[key] for key in COLUMNS})
         print(f"seed {seed}:", ", ".join(f"{key} {value}" for key, value in sorted(report.counts.items())))
         for problem in report.problems:
             print(f"  {problem}")
     total = {key: sum(int(row[key]) for row in rows) for key in COLUMNS}
     show(list(total), [list(total.values())])
-    print(f"raw: {write('history', facts, rows) if options.csv else 'not written'}")
+    print(f"raw: {write(_name(options), facts, rows) if options.csv else 'not written'}")
     return int(bool(total["problems"]))
 
 
+def _name(options: argparse.Namespace) -> str:
+    """Of the file with the figures: by the harm that is done."""
+    return "_".join(
+        ["history", *["partitions"] * (options.partitions > 0), *["full_disks"] * (options.full_disks > 0)]
+    )
+
+
 COLUMNS: Final = (
-    "acknowledged", "killed", "settled", "dead_letters", "runs", "runs_again_after_a_kill", "in_order",
-    "batches_unanswered", "drained_ms", "problems",
+    "acknowledged", "killed", "cut_off", "filled", "refused_STORAGE_ERROR", "settled", "dead_letters", "runs",
+    "runs_again_after_a_kill", "in_order", "batches_unanswered", "drained_ms", "problems",
 )  # fmt: skip
 
 if __name__ == "__main__":

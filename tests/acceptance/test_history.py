@@ -1,8 +1,9 @@
-"""Five thousand messages and five SIGKILLs: what was acknowledged was settled, once and in order."""
+"""SIGKILLs, partitions and full disks: what was acknowledged was settled, once and in order."""
 
 import pytest
 
 from benchmarks.history import History, Report, Run, check_runs
+from benchmarks.places import why_not
 
 MESSAGES = 5_000
 KILLS = 5
@@ -17,6 +18,23 @@ def test_what_was_acknowledged_is_settled_whatever_is_killed(cluster):
     assert counts["settled"] + counts["dead_letters"] == counts["acknowledged"]
     assert counts["killed"] == KILLS
     assert counts["runs"] >= counts["settled"]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("harm", "counted"), [({"partitions": 2}, "cut_off"), ({"full_disks": 2}, "filled")], ids=str
+)
+def test_the_same_holds_for_nodes_that_are_cut_off_and_for_full_disks(cluster, harm, counted):
+    missing = why_not(apart="partitions" in harm, small="full_disks" in harm)
+    if missing:
+        pytest.skip(f"networks or disks of their own: {missing}")
+    report = History(cluster, 4, 1_200, 0, **harm).run()
+    assert report.problems == []
+    counts = report.counts
+    assert counts["settled"] + counts["dead_letters"] == counts["acknowledged"] == 1_200
+    assert counts[counted] == 2
+    if "full_disks" in harm:
+        assert counts["refused_STORAGE_ERROR"] > 0
 
 
 def run(number, *, node="a", message=None, conversation="one", process=1):
