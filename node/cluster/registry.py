@@ -418,7 +418,7 @@ def _read(value: bytes) -> Offer | None:
         topics = _topics(*more[:1])
         accepts = _accepts(*more[1:2])
         minority = _minority(*more[2:3])
-        labels = check_labels(*more[3:]) if more[3:] else ()
+        labels = _labels(*more[3:])
     except _MALFORMED:
         return None
     if (
@@ -457,6 +457,15 @@ def _minority(found: object = "serve") -> Minority:
         if found == policy:
             return policy
     raise ValueError("not a policy")
+
+
+def _labels(found: object = ()) -> Labels:
+    """The labels of an entry.
+
+    Raises:
+        ValidationFailed: they are none.
+    """
+    return check_labels(found)
 
 
 def _topics(found: object = ()) -> tuple[Subscription, ...]:

@@ -12,7 +12,9 @@ same write as the acknowledgements that go to it anyway. Two rules make that saf
 So n origins hold at most the capacity and n times :data:`FREE_CREDIT`. No window falls below 1, so whoever
 has nothing under way can always send, hears how that ended, and hears of its window with it: there is no
 window of 0 that could be forgotten, and no message whose loss would stop an origin for good. An origin that
-is silent for :data:`RESERVED_S`, and has nothing here, gives its window back.
+is silent for :data:`RESERVED_S`, and has nothing here, gives its window back; it has counted on
+:data:`FREE_CREDIT` for some time by then (:data:`node.messaging.lanes.KEPT_S`), and is told anew if it begins
+again in between.
 
 A peer that sends beyond what it was granted (and :data:`SLACK` beside it, for ends that are told twice) is
 refused, which is counted. Peers that do not know of credit are not asked to keep to it.
@@ -34,8 +36,8 @@ RESERVED_S: Final = 5.0
 """How long the window of an origin is kept that has nothing here."""
 SLACK: Final = FREE_CREDIT
 """How much more than its window an origin may have here before it is refused."""
-RETOLD_S: Final = 0.25
-"""A window is told again after this time: an origin that had nothing under way has forgotten it."""
+RETOLD_S: Final = 1.0
+"""Silence after which a window is told again: below what it takes an origin to forget it."""
 STEPS: Final = 16
 """A window grows in steps of this part of the capacity, so that not every write tells a new one."""
 ACCOUNTS_LIMIT: Final = 20_000
@@ -52,14 +54,14 @@ class _Origin:
     Args:
         window: What it may have, as it was told last.
         seen_s: Monotonic seconds of its last message, or of its last end that was told.
-        told_s: Monotonic seconds at which it was told its window.
         held: Its messages that have not ended here.
+        is_forgotten: Whether it may have forgotten its window.
     """
 
     window: Window
     seen_s: float
-    told_s: float
     held: int = 0
+    is_forgotten: bool = False
 
     @property
     def reserved(self) -> int:
@@ -135,7 +137,7 @@ class Credits:
         found = self._origin(agent, origin)
         if found is not None:
             found.held += count
-            found.seen_s = self._now()
+            self._saw(found, self._now())
 
     def release(self, origin: str, agent: str) -> None:
         """One of them has ended."""
@@ -186,7 +188,7 @@ class Credits:
         if found is None:
             return None
         account, now = self._accounts[agent], self._now()
-        found.seen_s = now
+        self._saw(found, now)
         before = found.window
         if agent in CLIENTS:
             target = after = self._free  # they wait in no mailbox
@@ -201,13 +203,19 @@ class Credits:
                 after = min(target, before + max(0, min(capacity - account.total, room)))
                 if after < target and after - before < capacity // STEPS:
                     after = before
-        if after == before and (before == FREE_CREDIT or now - found.told_s < RETOLD_S):
-            return None
-        if after != before:
-            self._counts["granted" if after > before else "withdrawn"] += 1
-            self._set(account, found, after)
-        found.told_s = now
+        if after == before:
+            is_told, found.is_forgotten = found.is_forgotten and before != FREE_CREDIT, False
+            return before if is_told else None
+        self._counts["granted" if after > before else "withdrawn"] += 1
+        self._set(account, found, after)
+        found.is_forgotten = False
         return after
+
+    @staticmethod
+    def _saw(origin: _Origin, now: float) -> None:
+        """Something of an origin has come, or it is told something."""
+        origin.is_forgotten = origin.is_forgotten or now - origin.seen_s >= RETOLD_S
+        origin.seen_s = now
 
     def _origin(self, agent: str, origin: str) -> _Origin | None:
         account = self._accounts.get(agent)
@@ -219,8 +227,7 @@ class Credits:
             account = self._accounts[agent] = _Account()
         found = account.origins.get(origin)
         if found is None:
-            now = self._now()
-            found = account.origins[origin] = _Origin(FREE_CREDIT, now, now)
+            found = account.origins[origin] = _Origin(FREE_CREDIT, self._now())
             account.total += found.reserved
         return found
 

@@ -10,6 +10,7 @@ node at the other end grants (:mod:`node.messaging.credit`); at one that grants 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from node.message import Envelope, Message
 from node.messaging.calendar import Calendar
@@ -19,7 +20,14 @@ from node.messaging.origin import RouteEvent, RouteState, step
 from node.messaging.ports import Carrier, Time
 from node.transport.frames import FREE_CREDIT, DeliverItem, Grant
 
+KEPT_S: Final = 2.0
+"""How long the window of an empty lane is remembered; its node keeps it free for longer."""
+KEPT_LIMIT: Final = 1_024
+"""Windows of empty lanes of one node that are remembered."""
 LocalDelivery = Callable[[DeliverItem, Message], None]
+
+
+_NOTHING: Final[dict[str, tuple[int, float]]] = {}
 
 
 class Lanes:
@@ -51,6 +59,7 @@ class Lanes:
         self._due_after = due_after
         self._deliver_locally = deliver_locally
         self._by_node: dict[str, dict[str, Lane]] = {}
+        self._kept: dict[str, dict[str, tuple[int, float]]] = {}
         self._windows: dict[str, int] = {}  # of new lanes to nodes that grant nothing, while a link is open
         self.transmitted = 0
         self._curbed = 0
@@ -73,6 +82,7 @@ class Lanes:
         """
         lanes = self._by_node.get(node, {})
         if grants is None:
+            self._kept.pop(node, None)
             self._windows[node] = self._window
             for lane in lanes.values():
                 lane.window = self._window
@@ -90,6 +100,7 @@ class Lanes:
     def link_lost(self, node: str) -> None:
         """What ``node`` granted counts no more."""
         self._windows.pop(node, None)
+        self._kept.pop(node, None)
         for lane in self._by_node.get(node, {}).values():
             lane.window = self._free
 
@@ -138,7 +149,7 @@ class Lanes:
                 still.append(lane)
             moving = still
         for agent in [agent for agent, lane in lanes.items() if not lane.line and not lane.unsettled]:
-            del lanes[agent]
+            self._keep(lanes.pop(agent), now)
         if not lanes:
             del self._by_node[node]
 
@@ -151,6 +162,8 @@ class Lanes:
             "lanes_out_of_credit": sum(lane.unsettled >= lane.window for lane in lanes),
             "on_the_way": sum(lane.unsettled for lane in lanes),
             "grants_curbed": self._curbed,
+            "windows_kept": sum(map(len, self._kept.values())),
+            "windows_kept_limit": KEPT_LIMIT,
             "transmitted": self.transmitted,
         }
 
@@ -158,8 +171,24 @@ class Lanes:
         lanes = self._by_node.setdefault(target[1], {})
         lane = lanes.get(target[0])
         if lane is None:
-            lane = lanes[target[0]] = Lane(target, self._windows.get(target[1], self._free))
+            lane = lanes[target[0]] = Lane(target, self._first_window(target))
         return lane
+
+    def _first_window(self, target: Target) -> int:
+        """The window of a lane that is empty so far."""
+        agent, node = target
+        kept = self._kept.get(node, _NOTHING).get(agent)
+        if kept is not None and self._time.now() < kept[1]:
+            return kept[0]
+        return self._windows.get(node, self._free)
+
+    def _keep(self, lane: Lane, now: float) -> None:
+        """Remember what an empty lane may have."""
+        agent, node = lane.target
+        kept = self._kept.setdefault(node, {})
+        if len(kept) >= KEPT_LIMIT:
+            kept.clear()
+        kept[agent] = lane.window, now + KEPT_S
 
     def _transmit(self, route: Route, now: float, wall: float) -> bool:
         letter = route.letter

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from node.errors import ResourceLimitExceeded
 from node.message import Envelope
 from node.messaging.credit import BEYOND, RESERVED_S, SLACK, Credits
+from node.messaging.lanes import KEPT_S
 from node.transport.frames import FREE_CREDIT, MAX_WINDOW, DeliverItem, DeliveryKey, Grant, Outcome
 from node.vocabulary import Performative
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
@@ -127,11 +128,14 @@ def test_agents_without_number_take_no_memory_without_bound(monkeypatch):
 class Origin:
     """An origin as :mod:`node.messaging.lanes` is: sends as its window says, and forgets it when idle."""
 
-    def __init__(self):
+    def __init__(self, clock):
+        self.clock, self.idle_s = clock, 0.0
         self.window, self.unsettled = FREE_CREDIT, 0
         self.way, self.back = deque(), deque()
 
     def send(self, count):
+        if not self.unsettled and self.clock() - self.idle_s >= KEPT_S:
+            self.window = FREE_CREDIT
         for _ in range(min(count, self.window - self.unsettled)):
             self.unsettled += 1
             self.way.append(None)
@@ -142,8 +146,7 @@ class Origin:
             self.window = value
             return
         self.unsettled -= value
-        if not self.unsettled:
-            self.window = FREE_CREDIT
+        self.idle_s = self.clock()
 
 
 MOVES = st.lists(
@@ -162,7 +165,7 @@ class Model:
     def __init__(self, capacity):
         self.clock = Clock()
         self.core = credits_of(capacity, clock=self.clock)
-        self.origins = {f"n{number}": Origin() for number in range(4)}
+        self.origins = {f"n{number}": Origin(self.clock) for number in range(4)}
         self.held = dict.fromkeys(self.origins, 0)
         for name in self.origins:
             self.core.begins(name, knows=True)
@@ -204,7 +207,7 @@ class Model:
         self.core.begins(name, knows=True)
 
     def wait(self, name, count):
-        self.clock.now_s += 0.05 * count
+        self.clock.now_s += 0.02 * count
 
     def deliver_all(self, name, wanted):
         """What is wanted gets through, all of it, in a bounded number of rounds."""
