@@ -28,10 +28,10 @@ def test_the_same_holds_for_nodes_that_are_cut_off_and_for_full_disks(cluster, h
     missing = why_not(apart="partitions" in harm, small="full_disks" in harm)
     if missing:
         pytest.skip(f"networks or disks of their own: {missing}")
-    report = History(cluster, 4, 800, 0, **harm).run()
+    report = History(cluster, 4, 900, 0, **harm).run()
     assert report.problems == []
     counts = report.counts
-    assert counts["settled"] + counts["dead_letters"] == counts["acknowledged"] == 800
+    assert counts["settled"] + counts["dead_letters"] == counts["acknowledged"] == 900
     assert counts[counted] == 2
     if "full_disks" in harm:
         assert counts["refused_STORAGE_ERROR"] > 0
