@@ -241,6 +241,18 @@ def test_no_mailbox_is_overrun_nobody_honest_is_refused_and_credit_always_return
         model.deliver_all(name, 300)
 
 
+def test_greedy_origins_that_come_one_after_the_other_do_not_overrun_a_mailbox_that_is_full():
+    model = Model(1_000)
+    for _ in range(3):
+        for name in model.origins:
+            for _ in range(5):
+                for step in (model.send, model.arrive, model.hear):
+                    step(name, 2_000)
+            model.end("n0", 1)  # which has used all that it was granted
+            model.hear("n0", 2_000)
+        assert sum(model.held.values()) <= 1_000 + len(model.origins) * FREE_CREDIT
+
+
 # In a cluster
 
 
