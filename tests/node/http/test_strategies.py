@@ -1,6 +1,7 @@
 import pytest
 
 from node.errors import ValidationFailed
+from node.http.models import PreferencesBody
 from node.http.strategies import read_strategy
 from node.vocabulary import RoutingStrategy
 
@@ -27,3 +28,30 @@ def test_contradictions_and_unknown_names_of_strategies_are_refused(given, field
         read_strategy(**given)
     assert caught.value.details["field"] == field
     assert caught.value.details.get("nearest") == nearest
+
+
+def test_requirements_are_labels_from_two_places():
+    body = PreferencesBody(
+        require={"region": "eu", "model": ["large", "small"]}, required_specializations=["tax"]
+    )
+    assert body.requirements() == (
+        ("model", "large"),
+        ("model", "small"),
+        ("region", "eu"),
+        ("specialization", "tax"),
+    )
+    assert PreferencesBody().requirements() == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"require": {"Region": "eu"}},
+        {"require": {"region": "e\nu"}},
+        {"require": {"region": [str(number) for number in range(9)]}},
+        {"require": {"region": "eu"}, "required_specializations": [str(number) for number in range(8)]},
+    ],
+)
+def test_requirements_that_are_no_labels_or_too_many_are_refused(given):
+    with pytest.raises(ValidationFailed):
+        PreferencesBody(**given).requirements()
