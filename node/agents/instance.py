@@ -9,8 +9,8 @@ from node.agents.definition import AgentDefinition
 from node.agents.deployed import AgentInfo, Runtime
 from node.agents.journal import Journal
 from node.agents.parking import ParkingAgent
-from node.agents.resuming import Resumable
 from node.agents.requirements import Offered, absent_providers, waited_for
+from node.agents.resuming import Resumable
 from node.agents.serving import Serving
 from node.agents.tool_notes import absent_tools
 from node.cluster.provider import Offer
