@@ -352,6 +352,7 @@ class AgentSupervisor:
                 agent=definition.id,
                 journal=journal,
                 policy=WasmPolicy.of(definition, self._settings),
+                sha256="" if blueprint.signed is None else blueprint.signed.manifest.sha256,
                 on_quarantine=partial(self._quarantine, definition.id),
             )
             if blueprint.asks_module:

@@ -38,15 +38,26 @@ _TRAPS: Final = (
 )
 
 
-class ComponentModule:
-    """A compiled and checked component.
-
-    Args:
-        engine: What compiled it.
-        module: The component.
+def check_world(engine: wasmtime.Engine, module: component.Component) -> None:
+    """Compare what a component imports and exports with the world.
 
     Raises:
         InvalidWasm: it was built for another world.
+    """
+    wrong = list(wrong_imports(engine, module.type, world.VERSION))
+    lacking = list(wrong_exports(engine, module.type))
+    if wrong:
+        raise interface.invalid(f"it imports {', '.join(wrong[:20])}", missing=wrong[:20], fix=_BUILD_FIX)
+    if lacking:
+        raise interface.invalid(f"it does not export {', '.join(lacking)}", missing=lacking, fix=_BUILD_FIX)
+
+
+class ComponentModule:
+    """A compiled component.
+
+    Args:
+        engine: What compiled it, and has checked it.
+        module: The component.
     """
 
     has = frozenset(("get_capabilities", "handle_timer"))
@@ -54,14 +65,6 @@ class ComponentModule:
     def __init__(self, engine: WasmEngine, module: component.Component) -> None:
         self.engine = engine
         self.module = module
-        wrong = list(wrong_imports(engine.engine, module.type, world.VERSION))
-        lacking = list(wrong_exports(engine.engine, module.type))
-        if wrong:
-            raise interface.invalid(f"it imports {', '.join(wrong[:20])}", missing=wrong[:20], fix=_BUILD_FIX)
-        if lacking:
-            raise interface.invalid(
-                f"it does not export {', '.join(lacking)}", missing=lacking, fix=_BUILD_FIX
-            )
 
     def instance(
         self, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]

@@ -6,6 +6,7 @@ One engine means that a module deployed a thousand times is compiled once and it
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +16,14 @@ import wasmtime
 from wasmtime import component
 
 from node.agents.grants import Grant
-from node.agents.wasm import interface
-from node.agents.wasm.component import COMPONENT_LIMIT_BYTES, ComponentInstance, ComponentModule
+from node.agents.wasm import interface, world
+from node.agents.wasm.component import COMPONENT_LIMIT_BYTES, ComponentInstance, ComponentModule, check_world
 from node.agents.wasm.host import Moment
 from node.agents.wasm.instance import HOST_FUNCTIONS, WasmInstance
 from node.agents.wasm.native import Current, deadline_callback, define_host_function
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.preview1 import PREVIEW1_FUNCTIONS
-from node.agents.wasm.world import link_world
+from node.agents.wasm.signatures import EXPORT_TYPES, IMPORT_TYPES
 
 VERSION: Final = version("wasmtime")
 """Of the compiler: what another one made is not loaded."""
@@ -30,6 +31,8 @@ STACK_BYTES: Final = 512 * 1024
 """Stack of a guest: a worker thread has 8 MB, of which Python and the host need the rest."""
 CONFIGURATION: Final = f"fuel epochs nan-canonical relaxed-simd-deterministic no-gc stack-{STACK_BYTES}"
 """What :func:`_configuration` sets, for the key of compiled artifacts: change both together."""
+CHECKED: Final = hashlib.sha256(repr((world.VERSION, IMPORT_TYPES, EXPORT_TYPES)).encode()).hexdigest()
+"""What :func:`check_world` compares with, for the same key: what is kept has passed."""
 
 
 _Kind = type[wasmtime.Module] | type[component.Component]
@@ -54,9 +57,13 @@ class WasmEngine:
         self.current = Current()
         self.deadline = deadline_callback(self.current)
         self._linker = wasmtime.Linker(self.engine)
+        types = {
+            signature: _function_type(signature)
+            for signature in (*interface.IMPORTS.values(), *interface.PREVIEW1_IMPORTS.values())
+        }
         self._kept: list[Any] = [
             define_host_function(
-                self._linker, (module, name), _function_type(signatures[name]), self.current, function
+                self._linker, (module, name), types[signatures[name]], self.current, function
             )
             for module, signatures, functions in (
                 (interface.CAXTON, interface.IMPORTS, HOST_FUNCTIONS),
@@ -72,19 +79,22 @@ class WasmEngine:
     @functools.cached_property
     def components(self) -> component.Linker:
         """The linker of components, made with the first of them."""
-        return link_world(self.engine, self.current)
+        return world.link_world(self.engine, self.current, self._kept)
 
     def compile(self, binary: bytes) -> Compiled:
-        """Compile a module or a component.
+        """Compile a module or a component; a component is checked as well, which nothing else depends on.
 
         Raises:
-            InvalidWasm: it does not compile.
+            InvalidWasm: it does not compile, or is a component of another world.
         """
         kind = component.Component if interface.is_component(binary) else wasmtime.Module
         try:
-            return kind(self.engine, binary)
+            found = kind(self.engine, binary)
         except wasmtime.WasmtimeError as error:
             raise interface.invalid(" ".join(str(error).split())[:400]) from None
+        if isinstance(found, component.Component):
+            check_world(self.engine, found)
+        return found
 
     def deserialize(self, binary: bytes, artifact: Path) -> Compiled | None:
         """``binary`` from a file that begins with what its ``serialize`` made; None if that cannot be used.

@@ -121,6 +121,11 @@ def define_host_function(
     return callback
 
 
+def stopped() -> int:
+    """An error that ends the guest's call; it belongs to wasmtime when it is returned."""
+    return int(_new_error(_STOPPED + b"\0"))
+
+
 def deadline_callback(current: Current) -> Any:
     """What the engine calls when a tick passes during a call: the guest goes on, or ends.
 
@@ -129,7 +134,7 @@ def deadline_callback(current: Current) -> Any:
 
     def called(_context: Any, _environment: Any, further: Any, kind: Any) -> int:
         if current.guest.is_stopped():
-            return int(_new_error(_STOPPED + b"\0"))
+            return stopped()
         further[0] = 1
         kind[0] = 0  # go on at once
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,6 +54,7 @@ class WasmRuntime:
         agent: str,
         journal: Journal,
         policy: WasmPolicy,
+        sha256: str = "",
         on_quarantine: Failed = lambda reason: None,
     ) -> WasmAgent:
         """Compile and start a module, off the event loop.
@@ -62,6 +64,7 @@ class WasmRuntime:
             agent: The id of the agent.
             journal: Its log.
             policy: What it may do.
+            sha256: Of ``source``, in hexadecimal, if it is known: that of 18 MB takes longer than the rest.
             on_quarantine: Told why, once, when it has failed too often.
 
         Raises:
@@ -71,7 +74,7 @@ class WasmRuntime:
             fresh = self.environment.randomness.token(32)
             key = await self.store.write(lambda connection: own_key(connection, "wasm-cache", fresh))
             self._compiled = CompiledModules(self.cache, key)
-        module = await self.environment.workers.run("wasm", self._module, source, policy)
+        module = await self.environment.workers.run("wasm", self._module, source, policy, sha256)
         stored: dict[bytes, bytes] = {}
         if self.store is not None:
             stored = await self.store.read(lambda connection: load_agent_state(connection, agent))
@@ -98,11 +101,12 @@ class WasmRuntime:
             found["compiled"] = self._compiled.statistics()
         return found
 
-    def _module(self, source: bytes, policy: WasmPolicy) -> GuestModule:
+    def _module(self, source: bytes, policy: WasmPolicy, sha256: str) -> GuestModule:
         """Runs on a worker."""
         from node.agents.wasm import interface  # noqa: PLC0415 - 120 ms of import that a node may be spared
         from node.agents.wasm.component import COMPONENT_LIMIT_BYTES  # noqa: PLC0415
         from node.agents.wasm.engine import (  # noqa: PLC0415
+            CHECKED,
             CONFIGURATION,
             VERSION,
             WasmEngine,
@@ -113,7 +117,9 @@ class WasmRuntime:
         if self._engine is None:
             self._engine = WasmEngine()
         binary = binary_of(source)
-        name = artifact_name(binary, VERSION, CONFIGURATION)
+        if not sha256 or binary is not source:  # of a text
+            sha256 = hashlib.sha256(binary).hexdigest()  # processors have instructions for it
+        name = artifact_name(sha256, VERSION, CONFIGURATION, CHECKED)
         compiled = self._modules.get(name)
         if compiled is None:
             interface.check_size(binary, COMPONENT_LIMIT_BYTES)

@@ -18,9 +18,11 @@ import wasmtime
 from wasmtime import component
 
 from node.agents.grants import Grant
+from node.agents.wasm.byte_lists import define_bytes_function
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import SENT_LIMIT_BYTES, Status, Way
 from node.agents.wasm.native import Current
+from node.agents.wasm.signatures import IMPORT_TYPES
 from node.agents.wasm.state import KEY_LIMIT_BYTES, VALUE_LIMIT_BYTES
 
 VERSION: Final = "1.0.0"
@@ -178,22 +180,40 @@ WASI: Final[dict[str, dict[str, HostFunction]]] = {
 """What replaces WASI's own: all of it that is not the same for everybody."""
 
 
-def link_world(engine: wasmtime.Engine, current: Current) -> component.Linker:
-    """A linker with the world and an empty WASI, for every component of an engine."""
+def link_world(engine: wasmtime.Engine, current: Current, kept: list[Any]) -> component.Linker:
+    """A linker with the world and an empty WASI, for every component of an engine.
+
+    Args:
+        engine: The engine.
+        current: Whose code runs.
+        kept: Takes what must be kept alive as long as the linker.
+    """
     linker = component.Linker(engine)
     linker.add_wasip2()
     linker.allow_shadowing = True
     with linker.root() as root:
         for name, functions in WASI.items():
             with root.add_instance(f"wasi:{name}@{WASI_VERSION}") as instance:
+                types = IMPORT_TYPES[f"wasi:{name}"]
                 for function, host in functions.items():
-                    instance.add_func(function, _guarded(host, current, None))
+                    _define(instance, function, types[function], _guarded(host, current, None), kept)
         for name, (grant, functions) in INTERFACES.items():
             with root.add_instance(f"caxton:agent/{name}@{VERSION}") as instance:
+                types = IMPORT_TYPES[f"caxton:agent/{name}"]
                 for function, host in functions.items():
                     needs = Grant.MESSAGES if function in ("send", "request-capability") else grant
-                    instance.add_func(function, _guarded(host, current, needs))
+                    _define(instance, function, types[function], _guarded(host, current, needs), kept)
     return linker
+
+
+def _define(
+    instance: component.LinkerInstance, name: str, kind: str, function: HostFunction, kept: list[Any]
+) -> None:
+    result = kind.rpartition(" -> ")[2]
+    if result in ("list<u8>", "option<list<u8>>"):
+        kept.append(define_bytes_function(instance, name, function, optional=result.startswith("option")))
+    else:
+        instance.add_func(name, function)
 
 
 def _check_grant(guest: Any, grant: Grant | None) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from node.agents.wasm import compiled
 from node.agents.wasm.compiled import CompiledModules, artifact_name
 from node.agents.wasm.engine import WasmEngine
 from tests.node.agents.rooms import MemoryStore
 from tests.node.agents.wasm.guests import House, ask, guest
 
 KEY = bytes(32)
-NAME = artifact_name(b"module", "50.0.0", "fuel")
+NAME = artifact_name("module", "50.0.0", "fuel")
 
 
 def load(modules: CompiledModules, name: str) -> bytes | None:
@@ -31,7 +32,7 @@ def test_what_was_saved_is_loaded_and_nothing_else(tmp_path: Path) -> None:
     assert load(modules, NAME) is None
     modules.save(NAME, b"code")
     assert load(modules, NAME) == b"code"
-    assert load(modules, artifact_name(b"module", "51.0.0", "fuel")) is None
+    assert load(modules, artifact_name("module", "51.0.0", "fuel")) is None
     [path] = found(tmp_path / "cache")
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     counted = modules.statistics()
@@ -39,7 +40,7 @@ def test_what_was_saved_is_loaded_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_names_tell_modules_versions_and_configurations_apart() -> None:
-    names = {artifact_name(b, v, c) for b in (b"a", b"b") for v in ("1", "2") for c in ("x", "y")}
+    names = {artifact_name(b, v, c) for b in ("a", "b") for v in ("1", "2") for c in ("x", "y")}
     assert len(names) == 8
 
 
@@ -70,12 +71,104 @@ def test_a_changed_file_is_refused_and_removed(tmp_path: Path, damage: Callable[
     assert found(tmp_path) == []
 
 
+def verified(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a module that has been verified, and sealed."""
+    monkeypatch.setattr(compiled, "_RACY_NS", 0)
+    modules = CompiledModules(directory, KEY)
+    modules.save(NAME, b"code")
+    assert load(modules, NAME) == b"code"
+    assert modules.statistics()["sealed"] == 0
+    path = directory / f"{NAME}.compiled"
+    assert path.with_suffix(".seal").stat().st_mode & 0o777 == 0o600
+    return path
+
+
+def until_later(path: Path, change: Callable[[Path], None]) -> None:
+    """Change a file as often as it takes until the clock of its file system has moved on."""
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        change(path)
+
+
+def test_what_has_been_verified_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified(tmp_path, monkeypatch)
+    monkeypatch.delattr(CompiledModules, "_mac")
+    modules = CompiledModules(tmp_path, KEY)
+    assert load(modules, NAME) == b"code"
+    assert modules.statistics()["sealed"] == 1
+
+
+def test_a_file_that_was_changed_a_moment_ago_is_read_again(tmp_path: Path) -> None:
+    modules = CompiledModules(tmp_path, KEY)
+    modules.save(NAME, b"code")
+    assert [load(modules, NAME), load(modules, NAME)] == [b"code", b"code"]
+    assert modules.statistics()["sealed"] == 0
+    assert not (tmp_path / f"{NAME}.seal").exists()
+
+
+@pytest.mark.parametrize("damage", [change_code, change_mac, cut, empty])
+def test_a_seal_does_not_hide_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    path = verified(tmp_path, monkeypatch)
+    whole = path.read_bytes()
+    times = path.stat()
+
+    def change(path: Path) -> None:
+        path.write_bytes(whole)
+        damage(path)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    until_later(path, change)
+    modules = CompiledModules(tmp_path, KEY)
+    assert load(modules, NAME) is None
+    assert (modules.statistics()["sealed"], modules.statistics()["refused"]) == (0, 1)
+    assert found(tmp_path) == []
+
+
+def test_a_seal_is_of_one_file_of_one_name_and_of_one_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = verified(tmp_path, monkeypatch)
+    seal = path.with_suffix(".seal")
+    copy, other = path.with_name("copy"), artifact_name("another")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)  # good, but not the file that was verified
+    modules = CompiledModules(tmp_path, KEY)
+    assert load(modules, NAME) == b"code"
+    assert modules.statistics()["sealed"] == 0
+    assert load(CompiledModules(tmp_path, bytes(31) + b"1"), NAME) is None
+    path = verified(tmp_path, monkeypatch)
+    os.link(path, path.with_name(f"{other}.compiled"))
+    seal.rename(seal.with_name(f"{other}.seal"))
+    assert load(CompiledModules(tmp_path, KEY), other) is None
+
+
+def test_a_forged_seal_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = verified(tmp_path, monkeypatch)
+    seal = path.with_suffix(".seal")
+    for forged in (b"", bytes(32), seal.read_bytes()[:-1]):
+        seal.write_bytes(forged)
+        modules = CompiledModules(tmp_path, KEY)
+        assert load(modules, NAME) == b"code"
+        assert modules.statistics()["sealed"] == 0
+
+
+def test_a_seal_goes_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = verified(tmp_path, monkeypatch)
+    path.unlink()
+    modules = CompiledModules(tmp_path, KEY)
+    modules.save(artifact_name("another"), b"code")
+    assert [file.suffix for file in found(tmp_path)] == [".compiled"]
+    assert modules.statistics()["evicted"] == 0
+
+
 def test_the_file_of_another_node_or_of_another_name_is_refused(tmp_path: Path) -> None:
     CompiledModules(tmp_path, bytes(31) + b"1").save(NAME, b"code")
     modules = CompiledModules(tmp_path, KEY)
     assert load(modules, NAME) is None
     modules.save(NAME, b"code")
-    other = artifact_name(b"another")
+    other = artifact_name("another")
     [path] = found(tmp_path)
     path.rename(path.with_name(path.name.replace(NAME, other)))
     assert load(modules, other) is None
@@ -95,14 +188,14 @@ def test_links_pipes_and_directories_are_not_read(tmp_path: Path) -> None:
 
 def test_what_was_used_longest_ago_leaves_first(tmp_path: Path) -> None:
     modules = CompiledModules(tmp_path, KEY, limit_bytes=3 * (1000 + 32))
-    names = [artifact_name(bytes([n])) for n in range(4)]
+    names = [artifact_name(str(n)) for n in range(4)]
     for at, name in enumerate(names[:3]):
         modules.save(name, bytes(1000))
         os.utime(tmp_path / f"{name}.compiled", (at, at))
     assert load(modules, names[0]) is not None
     modules.save(names[3], bytes(1000))
     assert [load(modules, name) is not None for name in names] == [True, False, True, True]
-    modules.save(artifact_name(b"huge"), bytes(4000))
+    modules.save(artifact_name("huge"), bytes(4000))
     assert modules.statistics()["evicted"] == 1
     assert modules.statistics()["bytes"] <= modules.statistics()["bytes_limit"]
 
