@@ -17,6 +17,8 @@ import gc
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +38,8 @@ ECHO: Final = PROJECT / "configs" / "agents" / "echo.wat"
 STARTS: Final = 200
 SANDBOXES: Final = 1_000
 IN_FLIGHT: Final = 64
+SEALED_AFTER_S: Final = 2.1
+"""A compiled module is sealed when it is loaded so long after it was written, as after a restart."""
 POLICY: Final = WasmPolicy(frozenset(Grant), fuel=2_000_000_000, timeout_s=5.0, memory_bytes=64 * 1024 * 1024)
 BURN: Final = b"""(module (memory (export "memory") 1)
   (func (export "caxton_alloc") (param i32) (result i32) (i32.const 1024))
@@ -67,23 +71,54 @@ async def load(shared: WasmRuntime, source: bytes, agent: str, policy: WasmPolic
 
 
 async def starts(
-    source: bytes, count: int, directory: Path, delivery: Delivery = DELIVERY, policy: WasmPolicy = POLICY
-) -> list[float]:
-    """Seconds from the compiled cache to the first answer, each in a runtime of its own."""
-    storage = Storage.open(directory / "caxton.db", durability="normal", environment=_environment)
+    source: bytes,
+    count: int,
+    directory: Path,
+    delivery: Delivery = DELIVERY,
+    policy: WasmPolicy = POLICY,
+    *,
+    first: bool = True,
+) -> tuple[list[float], list[float]]:
+    """Seconds from the compiled cache to the first answer, and processor seconds of this process meanwhile.
+
+    Args:
+        source: The module.
+        count: How often.
+        directory: For the cache.
+        delivery: The message that is answered.
+        policy: What the agent may do.
+        first: Whether each is the first agent of its runtime, which makes the engine too; else each is a
+            further one, of a module that no other agent has in memory.
+    """
     took: list[float] = []
-    async with trio.open_nursery() as nursery:
-        await nursery.start(storage.run)
-        await load(runtime(storage, directory / "cache"), source, "warm", policy)
+    used: list[float] = []
+    async with _cached(directory) as fresh:
+        await load(fresh(), source, "warm", policy)
+        await trio.sleep(SEALED_AFTER_S)
+        await load(fresh(), source, "sealing", policy)
+        shared = fresh()
+        await load(shared, ECHO.read_bytes() + b" ", "engine", policy)
         for number in range(count):
-            fresh = runtime(storage, directory / "cache")
-            begun = time.perf_counter()
-            agent = await load(fresh, source, f"agent-{number}", policy)
+            runtime_ = fresh() if first else shared
+            begun, cpu = time.perf_counter(), time.process_time()
+            agent = await load(runtime_, source, f"agent-{number}", policy)
             await agent.handle(delivery)
             took.append(time.perf_counter() - begun)
+            used.append(time.process_time() - cpu)
+            await agent.aclose()
+            del agent
+    return took, used
+
+
+@asynccontextmanager
+async def _cached(directory: Path) -> AsyncIterator[Callable[[], WasmRuntime]]:
+    """Makes runtimes that share a database and a cache of compiled modules."""
+    storage = Storage.open(directory / "caxton.db", durability="normal", environment=_environment)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        yield lambda: runtime(storage, directory / "cache")
         nursery.cancel_scope.cancel()
     storage.close()
-    return took
 
 
 async def messages(
@@ -106,14 +141,17 @@ async def messages(
     return len(took) / (time.perf_counter() - begun), (time.process_time() - cpu) / len(took), took
 
 
-async def _sandboxes(source: bytes, count: int) -> tuple[float, float]:
-    """Seconds to make so many, and KB of each."""
-    shared = runtime()
+async def _sandboxes(shared: WasmRuntime, source: bytes, count: int, *, asked: bool) -> tuple[float, float]:
+    """Seconds to make so many, and KB of each; ``asked`` has each handle a message first."""
     kept = [await load(shared, source, "first")]
+    await kept[0].handle(DELIVERY)
     gc.collect()
-    before, begun = resident_kb(), time.perf_counter()
-    kept += [await load(shared, source, f"agent-{number}") for number in range(count)]
-    return time.perf_counter() - begun, (resident_kb() - before) / count
+    before, begun = own_kb(), time.perf_counter()
+    for number in range(count):
+        kept.append(await load(shared, source, f"agent-{number}"))
+        if asked:
+            await kept[-1].handle(DELIVERY)
+    return time.perf_counter() - begun, (own_kb() - before) / count
 
 
 async def _lag(interval_s: float, seconds: float, *, burning: bool) -> list[float]:
@@ -139,13 +177,49 @@ async def _burn(agent: WasmAgent) -> None:
         await agent.handle(DELIVERY)
 
 
-def resident_kb() -> float:
-    """Memory of this process that is in use."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4.0
+def own_kb() -> float:
+    """Memory of this process, a page that is mapped several times being counted once.
+
+    Sandboxes share the image of their module's memory until they write to it; what is resident counts such a
+    page once per sandbox.
+    """
+    facts = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) for line in facts if line.startswith("Pss:"))
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f}"
+
+
+async def _measure_kind(
+    note: Callable[..., None], kind: str, source: bytes, count: int, *, directory: Path, seconds: float
+) -> None:
+    for first, what in ((True, "start, first of a node"), (False, "start, further of a node")):
+        took, used = await starts(source, count, directory, first=first)
+        note(
+            kind,
+            what,
+            p50_ms=_ms(percentile(took, 0.5)),
+            p99_ms=_ms(percentile(took, 0.99)),
+            cpu_p50_ms=_ms(percentile(used, 0.5)),
+            cpu_least_ms=_ms(min(used)),
+        )
+    async with _cached(directory) as fresh:
+        agent = await load(fresh(), source, "one")
+        for in_flight in (1, IN_FLIGHT):
+            per_s, cpu_s, took = await messages(agent, DELIVERY, in_flight, seconds)
+            note(
+                kind,
+                f"messages, {in_flight} in flight",
+                per_s=f"{per_s:.0f}",
+                cpu_us=f"{cpu_s * 1e6:.0f}",
+                p50_ms=_ms(percentile(took, 0.5)),
+            )
+        sandboxes = SANDBOXES if kind == "core" else SANDBOXES // 20
+        for asked in (False, True):
+            made_s, each_kb = await _sandboxes(fresh(), source, sandboxes, asked=asked)
+            what = f"{sandboxes} sandboxes" + (", each after a message" if asked else "")
+            note(kind, what, made_s=f"{made_s:.2f}", each_kb=f"{each_kb:.1f}")
 
 
 async def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -156,26 +230,11 @@ async def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     kinds = {"core": (ECHO, STARTS)}
     if options.component is not None:
-        kinds["component"] = (options.component, STARTS // 10)
+        kinds["component"] = (options.component, STARTS // 4)
     for kind, (path, count) in kinds.items():
         source = path.read_bytes()
         with tempfile.TemporaryDirectory() as directory:
-            took = await starts(source, count, Path(directory))
-        note(kind, "start", p50_ms=_ms(percentile(took, 0.5)), p99_ms=_ms(percentile(took, 0.99)))
-        agent = await load(runtime(), source, "one")
-        for in_flight in (1, IN_FLIGHT):
-            per_s, cpu_s, took = await messages(agent, DELIVERY, in_flight, options.seconds)
-            what = f"messages, {in_flight} in flight"
-            note(
-                kind,
-                what,
-                per_s=f"{per_s:.0f}",
-                cpu_us=f"{cpu_s * 1e6:.0f}",
-                p50_ms=_ms(percentile(took, 0.5)),
-            )
-        sandboxes = SANDBOXES if kind == "core" else SANDBOXES // 20
-        seconds, each_kb = await _sandboxes(source, sandboxes)
-        note(kind, f"{sandboxes} sandboxes", made_s=f"{seconds:.2f}", each_kb=f"{each_kb:.1f}")
+            await _measure_kind(note, kind, source, count, directory=Path(directory), seconds=options.seconds)
     late = await _lag(INTERVALS_S[0], options.seconds, burning=False)
     note("none", "loop lag, idle", p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
     for interval_s in INTERVALS_S:

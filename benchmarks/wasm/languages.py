@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from benchmarks.report import PROJECT, machine, percentile, show, write
-from benchmarks.wasm.costs import IN_FLIGHT, MESSAGE, messages, resident_kb, runtime, starts
+from benchmarks.wasm.costs import IN_FLIGHT, MESSAGE, messages, own_kb, runtime, starts
 from node.agents.definition import parse_definition
 from node.agents.journal import Journal
 from node.agents.settings import AgentSettings
@@ -61,13 +61,13 @@ async def _measure(language: str, seconds: float) -> dict[str, Any]:
         per_s, cpu_s, _ = await messages(agent, ASKED, IN_FLIGHT, seconds)
         _, _, alone = await messages(agent, ASKED, 1, seconds / 2)
         gc.collect()
-        before_kb = resident_kb()
+        before_kb = own_kb()
         kept = []
         for number in range(SANDBOXES):
             kept.append(await shared.load(source, agent=f"agent-{number}", journal=journal, policy=policy))
             await kept[-1].handle(ASKED)
-        each_kb = (resident_kb() - before_kb) / SANDBOXES
-        took = await starts(source, STARTS, directory, ASKED, policy)
+        each_kb = (own_kb() - before_kb) / SANDBOXES
+        took, _ = await starts(source, STARTS, directory, ASKED, policy)
     return {
         "language": language,
         "module_kb": f"{len(source) / 1024:.0f}",

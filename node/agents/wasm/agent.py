@@ -128,6 +128,9 @@ class WasmAgent:
         message = delivery.message
         if self._quarantined:
             return [_failure(GuestFailed("quarantine", self._quarantined), message)]
+        if not delivery.traceparent:  # not even a span that records nothing
+            outcome = await self._calls.submit(Call(Phase.MESSAGE, self._moment(), message))
+            return self._drafts(outcome, message)
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.id": self._agent,

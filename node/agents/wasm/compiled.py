@@ -134,7 +134,6 @@ class CompiledModules:
             made = self._write(path, self._seal_of(name, found))
             if made.st_mtime_ns - found.st_ctime_ns < _RACY_NS:
                 path.unlink()
-                os.utime(self._path(name))  # it was used last
 
     def _seal_of(self, name: str, found: os.stat_result) -> bytes:
         facts = f"seal\0{name}\0{_identity(found)}"

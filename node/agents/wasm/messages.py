@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -17,8 +17,20 @@ from node.message import CONTENT_DEPTH_LIMIT, Message
 from node.messaging.delivery import Draft
 from node.vocabulary import TEXT_LIMIT, Performative, RoutingStrategy
 
-_ADDRESSES: Final = ("receiver", "capability", "topic")
-_FIELDS: Final = frozenset(("performative", "content", "protocol", *_ADDRESSES))
+_FIELDS: Final = frozenset(("performative", "content", "protocol", "receiver", "capability", "topic"))
+_Label = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)] | None
+
+
+class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    performative: str
+    content: Any = None
+    receiver: _Label = None
+    capability: _Label = None
+    topic: _Label = None
+    protocol: _Label = None
+
+
+_SENT: Final = msgspec.json.Decoder(_Sent)
 
 
 def guest_message(message: Message) -> bytes:
@@ -62,34 +74,33 @@ class Sending:
         except ValidationFailed as error:
             raise GuestFailed("message", f"the module sent no message: {error.why}") from None
 
-    def _draft(self, way: Way, value: dict[str, Any]) -> Draft:
-        named = [name for name in _ADDRESSES if value.get(name) is not None]
-        receiver = value.get("receiver")
-        if len(named) > 1:
+    def _draft(self, way: Way, sent: _Sent) -> Draft:
+        receiver = sent.receiver
+        addresses = (receiver is not None) + (sent.capability is not None) + (sent.topic is not None)
+        if addresses > 1:
             raise _wrong("at most one of receiver, capability and topic can be given")
-        if way is Way.BROADCAST and named != ["capability"]:
+        if way is Way.BROADCAST and sent.capability is None:
             raise _wrong("broadcast_message needs a capability")
         if way is Way.LOCAL:
             if receiver is None or "@" in receiver:
                 raise _wrong("send_local_message needs a receiver on this node, without '@'")
             receiver = f"{receiver}@{self.node}"
-        if not named and self.phase is Phase.TIMER:
+        if not addresses and self.phase is Phase.TIMER:
             raise _wrong("in handle_timer a message needs a receiver, a capability or a topic")
-        if named and way is Way.SEND and Grant.MESSAGES not in self.policy.grants:
+        if addresses and way is Way.SEND and Grant.MESSAGES not in self.policy.grants:
             raise GuestFailed(
                 "grants",
                 "it sent a message to others, which its agent file does not grant (wasm.grants: [messages])",
             )
+        strategy = RoutingStrategy.BROADCAST if way is Way.BROADCAST else RoutingStrategy.BEST_MATCH
         return Draft(
-            Performative.parse(value["performative"]),
-            value.get("content"),
+            Performative.parse(sent.performative),
+            sent.content,
             receiver=receiver,
-            capability=value.get("capability"),
-            topic=value.get("topic"),
-            protocol=value.get("protocol"),
-            routing_strategy=RoutingStrategy.BROADCAST
-            if way is Way.BROADCAST
-            else RoutingStrategy.BEST_MATCH,
+            capability=sent.capability,
+            topic=sent.topic,
+            protocol=sent.protocol,
+            routing_strategy=strategy,
         )
 
 
@@ -98,22 +109,30 @@ def is_reply(draft: Draft) -> bool:
     return draft.receiver is None and draft.capability is None and draft.topic is None
 
 
-def _read(data: bytes) -> dict[str, Any]:
+def _read(data: bytes) -> _Sent:
+    try:
+        sent = _SENT.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise _wrong(_what_is_wrong(data)) from None
+    # so few brackets, and the content cannot be nested too deep
+    brackets = data.count(b"[") + data.count(b"{")
+    if brackets > CONTENT_DEPTH_LIMIT and _depth(sent.content) > CONTENT_DEPTH_LIMIT:
+        raise _wrong(f"nested deeper than {CONTENT_DEPTH_LIMIT}")
+    return sent
+
+
+def _what_is_wrong(data: bytes) -> str:
+    """Why something is no message, in the order in which an author looks for it."""
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise _wrong("it is not JSON") from None
+        return "it is not JSON"
     if not isinstance(value, dict) or not isinstance(value.get("performative"), str):
-        raise _wrong("it is no object with a performative")
+        return "it is no object with a performative"
     unknown = sorted(set(value) - _FIELDS)
     if unknown:
-        raise _wrong(f"it has the unknown field {unknown[0][:80]!r}")
-    texts = [value.get(key) for key in (*_ADDRESSES, "protocol")]
-    if not all(text is None or (isinstance(text, str) and len(text) <= TEXT_LIMIT) for text in texts):
-        raise _wrong("receiver, capability, topic and protocol are texts")
-    if _depth(value.get("content")) > CONTENT_DEPTH_LIMIT:
-        raise _wrong(f"nested deeper than {CONTENT_DEPTH_LIMIT}")
-    return value
+        return f"it has the unknown field {unknown[0][:80]!r}"
+    return "receiver, capability, topic and protocol are texts"
 
 
 def _wrong(why: str) -> ValidationFailed:

@@ -156,11 +156,11 @@ class NativeStore:
         self._memory: Any = None
         self._memory_at = 0
         _on_deadline(ctypes.cast(store.ptr(), _POINTER), deadline, None, None)
+        _set_deadline(self._context, 1)  # the next tick; who goes on after one is asked at the one after
 
     def refuel(self, fuel: int) -> None:
-        """Give so many instructions, and a deadline at the next tick."""
+        """Give so many instructions."""
         _set_fuel(self._context, fuel)
-        _set_deadline(self._context, 1)
 
     def fuel(self) -> int:
         """Instructions that are left."""

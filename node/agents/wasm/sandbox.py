@@ -59,7 +59,7 @@ class Sandbox:
                 }
             else:
                 changes.drop()
-            used += self._policy.fuel if self._instance is None else self._instance.fuel_used
+            used += self._policy.fuel if self._instance is None else outcome.fuel_used
             if self._policy.fresh:
                 self._instance = None
             if used > BATCH_FUEL or outcome.slept_us:
