@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from node.agents.wasm import compiled
+from node.agents.wasm import Grant, WasmPolicy, compiled
 from node.agents.wasm.compiled import CompiledModules, artifact_name
-from node.agents.wasm.engine import WasmEngine
+from node.agents.wasm.engine import CHECKED, CONFIGURATION, VERSION, WasmEngine, binary_of
 from tests.node.agents.rooms import MemoryStore
 from tests.node.agents.wasm.guests import House, ask, guest
 
@@ -138,8 +139,9 @@ def test_a_seal_is_of_one_file_of_one_name_and_of_one_node(
     assert load(modules, NAME) == b"code"
     assert modules.statistics()["sealed"] == 0
     assert load(CompiledModules(tmp_path, bytes(31) + b"1"), NAME) is None
+    monkeypatch.setattr(compiled, "_identity", lambda found: "the same")  # as if a new name left no trace
     path = verified(tmp_path, monkeypatch)
-    os.link(path, path.with_name(f"{other}.compiled"))
+    path.rename(path.with_name(f"{other}.compiled"))
     seal.rename(seal.with_name(f"{other}.seal"))
     assert load(CompiledModules(tmp_path, KEY), other) is None
 
@@ -229,6 +231,17 @@ async def test_an_artifact_that_the_engine_cannot_use_is_compiled_again(tmp_path
         CompiledModules(tmp_path, key).save(path.stem, b"not machine code")
     await agent.aclose()
     assert await ask(await House(store=store, cache=tmp_path).load(guest())) == 1
+
+
+async def test_the_hash_that_is_known_is_that_of_a_binary_only(tmp_path: Path) -> None:
+    house = House(cache=tmp_path)
+    policy = WasmPolicy(frozenset(Grant))
+    binary = binary_of(guest())
+    for source, sha256 in ((binary, "known"), (guest(), "of the text"), (binary, "")):
+        await house.runtime.load(source, agent="a", journal=house.journal, policy=policy, sha256=sha256)
+    names = {path.stem for path in found(tmp_path)}
+    hashes = ("known", hashlib.sha256(binary).hexdigest())
+    assert names == {artifact_name(each, VERSION, CONFIGURATION, CHECKED) for each in hashes}
 
 
 async def test_modules_that_are_the_same_are_compiled_once() -> None:

@@ -177,6 +177,19 @@ async def test_a_component_for_another_world_is_refused(old: str, new: str, why:
     assert why in caught.value.why
 
 
+async def test_a_component_for_another_world_is_not_kept(tmp_path: Path) -> None:
+    source = (
+        built()
+        .decode()
+        .replace('"get-random-u64" (func (result u64))', '"get-random-u64" (func (result s64))')
+    )
+    house = House(cache=tmp_path)
+    for _ in range(2):  # what is kept is not compared again
+        with pytest.raises(InvalidWasm):
+            await house.load(source.encode())
+    assert house.runtime.statistics()["compiled"]["bytes"] == 0
+
+
 async def test_an_export_of_another_type_is_refused() -> None:
     source = (
         built()
