@@ -32,7 +32,7 @@ STACK_BYTES: Final = 512 * 1024
 CONFIGURATION: Final = f"fuel epochs nan-canonical relaxed-simd-deterministic no-gc stack-{STACK_BYTES}"
 """What :func:`_configuration` sets, for the key of compiled artifacts: change both together."""
 CHECKED: Final = hashlib.sha256(repr((world.VERSION, IMPORT_TYPES, EXPORT_TYPES)).encode()).hexdigest()
-"""What :func:`check_world` compares with, for the same key: what is kept has passed."""
+"""What :meth:`WasmEngine.check` compares with, for the same key: what is kept has passed."""
 
 
 _Kind = type[wasmtime.Module] | type[component.Component]
@@ -82,19 +82,25 @@ class WasmEngine:
         return world.link_world(self.engine, self.current, self._kept)
 
     def compile(self, binary: bytes) -> Compiled:
-        """Compile a module or a component; a component is checked as well, which nothing else depends on.
+        """Compile a module or a component.
 
         Raises:
-            InvalidWasm: it does not compile, or is a component of another world.
+            InvalidWasm: it does not compile.
         """
         kind = component.Component if interface.is_component(binary) else wasmtime.Module
         try:
-            found = kind(self.engine, binary)
+            return kind(self.engine, binary)
         except wasmtime.WasmtimeError as error:
             raise interface.invalid(" ".join(str(error).split())[:400]) from None
-        if isinstance(found, component.Component):
-            check_world(self.engine, found)
-        return found
+
+    def check(self, compiled: Compiled) -> None:
+        """Check of a component what no grant changes, once for all agents and before it is kept.
+
+        Raises:
+            InvalidWasm: it is of another world.
+        """
+        if isinstance(compiled, component.Component):
+            check_world(self.engine, compiled)
 
     def deserialize(self, binary: bytes, artifact: Path) -> Compiled | None:
         """``binary`` from a file that begins with what its ``serialize`` made; None if that cannot be used.
@@ -146,12 +152,22 @@ GuestModule = CoreModule | ComponentModule
 """A compiled module of either kind."""
 
 
-def guest_module(engine: WasmEngine, compiled: Compiled, grants: Collection[Grant]) -> GuestModule:
+def guest_module(
+    engine: WasmEngine, compiled: Compiled, grants: Collection[Grant], *, checked: bool = False
+) -> GuestModule:
     """Check what was compiled and make it ready for instances.
+
+    Args:
+        engine: What compiled it.
+        compiled: The module.
+        grants: What its agent file grants.
+        checked: Whether it has passed :meth:`WasmEngine.check`.
 
     Raises:
         InvalidWasm: it breaks its interface; see the two kinds.
     """
+    if not checked:
+        engine.check(compiled)
     if isinstance(compiled, component.Component):
         return ComponentModule(engine, compiled)
     return CoreModule(engine, compiled, grants)

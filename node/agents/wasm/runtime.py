@@ -127,7 +127,8 @@ class WasmRuntime:
                 compiled = self._compiled.load(name, partial(self._engine.deserialize, binary))
             if compiled is None:
                 compiled = self._engine.compile(binary)
+                self._engine.check(compiled)
                 if self._compiled is not None:
                     self._compiled.save(name, bytes(compiled.serialize()))
             self._modules[name] = compiled
-        return guest_module(self._engine, compiled, policy.grants)
+        return guest_module(self._engine, compiled, policy.grants, checked=True)
