@@ -12,7 +12,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
@@ -36,6 +36,7 @@ _LANES = {
     "memory_read": 1,
     "crypto": 1,
     "wasm": 2,
+    "wasm_waiting": 4,
     "model": 1,
     "files": 2,
     "blobs": 1,
@@ -180,11 +181,26 @@ class Network(Protocol):
         ...
 
 
+class CannotWait(Exception):
+    """A job runs on the event loop itself, and cannot wait for what only the loop can do."""
+
+
 class Workers(Protocol):
     """Blocking work, off the event loop in production and inline in simulation."""
 
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         """Run ``job(*args)`` in ``lane``: storage, memory_write, memory_read, crypto, model, graph ..."""
+        ...
+
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Inside a job: have the event loop do ``work``, and wait for it.
+
+        The work is the job's caller's own: who cancels that one cancels it.
+
+        Raises:
+            CannotWait: jobs run on the event loop here.
+            trio.Cancelled: nobody waits for the job any more.
+        """
         ...
 
 
@@ -368,6 +384,10 @@ class ThreadWorkers:
         if lane not in self._limiters:
             self._limiters[lane] = trio.CapacityLimiter(_LANES[lane])
         return await trio.to_thread.run_sync(job, *args, limiter=self._limiters[lane])
+
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """From within a job: have the event loop do ``work``, in the task that called :meth:`run`."""
+        return trio.from_thread.run(work)
 
 
 def system_environment() -> Environment:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
-from node.environment import Environment
+from node.environment import CannotWait, Environment
 from simulations.kernel import EPOCH_S, World
 from simulations.network import Host, HostNetwork, VirtualNetwork
 
@@ -134,6 +134,10 @@ class InlineWorkers:
         del lane
         await trio.lowlevel.checkpoint()
         return job(*args)
+
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Refuse: the job holds the event loop that would have to do it."""
+        raise CannotWait
 
 
 def simulated_environment(

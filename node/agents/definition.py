@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from node.agents.fields import GROUPS, NAME_PATTERN, NOT_FOR_WASM, VERSION_PATTERN, check_fields
 from node.agents.frontmatter import FrontMatter, Path, Problem, read_front_matter
+from node.agents.grants import Grant
 from node.agents.template import (
     HISTORY_VARIABLES,
     LATER_VARIABLES,
@@ -285,6 +286,27 @@ def _check_wasm(front: FrontMatter, fields: dict[str, Any]) -> None:
     for name in NOT_FOR_WASM:
         if fields.get(name):
             front.add("invalid_value", (name,), "has no meaning for a wasm agent; remove it")
+    _check_waits(front, fields)
+
+
+def _check_waits(front: FrontMatter, fields: dict[str, Any]) -> None:
+    """Hold what says which memory and which tools a module has against its grants."""
+    group = fields.get("wasm", {})
+    grants = group.get("grants", ())
+    granted: list[str] = [grant for grant in (Grant.MEMORY, Grant.TOOLS) if grant in grants]
+    if granted and group.get("deterministic") is True:
+        message = f"a deterministic agent is granted neither memory nor tools: take away {', '.join(granted)}"
+        front.add("invalid_value", ("wasm", "deterministic"), message)
+    for path, given, grant in (
+        (("tools",), fields.get("tools"), Grant.TOOLS),
+        (("wasm", "memory_read"), group.get("memory_read"), Grant.MEMORY),
+    ):
+        if given and grant not in grants:
+            message = f"has no effect unless wasm.grants has {grant}"
+            front.add("no_effect", path, message, severity="warning")
+    if Grant.TOOLS in grants and not fields.get("tools"):
+        message = "grants no tool: name them in the field tools"
+        front.add("no_effect", ("wasm", "grants"), message, severity="warning")
 
 
 def _check_tools(

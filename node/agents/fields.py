@@ -194,6 +194,9 @@ GROUPS: Final[Mapping[str, Mapping[str, Field]]] = {
         ),
         "timeout": _used(DURATION, "Time for one message."),
         "memory": _used(SIZE, "Memory of an instance."),
+        "memory_read": _used(
+            forms.SCOPES, "Scopes that its searches of the memory read; memory_scope without it."
+        ),
         "host_calls": _used(number(1, 1000, whole=True), "Host calls for one message."),
         "messages_per_second": _used(number(1, 10_000, whole=True), "Messages to others in a second."),
         "instances": _used(
@@ -222,7 +225,7 @@ GROUPS_ABOUT: Final[Mapping[str, str]] = {
 }
 """What each group is for."""
 
-NOT_FOR_WASM: Final = ("tools", "requires", "llm", "proposals", "bids", "memory_enabled", "output_schema")
+NOT_FOR_WASM: Final = ("requires", "llm", "proposals", "bids", "memory_enabled", "output_schema")
 """Fields that have no meaning for a WebAssembly agent."""
 
 _GROUP_ROWS: Final = {name: Field(MAPPING, Effect.USED, about) for name, about in GROUPS_ABOUT.items()}

@@ -235,6 +235,10 @@ def words(*choices: str) -> Form:
     return Form(check, _one_or_more(each.schema, LIST_LIMIT))
 
 
+SCOPES: Final = words("agent-only", "workspace", "global")
+"""Where something may be looked for, in its canonical spelling."""
+
+
 def _domains(value: Any) -> tuple[str, ...]:
     try:
         return checked_domains(_strings(value))

@@ -14,3 +14,5 @@ class Grant(StrEnum):
     TIMERS = "timers"
     MESSAGES = "messages"
     BROADCAST = "broadcast"
+    MEMORY = "memory"
+    TOOLS = "tools"

@@ -37,7 +37,7 @@ from node.agents.requirements import Offered, note_absent_providers
 from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import note_absent, note_change
-from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
+from node.agents.wasm import Outside, WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import BATCH_LIMIT
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
@@ -346,20 +346,24 @@ class AgentSupervisor:
     ) -> tuple[AgentDefinition, Runtime]:
         """Make the runtime; nothing else changes. The definition gains what only the module knows."""
         definition = blueprint.definition
+        await self._tools.tools_for(definition.tools, definition.restricted_tools)
         if blueprint.module is not None:
+            policy = WasmPolicy.of(definition, self._settings)
             agent = await self._wasm.load(
                 blueprint.module,
                 agent=definition.id,
                 journal=journal,
-                policy=WasmPolicy.of(definition, self._settings),
                 sha256="" if blueprint.signed is None else blueprint.signed.manifest.sha256,
+                policy=policy,
+                outside=Outside(
+                    definition, policy, workspace, self._environment, self._tools, self._memory, journal
+                ),
                 on_quarantine=partial(self._quarantine, definition.id),
             )
             if blueprint.asks_module:
                 definition = replace(definition, capabilities=await agent.capabilities())
             return definition, agent
         provider = self._providers.choose(definition.setting("llm", "provider"))
-        await self._tools.tools_for(definition.tools, definition.restricted_tools)
         configured = ConfiguredAgent(
             definition,
             node=self._node,

@@ -12,15 +12,14 @@ from typing import Final
 import trio
 
 from node.agents.ask import Asker
+from node.agents.behalf import caller
 from node.agents.definition import AgentDefinition
 from node.agents.journal import Journal
 from node.agents.prompt import tool_text
 from node.errors import CaxtonError
 from node.llm.provider import ChatMessage, ToolCall, ToolSpec
-from node.message import Message
 from node.messaging.delivery import Delivery
 from node.tools.approval import ApprovalNeeded, Binding
-from node.tools.caller import Caller
 from node.tools.host import CallContext, ToolHost
 
 _CONCURRENT_TOOLS: Final = 3
@@ -115,7 +114,7 @@ class Toolbelt:
                     granted=self._definition.tools,
                     restricted=self._definition.restricted_tools,
                     files={a.name: a.data for a in delivery.message.attachments},
-                    caller=self._caller(delivery.message),
+                    caller=caller(self._definition, self._workspace, delivery.message),
                     traceparent=traceparent,
                     timeout_s=timeout_s,
                     note=lambda text: self._journal.log("info", f"tool {call.name} {text}"),
@@ -130,18 +129,3 @@ class Toolbelt:
             return ChatMessage("tool", str(error), call=call, is_error=True)
         self._journal.log("debug", f"tool {call.name} answered")
         return ChatMessage("tool", tool_text(result), call=call, result=result)
-
-    def _caller(self, message: Message) -> Caller:
-        security = self._definition.groups.get("security", {})
-        limits = security.get("sandbox_restrictions", {})
-        connected = limits.get("network_access", True)
-        return Caller(
-            self._definition.id,
-            self._workspace,
-            message.conversation_id,
-            message.id,
-            self._definition.memory_scope,
-            domains=security.get("allowed_domains", ()) if connected else (),
-            paths=security.get("allowed_paths"),
-            file_access=limits.get("file_system_access", "read_only"),
-        )

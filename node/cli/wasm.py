@@ -72,6 +72,9 @@ def keygen(file: Path, as_json: bool) -> None:
 @click.option(
     "--grant", "grants", multiple=True, help="What it may be granted, of a module alone; repeatable."
 )
+@click.option(
+    "--tool", "tools", multiple=True, help="A tool or tool server it may call, of a module alone; repeatable."
+)
 @click.option("--language", default="", help="What it was written in; for people.")
 @click.option(
     "--days", type=click.IntRange(1, DAYS_LIMIT), help="Until when it may be deployed; for ever without."
@@ -84,6 +87,7 @@ def sign(
     version: str | None,
     capabilities: tuple[str, ...],
     grants: tuple[str, ...],
+    tools: tuple[str, ...],
     language: str,
     days: int | None,
     as_json: bool,
@@ -100,10 +104,13 @@ def sign(
             "version": version or "1.0.0",
             "capabilities": list(capabilities),
             "grants": list(grants),
+            "tools": list(tools),
         }
     else:
-        if name or version or capabilities or grants:
-            raise click.UsageError("--name, --version, --capability and --grant are for a module alone.")
+        if name or version or capabilities or grants or tools:
+            raise click.UsageError(
+                "--name, --version, --capability, --grant and --tool are for a module alone."
+            )
         module, said = _of_agent_file(file)
     path, manifest = _write_manifest(module, key_file, said | {"language": language}, days)
     if as_json:
@@ -248,7 +255,7 @@ def _write_manifest(
 def _of_agent_file(file: Path) -> tuple[Path, dict[str, Any]]:
     """Where the module of an agent file is, and what a manifest takes from the file."""
     from node.agents.definition import parse_definition  # noqa: PLC0415 - not for --help
-    from node.agents.wasm.manifest import Limits  # noqa: PLC0415
+    from node.agents.wasm.manifest import Limits, memory_scopes  # noqa: PLC0415
 
     definition = parse_definition(read_file(file))
     if definition.module is None or definition.runtime != "wasm":
@@ -258,10 +265,17 @@ def _of_agent_file(file: Path) -> tuple[Path, dict[str, Any]]:
             fix="Name an agent file with runtime: wasm, or a module.",
         )
     group = definition.groups.get("wasm", {})
+    scopes = {
+        name: list(found)
+        for name, found in zip(("memory_read", "memory_write"), memory_scopes(definition), strict=True)
+        if found
+    }
     return file.parent / definition.module, {
         "name": definition.name,
         "version": definition.version,
         "capabilities": list(definition.capabilities),
         "grants": [str(grant) for grant in group.get("grants", ())],
+        "tools": list(definition.tools),
+        **scopes,
         "limits": {limit: group[limit] for limit in Limits.model_fields if limit in group},
     }

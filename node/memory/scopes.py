@@ -49,12 +49,14 @@ class Viewer:
         operator: Whether it is an operator of the node, who may see everything.
         replica: Whether it is the other nodes of the cluster, who see what is shared: every workspace and the
             global scope, and nothing that is an agent's own.
+        scopes: Of what an agent may see, what this one looks at.
     """
 
     agent: str | None = None
     workspaces: tuple[str, ...] = ()
     operator: bool = False
     replica: bool = False
+    scopes: tuple[Scope, ...] = tuple(Scope)
 
     def __post_init__(self) -> None:
         if self.agent is not None:
@@ -64,11 +66,16 @@ class Viewer:
                 f"a viewer is in {len(self.workspaces)} workspaces",
                 why=f"at most {WORKSPACES_LIMIT} are looked at",
             )
+        invariant(
+            self.scopes == tuple(Scope) or not (self.operator or self.replica), "only agents look at less"
+        )
         names = tuple(sorted({checked_name(name, "workspace") for name in self.workspaces}))
         object.__setattr__(self, "workspaces", names)
 
     def may_see(self, realm: Realm) -> bool:
         """Whether what is remembered there is shown to this viewer."""
+        if realm.scope not in self.scopes:
+            return False
         if self.operator or realm.scope is Scope.GLOBAL:
             return True
         if realm.scope is Scope.AGENT:
@@ -348,6 +355,9 @@ class Scoped:
             marks = ",".join("?" * len(viewer.workspaces))
             choice.append(f"(scope = 2 OR (scope = 0 AND owner = ?) OR (scope = 1 AND owner IN ({marks})))")
             bindings += [viewer.agent or "", *viewer.workspaces]
+        if viewer.scopes != tuple(Scope):
+            choice.append(f"scope IN ({','.join('?' * len(viewer.scopes))})")
+            bindings += [int(scope) for scope in viewer.scopes]
         invariant(not viewer.replica, "other nodes aim at nothing in particular")
         sql = f"SELECT key, scope, owner FROM realms WHERE {' AND '.join(choice)}"  # noqa: S608 - bound values
         return {

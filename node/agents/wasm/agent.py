@@ -21,6 +21,7 @@ from node.agents.wasm.calls import Call, Calls, Outcome
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import COUNTERS_LIMIT, Moment, Phase
 from node.agents.wasm.messages import is_reply
+from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
 from node.agents.wasm.state import AgentState, StateChanges
@@ -58,6 +59,7 @@ class WasmAgent:
         state: AgentState,
         store: Store | None,
         bus: AgentBus | None,
+        outside: Outside | None,
         on_quarantine: Failed,
     ) -> None:
         from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
@@ -73,7 +75,7 @@ class WasmAgent:
         self._store = store
         self._bus = bus
         self._on_quarantine = on_quarantine
-        self._sandboxes = [Sandbox(module, policy, node) for _ in range(policy.instances)]
+        self._sandboxes = [Sandbox(module, policy, node, outside) for _ in range(policy.instances)]
         self._watch = Watch(environment, module.engine, policy)
         self._calls = Calls(self._sandboxes, self._make)
         self._rate = Rate(policy.messages_per_s)
@@ -137,7 +139,8 @@ class WasmAgent:
             "gen_ai.conversation.id": message.conversation_id,
         }
         with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
-            outcome = await self._calls.submit(Call(Phase.MESSAGE, self._moment(), message))
+            call = Call(Phase.MESSAGE, self._moment(), message, traceparent=span.traceparent)
+            outcome = await self._calls.submit(call)
             drafts = self._drafts(outcome, message)
             if any(draft.performative is Performative.FAILURE for draft in drafts):
                 span.fail("the guest failed")

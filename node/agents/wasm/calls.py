@@ -7,7 +7,8 @@ hop for all of it, and wakes the others with what came out. Nobody waits for a b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -62,27 +63,48 @@ class Call:
         moment: The world it sees.
         message: The message to be handled.
         timer: The timer that is up.
+        traceparent: Parent of the spans of what it asks for; empty for none.
     """
 
     phase: Phase
     moment: Moment
     message: Message | None = None
     timer: int = 0
+    traceparent: str = ""
     outcome: Outcome | None = None
     wake: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a batch is: written by its worker, but for the two marks that end a call."""
+    """Where a batch is: written by its worker, but for the two marks that end a call, and for the waiting.
+
+    A call that waited for the event loop is the last one of its batch, so its time is that of the batch.
+    """
 
     call: int = -1
     expired: int = -1
     cancelled: bool = False
+    waited_s: float = 0.0
+    waiting_since: float | None = None
 
     def is_stopped(self) -> bool:
         """Whether the call that is being made must end."""
         return self.cancelled or (self.call >= 0 and self.expired == self.call)
+
+    @contextmanager
+    def waiting(self, now: Callable[[], float]) -> Iterator[None]:
+        """Note that the guest waits for the event loop, where this runs; ``now`` tells monotonic seconds."""
+        self.waiting_since = now()
+        try:
+            yield
+        finally:
+            self.waited_s += now() - self.waiting_since
+            self.waiting_since = None
+
+    def waited(self, now: float) -> float:
+        """Seconds that the guest has waited until ``now``, which are not its own."""
+        return self.waited_s + (0.0 if self.waiting_since is None else now - self.waiting_since)
 
 
 class Calls(Generic[L]):

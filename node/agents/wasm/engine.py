@@ -17,6 +17,7 @@ from wasmtime import component
 
 from node.agents.grants import Grant
 from node.agents.wasm import interface, world
+from node.agents.wasm.asking import ASKING_FUNCTIONS
 from node.agents.wasm.component import COMPONENT_LIMIT_BYTES, ComponentInstance, ComponentModule, check_world
 from node.agents.wasm.host import Moment
 from node.agents.wasm.instance import HOST_FUNCTIONS, WasmInstance
@@ -66,7 +67,7 @@ class WasmEngine:
                 self._linker, (module, name), types[signatures[name]], self.current, function
             )
             for module, signatures, functions in (
-                (interface.CAXTON, interface.IMPORTS, HOST_FUNCTIONS),
+                (interface.CAXTON, interface.IMPORTS, HOST_FUNCTIONS | ASKING_FUNCTIONS),
                 (interface.PREVIEW1, interface.PREVIEW1_IMPORTS, PREVIEW1_FUNCTIONS),
             )
             for name, function in functions.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 REASON_LIMIT: Final = 600
 """Most characters of a reason."""
@@ -23,6 +23,9 @@ _OTHERS: Final = (
     *("runtime.", "wasm_pc_f_loop"),
 )
 """Functions of the runtimes of Rust and Go, between a panic and its trap, or around everything."""
+
+Kind = Literal["unavailable", "no-room", "invalid"]
+"""Why the host did not do what it was asked for: the cases of the world's ``failure``."""
 
 
 class GuestFailed(Exception):
@@ -51,6 +54,20 @@ class GuestFailed(Exception):
     def content(self) -> dict[str, Any]:
         """The content of the FAILURE that the sender gets."""
         return {"code": "RUNTIME_ERROR", "reason": self.reason, "details": {"limit": self.limit}}
+
+
+class NotDone(Exception):
+    """What was asked for is not done, which the guest is told; its call goes on.
+
+    Args:
+        kind: The case of the world's ``failure``.
+        reason: In words.
+    """
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind: Kind = kind
+        self.reason = reason[:REASON_LIMIT]
 
 
 def backtrace(text: str) -> tuple[str, ...]:

@@ -11,11 +11,14 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from node.agents.wasm.failure import GuestFailed
+from node.agents.wasm.failure import GuestFailed, NotDone
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import KEY_LIMIT_BYTES, VALUE_LIMIT_BYTES, AgentState, StateChanges
+
+if TYPE_CHECKING:
+    from node.agents.wasm.outside import Errands
 
 SENT_LIMIT_BYTES: Final = 1024 * 1024
 """Largest message sent by a guest."""
@@ -44,6 +47,7 @@ class Status(IntEnum):
     NOT_FOUND = -1
     NO_ROOM = -2
     REFUSED = -3
+    UNAVAILABLE = -4
 
 
 class Phase(StrEnum):
@@ -99,6 +103,8 @@ class Host:
         self._state = StateChanges(AgentState({}))
         self.said = Said()
         self.active_timers: frozenset[int] = frozenset()
+        self.errands: Errands | None = None
+        self._answer: bytes | None = None
         self._unended: dict[str, bytes] = {}
 
     def begin(
@@ -122,6 +128,7 @@ class Host:
         self._moment = moment
         self._state = StateChanges(AgentState({})) if state is None else state
         self.active_timers = timers
+        self._answer = None
 
     def charge(self) -> None:
         """Count one host call.
@@ -231,6 +238,27 @@ class Host:
         known = self.said.timers.get(timer, timer in self.active_timers)
         self.said.timers[timer] = None
         return Status.OK if known else Status.NOT_FOUND
+
+    def outside(self) -> Errands:
+        """What the call may ask for beyond its sandbox.
+
+        Raises:
+            NotDone: there is nothing, or not at this time.
+        """
+        if self._phase not in (Phase.MESSAGE, Phase.TIMER):
+            raise NotDone("unavailable", "only while a message or a timer is handled")
+        if self.errands is None:
+            raise NotDone("unavailable", "there is no node here, or the agent is deterministic")
+        return self.errands
+
+    def keep_answer(self, answer: bytes) -> int:
+        """Keep what a core module asked for, until it takes it; its length."""
+        self._answer = answer
+        return len(answer)
+
+    def answer(self) -> bytes | None:
+        """What was kept last, or None."""
+        return self._answer
 
     def subscribe(self, pattern: bytes) -> int:
         """Say whether the agent is subscribed to a pattern over topics: its agent file decides."""

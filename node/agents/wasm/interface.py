@@ -58,6 +58,10 @@ IMPORTS: Final[dict[str, Signature]] = {
     "delete_data": (("i32", "i32"), ("i32",)),
     "set_timer": (("i32", "i64"), ("i32",)),
     "cancel_timer": (("i32",), ("i32",)),
+    "search_memory": (("i32", "i32", "i32"), ("i32",)),
+    "store_memory": (("i32", "i32"), ("i32",)),
+    "call_tool": (("i32", "i32", "i32", "i32"), ("i32",)),
+    "take_answer": (("i32", "i32"), ("i32",)),
 }
 NEEDS: Final[dict[str, Grant]] = {
     "send_local_message": Grant.MESSAGES,
@@ -70,6 +74,9 @@ NEEDS: Final[dict[str, Grant]] = {
     "delete_data": Grant.STATE,
     "set_timer": Grant.TIMERS,
     "cancel_timer": Grant.TIMERS,
+    "search_memory": Grant.MEMORY,
+    "store_memory": Grant.MEMORY,
+    "call_tool": Grant.TOOLS,
 }
 """The grant that an import needs; the others need none."""
 

@@ -31,6 +31,8 @@ MANIFEST_LIMIT_BYTES: Final = 16 * 1024
 """Largest manifest."""
 CAPABILITIES_LIMIT: Final = 64
 """Most capabilities of a manifest."""
+TOOLS_LIMIT: Final = 64
+"""Most tools and tool servers of a manifest."""
 SUFFIX: Final = ".manifest.yaml"
 """What is appended to a module's file name."""
 
@@ -38,6 +40,10 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 _Capability = Annotated[str, Field(min_length=1, max_length=128)]
+_Tool = Annotated[str, Field(min_length=1, max_length=128)]
+_Scopes = Annotated[list[Literal["agent-only", "workspace", "global"]], Field(min_length=1, max_length=3)]
+_NEW: Final = ("tools", "memory_read", "memory_write")
+"""Fields that manifests did not have from the beginning."""
 Reason = Literal[
     "unsigned", "manifest", "signature", "unknown_key", "expired", "module", "identity", "exceeded"
 ]
@@ -77,6 +83,9 @@ class Manifest(_Strict):
         sha256: Of the module's file, in hexadecimal.
         capabilities: What it may offer.
         grants: What it may be granted.
+        tools: Tool servers and tools that it may call, with the grant ``tools``.
+        memory_read: Scopes of the memory that it may search, with the grant ``memory``.
+        memory_write: Scopes of the memory that it may store in, with the grant ``memory``.
         limits: What it may use.
         language: What it was written in; for people.
         signed: When, in UTC.
@@ -88,6 +97,9 @@ class Manifest(_Strict):
     sha256: _Hex32
     capabilities: Annotated[list[_Capability], Field(max_length=CAPABILITIES_LIMIT)] = []
     grants: Annotated[list[str], Field(max_length=len(Grant))] = []
+    tools: Annotated[list[_Tool], Field(max_length=TOOLS_LIMIT)] = []
+    memory_read: _Scopes = ["agent-only"]
+    memory_write: _Scopes = ["agent-only"]
     limits: Limits = Limits()
     language: Annotated[str, Field(max_length=32)] = ""
     signed: _Moment
@@ -96,6 +108,9 @@ class Manifest(_Strict):
     def statement(self) -> bytes:
         """The bytes that are signed."""
         values = self.model_dump()
+        for name in _NEW:  # what says nothing is not signed, so that older signatures stay good
+            if values[name] == Manifest.model_fields[name].default:
+                del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -206,9 +221,14 @@ def definition_of(manifest: Manifest, module: str | None) -> AgentDefinition:
         name=manifest.name,
         version=manifest.version,
         capabilities=tuple(dict.fromkeys(manifest.capabilities)),
+        tools=tuple(manifest.tools),
         runtime="wasm",
         module=module,
-        groups={"wasm": {"grants": tuple(manifest.grants)} | _given(manifest.limits)},
+        memory_scope=manifest.memory_write[0],
+        groups={
+            "wasm": {"grants": tuple(manifest.grants), "memory_read": tuple(manifest.memory_read)}
+            | _given(manifest.limits)
+        },
     )
 
 
@@ -223,17 +243,31 @@ def within(definition: AgentDefinition, manifest: Manifest) -> AgentDefinition:
         found = f"{definition.id} {definition.version}"
         raise refused("identity", f"the agent is {found}, signed is {said[0]} {said[1]}")
     group = definition.groups.get("wasm", {})
+    reads, writes = memory_scopes(definition)
     for what, asked, signed in (
         ("capabilities", definition.capabilities, manifest.capabilities),
         ("wasm.grants", tuple(group.get("grants", ())), manifest.grants),
+        ("tools", definition.tools, manifest.tools),
+        ("wasm.memory_read", reads, manifest.memory_read),
+        ("memory_scope", writes, manifest.memory_write),
     ):
         more = [name for name in asked if name not in signed]
+        if what == "tools":  # a server has all of its tools
+            more = [name for name in more if name.partition("/")[0] not in signed]
         if more:
             raise refused(
                 "exceeded", f"the agent file asks for {what} that are not signed: {', '.join(more)}"
             )
     limits = {name: min(group.get(name, limit), limit) for name, limit in _given(manifest.limits).items()}
     return replace(definition, groups={**definition.groups, "wasm": {**group, **limits}})
+
+
+def memory_scopes(definition: AgentDefinition) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The scopes of the memory that an agent file has its module search, and store in."""
+    group = definition.groups.get("wasm", {})
+    if Grant.MEMORY not in group.get("grants", ()):
+        return (), ()
+    return group.get("memory_read") or (definition.memory_scope,), (definition.memory_scope,)
 
 
 def refused(reason: Reason, why: str) -> ArtifactUntrusted:

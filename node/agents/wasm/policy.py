@@ -36,6 +36,7 @@ class WasmPolicy:
         timeout_s: Wall time for one message, in seconds.
         memory_bytes: Memory of one instance.
         host_calls: Host calls for one message.
+        tool_calls: Of them, calls of tools.
         messages_per_s: Messages to others in a second.
         instances: Messages handled at once, each by an instance of its own.
         fresh: Every message gets a fresh instance.
@@ -50,6 +51,7 @@ class WasmPolicy:
     timeout_s: float = 1.0
     memory_bytes: int = 50 * 1024 * 1024
     host_calls: int = HOST_CALLS_LIMIT
+    tool_calls: int = 32
     messages_per_s: int = MESSAGES_PER_S
     instances: int = 1
     fresh: bool = False
@@ -69,6 +71,7 @@ class WasmPolicy:
             timeout_s=min(group.get("timeout", settings.wasm_timeout_s), settings.wasm_timeout_s),
             memory_bytes=min(group.get("memory", settings.wasm_memory_bytes), settings.wasm_memory_bytes),
             host_calls=min(group.get("host_calls", HOST_CALLS_LIMIT), HOST_CALLS_LIMIT),
+            tool_calls=settings.max_tool_calls,
             messages_per_s=group.get("messages_per_second", MESSAGES_PER_S),
             instances=group.get("instances", 1),
             fresh=deterministic or group.get("fresh") is True,

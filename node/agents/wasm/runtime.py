@@ -13,6 +13,7 @@ from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
 from node.agents.wasm.agent import Failed, WasmAgent
 from node.agents.wasm.compiled import CompiledModules, artifact_name
+from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import AgentState
 from node.environment import Environment
@@ -55,6 +56,7 @@ class WasmRuntime:
         journal: Journal,
         policy: WasmPolicy,
         sha256: str = "",
+        outside: Outside | None = None,
         on_quarantine: Failed = lambda reason: None,
     ) -> WasmAgent:
         """Compile and start a module, off the event loop.
@@ -65,6 +67,7 @@ class WasmRuntime:
             journal: Its log.
             policy: What it may do.
             sha256: Of ``source``, in hexadecimal, if it is known: that of 18 MB takes longer than the rest.
+            outside: What it may ask for beyond its sandbox; None for nothing.
             on_quarantine: Told why, once, when it has failed too often.
 
         Raises:
@@ -89,6 +92,7 @@ class WasmRuntime:
             state=AgentState(stored),
             store=self.store,
             bus=self.bus,
+            outside=outside,
             on_quarantine=on_quarantine,
         )
         await found.begin()

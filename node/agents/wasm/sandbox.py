@@ -14,6 +14,7 @@ from node.agents.wasm.engine import Guest, GuestModule
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import Moment, Phase, Said
 from node.agents.wasm.messages import Sending, guest_message
+from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import StateChanges
 
@@ -27,12 +28,16 @@ class Sandbox:
         module: What its instances are of.
         policy: Their bounds.
         node: The name of this node.
+        outside: What lies beyond it; None for nothing.
     """
 
-    def __init__(self, module: GuestModule, policy: WasmPolicy, node: str) -> None:
+    def __init__(
+        self, module: GuestModule, policy: WasmPolicy, node: str, outside: Outside | None = None
+    ) -> None:
         self._module = module
         self._policy = policy
         self._node = node
+        self._outside = outside
         self._instance: Guest | None = None
         self._timers: frozenset[int] = frozenset()
         self._progress = Progress()
@@ -62,7 +67,7 @@ class Sandbox:
             used += self._policy.fuel if self._instance is None else outcome.fuel_used
             if self._policy.fresh:
                 self._instance = None
-            if used > BATCH_FUEL or outcome.slept_us:
+            if used > BATCH_FUEL or outcome.slept_us or progress.waited_s:
                 return
 
     def start(self, progress: Progress, moment: Moment) -> Outcome:
@@ -109,6 +114,8 @@ class Sandbox:
             moment = Moment(now_us, seed)
 
         def exchange(instance: Guest, outcome: Outcome) -> None:
+            if self._outside is not None:
+                instance.host.errands = self._outside.errands(call, self._progress)
             if call.phase is Phase.TIMER:
                 said = instance.handle_timer(call.timer, moment, changes, self._timers)
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from node.agents.grants import Grant
 from node.agents.wasm.calls import Progress
 from node.agents.wasm.policy import WasmPolicy
 from node.environment import Environment
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_WAITS: Final = frozenset((Grant.MEMORY, Grant.TOOLS))
+"""With these a guest may wait for the event loop: in a lane of its own, or all others would wait, too."""
 _CHECKS: Final = 10
 """How often within its time a running call is looked at: it may take a tenth longer than it has."""
 DETERMINISTIC_TIMEOUT_S: Final = 30.0
@@ -35,6 +38,7 @@ class Watch:
         self._environment = environment
         self._clock = environment.clock
         self._engine = engine
+        self._lane = "wasm_waiting" if _WAITS & policy.grants else "wasm"
         self._timeout_s = policy.timeout_s
         if policy.deterministic:
             self._timeout_s = max(policy.timeout_s, DETERMINISTIC_TIMEOUT_S)
@@ -44,9 +48,14 @@ class Watch:
         progress = Progress()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, progress)
-            result = await self._environment.workers.run("wasm", job, progress)
+            result = await self._environment.workers.run(self._lane, job, progress)
             nursery.cancel_scope.cancel()
         return result
+
+    def _own_s(self, progress: Progress, since: float) -> float:
+        """Seconds of a call that began at ``since``, without those that it waited."""
+        now = self._clock.now()
+        return now - since - progress.waited(now)
 
     async def _watch(self, progress: Progress) -> None:
         """End each call when its time is up, counted from when it has a worker, not from when it waits."""
@@ -57,7 +66,7 @@ class Watch:
                 await self._clock.sleep(timeout_s / _CHECKS)
                 if progress.call != seen:
                     seen, since = progress.call, self._clock.now()
-                elif seen >= 0 and self._clock.now() - since >= timeout_s * (1 - 1 / _CHECKS):
+                elif seen >= 0 and self._own_s(progress, since) >= timeout_s * (1 - 1 / _CHECKS):
                     progress.expired = seen
                     self._engine.tick()
         finally:  # a caller that goes away ends the guest too

@@ -19,9 +19,10 @@ from wasmtime import component
 
 from node.agents.grants import Grant
 from node.agents.wasm.byte_lists import define_bytes_function
-from node.agents.wasm.failure import GuestFailed
+from node.agents.wasm.failure import GuestFailed, NotDone
 from node.agents.wasm.host import SENT_LIMIT_BYTES, Status, Way
 from node.agents.wasm.native import Current
+from node.agents.wasm.outside import Errands
 from node.agents.wasm.signatures import IMPORT_TYPES
 from node.agents.wasm.state import KEY_LIMIT_BYTES, VALUE_LIMIT_BYTES
 
@@ -87,12 +88,14 @@ def _set_timer(guest: Any, timer: int, delay_us: int) -> component.Variant | Non
     return _status(guest.host.set_timer(timer, delay_us))
 
 
-def _no_memory(_guest: Any, *_arguments: Any) -> component.Variant:
-    return _failure("unavailable", "this version has no memory for guests")
+def _asked(ask: Callable[..., str | list[str]]) -> HostFunction:
+    def function(guest: Any, *arguments: Any) -> str | list[str] | component.Variant:
+        try:
+            return ask(guest.host.outside(), *arguments)
+        except NotDone as error:
+            return _failure(error.kind, None if error.kind == "no-room" else error.reason)
 
-
-def _no_tools(_guest: Any, *_arguments: Any) -> component.Variant:
-    return _failure("unavailable", "this version has no tools for guests")
+    return function
 
 
 def _parameter(guest: Any, name: str) -> str | None:
@@ -123,9 +126,9 @@ INTERFACES: Final[_Table] = {
             "cancel": lambda guest, timer: guest.host.cancel_timer(timer) == Status.OK,
         },
     ),
-    "memory": (None, {"search": _no_memory, "store": _no_memory}),
+    "memory": (Grant.MEMORY, {"search": _asked(Errands.search), "store": _asked(Errands.store)}),
     "config": (None, {"get": _parameter}),
-    "tools": (None, {"call": _no_tools}),
+    "tools": (Grant.TOOLS, {"call": _asked(Errands.call)}),
     "metrics": (None, {"add": lambda guest, name, value: guest.host.count(name, value)}),
 }
 """Interfaces of the world, the grant that each needs, and its functions."""

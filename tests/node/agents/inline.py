@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from node.environment import Environment, SystemNetwork
+from node.environment import CannotWait, Environment, SystemNetwork
 from swim.loop_lag import LoopLag, TrioLoopLag
 
 T = TypeVar("T")
@@ -18,9 +18,12 @@ Ts = TypeVarTuple("Ts")
 
 class InlineWorkers:
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        assert lane in ("wasm", "files", "memory_read", "memory_write", "storage", "model")
+        assert lane in ("wasm", "wasm_waiting", "files", "memory_read", "memory_write", "storage", "model")
         await trio.lowlevel.checkpoint()
         return job(*args)
+
+    def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        raise CannotWait
 
 
 class TestClock:

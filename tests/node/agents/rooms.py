@@ -14,6 +14,7 @@ from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
 from node.cluster.provider import Offer
 from node.config import ToolsConfig
+from node.environment import Environment
 from node.errors import ResourceLimitExceeded, StorageFailed
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
@@ -216,8 +217,9 @@ async def rooms(  # noqa: PLR0917 - each is one room, and most tests name one or
     registry: FakeRegistry | None = None,
     more_servers: Sequence[ToolServer] = (),
     offered: Callable[[str], bool] = lambda _: True,
+    environment: Environment | None = None,
 ) -> AsyncIterator[Rooms]:
-    environment = inline_environment()
+    environment = environment or inline_environment()
     tracing = tracing or Tracing.off()
     bus, registry = FakeBus(), registry or FakeRegistry()
     bus.store = store = store or MemoryStore()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.agents.definition import normalise_name, parse_definition
+from node.agents.definition import examine_definition, normalise_name, parse_definition
 from node.agents.frontmatter import FILE_LIMIT_BYTES, PROBLEM_LIMIT
 from node.agents.template import LATER_VARIABLES, render
 from node.errors import AgentInvalid, ValidationFailed
@@ -166,8 +166,27 @@ def test_groups_are_read_with_their_units() -> None:
 def test_a_wasm_agent_needs_a_module_and_no_prompt() -> None:
     text = b"---\nname: echo\nversion: 1.0.0\nruntime: wasm\ncapabilities: [echo]\n---\n"
     assert [p["field"] for p in problems(text)] == ["module"]
-    found = problems(text.replace(b"runtime: wasm", b"runtime: wasm\nmodule: ../x.wat\ntools: [csv_parser]"))
-    assert [p["field"] for p in found] == ["module", "tools"]
+    found = problems(text.replace(b"runtime: wasm", b"runtime: wasm\nmodule: ../x.wat\nrequires: [more]"))
+    assert [p["field"] for p in found] == ["module", "requires"]
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "severity"),
+    [
+        ("tools: [text]", "tools", "warning"),
+        ("wasm: {memory_read: [global]}", "wasm.memory_read", "warning"),
+        ("wasm: {grants: [tools]}", "wasm.grants", "warning"),
+        ("tools: [text]\nwasm: {grants: [tools], deterministic: true}", "wasm.deterministic", "error"),
+        ("wasm: {grants: [memory], deterministic: true}", "wasm.deterministic", "error"),
+        ("wasm: {grants: [memory], memory_read: [mine]}", "wasm.memory_read", "error"),
+    ],
+)
+def test_what_has_no_effect_on_a_wasm_agent_is_a_warning_and_what_contradicts_itself_an_error(
+    more: str, field: str, severity: str
+) -> None:
+    text = "---\nname: echo\nversion: 1.0.0\nruntime: wasm\ncapabilities: [echo]\nmodule: x.wat\n"
+    found = examine_definition(f"{text}{more}\n---\n".encode()).problems
+    assert [(p.field, p.severity) for p in found] == [(field, severity)]
 
 
 def test_templates_are_filled_once() -> None:

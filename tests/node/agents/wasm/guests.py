@@ -10,6 +10,7 @@ from typing import Any
 from node.agents.journal import Journal
 from node.agents.wasm import Grant, WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.interface import IMPORTS
+from node.agents.wasm.outside import Outside
 from node.environment import Environment
 from node.telemetry.tracing import Tracing
 from node.vocabulary import Performative
@@ -89,13 +90,19 @@ class House:
         self.runtime = WasmRuntime(self.environment, "node-1", Tracing.off(), self.store, self.bus, cache)
 
     async def load(
-        self, source: bytes, grants: Iterable[Grant] = ALL, agent: str = "guest", **policy: Any
+        self,
+        source: bytes,
+        grants: Iterable[Grant] = ALL,
+        agent: str = "guest",
+        outside: Outside | None = None,
+        **policy: Any,
     ) -> WasmAgent:
         return await self.runtime.load(
             source,
             agent=agent,
             journal=self.journal,
             policy=WasmPolicy(frozenset(grants), **{"fuel": 2_000_000, **policy}),
+            outside=outside,
             on_quarantine=self.quarantined.append,
         )
 

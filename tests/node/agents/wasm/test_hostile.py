@@ -42,6 +42,15 @@ async def test_a_second_pointer_outside_the_memory_ends_the_call(name: str) -> N
     assert limit == "pointer"
 
 
+@pytest.mark.parametrize(("place", "expected"), [((262_140, 8), "pointer"), ((0, -1), "output_size")])
+async def test_arguments_of_a_tool_outside_the_memory_end_the_call(
+    place: tuple[int, int], expected: str
+) -> None:
+    given = " ".join(f"(i32.const {value})" for value in (2000, 1, *place))
+    [(limit, _)] = await answers(guest(f"(drop (call $call_tool {given}))", imports=("call_tool",)))
+    assert limit == expected
+
+
 @pytest.mark.parametrize("place", ["(i32.const -1)", "(i32.const 262143)", "(i32.const 0)"])
 async def test_an_allocator_that_points_outside_the_memory_ends_the_call(place: str) -> None:
     source = guest().replace(b"(i32.const 8192)", place.encode())

@@ -37,7 +37,7 @@ async def test_what_is_not_granted_is_not_linked_and_the_error_names_the_grant(n
 
 async def test_a_guest_without_grants_replies_and_logs() -> None:
     free = sorted(set(IMPORTS) - set(NEEDS))
-    assert free == ["console_error", "console_log", "send_message", "subscribe_messages"]
+    assert free == ["console_error", "console_log", "send_message", "subscribe_messages", "take_answer"]
     assert await answers(guest(imports=free), grants=()) == [1]
 
 

@@ -303,3 +303,43 @@ def test_a_signature_is_needed_in_a_cluster_or_where_the_configuration_says_so(
 
 def test_the_command_line_knows_the_name_of_a_manifest() -> None:
     assert MANIFEST_SUFFIX == SUFFIX
+
+
+ASKS = "tools: [text/text_log]\nmemory_scope: workspace\nwasm: {grants: [memory, tools]}\n"
+ALLOWS: Mapping[str, Any] = {
+    "grants": ["memory", "tools"],
+    "tools": ["text"],
+    "memory_read": ["workspace"],
+    "memory_write": ["agent-only", "workspace"],
+}
+
+
+@pytest.mark.parametrize("less", [{}, {"tools": ["text/text_summary"]}, {"memory_read": ["agent-only"]}])
+async def test_tools_and_scopes_of_the_memory_are_no_more_than_was_signed(less: dict[str, Any]) -> None:
+    signed = manifest(**(ALLOWS | less))
+    if less:
+        assert await reason(signed, agent(more=ASKS)) == "exceeded"
+        return
+    assert await reason(manifest(**(ALLOWS | {"memory_write": ["global"]})), agent(more=ASKS)) == "exceeded"
+    async with rooms(settings=AgentSettings(trust=TRUST)) as here:
+        assert (await deploy(here, signed, agent(more=ASKS))).status == "running"
+
+
+def test_a_module_alone_has_the_tools_and_scopes_that_were_signed() -> None:
+    read = read_blueprint(
+        ECHO,
+        filename="echo.wat",
+        artifacts={"echo.wat" + SUFFIX: manifest(**ALLOWS)},
+        name=None,
+        known_tools=("text",),
+        settings=AgentSettings(trust=TRUST),
+    ).definition
+    assert (read.tools, read.memory_scope) == (("text",), "agent-only")
+    assert read.setting("wasm", "memory_read") == ("workspace",)
+
+
+def test_signatures_from_before_there_were_tools_stay_good() -> None:
+    plain = new_manifest(module=ECHO, **SIGNED).statement()
+    assert b"tools" not in plain
+    assert b"memory_" not in plain.replace(b'"memory":', b"")
+    assert b'"tools":["text"]' in new_manifest(module=ECHO, **SIGNED, tools=["text"]).statement()
