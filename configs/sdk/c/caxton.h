@@ -35,6 +35,13 @@ CAXTON_IMPORT("set_timer") int caxton_set_timer(uint32_t number, int64_t delay_u
 CAXTON_IMPORT("cancel_timer") int caxton_cancel_timer(uint32_t number);                    /* [timers] */
 CAXTON_IMPORT("send_message") int caxton_send_message(const char *at, size_t length);      /* [messages] */
 
+/* Asking the memory and tools: each returns the length of its answer, or a negative status. caxton_take then
+ * writes the answer, or the reason why there is none, into a room if it fits, and returns its length. */
+CAXTON_IMPORT("search_memory") int caxton_search(const char *query, size_t, uint32_t limit);   /* [memory] */
+CAXTON_IMPORT("store_memory") int caxton_remember(const char *text, size_t);                   /* [memory] */
+CAXTON_IMPORT("call_tool") int caxton_call_tool(const char *name, size_t, const char *json, size_t); /* [tools] */
+CAXTON_IMPORT("take_answer") int caxton_take(void *, size_t room);
+
 /* Reading JSON: the host sends it valid and without blanks between its tokens. */
 
 static size_t caxton_skip(caxton_text json, size_t at) { /* where the value at `at` ends */

@@ -4,12 +4,17 @@ import * as clock from "caxton:agent/clock@1.0.0";
 import * as config from "caxton:agent/config@1.0.0";
 import * as keyValue from "caxton:agent/key-value@1.0.0";
 import * as console_ from "caxton:agent/log@1.0.0";
+import * as memory from "caxton:agent/memory@1.0.0";
 import * as messages from "caxton:agent/messages@1.0.0";
 import * as chance from "caxton:agent/random@1.0.0";
 import * as timers from "caxton:agent/timers@1.0.0";
+import * as tools from "caxton:agent/tools@1.0.0";
 
 /** Throw it to answer with FAILURE and this reason; whatever else is thrown ends the instance. */
 export class Refused extends Error {}
+
+/** The memory or a tool has not done what it was asked for, and says why. */
+export class NotDone extends Error {}
 
 /** The exports of an agent: offers, handle(message) -> content, timer(number). */
 export function agent({ offers = [], handle, timer = () => {} }) {
@@ -80,6 +85,25 @@ export function setTimer(number, delayUs) {
 
 /** Whether it was running. Grant: timers. */
 export const cancelTimer = (number) => timers.cancel(number);
+
+/** Texts of the memory, the best first. Grant: memory. */
+export const search = (query, limit = 10) => asked(() => memory.search(query, limit));
+
+/** Store a text in the memory; returns its id. Grant: memory. */
+export const remember = (text) => asked(() => memory.store(text));
+
+/** Call a tool of the agent file with an object; returns its result. Grant: tools. */
+export const callTool = (name, given = {}) => JSON.parse(asked(() => tools.call(name, JSON.stringify(given))));
+
+function asked(ask) {
+  try {
+    return ask();
+  } catch (error) {
+    const failure = error?.payload ?? error; // SpiderMonkey wraps it
+    if (typeof failure?.tag !== "string") throw error;
+    throw new NotDone(failure.val ?? "there is no room");
+  }
+}
 
 /** A value of the agent file's parameters, or undefined. */
 export function parameter(name) {

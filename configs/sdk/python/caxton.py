@@ -11,11 +11,17 @@ from componentize_py_types import Err
 from wit_world.imports import clock, key_value, messages, timers
 from wit_world.imports import config as parameters
 from wit_world.imports import log as console
+from wit_world.imports import memory
 from wit_world.imports import random as chance
+from wit_world.imports import tools
 
 
 class Refused(Exception):
     """Raise it to answer with FAILURE and this reason; whatever else is raised ends the instance."""
+
+
+class NotDone(Exception):
+    """The memory or a tool has not done what it was asked for, and says why."""
 
 
 class Agent(wit_world.WitWorld):
@@ -110,6 +116,28 @@ def set_timer(number, delay_us):
 def cancel_timer(number):
     """Whether it was running. Grant: timers."""
     return timers.cancel(number)
+
+
+def search(query, limit=10):
+    """Texts of the memory, the best first. Grant: memory."""
+    return _asked(memory.search, query, limit)
+
+
+def remember(text):
+    """Store a text in the memory; returns its id. Grant: memory."""
+    return _asked(memory.store, text)
+
+
+def call_tool(name, **arguments):
+    """Call a tool of the agent file; returns its result. Grant: tools."""
+    return json.loads(_asked(tools.call, name, json.dumps(arguments)))
+
+
+def _asked(ask, *arguments):
+    try:
+        return ask(*arguments)
+    except Err as error:
+        raise NotDone(getattr(error.value, "value", "there is no room")) from None
 
 
 def parameter(name):

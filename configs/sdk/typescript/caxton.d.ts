@@ -30,6 +30,7 @@ export interface Exports {
 }
 
 export class Refused extends Error {}
+export class NotDone extends Error {}
 export function agent(agent: Agent): Exports;
 export function send(message: Outgoing): void;
 export function log(text: string): void;
@@ -41,4 +42,7 @@ export function load(key: string): string | undefined;
 export function remove(key: string): boolean;
 export function setTimer(number: number, delayUs: number): void;
 export function cancelTimer(number: number): boolean;
+export function search(query: string, limit?: number): string[];
+export function remember(text: string): string;
+export function callTool(name: string, given?: object): unknown;
 export function parameter(name: string): unknown;

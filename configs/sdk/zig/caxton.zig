@@ -13,6 +13,10 @@ const host = struct {
     extern "caxton" fn delete_data(key: [*]const u8, key_length: usize) i32;
     extern "caxton" fn set_timer(number: u32, delay_us: i64) i32;
     extern "caxton" fn cancel_timer(number: u32) i32;
+    extern "caxton" fn search_memory(query: [*]const u8, length: usize, limit: u32) i32;
+    extern "caxton" fn store_memory(at: [*]const u8, length: usize) i32;
+    extern "caxton" fn call_tool(name: [*]const u8, name_length: usize, at: [*]const u8, length: usize) i32;
+    extern "caxton" fn take_answer(at: [*]u8, room: usize) i32;
 };
 
 /// A message that came in.
@@ -90,6 +94,37 @@ pub fn setTimer(number: u32, delay_us: i64) bool {
 /// Grant: timers.
 pub fn cancelTimer(number: u32) bool {
     return host.cancel_timer(number) == 0;
+}
+
+/// Texts of the memory, the best first. Grant: memory.
+pub fn search(memory: std.mem.Allocator, query: []const u8, limit: u32) ![]const []const u8 {
+    const found = try asked(memory, host.search_memory(query.ptr, query.len, limit));
+    return std.json.parseFromSliceLeaky([]const []const u8, memory, found, .{});
+}
+
+/// Store a text in the memory; its id. Grant: memory.
+pub fn remember(memory: std.mem.Allocator, line: []const u8) ![]const u8 {
+    return asked(memory, host.store_memory(line.ptr, line.len));
+}
+
+/// Call a tool of the agent file with an object; its result. Grant: tools.
+pub fn callTool(memory: std.mem.Allocator, name: []const u8, arguments: anytype) !std.json.Value {
+    const given = try text(memory, arguments);
+    const found = try asked(memory, host.call_tool(name.ptr, name.len, given.ptr, given.len));
+    return std.json.parseFromSliceLeaky(std.json.Value, memory, found, .{});
+}
+
+/// Why the last of these three was `error.NotDone`.
+pub fn whyNot(memory: std.mem.Allocator) ![]const u8 {
+    return asked(memory, 0);
+}
+
+fn asked(memory: std.mem.Allocator, status: i32) ![]const u8 {
+    if (status < 0) return error.NotDone;
+    const length = host.take_answer(@constCast("".ptr), 0);
+    const room = try memory.alloc(u8, @intCast(@max(0, length)));
+    _ = host.take_answer(room.ptr, room.len);
+    return room;
 }
 
 /// Export an agent: `offers`, `handle(memory, message)` and `timer(memory, number)`. The memory they get is

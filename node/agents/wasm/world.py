@@ -88,6 +88,18 @@ def _set_timer(guest: Any, timer: int, delay_us: int) -> component.Variant | Non
     return _status(guest.host.set_timer(timer, delay_us))
 
 
+def _search(errands: Errands, query: str, limit: int) -> list[str]:
+    return errands.search(query, limit)
+
+
+def _store(errands: Errands, content: str) -> str:
+    return errands.store(content)
+
+
+def _call(errands: Errands, name: str, arguments: str) -> str:
+    return errands.call(name, arguments)
+
+
 def _asked(ask: Callable[..., str | list[str]]) -> HostFunction:
     def function(guest: Any, *arguments: Any) -> str | list[str] | component.Variant:
         try:
@@ -126,9 +138,9 @@ INTERFACES: Final[_Table] = {
             "cancel": lambda guest, timer: guest.host.cancel_timer(timer) == Status.OK,
         },
     ),
-    "memory": (Grant.MEMORY, {"search": _asked(Errands.search), "store": _asked(Errands.store)}),
+    "memory": (Grant.MEMORY, {"search": _asked(_search), "store": _asked(_store)}),
     "config": (None, {"get": _parameter}),
-    "tools": (Grant.TOOLS, {"call": _asked(Errands.call)}),
+    "tools": (Grant.TOOLS, {"call": _asked(_call)}),
     "metrics": (None, {"add": lambda guest, name, value: guest.host.count(name, value)}),
 }
 """Interfaces of the world, the grant that each needs, and its functions."""

@@ -4,6 +4,7 @@ package caxton
 
 import (
 	"encoding/json"
+	"errors"
 	"unsafe"
 )
 
@@ -84,6 +85,45 @@ func SetTimer(number uint32, delayUs int64) bool { return setTimer(number, delay
 // CancelTimer has it not called. Grant: timers.
 func CancelTimer(number uint32) bool { return cancelTimer(number) == 0 }
 
+// Search finds texts of the memory, the best first. Grant: memory.
+func Search(query string, limit uint32) ([]string, error) {
+	found, err := answer(searchMemory(pointer(query), uint32(len(query)), limit))
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	return texts, json.Unmarshal(found, &texts)
+}
+
+// Remember stores a text in the memory and returns its id. Grant: memory.
+func Remember(text string) (string, error) {
+	id, err := answer(storeMemory(pointer(text), uint32(len(text))))
+	return string(id), err
+}
+
+// CallTool calls a tool of the agent file with an object, and decodes its result. Grant: tools.
+func CallTool(name string, arguments, result any) error {
+	given, err := json.Marshal(arguments)
+	if err != nil {
+		return err
+	}
+	at := unsafe.Pointer(unsafe.SliceData(given))
+	found, err := answer(callTool(pointer(name), uint32(len(name)), at, uint32(len(given))))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(found, result)
+}
+
+func answer(status int32) ([]byte, error) {
+	text := make([]byte, takeAnswer(nil, 0))
+	takeAnswer(unsafe.Pointer(unsafe.SliceData(text)), uint32(len(text)))
+	if status < 0 {
+		return nil, errors.New(string(text))
+	}
+	return text, nil
+}
+
 var room []byte // where the host has written a message; kept from the garbage collector
 
 func pointer(text string) unsafe.Pointer { return unsafe.Pointer(unsafe.StringData(text)) }
@@ -153,3 +193,15 @@ func setTimer(number uint32, delayUs int64) int32
 
 //go:wasmimport caxton cancel_timer
 func cancelTimer(number uint32) int32
+
+//go:wasmimport caxton search_memory
+func searchMemory(query unsafe.Pointer, length, limit uint32) int32
+
+//go:wasmimport caxton store_memory
+func storeMemory(at unsafe.Pointer, length uint32) int32
+
+//go:wasmimport caxton call_tool
+func callTool(name unsafe.Pointer, nameLength uint32, at unsafe.Pointer, length uint32) int32
+
+//go:wasmimport caxton take_answer
+func takeAnswer(at unsafe.Pointer, room uint32) int32

@@ -18,6 +18,10 @@ mod host {
         pub fn delete_data(key: *const u8, key_length: usize) -> i32;
         pub fn set_timer(number: u32, delay_us: i64) -> i32;
         pub fn cancel_timer(number: u32) -> i32;
+        pub fn search_memory(query: *const u8, length: usize, limit: u32) -> i32;
+        pub fn store_memory(at: *const u8, length: usize) -> i32;
+        pub fn call_tool(name: *const u8, name_length: usize, at: *const u8, length: usize) -> i32;
+        pub fn take_answer(at: *mut u8, room: usize) -> i32;
     }
 }
 
@@ -90,6 +94,32 @@ pub fn set_timer(number: u32, delay_us: u64) -> bool {
 /// Grant: timers.
 pub fn cancel_timer(number: u32) -> bool {
     unsafe { host::cancel_timer(number) == 0 }
+}
+
+/// Texts of the memory, the best first; else why not. Grant: memory.
+pub fn search(query: &str, limit: u32) -> Result<Vec<String>, String> {
+    let found = answer(unsafe { host::search_memory(query.as_ptr(), query.len(), limit) })?;
+    serde_json::from_str(&found).map_err(|error| error.to_string())
+}
+
+/// Store a text in the memory: its id, or why not. Grant: memory.
+pub fn remember(text: &str) -> Result<String, String> {
+    answer(unsafe { host::store_memory(text.as_ptr(), text.len()) })
+}
+
+/// Call a tool of the agent file with an object: its result, or why there is none. Grant: tools.
+pub fn call_tool(name: &str, arguments: &Value) -> Result<Value, String> {
+    let given = arguments.to_string();
+    let status = unsafe { host::call_tool(name.as_ptr(), name.len(), given.as_ptr(), given.len()) };
+    serde_json::from_str(&answer(status)?).map_err(|error| error.to_string())
+}
+
+fn answer(status: i32) -> Result<String, String> {
+    let length = unsafe { host::take_answer(std::ptr::null_mut(), 0) }.max(0) as usize;
+    let mut room = vec![0; length];
+    unsafe { host::take_answer(room.as_mut_ptr(), length) };
+    let text = String::from_utf8_lossy(&room).into_owned();
+    if status < 0 { Err(text) } else { Ok(text) }
 }
 
 pub(crate) fn allocate(size: usize) -> *mut u8 {

@@ -124,7 +124,7 @@ async def answers(source: bytes, *contents: object, **more: Any) -> list[Any]:
 
 
 def as_text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 Make = Callable[..., bytes]
