@@ -8,12 +8,10 @@ import traceback
 
 import wit_world
 from componentize_py_types import Err
-from wit_world.imports import clock, key_value, messages, timers
+from wit_world.imports import clock, key_value, memory, messages, timers, tools
 from wit_world.imports import config as parameters
 from wit_world.imports import log as console
-from wit_world.imports import memory
 from wit_world.imports import random as chance
-from wit_world.imports import tools
 
 
 class Refused(Exception):

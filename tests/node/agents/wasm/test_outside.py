@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from node.agents.wasm.host import Status
 from node.agents.wasm.outside import Outside
 from node.environment import system_environment
 from node.errors import AgentInvalid
-from node.memory.embedding import EmbeddingSettings, make_embedder
 from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
-from node.memory.records import Limits
 from node.memory.room import MemoryRoom
 from node.memory.scopes import OPERATOR
 from node.message import Attachment
@@ -72,22 +69,6 @@ def storing(said: str) -> bytes:
 
 def searching(query: str, limit: int = 10) -> bytes:
     return asking(f"(call $tell (call $search_memory {text(2000, query)} (i32.const {limit})))", query)
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[MemoryRoom]:
-    environment = system_environment()
-    room = MemoryRoom(
-        environment=environment,
-        path=tmp_path / "memory.db",
-        durability="normal",
-        node="node-1",
-        limits=Limits(),
-        threshold=0.3,
-        make_embedder=lambda: make_embedder(EmbeddingSettings(provider="hash"), environment),
-    )
-    yield room
-    room.close()
 
 
 @asynccontextmanager
