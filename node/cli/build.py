@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from node.cli.build_languages import LANGUAGES, Plan, guess
+from node.cli.build_languages import ENGINES, LANGUAGES, Plan, guess
 from node.cli.build_template import AGENT_FILE, new_project
 from node.cli.errors import BuildFailed
 from node.cli.options import json_option
@@ -33,6 +33,9 @@ STEP_TIMEOUT_S: Final = 1800.0
 )
 @click.option("--language", type=click.Choice(list(LANGUAGES)), help="By default what the files say.")
 @click.option(
+    "--engine", type=click.Choice(ENGINES), help="Of JavaScript and TypeScript; by default quickjs."
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Where to write the module; by default {MODULE} in DIR.",
@@ -45,6 +48,7 @@ STEP_TIMEOUT_S: Final = 1800.0
 def command(
     directory: Path | None,
     language: str | None,
+    engine: str | None,
     output: Path | None,
     name: str | None,
     check: bool,
@@ -55,6 +59,8 @@ def command(
     A compiler speaks for itself. Nothing is installed: what is missing is named, and how to get it.
     """
     if name is not None:
+        if engine is not None:
+            raise click.UsageError("--new builds nothing: leave --engine out.")
         _make(directory or Path(name), name, language, output, as_json=as_json)
         return
     project = directory or Path()
@@ -62,7 +68,7 @@ def command(
         raise ValidationFailed(f"{project} is no directory", fix="Name the directory of a project.")
     chosen = language or guess(project)
     target = output or project / MODULE
-    build(project.resolve(), chosen, target)
+    build(project.resolve(), chosen, target, engine)
     found: dict[str, Any] = {"language": chosen, "module": str(target), "bytes": target.stat().st_size}
     if check:
         found |= _checked(target)
@@ -73,13 +79,14 @@ def command(
     click.echo(safe(f"Built {target}: {found['bytes']:,} bytes{told}"))
 
 
-def build(project: Path, language: str, target: Path) -> None:
+def build(project: Path, language: str, target: Path, engine: str | None = None) -> None:
     """Build a project's module.
 
     Args:
         project: Its directory, absolute.
         language: One of ``LANGUAGES``.
         target: Where the module is written, when it has been built whole.
+        engine: One of ``ENGINES`` for languages that have a choice; None for the usual one.
 
     Raises:
         ToolchainMissing: something is not installed.
@@ -89,8 +96,8 @@ def build(project: Path, language: str, target: Path) -> None:
     from node.agents.wasm.interface import without_debug  # noqa: PLC0415 - wasmtime takes 120 ms
 
     with tempfile.TemporaryDirectory(prefix="caxton-build-") as scratch:
-        plan = LANGUAGES[language].plan(project, Path(scratch))
-        _carry_out(plan, project)
+        plan = LANGUAGES[language].planner(engine)(project, Path(scratch))
+        carry_out(plan, project)
         if not plan.product.is_file():
             raise BuildFailed(
                 f"{project} was built, and there is no module",
@@ -103,7 +110,12 @@ def build(project: Path, language: str, target: Path) -> None:
             raise ValidationFailed(f"{target} cannot be written", why=error.strerror or str(error)) from error
 
 
-def _carry_out(plan: Plan, project: Path) -> None:
+def carry_out(plan: Plan, project: Path) -> None:
+    """Run the commands of a plan in a directory, one after the other.
+
+    Raises:
+        BuildFailed: one of them failed.
+    """
     for step in plan.steps:
         tool = Path(step.arguments[0]).name
         try:

@@ -27,6 +27,7 @@ WIT: Final = Path(node.agents.wasm.__file__).parent / "wit"
 _RUST_TARGET: Final = "wasm32-unknown-unknown"
 _ZIG_TARGET: Final = "wasm32-freestanding"
 _QUERY_TIMEOUT_S: Final = 60.0
+_BUNDLE: Final = ("--bundle", "--format=esm", "--external:caxton:*", "--log-level=warning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,29 @@ class Language:
         mark: The file by which its projects are known.
         plan: Says how to build one.
         shared: Files of its template that are another language's, by path under ``configs/sdk``.
+        engines: How to build one for each engine that it can bring along, by the names of `--engine`.
     """
 
     mark: str
     plan: Planner
     shared: tuple[str, ...] = ()
+    engines: Mapping[str, Planner] = field(default_factory=dict)
+
+    def planner(self, engine: str | None) -> Planner:
+        """How to build one for an engine; None for the usual one.
+
+        Raises:
+            ValidationFailed: the language brings no such engine along.
+        """
+        if engine is None:
+            return self.plan
+        if engine not in self.engines:
+            raise ValidationFailed(
+                f"there is no engine {engine!r} for this language",
+                why="only JavaScript and TypeScript have a choice of engines",
+                fix="Leave --engine out.",
+            )
+        return self.engines[engine]
 
 
 def find_tool(name: str, language: str, hint: str, project: Path | None = None) -> str:
@@ -183,11 +202,29 @@ def _script(
     root, entry = project, source
     if esbuild is not None:
         root, entry = scratch, "bundle.js"
-        options = ["--bundle", "--format=esm", "--external:caxton:*", "--log-level=warning"]
-        steps.append(Step([esbuild, source, *options, f"--outfile={scratch / entry}"]))
+        steps.append(Step([esbuild, source, *_BUNDLE, f"--outfile={scratch / entry}"]))
     arguments = [tool, "--sync", "--wit", str(WIT), "--world", "agent", "--module-root", str(root)]
     steps.append(Step([*arguments, "--js", str(root / entry), "--output", str(product)]))
     return Plan(steps, product)
+
+
+def _javascript_spidermonkey(project: Path, scratch: Path) -> Plan:
+    return _spidermonkey(project, scratch, "JavaScript", "app.js")
+
+
+def _typescript_spidermonkey(project: Path, scratch: Path) -> Plan:
+    return _spidermonkey(project, scratch, "TypeScript", "app.ts")
+
+
+def _spidermonkey(project: Path, scratch: Path, language: str, source: str) -> Plan:
+    hint = "Run `npm install @bytecodealliance/componentize-js esbuild` in the project, or globally."
+    esbuild = find_tool("esbuild", language, hint, project)
+    tool = find_tool("componentize-js", language, hint, project)
+    bundle, product = scratch / "bundle.js", scratch / "agent.wasm"
+    arguments = [tool, str(bundle), "--wit", str(WIT), "--world-name", "agent", "--out", str(product)]
+    # what is switched off is not imported: the engine asks for no clock and no chance past the grants
+    arguments += ["--disable", "stdio", "random", "clocks", "http", "fetch-event"]
+    return Plan([Step([esbuild, source, *_BUNDLE, f"--outfile={bundle}"]), Step(arguments)], product)
 
 
 LANGUAGES: Final[dict[str, Language]] = {
@@ -196,10 +233,21 @@ LANGUAGES: Final[dict[str, Language]] = {
     "c": Language("agent.c", _c),
     "zig": Language("agent.zig", _zig),
     "python": Language("app.py", _python),
-    "javascript": Language("app.js", _javascript),
-    "typescript": Language("app.ts", _typescript, shared=("javascript/caxton.js",)),
+    "javascript": Language(
+        "app.js",
+        _javascript,
+        engines={"quickjs": _javascript, "spidermonkey": _javascript_spidermonkey},
+    ),
+    "typescript": Language(
+        "app.ts",
+        _typescript,
+        shared=("javascript/caxton.js",),
+        engines={"quickjs": _typescript, "spidermonkey": _typescript_spidermonkey},
+    ),
 }
 """The languages, by the names that `--language` takes."""
+ENGINES: Final = tuple(LANGUAGES["javascript"].engines)
+"""What `--engine` takes."""
 
 
 def guess(project: Path) -> str:

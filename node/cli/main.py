@@ -45,7 +45,10 @@ VERBS: Final = {
     "approvals": ("node.cli.approvals", "Show the calls of tools that wait for you; approve or deny them."),
     "tool": ("node.cli.tool", "Show the tool servers of a node and their tools, and approve tools."),
     "mcp": ("node.cli.mcp", "Offer the agents of the cluster as tools to an MCP client."),
-    "wasm": ("node.cli.wasm", "Sign the modules of WebAssembly agents, look into them, and try them."),
+    "wasm": (
+        "node.cli.wasm",
+        "Sign the modules of WebAssembly agents, compose them, look into them, and try them.",
+    ),
     "test": ("node.cli.test", "Run the scenarios of agents, or try one out while things fail."),
     "simulate": ("simulations.cli", "Run clusters from a seed, with faults; find and replay failures."),
     "stop": ("node.cli.stop", "Stop an agent, or the local node."),

@@ -1,4 +1,4 @@
-"""``caxton wasm``: sign the modules of WebAssembly agents, look into them, and try them."""
+"""``caxton wasm``: sign the modules of WebAssembly agents, compose them, look into them, and try them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 @click.group("wasm")
 def command() -> None:
-    """Sign the modules of WebAssembly agents, look into them, and try them."""
+    """Sign the modules of WebAssembly agents, compose them, look into them, and try them."""
 
 
 @command.command("keygen", epilog="For example: caxton wasm keygen publisher.key")
@@ -144,6 +144,31 @@ def inspect(file: Path, as_json: bool) -> int:
     for name in ("exports", "imports"):
         print_table(name.capitalize(), (name,), [(entry,) for entry in found[name]])
     return 0 if sound else _UNSOUND
+
+
+@command.command("compose", epilog="For example: caxton wasm compose agent.wasm --with greet.wasm")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--with", "plugs", type=_FILE, multiple=True, required=True, help="What exports it; repeatable."
+)
+@click.option("--output", type=_FILE, help="Where to write it; by default FILE with -composed in its name.")
+@json_option
+def compose(file: Path, plugs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Write the component FILE with what it imports from other components inside it, by the tool wac.
+
+    What is left to be imported must be of the world of agents. The result is a module like any other.
+    """
+    from node.cli.wasm_compose import PLUGS_LIMIT  # noqa: PLC0415 - not for --help
+    from node.cli.wasm_compose import compose as put_together  # noqa: PLC0415
+
+    if len(plugs) > PLUGS_LIMIT:
+        raise click.UsageError(f"At most {PLUGS_LIMIT} components are put into one.")
+    target = output or file.with_name(f"{file.stem}-composed.wasm")
+    found = put_together(file, plugs, target)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(safe(f"Composed {target}: {found['file_bytes']:,} bytes of {len(plugs) + 1} components"))
 
 
 @command.command("run", epilog="For example: caxton wasm run agent.wasm --message '\"hello\"' --grant state")

@@ -102,6 +102,34 @@ def test_a_toolchain_that_is_missing_is_named_with_how_to_get_it(
     assert "Install" in shell.err or "install" in shell.err
 
 
+@pytest.mark.parametrize(("language", "source"), [("javascript", "app.js"), ("typescript", "app.ts")])
+def test_another_engine_has_another_tool(
+    language: str, source: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_project(tmp_path / "project", "greeter", language)
+    tools = tmp_path / "project" / "node_modules" / ".bin"
+    tools.mkdir(parents=True)
+    for name in ("esbuild", "componentize-qjs"):
+        (tools / name).write_text("#!/bin/sh\nexit 3\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shell("build", str(tmp_path / "project"), "--engine", "spidermonkey") == 2
+    assert "componentize-js is not installed" in shell.err
+    assert "npm install @bytecodealliance/componentize-js" in shell.err
+    (tools / "componentize-js").write_text("#!/bin/sh\n")
+    (tools / "componentize-js").chmod(0o755)
+    plan = LANGUAGES[language].planner("spidermonkey")(tmp_path / "project", tmp_path)
+    assert source in plan.steps[0].arguments
+    assert {"clocks", "random", "stdio"} < set(plan.steps[1].arguments)
+    assert LANGUAGES[language].planner("quickjs") is LANGUAGES[language].planner(None)
+
+
+def test_a_language_without_a_choice_of_engines_says_so(fake: Path, shell: Shell) -> None:
+    assert shell("build", str(fake), "--engine", "quickjs") == 2
+    assert "Leave --engine out" in shell.err
+    assert shell("build", "--new", "abc", "--language", "c", "--engine", "quickjs") == 2
+
+
 def test_the_target_of_rust_is_asked_for(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

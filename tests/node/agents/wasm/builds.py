@@ -218,13 +218,13 @@ def project(directory: Path, language: str) -> Path:
     return directory
 
 
-def module(directory: Path, language: str) -> bytes:
+def module(directory: Path, language: str, engine: str | None = None) -> bytes:
     """What is built of such a project; the test is skipped where its toolchain is missing."""
     made = project(directory / "project", language)
     try:
-        build(made, language, directory / "agent.wasm")
+        build(made, language, directory / "agent.wasm", engine)
     except ToolchainMissing as error:
-        if language in PRESENT:
+        if (engine or language) in PRESENT:
             raise
         pytest.skip(f"{language}: {error.why}")
     return (directory / "agent.wasm").read_bytes()
@@ -246,9 +246,11 @@ async def load(house: House, source: bytes, directory: Path, **more: Any) -> Was
     return await house.load(source, **(policy(directory) | more))
 
 
-async def check_agent(directory: Path, language: str, nursery: trio.Nursery) -> None:
+async def check_agent(
+    directory: Path, language: str, nursery: trio.Nursery, engine: str | None = None
+) -> None:
     """The agent of a template does what its description says, in the sandbox, with nothing but its grants."""
-    source = module(directory, language)
+    source = module(directory, language, engine)
     house = House()
     agent = await load(house, source, directory)
     nursery.start_soon(agent.run_timers)

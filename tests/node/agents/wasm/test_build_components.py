@@ -17,3 +17,10 @@ async def test_a_component_is_built_and_answers(
     language: str, tmp_path: Path, autojump_clock: object, nursery: trio.Nursery
 ) -> None:
     await check_agent(tmp_path, language, nursery)
+
+
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+async def test_a_component_with_the_other_engine_is_built_and_answers(
+    language: str, tmp_path: Path, autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    await check_agent(tmp_path, language, nursery, "spidermonkey")
