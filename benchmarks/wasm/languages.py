@@ -27,7 +27,7 @@ from node.agents.journal import Journal
 from node.agents.settings import AgentSettings
 from node.agents.wasm import WasmPolicy
 from node.cli.build import build
-from node.cli.build_languages import LANGUAGES
+from node.cli.build_languages import ENGINES, LANGUAGES
 from node.cli.build_template import AGENT_FILE, new_project
 from node.cli.errors import BuildFailed, ToolchainMissing
 from node.environment import system_environment
@@ -40,14 +40,14 @@ ASKED: Final = Delivery(msgspec.structs.replace(MESSAGE, content={"name": "Ada"}
 _environment = system_environment()
 
 
-async def _measure(language: str, seconds: float) -> dict[str, Any]:
+async def _measure(language: str, engine: str | None, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         project = directory / "project"
         new_project(project, "greeter", language)
         module = directory / "agent.wasm"
         begun = time.perf_counter()
-        build(project, language, module)
+        build(project, language, module, engine)
         built_s = time.perf_counter() - begun
         source = module.read_bytes()
         definition = parse_definition((project / AGENT_FILE).read_bytes())
@@ -69,7 +69,7 @@ async def _measure(language: str, seconds: float) -> dict[str, Any]:
         each_kb = (own_kb() - before_kb) / SANDBOXES
         took, _ = await starts(source, STARTS, directory, ASKED, policy)
     return {
-        "language": language,
+        "language": language if engine is None else f"{language} ({engine})",
         "module_kb": f"{len(source) / 1024:.0f}",
         "build_s": f"{built_s:.1f}",
         "compile_s": f"{compiled_s:.2f}",
@@ -88,17 +88,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What WebAssembly agents cost in each language.")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--language", choices=list(LANGUAGES), action="append", help="only these")
+    parser.add_argument(
+        "--engine", choices=ENGINES, help="of JavaScript and TypeScript, which are to be named"
+    )
     options = parser.parse_args()
     facts = machine()
     rows: list[dict[str, Any]] = []
     for language in options.language or LANGUAGES:
         try:
-            rows.append(trio.run(_measure, language, options.seconds))
+            rows.append(trio.run(_measure, language, options.engine, options.seconds))
         except (ToolchainMissing, BuildFailed) as error:
             print(f"{language} is left out: {error}")
     show(tuple(rows[0]), (row.values() for row in rows))
     print(facts)
-    print("raw:", write("wasm-languages", facts, rows).relative_to(PROJECT))
+    print("raw:", write(f"wasm-{options.engine or 'languages'}", facts, rows).relative_to(PROJECT))
 
 
 if __name__ == "__main__":

@@ -269,19 +269,20 @@ async def test_a_node_without_memory_says_so() -> None:
 
 
 class SlowTools:
-    """Stands in for the tool host: a call takes as long as it is told."""
+    """Stands in for the tool host: calls take as long as they are told, all after those the last."""
 
-    def __init__(self, takes_s: float) -> None:
-        self.takes_s = takes_s
+    def __init__(self, *takes_s: float) -> None:
+        self.takes_s = list(takes_s)
         self.begun = trio.Event()
-        self.ended = False
+        self.ends = 0
 
     async def call(self, name: str, arguments: Any, context: Any) -> Any:
         self.begun.set()
+        takes_s = self.takes_s.pop(0) if len(self.takes_s) > 1 else self.takes_s[0]
         try:
-            await trio.sleep(self.takes_s)  # noqa: TID251 - the clock of the tests
+            await trio.sleep(takes_s)  # noqa: TID251 - the clock of the tests
         finally:
-            self.ended = True
+            self.ends += 1
         return {"slept": name}
 
 
@@ -311,7 +312,7 @@ async def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     here, tools = House(system_environment()), SlowTools(1000)
     agent = await here.load(calling("nap", "{}"), outside=slow(here, tools))
     assert await ask(agent) == Status.UNAVAILABLE
-    assert tools.ended
+    assert tools.ends == 1
     assert "at most" in "\n".join(here.lines())
 
 
@@ -322,8 +323,8 @@ async def test_who_goes_away_ends_the_wait_and_the_agent_stays_up() -> None:
         nursery.start_soon(agent.handle, delivery(None))
         await tools.begun.wait()
         nursery.cancel_scope.cancel()
-    assert tools.ended
-    tools.takes_s = 0
+    assert tools.ends == 1
+    tools.takes_s = [0]
     assert await ask(agent) == {"slept": "nap"}
 
 
@@ -337,6 +338,24 @@ async def test_a_guest_that_waits_holds_up_no_other() -> None:
             nursery.start_soon(agent.handle, delivery(None))
             await tools.begun.wait()
         assert await ask(await here.load(guest(), ())) == 1
+        assert [tools.ends for tools in waits] == [0] * 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_does_not_wait_for_the_calls_behind_it() -> None:
+    here, tools = House(system_environment()), SlowTools(0, 1000)
+    agent = await here.load(calling("nap", "{}"), outside=slow(here, tools))
+    answered = trio.Event()
+
+    async def ask_once() -> None:
+        if await ask(agent) == {"slept": "nap"}:
+            answered.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_once)
+        nursery.start_soon(ask_once)
+        await answered.wait()
+        assert tools.ends == 1
         nursery.cancel_scope.cancel()
 
 
