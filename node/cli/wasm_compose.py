@@ -15,7 +15,7 @@ from node.errors import ValidationFailed
 
 PLUGS_LIMIT: Final = 16
 """Most components that are put into one."""
-_HINT: Final = "Run `cargo install wac-cli`, or put the program of a release of wac on the path."
+_HINT: Final = "Run `cargo install wac-cli --no-default-features`, or put wac on the path."
 
 
 def compose(agent: Path, plugs: Sequence[Path], output: Path) -> dict[str, Any]:
