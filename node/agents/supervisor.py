@@ -89,14 +89,9 @@ class AgentSupervisor:
         memory: MemoryRoom | None = None,
         offered: Offered = lambda _: True,
     ) -> None:
-        self._environment = environment
-        self._node = node
-        self._storage = storage
-        self._registry = registry
-        self._bus = bus
-        self._providers = providers
-        self._tools = tools
-        self._tracing = tracing
+        self._environment, self._node, self._storage = environment, node, storage
+        self._registry, self._bus, self._providers = registry, bus, providers
+        self._tools, self._tracing = tools, tracing
         self._settings = settings or AgentSettings()
         self.approvals = Approvals(environment=environment, node=node, storage=storage, bus=bus, tools=tools)
         self._memory, self._offered = memory, offered

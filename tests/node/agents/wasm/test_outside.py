@@ -124,6 +124,12 @@ async def test_a_tool_is_called_with_its_arguments_and_the_files_of_the_message(
             "tools: [text]\nsecurity: {restricted_tools: [text_summary]}",
             "may not use",
         ),
+        (
+            "text_summary",
+            SUMMARY,
+            "tools: [text]\nsecurity: {require_approval: [text/text_summary]}",
+            "approv",
+        ),
         ("no_such_tool", "{}", "tools: [text]", "may not use the tool"),
         ("text_summary", '{"text":7}', "tools: [text]", "text"),
         ("text_summary", '{"text":""}', "tools: [text]", "text"),
