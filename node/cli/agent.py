@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from node.cli.options import json_option, node_options
+from node.cli.options import Where, json_option, node_options
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACES: Final = click.Path(path_type=Path, exists=True)
@@ -127,10 +127,7 @@ def watch(
     file: Path,
     workspace: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Deploy FILE to a node whenever it changes.
 
@@ -140,5 +137,5 @@ def watch(
     from node.cli.agent_watch import watch as keep_watching  # noqa: PLC0415 - not for --help
     from node.cli.client import find_target  # noqa: PLC0415
 
-    find = partial(find_target, api=api, node_name=node_name, token=token, token_file=token_file)
+    find = partial(find_target, where)
     keep_watching(find, file, workspace, as_json=as_json)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.errors import ValidationFailed
 
@@ -33,13 +32,10 @@ def list_approvals(
     agent: str | None,
     limit: int,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show the calls of a node's agents that wait, the newest first."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     wanted = {"limit": limit} | ({"all": "true"} if everything else {}) | ({"agent": agent} if agent else {})
     with Client(target) as client:
         found = client.get("/approvals", **wanted)
@@ -56,13 +52,10 @@ def list_approvals(
 def show(
     approval_id: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show a call: the exact tool and arguments, for whom, and how long there is to decide."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get(f"/approvals/{segment(approval_id)}")
     if as_json:
@@ -81,13 +74,10 @@ def approve(
     reason: str,
     yes: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show a call and, when you agree, have it made as it is shown."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get(f"/approvals/{segment(approval_id)}")
         if not as_json:
@@ -109,13 +99,10 @@ def deny(
     approval_id: str,
     reason: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Have a call not made; the model is told the reason, and goes on without it."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         decided = client.call("POST", f"/approvals/{segment(approval_id)}/deny", body={"reason": reason})
     _tell(decided, as_json=as_json)

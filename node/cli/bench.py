@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -17,7 +16,7 @@ import click
 
 from node.cli.client import Target, find_target
 from node.cli.errors import UsageFailed
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table
 from node.errors import CaxtonError
 
@@ -136,10 +135,7 @@ def command(
     size: int,
     one_way: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Load a running cluster with messages, and show rate and round trips as its clients see them.
 
@@ -152,7 +148,7 @@ def command(
         )
     if one_way and rate is not None:
         raise UsageFailed("--one-way sends as many as go", fix="Leave out --rate.")
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     fields = {"capability": capability} if capability else {"receiver": receiver}
     load = _Load(target, fields, "x" * size, in_flight)
     with _progress(load.measured, seconds, quiet=as_json):

@@ -10,7 +10,7 @@ import click
 
 from node.cli.client import Client, find_target, pretty
 from node.cli.errors import FailureReply, UsageFailed
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
 from node.cli.send import attachments_of, content_of
 from node.messaging.tender import DEADLINE_LIMIT_S, RESERVES_LIMIT, RESULT_LIMIT_S, WINNERS_LIMIT, Prefer
@@ -75,10 +75,7 @@ def command(
     priority: int | None,
     attach: tuple[Path, ...],
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Have all providers of CAPABILITY bid for a task, CONTENT, and show what the winner makes of it.
 
@@ -94,7 +91,7 @@ def command(
     if priority is not None:
         body["priority"] = priority
     longest_s = deadline_s + result_s * (1 + reserves)
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if attach:
             body["attachments"] = attachments_of(client, attach)

@@ -15,6 +15,7 @@ import httpx
 
 from node.cli.errors import Refused
 from node.cli.local_nodes import local_nodes
+from node.cli.options import Where
 from node.errors import BlobNotFound, NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
 from node.sse import Event, EventReader
 
@@ -42,32 +43,31 @@ class Target:
     pid: int | None = None
 
 
-def find_target(
-    *, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
-) -> Target:
-    """The node that the options name, else the one that runs on this machine.
+def find_target(where: Where) -> Target:
+    """The node that a user means, else the one that runs on this machine.
 
     Raises:
         NodeUnreachable: none runs here, or several do.
         ValidationFailed: the address is not one.
         SecurityMaterialInvalid: the token file cannot be read.
     """
-    if token is None and token_file is not None:
-        token = _read_token(token_file)
-    if api is not None:
-        return Target(_checked(api), token)
+    token = where.token
+    if token is None and where.token_file is not None:
+        token = _read_token(where.token_file)
+    if where.api is not None:
+        return Target(_checked(where.api), token)
     running = local_nodes()
-    chosen = [node for node in running if node_name in (None, node.node)]
+    chosen = [node for node in running if where.node_name in (None, node.node)]
     if len(chosen) == 1:
         [node] = chosen
         if token is None and node.token_file is not None:
             token = _read_token(Path(node.token_file))
         return Target(_checked(node.api), token, node.pid)
     names = ", ".join(node.node for node in running)
-    if not chosen and node_name is not None:
-        guess = nearest(node_name, [node.node for node in running])
+    if not chosen and where.node_name is not None:
+        guess = nearest(where.node_name, [node.node for node in running])
         raise NodeUnreachable(
-            f"no node {node_name!r} runs on this machine",
+            f"no node {where.node_name!r} runs on this machine",
             why=f"running: {names}" if names else "no node is running here",
             fix=f"Did you mean {guess!r}?" if guess else "Start it, or name its address with --api URL.",
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, pretty, segment
 from node.cli.errors import UsageFailed
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.errors import NodeUnreachable
 
@@ -42,13 +41,10 @@ def list_conversations(
     participant: str | None,
     since: str | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show the conversations that the node has seen, the latest first."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     query = {"status": status, "closed": closed, "participant": participant, "since": since}
     conversations: list[dict[str, Any]] = []
     following = None
@@ -80,16 +76,13 @@ def show(
     follow: bool,
     content: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show one conversation: who takes part, what was said, and what answers what.
 
     With --follow and --json, every line is one message.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     path = f"/conversations/{segment(conversation_id)}"
     with Client(target) as client:
         if not follow:
@@ -126,10 +119,7 @@ def close(
     older_than: str | None,
     status: str | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Let conversations take no more messages on this node: those of the IDs, or the silent ones."""
     if bool(conversation_ids) == bool(older_than):
@@ -139,7 +129,7 @@ def close(
         )
     if conversation_ids and status:
         raise UsageFailed("--status belongs to --older-than", fix="Leave it out.")
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     body: dict[str, Any] = {"conversations": list(conversation_ids)}
     if older_than:
         body = {"older_than": older_than} | ({"status": status} if status else {})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, pretty, segment
 from node.cli.errors import UsageFailed
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.errors import CaxtonError
 
@@ -51,13 +50,10 @@ def list_letters(
     since: str | None,
     retried: bool | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show dead letters, the newest first."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     letters: list[dict[str, Any]] = []
     query = {"capability": capability, "reason": reason, "since": since, "retried": retried}
     with Client(target) as client:
@@ -84,13 +80,10 @@ def list_letters(
 def show(
     message_id: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show one dead letter: the message, why it was given up, and all that happened to it."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         letter = client.get(f"/dead-letters/{segment(message_id)}")
     if as_json:
@@ -129,26 +122,23 @@ def retry(
     ttl_s: float | None,
     force: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Send messages again: those of the IDs, or of a choice, the oldest first.
 
     Each becomes a new message that names the old one.
     """
-    where = {"capability": capability, "reason": reason, "since": since}
-    _check_choice(message_ids, where, everything=everything)
+    choice = {"capability": capability, "reason": reason, "since": since}
+    _check_choice(message_ids, choice, everything=everything)
     change = {"receiver": receiver, "capability": to_capability, "ttl_s": ttl_s, "force": force}
     if not message_ids and (receiver or to_capability):
         raise UsageFailed("only letters that are named one by one are sent elsewhere", fix="Give their IDs.")
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if message_ids:
             found = _retry_each(client, message_ids, _given(change))
         else:
-            found = _retry_choice(client, _given(where), {"force": force} | _given({"ttl_s": ttl_s}))
+            found = _retry_choice(client, _given(choice), {"force": force} | _given({"ttl_s": ttl_s}))
     if as_json:
         print_json(found)
     else:
@@ -175,25 +165,22 @@ def drop(
     since: str | None,
     yes: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Forget dead letters for good: those of the IDs, or of a choice."""
-    where = {"capability": capability, "reason": reason, "since": since}
-    _check_choice(message_ids, where, everything=everything)
+    choice = {"capability": capability, "reason": reason, "since": since}
+    _check_choice(message_ids, choice, everything=everything)
     if not message_ids and not yes and not _confirmed(as_json=as_json):
         click.echo("Nothing was dropped.")
         return _INCOMPLETE
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if message_ids:
             for message_id in message_ids:
                 client.call("DELETE", f"/dead-letters/{segment(message_id)}")
             dropped = len(message_ids)
         else:
-            dropped = _drop_choice(client, _given(where))
+            dropped = _drop_choice(client, _given(choice))
     if as_json:
         print_json({"dropped": dropped})
     else:

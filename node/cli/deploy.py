@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import node_options, one_of
+from node.cli.options import Where, node_options, one_of
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 
@@ -45,10 +45,7 @@ def command(
     replace: bool,
     no_start: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat), with its manifest."""
     chosen = one_of("FILE", file, named)
@@ -58,7 +55,7 @@ def command(
     body |= {"workspace": workspace, "replace": replace, "auto_start": not no_start}
     if name is not None:
         body["name"] = name
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         wait_s = COMPILE_WAIT_S if "content_base64" in body or body.get("artifacts") else WAIT_S
         found = client.call("POST", "/agents", body=body, wait_s=wait_s)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 _COLUMNS = ("candidate", "score", "priority", "health", "load", "nearness", "in flight", "")
@@ -20,16 +19,13 @@ _COLUMNS = ("candidate", "score", "priority", "health", "load", "nearness", "in 
 def command(
     message_id: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show every decision about a message: who was chosen, among whom, by which figures.
 
     Ask the node that accepted the message: it decides, and keeps its decisions with the message.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get(f"/messages/{segment(message_id)}/explain")
     if as_json:

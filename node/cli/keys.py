@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 TIMEOUT_S: Final = 10.0
@@ -42,10 +41,7 @@ def command(
     force: bool,
     timeout_s: float,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Show the gossip keys of all members, or change them: install, then use KEY_ID, then remove the old one.
 
@@ -58,7 +54,7 @@ def command(
         raise click.UsageError(f"keys {action} takes no KEY_ID.")
     if force and not needs_key:
         raise click.UsageError(f"keys {action} takes no --force: it cuts nobody off.")
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if action == "list":
             query = {"timeout_s": timeout_s}

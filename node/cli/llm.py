@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import json_option, node_options
+from node.cli.options import Where, json_option, node_options
 from node.cli.output import print_json, print_table, safe
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def check(path: Path | None, provider: str | None, model: str | None, as_json: b
 @command.command("show", epilog="For example: caxton llm show --json")
 @node_options
 def show(
-    as_json: bool, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+    as_json: bool,
+    where: Where,
 ) -> None:
     """Show the providers of a node, the states of their breakers, and what was spent."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get("/llm")
     if as_json:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options, one_of
+from node.cli.options import Where, node_options, one_of
 from node.cli.output import print_json, safe
 
 FOLLOW_INTERVAL_S: Final = 1.0
@@ -37,17 +36,14 @@ def command(
     level: str | None,
     follow: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show the last log records of AGENT, or of all agents of a node, oldest first.
 
     With --json --follow, every line is one record.
     """
     agent = one_of("AGENT", agent, named)
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         records = _records(client, agent, since=since, tail=tail, level=level)
         if as_json and not follow:

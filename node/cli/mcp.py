@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Target, find_target
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json
 
 EXAMPLE = 'For example, in mcpServers of a client: {"command": "caxton", "args": ["mcp"]}'
@@ -26,10 +25,7 @@ TOKEN_VARIABLE: Final = "CAXTON_MCP_TOKEN"  # noqa: S105 - a name
 def command(
     port: int | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Offer the agents of the cluster as tools to an MCP client.
 
@@ -39,7 +35,7 @@ def command(
     """
     import trio  # noqa: PLC0415 - not for --help
 
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     if as_json:
         print_json({"tools": trio.run(_tools, target)})
     else:

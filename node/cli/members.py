@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 _TOLD: Final = {
@@ -45,10 +44,7 @@ def command(
     why: str | None,
     unreachable: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show the members of the cluster, as one node sees them."""
     if why is not None and unreachable:
@@ -58,7 +54,7 @@ def command(
         path, show = f"/cluster/members/{segment(why)}/why", _show_why
     elif unreachable:
         path, show = "/cluster/reachability", _show_unreachable
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get(path)
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -13,7 +12,7 @@ from node.cli.errors import UsageFailed
 from node.cli.memory_migrate import migrate
 from node.cli.memory_options import agent_option, asked, scope_option, workspace_option
 from node.cli.memory_upkeep import COMMANDS
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 CALL_S: Final = 120.0
@@ -54,13 +53,10 @@ def search(
     min_similarity: float | None,
     max_tokens: int | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Search by meaning, words and names, the best first."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get(
             "/memory/search",
@@ -101,13 +97,10 @@ def show(
     all_time: bool,
     limit: int,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show an entity by its name or id, or list entities."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     place = asked(agent, workspace, scope)
     with Client(target) as client:
         if entity is None:
@@ -157,10 +150,7 @@ def add(
     relation: str | None,
     strength: float | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Store an entity with what is known about it, and relate it to another.
 
@@ -171,7 +161,7 @@ def add(
         raise UsageFailed("a relation needs its type and its other end", fix="Give --relation and --to.")
     place = _given(asked(agent, workspace, scope or _own_scope(agent, workspace)))
     body = {"entity_name": entity, "entity_type": entity_type, "observations": list(observations)}
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         stored = client.call("POST", "/memory/entities", body=body | place, wait_s=CALL_S)
         if relation is not None:
@@ -212,10 +202,7 @@ def forget(
     everything: bool,
     yes: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Forget for good: an entity, one observation, one relation, or all of an agent."""
     if sum(map(bool, (entity, observation, relation, everything))) != 1:
@@ -237,7 +224,7 @@ def forget(
         path = f"/memory/relations/{segment(relation)}"
     else:
         path = f"/memory/entities/{segment(str(entity))}"
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         gone = client.call("DELETE", path, query=place, wait_s=CALL_S)
     if as_json:
@@ -271,13 +258,10 @@ def graph(
     depth_first: bool,
     target_entity: str | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Walk from an entity along its relations, or to another entity."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     how: dict[str, Any] = {
         **asked(agent, workspace, scope),
         "relation_types": types,
@@ -309,10 +293,11 @@ def graph(
 @command.command("stats", epilog="For example: caxton memory stats --json")
 @node_options
 def stats(
-    as_json: bool, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+    as_json: bool,
+    where: Where,
 ) -> None:
     """Show what the memory holds, by scope and owner, and what it costs."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get("/memory/stats")
     if as_json:

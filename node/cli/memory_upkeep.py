@@ -15,7 +15,7 @@ import click
 from node.cli.client import Client, find_target
 from node.cli.errors import UsageFailed
 from node.cli.memory_options import agent_option, asked, scope_option, workspace_option
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.cli.progress import bar
 from node.errors import StorageFailed, ValidationFailed
@@ -56,15 +56,12 @@ def export(
     form: str,
     vectors: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Write all that is remembered to FILE, or to standard output."""
     if as_json and file is None:
         raise UsageFailed("--json and the export cannot both be printed", fix="Name a FILE.")
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     query = asked(agent, workspace, scope) | {"format": form, "include_embeddings": vectors}
     with Client(target) as client, client.pieces("/memory/export", silence_s=SILENCE_S, **query) as (_, body):
         size = _save(body, file, "Exporting", None)
@@ -93,16 +90,13 @@ def import_(
     scope: str | None,
     merge: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Take an export, or the file of the MCP memory server; - for standard input.
 
     What is there already is not stored twice, so an import that was cut off is simply repeated.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     query = asked(agent, workspace, scope) | {"merge_strategy": merge}
     name = str(file)
     try:
@@ -139,16 +133,13 @@ def check(
     repair: bool,
     data_dir: Path | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Compare all that is in the memory's file; the exit status is 1 when something is wrong."""
     if data_dir is not None:
         found = _check_offline(data_dir, repair=repair)
     else:
-        target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+        target = find_target(where)
         with Client(target) as client:
             if repair:
                 found = client.call("POST", "/memory/repair", wait_s=SILENCE_S)
@@ -168,16 +159,13 @@ def check(
 def backup(
     file: Path,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Copy the memory's file while the node runs, and check the copy.
 
     To go back to it, stop the node and put it in the place of memory.db.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client, client.pieces("/memory/backup", silence_s=SILENCE_S) as (headers, body):
         size = _save(body, file, "Copying", int(headers.get("content-length", "0")) or None)
     from node.memory.backup import check_copy  # noqa: PLC0415 - loads numpy
@@ -195,13 +183,10 @@ def backup(
 def reembed(
     wait: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> int:
     """Give vectors of the present model to all that has none; the node does so by itself, too."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.call("POST", "/memory/reembed")
         with bar("Embedding", found["total"]) as told:
@@ -237,13 +222,10 @@ def dedup(
     threshold: float,
     apply_: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Find observations of one entity that say nearly the same, and let the newest stand for them."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     place = {key: value for key, value in asked(agent, workspace, scope).items() if value is not None}
     pairs: list[dict[str, Any]] = []
     superseded, after = 0, None

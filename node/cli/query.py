@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 LONGEST_S: Final = 60.0
@@ -31,13 +30,10 @@ def command(
     nodes: tuple[str, ...],
     timeout_s: float | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Ask the nodes NAME, with PAYLOAD. They answer ping (name and version) and uptime (seconds)."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     body = {"name": name, "payload": payload, "nodes": list(nodes), "timeout_s": timeout_s}
     with Client(target) as client:
         found = client.call("POST", "/cluster/queries", body=body, wait_s=timeout_s or LONGEST_S)

@@ -14,7 +14,7 @@ import click
 
 from node.cli.client import Client, find_target, pretty, segment
 from node.cli.errors import FailureReply, UsageFailed
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
 from node.errors import ValidationFailed
 from node.vocabulary import EXPECTS_REPLY, DeliveryClass, Performative
@@ -95,10 +95,7 @@ def command(
     timeout_s: float,
     save_attachments: Path | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Send CONTENT, JSON or text (- reads standard input), and show the reply."""
     if [capability, receiver, topic].count(None) != 2:
@@ -124,7 +121,7 @@ def command(
     body |= {"performative": does.value, "content": content_of(content)}
     if wait is None:
         wait = does in EXPECTS_REPLY
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if attach:
             body["attachments"] = attachments_of(client, attach)

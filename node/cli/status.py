@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from node.cli.client import Client, find_target
 from node.cli.members import partition_line
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
 
@@ -19,13 +18,10 @@ from node.cli.output import print_json, print_table, safe
 def command(
     cluster: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show how a node does: agents, queues, links, bytes; with --cluster, its cluster."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if cluster:
             found = client.get("/cluster/status") | client.get("/capabilities")

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options, one_of
+from node.cli.options import Where, node_options, one_of
 from node.cli.output import print_json, safe
 from node.errors import NodeUnreachable
 
@@ -33,14 +33,11 @@ def command(
     named: str | None,
     force: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Stop AGENT; without one, let the node leave its cluster and end."""
     agent = one_of("AGENT", agent, named)
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         if agent is not None:
             body = {"grace_period_seconds": 0.0} if force else None

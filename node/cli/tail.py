@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
 from node.errors import NodeUnreachable
 
@@ -35,16 +34,13 @@ def command(
     content: bool,
     count: int | None,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show what happens to the messages of a node, one line per event, until Ctrl-C.
 
     With --json, every line is one event.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     query = {
         "capability": capability,
         "agent": agent,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.cli.tool_serve import serve
 from node.errors import ValidationFailed, nearest
@@ -28,10 +27,11 @@ command.add_command(serve)
 @command.command("list", epilog="For example: caxton tool list --json")
 @node_options
 def list_tools(
-    as_json: bool, api: str | None, node_name: str | None, token: str | None, token_file: Path | None
+    as_json: bool,
+    where: Where,
 ) -> None:
     """Show the tool servers of a node, their states, their tools, and what waits for approval."""
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.get("/tools")
     if as_json:
@@ -52,16 +52,13 @@ def approve(
     name: str,
     yes: bool,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show how tools differ from what was approved, and approve what was shown.
 
     Without a tool, all tools of the server that wait are approved.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     server, _, tool = name.partition("/")
     with Client(target) as client:
         waiting = _waiting(client.get("/tools")["servers"], server, tool)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,7 @@ import trio
 from node.cli.client import Client, Target, find_target
 from node.cli.errors import UsageFailed
 from node.cli.mcp_http import serve_http
-from node.cli.options import target_options
+from node.cli.options import Where, target_options
 from node.errors import NoReply
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ class _Given:
     "--http", "port", type=click.IntRange(1, 65_535), help="Serve by HTTP on this port of 127.0.0.1."
 )
 @target_options
-def serve(server: str, port: int | None, **given: Any) -> None:
+def serve(server: str, port: int | None, where: Where, **given: Any) -> None:
     """Serve SERVER over standard input and output, or by HTTP, to any MCP client."""
-    asked = _Given(**given)
+    asked = _Given(**given, **asdict(where))
     _check(server, asked)
     # What the SDK would log goes to standard error, and only if something is wrong.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
@@ -159,9 +159,7 @@ async def _built(server: str, asked: _Given) -> AsyncIterator[MCPServer]:
     if server == "request_capability":
         from node.tools.capability_server import create_capability_server  # noqa: PLC0415
 
-        target = find_target(
-            api=asked.api, node_name=asked.node_name, token=asked.token, token_file=asked.token_file
-        )
+        target = find_target(Where(asked.api, asked.node_name, asked.token, asked.token_file))
         yield create_capability_server(_NodeAgents(target))
         return
     from node.tools.builtin_servers import builtin_servers  # noqa: PLC0415

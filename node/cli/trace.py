@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target, segment
-from node.cli.options import node_options
+from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
 
 WAIT_S: Final = 10.0
@@ -21,16 +20,13 @@ WAIT_S: Final = 10.0
 def command(
     message_id: str,
     as_json: bool,
-    api: str | None,
-    node_name: str | None,
-    token: str | None,
-    token_file: Path | None,
+    where: Where,
 ) -> None:
     """Show every step of a message, on every node, and what it caused.
 
     The time beside a step is the milliseconds since its node first had the message, by that node's own clock.
     """
-    target = find_target(api=api, node_name=node_name, token=token, token_file=token_file)
+    target = find_target(where)
     with Client(target) as client:
         found = client.call("GET", f"/messages/{segment(message_id)}/trace", wait_s=WAIT_S)
     if as_json:
