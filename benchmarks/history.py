@@ -55,6 +55,8 @@ TTL_S: Final = 900.0
 DRAIN_S: Final = 180.0
 EXAMPLES: Final = 3
 """Most broken promises of one kind that are told with their particulars."""
+HARM_S: Final = 300.0
+"""How long clients and harm wait for each other."""
 REFUSED_S: Final = 30.0
 """How long a node may take to find out that its disk is full, or has room again."""
 NO_ROOM: Final = "STORAGE_ERROR"
@@ -120,6 +122,7 @@ class History:
         self._messages = messages
         self._harms = [self._kill] * kills + [self._cut_off] * partitions + [self._fill] * full_disks
         self._chance.shuffle(self._harms)
+        self._begun = 0
         self._lock = threading.Lock()
         self._acknowledged: dict[str, str] = {}
         self._progress = threading.Condition(self._lock)
@@ -166,6 +169,7 @@ class History:
         """One client: one conversation at one node, a batch after the other."""
         node, conversation = self._nodes[NAMES[number % len(NAMES)]], f"conversation-{number}"
         for first in range(0, share, BATCH):
+            self._wait_for_harm(first, share)
             batch = {str(uuid.uuid4()): n for n in range(first, min(share, first + BATCH))}
             self._count("invoked", len(batch))
             while batch:
@@ -191,6 +195,12 @@ class History:
                     time.sleep(0.2)
                     continue
                 batch = self._acknowledge(node.name, batch, results)
+
+    def _wait_for_harm(self, sent: int, share: int) -> None:
+        """Keep a part of what is to be sent for after each harm has begun, so that it hits somebody."""
+        part = sent * (len(self._harms) + 1) // share
+        with self._progress:
+            self._progress.wait_for(lambda: self._begun >= part, timeout=HARM_S)
 
     def _acknowledge(self, node: str, batch: dict[str, int], results: list[dict[str, Any]]) -> dict[str, int]:
         """Write down what was acknowledged; returns what must be sent again, from the first refusal on."""
@@ -224,21 +234,21 @@ class History:
     def _do_harm(self) -> None:
         """To one node after the other, each when so many messages have been acknowledged."""
         for number, harm in enumerate(self._harms):
-            due = self._messages * (number + self._chance.random()) / len(self._harms)
+            due = self._messages * (number + self._chance.random()) / (len(self._harms) + 1)
             with self._progress:
-                self._progress.wait_for(lambda due=due: len(self._acknowledged) >= due, timeout=300)
+                self._progress.wait_for(lambda due=due: len(self._acknowledged) >= due, timeout=HARM_S)
             time.sleep(self._chance.uniform(0.0, 0.2))
             harm(self._chance.choice(NAMES), self._chance.choice(DOWN_S))
 
     def _kill(self, name: str, down_s: float) -> None:
         self._nodes[name].kill()
-        self._count("killed")
+        self._has_begun("killed")
         time.sleep(down_s)
         self._places.start(name, COMMAND)
 
     def _cut_off(self, name: str, away_s: float) -> None:
         self._places.cut_off(name)
-        self._count("cut_off")
+        self._has_begun("cut_off")
         time.sleep(away_s)
         self._places.heal(name)
 
@@ -246,7 +256,7 @@ class History:
         """Fill a disk until its node has refused a message for it, and see that it takes some afterwards."""
         refusals = self._refusals[name, NO_ROOM]
         self._places.fill(name)
-        self._count("filled")
+        self._has_begun("filled")
         if not self._seen(name, lambda: self._refusals[name, NO_ROOM] > refusals):
             self.report.problem("a node with a full disk has refused nothing", name)
         time.sleep(longer_s)
@@ -267,6 +277,12 @@ class History:
         """Whether the clients of a node have still something to send."""
         clients = sum(NAMES[number % len(NAMES)] == name for number in range(CONVERSATIONS))
         return self._taken(name) < clients * (self._messages // CONVERSATIONS)
+
+    def _has_begun(self, harm: str) -> None:
+        with self._progress:
+            self.report.counts[harm] += 1
+            self._begun += 1
+            self._progress.notify_all()
 
     def _count(self, what: str, number: int = 1) -> None:
         with self._lock:

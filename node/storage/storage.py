@@ -210,16 +210,26 @@ class Storage:
     async def read(self, query: Job[T]) -> T:
         """Run ``query`` on the read-only connection, inline or in the lane of the design; it must be bounded.
 
+        It sees one state of the file, however many statements it has.
+
         Raises:
             StorageFailed: the disk refused.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            if self._read_lane is None:
-                return query(self._reader)
-            return await self._environment.workers.run(self._read_lane, query, self._reader)
+            if self._read_lane is not None:
+                return await self._environment.workers.run(self._read_lane, self._at_once, query)
+            if self._inline:
+                return query(self._reader)  # nobody commits meanwhile
+            return self._at_once(query)
         except _DISK_ERRORS as error:
             raise _disk_failed(self._path, error) from error
+
+    def _at_once(self, query: Job[T]) -> T:
+        """Run a query in one transaction, since another thread may commit between two of its statements."""
+        with self._reader:
+            found = query(self._reader)
+        return found  # noqa: RET504 - the type of apsw lets its exit swallow what is raised
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Checkpoint the WAL whenever nothing was written for a while; runs until cancelled."""

@@ -195,14 +195,14 @@ def test_requests_unsettled_on_a_node_that_leaves_are_answered_by_it_or_by_anoth
 
 
 def test_a_sender_that_is_killed_with_a_full_outbox_loses_nothing(cluster, tmp_path):
-    settings = [*scripted(tmp_path), ("runtime.agent_concurrency", 64), ("messaging.outbox_capacity", 300)]
+    settings = [*scripted(tmp_path), ("runtime.agent_concurrency", 64), ("messaging.outbox_capacity", 600)]
     a, b = cluster.start("a", "b", settings=settings)
     b.deploy(write_worker(tmp_path))
     cluster.wait_for_providers([a], slow_work=["b"])
     b.pause()
-    ids = send_many(a, 300)
+    ids = send_many(a, 300)  # half of the outbox: more of it one capability does not get
     refused = a.client.post("/messages", json={"capability": "slow-work"})
-    assert refused.status_code == 429, "the outbox is full"
+    assert refused.status_code == 429, "its share of the outbox is full"
     assert refused.json()["code"] == "RESOURCE_LIMIT_EXCEEDED"
     a.kill()
     a.start()

@@ -284,3 +284,26 @@ async def test_a_job_that_hides_a_full_disk_fails_its_group_and_no_more(open_sto
     await storage.write(lambda c: c.execute("INSERT INTO meta VALUES ('little', 1)"))
     found = await storage.read(lambda c: c.execute("SELECT value FROM meta WHERE key = 'little'").fetchall())
     assert found == [(1,)]
+
+
+async def test_a_query_sees_one_state_however_many_statements_it_has(open_storage, environment):
+    storage = open_storage("things.db", design=Design((META,), read_lane="memory_read"))
+    await storage.write(lambda c: c.execute("INSERT INTO meta VALUES ('a', '')"))
+    looked, written = threading.Event(), threading.Event()
+
+    def twice(connection):
+        found = [connection.execute("SELECT count(*) FROM meta").fetchall()]
+        looked.set()
+        assert written.wait(10)
+        return [*found, connection.execute("SELECT count(*) FROM meta").fetchall()]
+
+    async def write():
+        await environment.workers.run("files", looked.wait, 10)
+        await storage.write(lambda c: c.execute("INSERT INTO meta VALUES ('b', '')"))
+        written.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        first, second = await storage.read(twice)
+    assert first == second
+    assert await storage.read(lambda c: c.execute("SELECT count(*) FROM meta").fetchall()) != first
