@@ -51,7 +51,24 @@ class Place:
     settle: Callable[[], Awaitable[Any]]
 
 
-@pytest.fixture(params=["embedded", "qdrant", "qdrant server", "neo4j"])
+NEO4J = pytest.mark.skipif(
+    "CAXTON_TEST_NEO4J_URI" not in os.environ,
+    reason="CAXTON_TEST_NEO4J_URI names no Neo4j server; scripts/neo4j_server/run starts one",
+)
+QDRANT = pytest.mark.skipif(
+    "CAXTON_TEST_QDRANT_URL" not in os.environ, reason="CAXTON_TEST_QDRANT_URL names no Qdrant server"
+)
+# Marks, for what an asynchronous fixture says when it skips a test is lost.
+
+
+@pytest.fixture(
+    params=[
+        "embedded",
+        "qdrant",
+        pytest.param("qdrant server", marks=QDRANT),
+        pytest.param("neo4j", marks=NEO4J),
+    ]
+)
 async def place(
     request: pytest.FixtureRequest, tmp_path: Path, environment: Environment, embedder: WordEmbedder
 ) -> AsyncIterator[Place]:
@@ -85,9 +102,7 @@ async def place(
 
 async def make_graph(environment: Environment, embedder: WordEmbedder) -> Neo4jBackend:
     """An empty graph on the server that ``CAXTON_TEST_NEO4J_URI`` names; everything of Caxton goes."""
-    uri = os.environ.get("CAXTON_TEST_NEO4J_URI")
-    if uri is None:
-        pytest.skip("CAXTON_TEST_NEO4J_URI names no Neo4j server; scripts/neo4j_server/run starts one")
+    uri = os.environ["CAXTON_TEST_NEO4J_URI"]
     user, password = (
         os.environ.get("CAXTON_TEST_NEO4J_USER", ""),
         os.environ.get("CAXTON_TEST_NEO4J_PASSWORD", ""),
@@ -107,9 +122,7 @@ def make_index(
     target: str = "shim",
 ) -> QdrantIndex:
     """What tells a server, or the one that ``CAXTON_TEST_QDRANT_URL`` names."""
-    url = "http://127.0.0.1:6333" if shim is not None else os.environ.get("CAXTON_TEST_QDRANT_URL")
-    if url is None:
-        pytest.skip("CAXTON_TEST_QDRANT_URL names no Qdrant server")
+    url = "http://127.0.0.1:6333" if shim is not None else os.environ["CAXTON_TEST_QDRANT_URL"]
     server = QdrantServer(url, os.environ.get("CAXTON_TEST_QDRANT_KEY", ""))
     client = QdrantClient(server, environment, transport=shim)
     return QdrantIndex(

@@ -15,14 +15,14 @@ from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraf
 from node.memory.question import Question
 from node.memory.records import Limits, Outcome
 from node.memory.scopes import EVERYWHERE, OPERATOR, Aim, for_agent
-from tests.node.memory.backends.conftest import make_graph
+from tests.node.memory.backends.conftest import NEO4J, make_graph
 from tests.node.memory.stand_in import WordEmbedder
 
 ADA, BOB = for_agent("ada", ["lab"]), for_agent("bob")
 MINE, HERS, WORLD = Realm(Scope.AGENT, "ada"), Realm(Scope.AGENT, "bob"), Realm(Scope.GLOBAL)
 
 
-@pytest.fixture
+@pytest.fixture(params=[pytest.param("a server", marks=NEO4J)])
 async def graph(environment, embedder):
     found = await make_graph(environment, embedder)
     yield found
