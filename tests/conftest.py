@@ -7,6 +7,8 @@ derandomized test depends on which tests ran before it in the process. The pool 
 import os
 
 import hypothesis
+import pytest
+from _pytest.outcomes import Skipped
 from hypothesis.internal.conjecture import providers
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -24,3 +26,20 @@ NO_CONSTANTS = providers.Constants(
 def pytest_configure(config):
     assert callable(providers._get_local_constants), "another Hypothesis: see the module's docstring"
     providers._get_local_constants = lambda: NO_CONSTANTS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    """Let asynchronous tests say why they are skipped, which pytest-trio loses on the way."""
+    try:
+        return (yield)
+    except Skipped as skipped:
+        skipped.msg = skipped.msg or _why(skipped.__context__)
+        raise
+
+
+def _why(error):
+    """The reason of the skip within a group of exceptions."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return getattr(error, "msg", "")
