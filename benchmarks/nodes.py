@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from benchmarks.report import caxton
+from node.collector import collect_less_often
 from node.config import NodeConfig, load_config
 from node.environment import system_environment
 from node.node import Node
@@ -50,6 +51,7 @@ def config(path: Path, seed: str | None = None, durability: str = "normal") -> N
 @asynccontextmanager
 async def running(config: NodeConfig) -> AsyncIterator[tuple[Node, str]]:
     """A node in this process, without an admin API, and where it gossips."""
+    collect_less_often()
     environment = system_environment()
     security = config.security
     paths = SecurityPaths.of_files(security.files())

@@ -65,16 +65,18 @@ def _report(rows: Sequence[dict[str, Any]]) -> None:
         found = [row for row in rows if row["what"] == what]
         seconds = [float(row["seconds"]) for row in found]
         weights = [float(row["resident_mb"]) for row in found]
+        processor = [float(row["processor_s"]) for row in found]
         table.append(
             [
                 what,
                 f"{percentile(seconds, 0.5):.2f}",
                 f"{max(seconds):.2f}",
+                f"{percentile(processor, 0.5):.2f}",
                 f"{percentile(weights, 0.5):.0f}",
                 len(found),
             ]
         )
-    show(("what", "median s", "longest s", "resident MB", "nodes measured"), table)
+    show(("what", "median s", "longest s", "processor s", "resident MB", "nodes measured"), table)
 
 
 class _Process:
@@ -131,15 +133,27 @@ def _measure(run: int, nodes: int, agents: int) -> list[dict[str, Any]]:
             total = nodes * agents
             for process in processes:
                 process.tell("publish")
-            announced = [process.hear()["at"] for process in processes]
+            announced = [process.hear() for process in processes]
             known = _ask_all(processes, f"entries {total}")
-            rows = [_row(run, "all nodes know all agents", each, max(announced), total) for each in known]
+            since, what = max(each["at"] for each in announced), "all nodes know all agents"
+            rows = [
+                _row(run, what, each, since=since, total=total, processor_s=before["processor_s"])
+                for each, before in zip(known, announced, strict=True)
+            ]
             began = time.monotonic()
             processes.append(_Process(files[-1], seed, agents))
             ready = processes[-1].hear()
             joined = _ask_all(processes[-1:], f"entries {total}")
-            rows += [_row(run, "one more knows them, from its process's start", joined[0], began, total)]
-            rows += [_row(run, "one more knows them, from its readiness", joined[0], ready["at"], total)]
+            rows += [
+                _row(
+                    run, "one more knows them, from its process's start", joined[0], since=began, total=total
+                )
+            ]
+            rows += [
+                _row(
+                    run, "one more knows them, from its readiness", joined[0], since=ready["at"], total=total
+                )
+            ]
             return rows
         finally:
             for process in processes:
@@ -152,12 +166,15 @@ def _ask_all(processes: Sequence[_Process], command: str) -> list[dict[str, Any]
     return [process.hear() for process in processes]
 
 
-def _row(run: int, what: str, found: dict[str, Any], since: float, total: int) -> dict[str, Any]:
+def _row(
+    run: int, what: str, found: dict[str, Any], *, since: float, total: int, processor_s: float = 0.0
+) -> dict[str, Any]:
     return {
         "run": run,
         "what": what,
         "agents": total,
         "seconds": round(max(0.0, found["at"] - since), 3),
+        "processor_s": round(found["processor_s"] - processor_s, 3),
         "resident_mb": found["resident_mb"],
     }
 
@@ -198,7 +215,8 @@ async def _answer(delivery: Delivery) -> Sequence[Draft]:
 
 def _say(**more: object) -> None:
     weight = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"at": time.monotonic(), "resident_mb": round(weight), **more}), flush=True)
+    said = {"at": time.monotonic(), "processor_s": time.process_time(), "resident_mb": round(weight)}
+    print(json.dumps(said | more), flush=True)
 
 
 if __name__ == "__main__":

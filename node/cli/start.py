@@ -148,6 +148,7 @@ def _run(
 ) -> None:
     import trio  # noqa: PLC0415
 
+    from node.collector import collect_less_often  # noqa: PLC0415
     from node.environment import system_environment  # noqa: PLC0415
     from node.node import run_node  # noqa: PLC0415 - imports every room
     from node.recording.tape import RecordTo  # noqa: PLC0415
@@ -177,6 +178,7 @@ def _run(
                     os._exit(128 + number)
                 stop.set()
 
+    collect_less_often()
     trio.run(until_told)
 
 

@@ -1,0 +1,36 @@
+"""A process that is a node searches for garbage less often, and still does."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from node.collector import THRESHOLDS, collect_less_often
+
+
+class _Cycle:
+    """Something only the collector can free."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+def test_cycles_are_freed_after_as_many_new_objects_as_the_threshold_says() -> None:
+    collect_less_often()
+    assert gc.get_threshold() == THRESHOLDS
+    gc.collect()
+    there = weakref.ref(_Cycle())
+    kept = [[] for _ in range(THRESHOLDS[0] // 2)]
+    assert there() is not None, "half of the threshold must not start a search"
+    kept += [[] for _ in range(THRESHOLDS[0])]
+    assert there() is None
