@@ -28,6 +28,7 @@ from node.config.memory import EmbeddingConfig
 from node.environment import Address, Environment
 from node.errors import CaxtonError, SecurityMaterialInvalid
 from node.llm.budgets import Budgets
+from node.llm.provider import Provider
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
 from node.memory.backends.factory import how_kept
@@ -102,6 +103,7 @@ class Node:
         release: What it says it is; by default the installed one.
         recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
         environ: Variables, for ``llm.provider: auto`` and the few that tool servers get; none by default.
+        around_models: Put around every language model, below the budgets; a simulation lets models fail so.
     """
 
     storage: Storage
@@ -129,6 +131,7 @@ class Node:
         release: Release | None = None,
         recorder: Recorder | None = None,
         environ: Mapping[str, str] | None = None,
+        around_models: Callable[[Provider], Provider] | None = None,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
@@ -138,6 +141,7 @@ class Node:
         self._serve_http = serve_http
         self._recorder = recorder
         self._environ = environ or {}
+        self._around_models = around_models
         self._shutdown = trio.Event()
         self._ready = False
         self._started_at = environment.clock.now()
@@ -267,6 +271,8 @@ class Node:
             environ=self._environ,
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
+        if self._around_models is not None:
+            self.providers.around(self._around_models)
         self.budgets = Budgets(
             config.llm,
             models=self.providers.models,

@@ -16,8 +16,9 @@ from node.message import Attachment
 from node.samples import sample
 from simulations.faults import Chance, Fault, Restart
 from simulations.links import Link
+from simulations.nodes.memories import Remembering
 from simulations.nodes.sometimes import SOMETIMES
-from simulations.nodes.witness import AGENT
+from simulations.nodes.witness import AGENT, CAPACITY
 from simulations.scenario import Network, Scenario
 
 START_S: Final = 3.0
@@ -36,6 +37,7 @@ class Deployment(BaseModel):
         first: On so many nodes, the first by name; on all of them by default.
         skip: But not on so many of the first.
         takes_s: Mean time that the agent ``witness`` takes for a message.
+        capacity: Messages that wait for it in memory; so many it lets wait, all its origins together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,7 @@ class Deployment(BaseModel):
     first: Annotated[int, Field(ge=1)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
     takes_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    capacity: Annotated[int, Field(ge=1, le=100_000)] = CAPACITY
 
     @property
     def is_witness(self) -> bool:
@@ -52,8 +55,9 @@ class Deployment(BaseModel):
 
     @model_validator(mode="after")
     def _only_the_witness_takes_its_time(self) -> Deployment:
-        if self.takes_s and not self.is_witness:
-            raise ValueError(f"takes_s: only the agent {AGENT} has such a key")
+        if not self.is_witness:
+            for key in sorted({"takes_s", "capacity"} & self.model_fields_set):
+                raise ValueError(f"{key}: only the agent {AGENT} has such a key")
         return self
 
     def on(self, names: list[str]) -> list[str]:
@@ -145,6 +149,7 @@ class NodeScenario(Scenario):
         absent: So many nodes, the last by name, are not started until a fault starts them.
         agents: Which agents run where.
         workload: What is asked of them.
+        memory: What they are told to remember, and to forget.
         settings: Configuration keys of all nodes, beside those of the simulation.
     """
 
@@ -160,6 +165,7 @@ class NodeScenario(Scenario):
     absent: Annotated[int, Field(ge=0)] = 0
     agents: tuple[Deployment, ...] = ()
     workload: Workload | None = None
+    memory: Remembering | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def names(self) -> list[str]:
