@@ -1,10 +1,14 @@
-"""What holds for every test: property tests draw the same examples in every run, whatever ran before.
+"""What holds for every test: property tests draw the same examples in every run, and the longest files come first.
 
 Hypothesis mixes constants found in the source of all imported modules into what it draws, so that even a
 derandomized test depends on which tests ran before it in the process. The pool is therefore kept empty.
+
+With ``--dist loadfile`` each process of pytest-xdist takes the next file when it is done with one, and the
+last files decide when all are done. So what takes longest is begun first (:data:`LONGEST`).
 """
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -22,10 +26,24 @@ NO_CONSTANTS = providers.Constants(
     strings=providers.SortedSet(),
 )
 
+LONGEST = ()
+"""Files of tests that take longer than a few seconds, the longest first."""
+
 
 def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = (
+            False  # else files with few tests come last, and those are the longest
+        )
+    # Tests start some hundred processes of nodes; each would compile four hundred modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     assert callable(providers._get_local_constants), "another Hypothesis: see the module's docstring"
     providers._get_local_constants = lambda: NO_CONSTANTS
+
+
+def pytest_collection_modifyitems(items):
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True)
