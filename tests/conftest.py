@@ -1,4 +1,4 @@
-"""What holds for every test: property tests draw the same examples in every run, and the longest files come first.
+"""What holds for every test: properties draw the same examples in every run, and long files come first.
 
 Hypothesis mixes constants found in the source of all imported modules into what it draws, so that even a
 derandomized test depends on which tests ran before it in the process. The pool is therefore kept empty.
@@ -32,9 +32,7 @@ LONGEST = ()
 
 def pytest_configure(config):
     if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = (
-            False  # else files with few tests come last, and those are the longest
-        )
+        config.option.loadscopereorder = False  # else files with few tests, the longest, come last
     # Tests start some hundred processes of nodes; each would compile four hundred modules anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     assert callable(providers._get_local_constants), "another Hypothesis: see the module's docstring"

@@ -201,10 +201,10 @@ class NodeScenario(Scenario):
     @model_validator(mode="after")
     def _strikes_nodes_there_are(self) -> NodeScenario:
         names = self.names()
-        for fault in self.faults:
+        for number, fault in enumerate(self.faults):
             for kind, values in fault.items():
-                if isinstance(values, Mapping):
-                    _check_names(kind, values, names)
+                if kind in self.kinds and isinstance(values, Mapping):
+                    _check_names(f"faults.{number}: a {kind}", values, names)
         return self
 
     @model_validator(mode="after")
@@ -227,25 +227,25 @@ class NodeScenario(Scenario):
     @model_validator(mode="before")
     @classmethod
     def _begins_after_the_start(cls, data: Any) -> Any:
-        for fault in data.get("faults", ()) if isinstance(data, Mapping) else ():
+        for number, fault in enumerate(data.get("faults", ()) if isinstance(data, Mapping) else ()):
             for kind, values in fault.items() if isinstance(fault, Mapping) else ():
                 at_s = values.get("at_s") if isinstance(values, Mapping) else None
                 if isinstance(at_s, int | float) and 0 <= at_s < START_S:  # what is negative is told as such
                     raise ValueError(
-                        f"faults: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
+                        f"faults.{number}: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
                     )
         return data
 
 
-def _check_names(kind: str, values: Mapping[str, Any], names: list[str]) -> None:
+def _check_names(fault: str, values: Mapping[str, Any], names: list[str]) -> None:
     """Refuse what nodes cannot do, and names that are none of theirs."""
     for key in ("moved", "rate"):
         if values.get(key):
-            raise ValueError(f"faults: a {kind} with {key}; nodes keep their addresses and rates")
+            raise ValueError(f"{fault} with {key}; nodes keep their addresses and rates")
     for name in _named(values):
         if name not in names:
             near = difflib.get_close_matches(name, names, 1, 0.5) or [f"{names[0]} to {names[-1]}"]
-            raise ValueError(f"faults: a {kind} of {name}, which is no node; the nearest is {near[0]}")
+            raise ValueError(f"{fault} of {name}, which is no node; the nearest is {near[0]}")
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[str]:
