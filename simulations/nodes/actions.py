@@ -318,7 +318,7 @@ class NodeInjector(Injector):
             if fault.for_s is not None:
                 self._later(fault.for_s, self._clear, name, weather, fault)
 
-    def _clear(self, name: str, weather: Weather, fault: Provider) -> None:
+    def _clear(self, name: str, weather: Weather, fault: faults.Provider) -> None:
         if weather.fault is fault:
             weather.fault = None
             self._note("provider", f"{name} ends")

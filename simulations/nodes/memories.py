@@ -213,7 +213,9 @@ async def _held(node: SimulatedNode) -> set[tuple[Realm, str, str]]:
     """Everything that a node holds in the realms of the facts."""
     found: set[tuple[Realm, str, str]] = set()
     store = await node.node.memory.existing()
-    for realm in REALMS if store is not None else ():
+    if store is None:
+        return found
+    for realm in REALMS:
         aim, after = Aim(realm.scope, realm.owner or None), ""
         while page := await store.entities(OPERATOR, aim=aim, after=after):
             after = page[-1].id
