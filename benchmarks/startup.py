@@ -1,7 +1,7 @@
 """How long a node takes to be there, and what it weighs when it has nothing to do.
 
     .venv/bin/python -m benchmarks.startup
-    .venv/bin/python -m benchmarks.startup --against ../old --runs 15   # another checkout, start by start in turn
+    .venv/bin/python -m benchmarks.startup --against ../old --runs 15   # start by start in turn
 
 Each figure is the median of several runs of real processes, started as a user starts them. "Ready" is the
 first healthy answer of the admin API, polled every 5 ms from the moment before the process is created.
@@ -61,9 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Start-up time and idle memory of a node.")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--check", action="store_true", help="fail when a goal is missed")
-    parser.add_argument(
-        "--against", type=Path, help="a checkout whose processor time is compared with this one's"
-    )
+    parser.add_argument("--against", type=Path, help="a checkout to compare processor times with")
     options = parser.parse_args()
     facts = machine()
     if options.against is not None:
@@ -83,24 +81,23 @@ def compare(other: Path, runs: int, facts: dict[str, str]) -> int:
     """The processor time of starts of two checkouts, one after the other, with compiled modules."""
     trees = {"this": Path(__file__).resolve().parents[1], "other": other}
     rows: list[dict[str, object]] = []
+    values: dict[str, list[int]] = {tree: [] for tree in trees}
     for run in range(-1, runs):  # the first compiles what is not compiled yet
         for tree, root in trees.items():
-            with tempfile.TemporaryDirectory(prefix="caxton-startup-") as directory:
-                with node(Path(directory), PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="") as started:
-                    used_ms = round(1000.0 * _processor_s(started.process.pid))
+            variables = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": ""}
+            with (
+                tempfile.TemporaryDirectory(prefix="caxton-startup-") as directory,
+                node(Path(directory), **variables) as started,
+            ):
+                used_ms = round(1000.0 * _processor_s(started.process.pid))
             if run >= 0:
+                values[tree].append(used_ms)
                 rows.append({"checkout": tree, "run": run, "processor_ms": used_ms})
     path = write("startup-against", facts, rows)
-    values = {
-        tree: [int(str(row["processor_ms"])) for row in rows if row["checkout"] == tree] for tree in trees
-    }
-    show(
-        ("checkout", "median", "range", "runs"),
-        [(tree, f"{median(v):.0f} ms", f"{min(v)} to {max(v)}", len(v)) for tree, v in values.items()],
-    )
-    print(
-        f"\nthis takes {median(values['this']) / median(values['other']):.2f} of the other\n{facts}\nraw: {path}"
-    )
+    table = [(tree, f"{median(v):.0f} ms", f"{min(v)} to {max(v)}", len(v)) for tree, v in values.items()]
+    show(("checkout", "median", "range", "runs"), table)
+    ratio = median(values["this"]) / median(values["other"])
+    print(f"\nthis takes {ratio:.2f} of the other\n{facts}\nraw: {path}")
     return 0
 
 
