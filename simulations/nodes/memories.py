@@ -205,7 +205,9 @@ async def forgotten_stays_forgotten(ledger: SimulatedLedger) -> None:
 
 
 def _may_be_lost(ledger: SimulatedLedger, name: str, boot: int) -> bool:
-    """Whether that life ended without what was not durable."""
+    """Whether that life ended without what was not durable, or is over and its node may have told nobody."""
+    if name not in ledger.actions.running:
+        return True
     return any(lost == name and life >= boot for lost, life in ledger.lost_power)
 
 

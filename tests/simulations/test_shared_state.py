@@ -254,6 +254,12 @@ def test_models_fail_for_agents_that_were_there_before_a_restart_too() -> None:
     assert outcome(tested).sometimes["sometimes_a_model_failed"] > 5
 
 
+def test_what_a_node_was_told_that_never_comes_back_is_not_asked_of_the_others() -> None:
+    """It may have died before it told anybody; what it was told before is on its disk."""
+    result = outcome(load("shared_memory"), 3)
+    assert result.failed == [], [violation.text for violation in result.violations]
+
+
 # ---- bad input ----------------------------------------------------------------------------------------
 
 
