@@ -26,8 +26,39 @@ NO_CONSTANTS = providers.Constants(
     strings=providers.SortedSet(),
 )
 
-LONGEST = ()
-"""Files of tests that take longer than a few seconds, the longest first."""
+TESTS = Path(__file__).parent
+LONGEST = (
+    "acceptance/test_dockerfile.py",
+    "acceptance/test_history.py",
+    "simulations/test_twin_real.py",
+    "acceptance/test_messages.py",
+    "acceptance/test_membership.py",
+    "acceptance/test_demo.py",
+    "acceptance/test_bad_input.py",
+    "simulations/test_nodes.py",
+    "node/agents/wasm/test_build_components.py",
+    "acceptance/test_mcp.py",
+    "acceptance/test_torture.py",
+    "simulations/test_first_slice.py",
+    "acceptance/test_keys.py",
+    "acceptance/test_client.py",
+    "node/http/test_gate.py",
+    "simulations/test_shared_state.py",
+    "acceptance/test_security.py",
+    "acceptance/test_tools.py",
+    "acceptance/test_shared_memory.py",
+    "acceptance/test_streams.py",
+    "acceptance/test_operators.py",
+    "acceptance/test_approvals.py",
+    "acceptance/test_tracing.py",
+    "acceptance/test_partials.py",
+    "acceptance/test_recording.py",
+    "simulations/test_report_browser.py",
+    "simulations/test_runner.py",
+    "simulations/test_corpus.py",
+    "node/agents/wasm/test_build_core.py",
+)
+"""Files of tests that take longer than some ten seconds, the longest first."""
 
 
 def pytest_configure(config):
@@ -40,7 +71,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    place = {TESTS / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

@@ -206,7 +206,6 @@ class _Told:
 
     def ready(self, info: ReadyInfo) -> None:
         """Called once, when the node takes messages."""
-        gc.freeze()  # no collection looks at what is there now again
         gc.enable()
         api = "" if info.api is None else _url(*info.api)
         found: dict[str, Any] = {
