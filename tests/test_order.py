@@ -19,4 +19,6 @@ def test_the_longest_come_first_and_the_others_stay_in_their_order(request):
     found = items("z/test_z.py", second, "a/test_a.py", first, second)
     conftest.pytest_collection_modifyitems(found)
     assert found == items(first, second, second, "z/test_z.py", "a/test_a.py")
-    assert not request.config.option.loadscopereorder, "files are handed out by the number of their tests"
+    assert not getattr(request.config.option, "loadscopereorder", False), (
+        "files are handed out by the number of their tests"
+    )
