@@ -131,20 +131,15 @@ class Node:
         release: Release | None = None,
         recorder: Recorder | None = None,
         environ: Mapping[str, str] | None = None,
-        around_models: Callable[[Provider], Provider] | None = None,
+        around_models: Callable[[Provider], Provider] = lambda provider: provider,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
-        self.tracing = tracing or Tracing.off()
-        self.name = credentials.name
-        self.release = release or Release()
-        self._serve_http = serve_http
-        self._recorder = recorder
-        self._environ = environ or {}
-        self._around_models = around_models
-        self._shutdown = trio.Event()
-        self._ready = False
-        self._started_at = environment.clock.now()
+        self.tracing, self.release = tracing or Tracing.off(), release or Release()
+        self.name, self._started_at = credentials.name, environment.clock.now()
+        self._serve_http, self._recorder = serve_http, recorder
+        self._environ, self._around_models = environ or {}, around_models
+        self._shutdown, self._ready = trio.Event(), False
 
     def shutdown(self) -> None:
         """Ask the node to say goodbye and end; returns at once."""
@@ -271,8 +266,7 @@ class Node:
             environ=self._environ,
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
-        if self._around_models is not None:
-            self.providers.around(self._around_models)
+        self.providers.around(self._around_models)
         self.budgets = Budgets(
             config.llm,
             models=self.providers.models,

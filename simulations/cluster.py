@@ -108,7 +108,7 @@ class SimulatedCluster:
         disk: bool = True,
         release: Release | None = None,
         record: Path | None = None,
-        models: Models | None = None,
+        models: Models = lambda *_: lambda provider: provider,
     ) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
@@ -159,7 +159,7 @@ class SimulatedCluster:
             serve_http=False,
             release=release,
             recorder=recorder,
-            around_models=None if models is None else models(environment, config),
+            around_models=models(environment, config),
         )
         disk_ = SimulatedDisk(self._data(name))
         running = SimulatedNode(node, environment, host, disk_, trio.CancelScope(), boot)
