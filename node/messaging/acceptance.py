@@ -18,6 +18,8 @@ from node.errors import (
 from node.message import Message
 from node.messaging.blobs import Blobs
 from node.messaging.conversation_index import Conversations
+from node.messaging.handover import Handed, Handover
+from node.messaging.inbox import Inbox
 from node.messaging.letterbox import Insertion
 from node.messaging.letters import Letter
 from node.messaging.outbox import Outbox
@@ -61,6 +63,13 @@ class Acceptance:
         self.node, self._storage, self._outbox = node, storage, outbox
         self._conversations, self._blobs = conversations, blobs
         self._tracing, self._max_bytes = tracing, max_bytes
+        self._handover: Handover  # given by use_inbox: the inbox comes after what accepts
+
+    def use_inbox(self, inbox: Inbox) -> None:
+        """Give the inbox, where messages for this node's own agents go in the write that accepts them."""
+        self._handover = Handover(
+            node=self.node, inbox=inbox, outbox=self._outbox, storage=self._storage
+        )
 
     def sender(self, message: Message) -> Message:
         """The message with the full address of its sender.
@@ -151,27 +160,38 @@ class Acceptance:
                 prepared.append(letter)
                 letters.append(letter)
             known: frozenset[int] = frozenset()
-            if letters:
-                known = await self._write(letters, together_with)
-            fresh = [letter for letter in letters if letter.seq not in known] if known else letters
-            receipts = [each if isinstance(each, CaxtonError) else _outcome(each, known) for each in prepared]
-            self._outbox.admit(fresh)
+            with self._handover.taking(letters) as handed:
+                if letters:
+                    known = await self._write(letters, handed, together_with)
+                fresh = [letter for letter in letters if letter.seq not in known] if known else letters
+                receipts = [
+                    each if isinstance(each, CaxtonError) else _outcome(each, known) for each in prepared
+                ]
+                self._outbox.admit(fresh)
+                handed.stored()
         return receipts
 
-    async def _write(self, letters: Sequence[Letter], together_with: Insertion | None) -> frozenset[int]:
+    async def _write(
+        self, letters: Sequence[Letter], handed: Handed, together_with: Insertion | None
+    ) -> frozenset[int]:
         """Write messages; returns the seqs of those that were known already."""
         known: frozenset[int] | None = None
         try:
-            known = await self._storage.write(lambda c: self._insert(c, letters, together_with))
+            known = await self._storage.write(lambda c: self._insert(c, letters, handed, together_with))
         finally:
             if known is None or known:
                 self._outbox.not_written([each for each in letters if known is None or each.seq in known])
         return known
 
     def _insert(
-        self, connection: apsw.Connection, letters: Sequence[Letter], together_with: Insertion | None
+        self,
+        connection: apsw.Connection,
+        letters: Sequence[Letter],
+        handed: Handed,
+        together_with: Insertion | None,
     ) -> frozenset[int]:
         known = self._outbox.insert(connection, letters)
+        handed.store(connection, known)
         if together_with is not None:
             for letter in letters:
                 if letter.seq not in known:

@@ -42,13 +42,13 @@ class Arriving:
     action: ArrivalAction = ArrivalAction.STORE
     seq: int = 0
     reason: str = ""
-    is_beyond: bool = False
-    """Whether its node may have no more here; storage refuses it unless it is here already."""
+    turned_away: str = ""
+    """Why nothing more is taken; storage refuses it for this reason unless it is here already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The deliveries of one frame that are to be stored, and the ends of those that are not."""
+    """The deliveries of one frame that are to be looked up, and the ends of those that are no messages."""
 
     number: int
     origin: str
@@ -118,7 +118,7 @@ class Arrivals:
         self._held, self._rows = held, rows
 
     def judge(self, origin: str, arrived: Sequence[Arrived]) -> Batch:
-        """Decode the deliveries of one frame, and refuse what cannot be taken."""
+        """Decode the deliveries of one frame, and say of each what storage is to turn away if it is new."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
         room = self.room
@@ -133,11 +133,8 @@ class Arrivals:
             refusal = "" if decoded.kept else self._around.accepts(item.envelope.target)
             if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
                 refusal = OVERLOADED
-            if refusal:
-                self._counts["refused"] += 1
-                batch.outcomes.append(Outcome(item.key, "refused", refusal))
-                continue
-            room -= not decoded.kept
+            decoded.turned_away = refusal  # what is here already is answered with how it stands
+            room -= not (decoded.kept or refusal)
             batch.items.append(decoded)
         return batch
 
@@ -148,7 +145,11 @@ class Arrivals:
         for decoded in batch.items:
             self._after(decoded, outcomes, now, wall)
         ended = {outcome.key for outcome in outcomes}  # an end says that it was received, too
-        received = [key for decoded in batch.items if (key := decoded.item.key) not in ended]
+        received = [
+            key
+            for decoded in batch.items
+            if decoded.action is not ArrivalAction.WITHDRAW and (key := decoded.item.key) not in ended
+        ]
         self._around.tell(batch.origin, received, outcomes)
 
     def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
@@ -238,6 +239,8 @@ class Arrivals:
         if action is ArrivalAction.REFUSE:
             self._counts["refused"] += 1
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
+            return
+        if action is ArrivalAction.WITHDRAW:
             return
         if action is ArrivalAction.STORE:
             self._counts["received"] += 1

@@ -193,6 +193,7 @@ class Bus:
             tail=self.tail,
             recorder=recorder,
         )
+        self._acceptance.use_inbox(self._inbox)
         self._handlers.use_inbox(self._inbox)
         self.mailboxes.use_inbox(self._inbox, self._handlers.in_protocol)
         self.investigation = Investigation(
@@ -477,8 +478,7 @@ class Bus:
             if grants:
                 self._outbox.granted(node, grants)
             self._outbox.received(node, received)
-            if outcomes:
-                self._ended_here.add(outcomes)
+            self._ended_here.add(self._outbox.ended_here(outcomes))
             return
         links = self._outbox.links
         if links is None:

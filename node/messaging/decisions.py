@@ -8,7 +8,7 @@ makes durable and then acts upon. What may happen to a route is looked up in :mo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -69,6 +69,13 @@ class Changes:
     def save(self, route: Route) -> None:
         """A route is to be written as it stands at the end of the round."""
         self.routes[id(route)] = route
+
+    def only_settles(self, count: int) -> bool:
+        """Whether all it says is that so many messages, of one route each, are settled."""
+        if self.events or self.decisions or self.queued or self.taken_up:
+            return False
+        settled = [letter for letter in self.ended if letter.ended == "settled"]
+        return len(settled) == len(self.ended) == len(self.routes) == count
 
     def __bool__(self) -> bool:
         return bool(self.routes or self.events or self.decisions or self.ended or self.taken_up)
@@ -235,6 +242,7 @@ class Decisions:
             self._late(peer, state, changes)
             return
         event = _EVENTS[state.state]
+        route.letter.settling = False
         if event is RouteEvent.UNKNOWN and route.active and route.answered:
             self.settled_by_its_reply(route, changes)  # the peer has come back with an older disk
             return
@@ -339,7 +347,7 @@ class Decisions:
 
     def end(self, letter: Letter, state: str, reason: str, changes: Changes) -> None:
         """The first end of a message wins; whatever else is on its way is late from now on."""
-        if letter.ended != OPEN:
+        if letter.ended != OPEN or (letter.settling and state != "settled"):
             return
         letter.ended, letter.reason = state, reason
         self.counts[state] += 1
@@ -411,6 +419,10 @@ class Decisions:
         """The route of an open message that ``peer`` speaks of."""
         letter = self.open.get(key.message_id)
         return None if letter is None else letter.routes.get((key.target, peer))
+
+    def in_order(self, letter: Letter) -> Iterable[Letter]:
+        """The open messages of the conversation and sender of another one, the latest first."""
+        return reversed(self._by_order.get(letter.order, _NOBODY).values())
 
     def hold(self, letter: Letter) -> None:
         """A message is durable, and open until it ends."""

@@ -17,6 +17,7 @@ from node.messaging import dead_letters
 from node.messaging.backlog import TAKEN_LIMIT, Backlog
 from node.messaging.breakers import Breakers
 from node.messaging.calendar import Calendar
+from node.messaging.claims import Claims
 from node.messaging.decisions import Changes, Decisions
 from node.messaging.explanation import Target
 from node.messaging.giving_up import why_given_up
@@ -48,8 +49,8 @@ class Deliveries:
         self._node, self._settings, self._timing, self._around = node, settings, timing, around
         self._time = around.time
         calendar = Calendar(timing.sweep_s)
-        limits = settings.breaker
-        self._breakers = Breakers(BreakerLimits(limits.failures, limits.open_s, limits.probes))
+        limits = BreakerLimits(settings.breaker.failures, settings.breaker.open_s, settings.breaker.probes)
+        self._breakers = Breakers(limits)
         self._backlog = Backlog(capacity=settings.backlog_capacity, size=settings.backlog_bytes)
         self._share = max(1, settings.outbox_capacity // SHARES)
         self.taken_limit = min(self._share, TAKEN_LIMIT)
@@ -82,12 +83,10 @@ class Deliveries:
                 locality=settings.routing.locality,
             ),
         )
-        self._sweep = Sweep(
-            time=around.time,
-            timing=timing,
-            max_attempts=settings.max_attempts,
-            decisions=self._decisions,
-        )
+        attempts = settings.max_attempts
+        self._sweep = Sweep(time=around.time, timing=timing, max_attempts=attempts, decisions=self._decisions)
+        claims = Claims(time=around.time, decisions=self._decisions)
+        self.claim, self.settling, self.not_settled = claims.claim, claims.settling, claims.not_settled
         self._next_seq = 1
         self._changes = 0
         self._lost_nodes: dict[str, str] = {}
@@ -270,6 +269,8 @@ class Deliveries:
         for letter in letters:
             if letter.parked:
                 self._backlog.dropped(letter.wanted, len(letter.sealed))
+            elif letter.claimed and letter.own is not None:
+                self._lanes.release(letter.own)
 
     def admit(self, letters: Iterable[Letter]) -> bool:
         """Take up messages that are durable now, and send them on their way.
@@ -292,6 +293,10 @@ class Deliveries:
         nodes: dict[str, bool] = {}
         for letter in letters:
             self._decisions.hold(letter)
+            if letter.claimed and letter.own is not None:
+                letter.own.decision = None
+                self._lanes.handed_over(letter.own)
+                continue
             movable = letter.address is None
             for route in letter.routes.values():
                 route.decision = None

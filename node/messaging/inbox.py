@@ -26,11 +26,12 @@ from node.messaging.conversations import Waits
 from node.messaging.credit import BEYOND, Credits
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
+from node.messaging.letters import Letter
 from node.messaging.mailboxes import Entry
 from node.messaging.owed import Owed
 from node.messaging.receiver import ArrivalAction, Handling, ItemState, arrive, end, reported
 from node.messaging.recording_inbox import record_arrivals
-from node.messaging.settings import CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
+from node.messaging.settings import CLIENTS, CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage import conversations as conversation_table
@@ -92,6 +93,7 @@ class Inbox:
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
+        self._node, self._accepts = node, accepts
         self._storage = storage
         self._settings = settings
         self._owed = owed
@@ -146,13 +148,36 @@ class Inbox:
             batch = self._core.judge(origin, arrived)
             self._check_credit(batch)
             if batch.items:
-                await self._storage.write(lambda connection: _store(connection, batch.items, origin, encoded))
-            if self._tail.listeners:
-                for each in batch.items:
-                    if each.action in _TAKEN:
-                        self._tail.received(each.message, len(each.row.sealed), each.row.target, origin)
-            self._count_held(batch)
-            self._core.stored(batch)
+                await self._storage.write(lambda connection: store(connection, batch.items, origin, encoded))
+            self.stored(batch)
+
+    def takes(self, letters: Sequence[Letter]) -> list[Letter]:
+        """Those of this node's own messages, each for one of its agents, that are taken now."""
+        if self._core.room < len(letters):
+            return []
+        refusing: dict[str, bool] = {}
+        found = []
+        for letter in letters:
+            agent = letter.own.target[0] if letter.own is not None else ""
+            refuses = refusing.get(agent)
+            if refuses is None:
+                refuses = refusing[agent] = agent not in CLIENTS and bool(self._accepts(agent))
+            if not refuses:
+                found.append(letter)
+        return found
+
+    def judge(self, arrived: Sequence[Arrived]) -> Batch:
+        """Messages of this node for its own agents, within their windows; the caller's job stores them."""
+        return self._core.judge(self._node, arrived)
+
+    def stored(self, batch: Batch) -> None:
+        """Deliveries are durable: acknowledge them, and hand them on."""
+        if self._tail.listeners:
+            for each in batch.items:
+                if each.action in _TAKEN:
+                    self._tail.received(each.message, len(each.row.sealed), each.row.target, batch.origin)
+        self._count_held(batch)
+        self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
         """What is known of each of the deliveries that ``origin`` has not settled."""
@@ -352,14 +377,15 @@ class Inbox:
         """Mark the deliveries of a frame that its node should not have sent yet."""
         more: dict[str, int] = {}
         for each in batch.items:
-            if not each.kept:
+            if not each.kept and not each.turned_away:
                 target = each.row.target
                 more[target] = more.get(target, 0) + 1
         beyond = {
             target for target, count in more.items() if not self.credits.admit(batch.origin, target, count)
         }
         for each in batch.items if beyond else ():
-            each.is_beyond = not each.kept and each.row.target in beyond
+            if not each.kept and not each.turned_away and each.row.target in beyond:
+                each.turned_away = BEYOND
 
     def _count_held(self, batch: Batch) -> None:
         """Count what a frame has brought, and what of it was refused."""
@@ -368,19 +394,19 @@ class Inbox:
             if each.state is ItemState.HELD and each.action in _TAKEN:
                 target = each.row.target
                 more[target] = more.get(target, 0) + 1
-            elif each.action is ArrivalAction.REFUSE:
+            elif each.reason is BEYOND:
                 self.credits.refused()
         for target, count in more.items():
             self.credits.hold(batch.origin, target, count)
 
 
-def _store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
+def store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
     """Store what is new of the deliveries of a frame; what is known already is left in the items."""
     proof_id = None if proof is None else table.add_proof(connection, origin, proof)
     for item in items:
         if item.message.has_kin:
             conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
-    if all(item.row.in_reply_to is None and not item.is_beyond for item in items):
+    if all(item.row.in_reply_to is None and not item.turned_away for item in items):
         seqs = table.insert_many(connection, [item.row for item in items], proof_id)
         if seqs is not None:
             for item, seq in zip(items, seqs, strict=True):
@@ -395,8 +421,8 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
     """Look one delivery up, and store it if it is new; returns whether it was."""
     row = item.row
     known = table.find_key(connection, origin, row.message_id, row.target)
-    if known is None and item.is_beyond:
-        item.action, item.reason = ArrivalAction.REFUSE, BEYOND
+    if known is None and item.turned_away:
+        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
         return False
     if known is None:
         message = item.message
@@ -413,8 +439,8 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
         return True
     item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
     item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
-    if item.action is ArrivalAction.HOLD_AGAIN and item.is_beyond:
-        item.action, item.reason = ArrivalAction.REFUSE, BEYOND
+    if item.action is ArrivalAction.HOLD_AGAIN and item.turned_away:
+        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
     if item.action is ArrivalAction.HOLD_AGAIN:
         table.hold_again(connection, item.seq, row.epoch, row.expires_s)
         item.state, item.reason = ItemState.HELD, ""

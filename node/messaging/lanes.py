@@ -190,25 +190,44 @@ class Lanes:
             kept.clear()
         kept[agent] = lane.window, now + KEPT_S
 
+    def claim(self, route: Route, now: float) -> DeliverItem | None:
+        """Take a place in the window for a route to an agent of this node; None if it has to stand in line."""
+        lane = self._lane(route.target)
+        if lane.line or lane.unsettled >= lane.window:
+            return None
+        route.lane = lane
+        lane.count(route, unsettled=True)
+        return self._item(route, now)
+
+    def handed_over(self, route: Route) -> None:
+        """What was claimed is on disk on both sides."""
+        self._sent(route, self._time.now(), self._time.wall())
+
     def _transmit(self, route: Route, now: float, wall: float) -> bool:
-        letter = route.letter
-        agent, node = route.target
-        remaining_s = max(0.0, letter.deadline - now)
-        envelope = Envelope(
-            agent, route.attempts + 1, route.epoch, letter.hops, remaining_s, letter.traceparent
-        )
-        item = DeliverItem(envelope, letter.message.id, letter.sealed)
+        node, item = route.target[1], self._item(route, now)
         if node == self._node:
-            self._deliver_locally(item, letter.message)
+            self._deliver_locally(item, route.letter.message)
         elif self.links is None:
             return False
         elif not self.links.deliver(node, item):
             self.links.ensure(node)
             return False
+        self._sent(route, now, wall)
+        return True
+
+    @staticmethod
+    def _item(route: Route, now: float) -> DeliverItem:
+        letter = route.letter
+        remaining_s = max(0.0, letter.deadline - now)
+        envelope = Envelope(
+            route.target[0], route.attempts + 1, route.epoch, letter.hops, remaining_s, letter.traceparent
+        )
+        return DeliverItem(envelope, letter.message.id, letter.sealed)
+
+    def _sent(self, route: Route, now: float, wall: float) -> None:
         route.state, _ = step(route.state, RouteEvent.TRANSMITTED)
         route.attempts += 1
         route.sent_s = wall
         route.due = now + self._due_after(route.attempts)
-        self._calendar.by(letter, route.due)
+        self._calendar.by(route.letter, route.due)
         self.transmitted += 1
-        return True

@@ -163,6 +163,10 @@ class Letter:
     wait: bytes | None = None
     parked: bool = False
     """Whether it waits, or has waited, in the backlog."""
+    claimed: bool = False
+    """Whether the transaction that accepts it gives it to its agent (:mod:`node.messaging.claims`)."""
+    settling: bool = False
+    """Whether it was handled on this node, and that it is settled is being written."""
 
     def __post_init__(self) -> None:
         message = self.message

@@ -72,13 +72,19 @@ class LocalEnds:
         self._node, self._clock = node, clock
         self._ended: list[Outcome] = []
         self._arrived = trio.Event()
-        self.told_s = 0.0
+        self._told_s = 0.0
+        self._telling = False
+
+    @property
+    def told_s(self) -> float:
         """Unix seconds; what ended before is told."""
+        return self._told_s if self._telling or self._ended else self._clock.wall()
 
     def add(self, outcomes: list[Outcome]) -> None:
-        """These have ended."""
-        self._ended += outcomes
-        self._arrived.set()
+        """These have ended, and that is not written at their origin yet."""
+        if outcomes:
+            self._ended += outcomes
+            self._arrived.set()
 
     async def run(self, outbox: Outbox) -> None:
         """Tell until cancelled."""
@@ -86,6 +92,6 @@ class LocalEnds:
             await self._arrived.wait()
             self._arrived = trio.Event()
             outcomes, self._ended = self._ended, []
-            taken_s = self._clock.wall()
+            self._telling, taken_s = True, self._clock.wall()
             await outbox.report(self._node, outcomes)
-            self.told_s = taken_s
+            self._telling, self._told_s = False, taken_s

@@ -21,8 +21,7 @@ from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.message import Message
 from node.messaging.backlog import TAKEN_BYTES
-from node.messaging.conversation_view import kin_of
-from node.messaging.dead_letters import awaits_reply
+from node.messaging.claims import Claim
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries
 from node.messaging.drain import DrainRate
@@ -30,26 +29,24 @@ from node.messaging.durably import durably
 from node.messaging.explanation import Target
 from node.messaging.fullness import backlog_full, out_of_credit, outbox_full
 from node.messaging.lanes import LocalDelivery
-from node.messaging.letterbox import bury
-from node.messaging.letters import OPEN, Letter
+from node.messaging.ledger import Ledger, expected
+from node.messaging.letters import Letter
 from node.messaging.ports import ExpectedReplies, LinkSender, MembershipView
 from node.messaging.recording import record_deliveries
 from node.messaging.settings import OUTBOX_BYTES_LIMIT, Timing
 from node.messaging.surroundings import Surroundings
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
-from node.storage import accepted, backlog, message_blobs
-from node.storage import conversations as conversation_table
-from node.storage import dead_letters as dead_letter_table
-from node.storage import decisions as decision_table
+from node.storage import accepted, backlog
 from node.storage import outbox as table
 from node.storage.dead_letters import Totals
-from node.storage.decisions import DecisionRow
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, Grant, KeyState, Outcome
 
 LOAD_LIMIT: Final = 200_000
 """Most open messages taken up at a start; above any capacity."""
+IDLE_ROUNDS: Final = 8
+"""Rounds without an open message after which time matters no more; who sends now and then wakes nobody."""
 LOAD_BYTES: Final = 4 * 1024**2
 """Bytes of messages that are taken up at once."""
 
@@ -97,7 +94,6 @@ class Outbox:
         self._on_dead = on_dead
         self._tail = tail
         self.links: LinkSender | None = None
-        self._expectations: ExpectedReplies  # given by use_expectations: each of the two needs the other
         around = Surroundings(
             time=environment.clock,
             registry=registry,
@@ -113,7 +109,11 @@ class Outbox:
             self._core = Deliveries(node=node, settings=settings, timing=timing, around=around)
         else:
             self._core = record_deliveries(recorder, node, settings, timing, around)
+        self._ledger = Ledger(clock=environment.clock, backlog_count=lambda: self._core.backlog_count)
+        self._node = node
+        self._ends_written: set[str] = set()  # of messages that are open here for a moment more
         self._drain = DrainRate()
+        self._rests = True  # whether the task attends to nothing until it is told to
         self._unwritten: list[Changes] = []
         self._attention, self._stir = trio.Event(), trio.Event()
 
@@ -124,7 +124,7 @@ class Outbox:
 
     def use_expectations(self, expectations: ExpectedReplies) -> None:
         """Give whoever watches ``reply_by``, and needs this outbox in turn."""
-        self._expectations = expectations
+        self._ledger.expectations = expectations
 
     # Acceptance
 
@@ -196,73 +196,65 @@ class Outbox:
         Returns:
             The seqs of those whose id was known already: they are not written.
         """
-        carrying = [letter for letter in letters if letter.message.attachments]
-        if carrying:
-            message_blobs.add(
-                connection, [(blob, each.seq) for each in carrying for blob in each.message.blobs]
-            )
-        if self._core.backlog_count:
-            parked = [backlog.Parked(letter.wanted, letter.row()) for letter in letters if letter.parked]
-            letters = [letter for letter in letters if not letter.parked]
-            known = backlog.insert(connection, parked)
-            ids = {letter.message.id: letter.seq for letter in letters}
-            known |= {ids[found] for found in backlog.known(connection, list(ids))}
-            letters = [letter for letter in letters if letter.seq not in known]
-            return known | self._insert(connection, letters)
-        return self._insert(connection, letters)
+        return self._ledger.insert(connection, letters)
 
     def not_written(self, letters: Iterable[Letter]) -> None:
         """Forget prepared messages that were not written, and will not be."""
         self._core.not_written(list(letters))
 
-    def _insert(
-        self, connection: apsw.Connection, letters: Sequence[Letter], *, end: bool = True
-    ) -> frozenset[int]:
-        """Write messages; ``end`` says whether the ends that some have already are written with them."""
-        rows = []
-        for letter in letters:
-            own = letter.own
-            ended_s = letter.accepted_s if end and letter.ended != OPEN else None
-            rows.append((letter.row(ended_s), None if own is None else own.row()))
-        known = table.insert(connection, rows)
-        for letter in letters:
-            if letter.seq not in known and (letter.own is None or letter.ended != OPEN):
-                self._insert_beside(connection, letter, end=end)
-            if letter.message.has_kin:
-                conversation_table.relate(connection, kin_of(letter.message), letter.accepted_s)
-        expected = [letter for letter in _expected(letters) if letter.seq not in known]
-        if expected:
-            self._expectations.write(connection, expected)
-        return known
-
-    def _insert_beside(self, connection: apsw.Connection, letter: Letter, *, end: bool) -> None:
-        """What most messages do not have: routes of a broadcast, a wait, and an end before the beginning."""
-        for route in letter.routes.values():
-            if not route.own:
-                table.save_route(connection, route.row())
-        if letter.wait is not None:
-            decision_table.save(
-                connection, DecisionRow(letter.seq, letter.epoch + 1, letter.accepted_s, letter.wait)
-            )
-        if end and letter.ended not in (OPEN, "settled"):
-            bury(connection, letter, letter.accepted_s)
-            dead_letter_table.trim(connection)
-
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
         letters = list(letters)
-        expected = _expected(letters)
-        if expected:
-            self._expectations.written(expected)
+        waited_for = expected(letters)
+        if waited_for:
+            self._ledger.expectations.written(waited_for)
         if self._tail.listeners:
             self._tail.admitted(letters)
             self._tail.ended(letters)
-        if not self._core.open_count:
+        if self._rests:
             self._attention.set()  # time matters again
         if self._core.backlog_count:
             self._stir.set()
         if self._core.admit(letters):
             self._attention.set()
+
+    # Messages for agents of this very node
+
+    def claim(self, letters: Sequence[Letter]) -> list[Claim]:
+        """Claim prepared messages for agents of this node; see :mod:`node.messaging.claims`."""
+        return self._core.claim(letters)
+
+    def settling(self, keys: Sequence[DeliveryKey]) -> dict[str, table.EndWithRoute]:
+        """The ends of messages that were handled here, which the caller's job is to write, by message id."""
+        return self._core.settling(keys, self._node)
+
+    def not_settled(self, message_ids: Sequence[str]) -> None:
+        """Of those that were settling, these had ended otherwise before."""
+        self._core.not_settled(message_ids)
+
+    def end_is_written(self, message_ids: Iterable[str]) -> None:
+        """That these are settled is on disk; :meth:`ended_here` is called next."""
+        self._ends_written.update(message_ids)
+
+    def ended_here(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Take how messages ended at agents of this node, where that is on disk; returns all others."""
+        written = self._ends_written
+        mine = [outcome for outcome in outcomes if outcome.key.message_id in written] if written else []
+        if not mine:
+            return outcomes
+        others = [outcome for outcome in outcomes if outcome.key.message_id not in written]
+        written.difference_update([outcome.key.message_id for outcome in mine])
+        changes = self._core.report(self._node, mine)
+        if changes.only_settles(len(mine)):
+            self._written(changes)
+            self._core.send(changes)
+            self._core.pump(self._node)
+            if self._core.backlog_count:
+                self._stir.set()
+        else:  # something else was decided about one of them meanwhile
+            self._unwritten.append(changes)
+            self._attention.set()
+        return others
 
     # Questions of the router
 
@@ -362,9 +354,11 @@ class Outbox:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Attend to time, membership and registry until cancelled."""
         task_status.started()
+        rounds_without = 0
         while True:
-            pause_s = self._timing.sweep_s if self._core.open_count else float("inf")
-            with self._clock.move_on_after(pause_s):
+            rounds_without = 0 if self._core.open_count else rounds_without + 1
+            self._rests = rounds_without > IDLE_ROUNDS
+            with self._clock.move_on_after(float("inf") if self._rests else self._timing.sweep_s):
                 await self._attention.wait()
             self._attention = trio.Event()
             unwritten, self._unwritten = self._unwritten, []
@@ -411,80 +405,31 @@ class Outbox:
         if changes:
             self._core.give_up(changes)
             try:
-                totals = await durably(self._storage, self._clock, self._job(changes))
+                totals = await durably(self._storage, self._clock, self._ledger.job(changes))
             except trio.Cancelled:  # nothing was written: a write that has begun is not cancelled
                 self._unwritten.append(changes)
                 self._attention.set()
                 raise
             if totals is not None:
                 self._on_dead(totals)
-            if self._tail.listeners:
-                for route in changes.queued:
-                    self._tail.routed(route)
-                self._tail.ended(changes.ended)
-                self._tail.admitted(changes.told)
-            if changes.ended:
-                self._drain.ended(len(changes.ended), self._clock.now())
-            was_empty = not self._core.open_count
-            if self._core.written(changes) or was_empty:
-                self._attention.set()
+            self._written(changes)
         self._core.send(changes)
 
-    def _job(self, changes: Changes) -> Callable[[apsw.Connection], Totals | None]:
-        wall = self._clock.wall()
-        routes = dict(changes.routes)
-        ends, ends_with_routes = [], []
-        for letter in changes.ended:
-            end = (letter.seq, letter.ended, wall, letter.reason)
-            own = letter.own
-            if own is not None and own.decision is None and routes.pop(id(own), None) is not None:
-                ends_with_routes.append(
-                    (
-                        *end,
-                        own.state._value_,
-                        own.attempts,
-                        own.sent_s,
-                        own.received_s,
-                        own.ended_s,
-                        own.reason,
-                    )
-                )
-            else:
-                ends.append(end)
-        further = [(route.own, route.row()) for route in routes.values()]
-        dead, told, decided = list(changes.lost), list(changes.told), list(changes.decisions)
-
-        taken_up = list(changes.taken_up)
-
-        def job(connection: apsw.Connection) -> Totals | None:
-            if taken_up:
-                backlog.remove(connection, [letter.seq for letter in taken_up])
-                self._insert(connection, taken_up, end=False)
-            for decision in decided:
-                decision_table.save(connection, decision)
-            for own, row in further:
-                (table.save_own_route if own else table.save_route)(connection, row)
-            for seq, event in changes.events:
-                table.add_event(connection, seq, event)
-            table.finish(connection, ends)
-            table.finish_with_route(connection, ends_with_routes)
-            for letter in dead:
-                bury(connection, letter, wall)
-            if told:
-                self.insert(connection, told)
-            return dead_letter_table.trim(connection) if dead else None
-
-        return job
+    def _written(self, changes: Changes) -> None:
+        """What was decided is durable: act upon it."""
+        if self._tail.listeners:
+            for route in changes.queued:
+                self._tail.routed(route)
+            self._tail.ended(changes.ended)
+            self._tail.admitted(changes.told)
+        if changes.ended:
+            self._drain.ended(len(changes.ended), self._clock.now())
+        if self._core.written(changes) or self._rests:
+            self._attention.set()
 
 
 def _first(connection: apsw.Connection, wanted: str, limit: int) -> list[backlog.Parked]:
     return backlog.first(connection, wanted, limit, TAKEN_BYTES)
-
-
-def _expected(letters: Iterable[Letter]) -> list[Letter]:
-    """Those whose senders are told when no reply comes in time."""
-    in_time = [letter for letter in letters if letter.message.reply_by_s is not None]
-    return [letter for letter in in_time if awaits_reply(letter.message)] if in_time else in_time
 
 
 def _batches(stored: Sequence[table.StoredMessage]) -> Iterator[list[table.StoredMessage]]:

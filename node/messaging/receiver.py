@@ -45,7 +45,9 @@ class ArrivalAction(StrEnum):
     ANSWER = "answer"
     """Tell how it ended."""
     REFUSE = "refuse"
-    """Nothing of it is stored: its node has sent more than it may."""
+    """Nothing of it is stored: there is no room for it, or nobody to take it."""
+    WITHDRAW = "withdraw"
+    """Nothing of it is stored, or told: this very node was about to accept it, and has not."""
 
 
 class Handling(StrEnum):

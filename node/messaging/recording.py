@@ -15,6 +15,7 @@ from typing import Any, Final
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.config.model import MessagingConfig
 from node.message import Message
+from node.messaging.claims import Claim
 from node.messaging.decisions import Changes
 from node.messaging.deliveries import Deliveries
 from node.messaging.letters import Letter
@@ -27,7 +28,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 9
+VERSION: Final = 10
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -110,6 +111,10 @@ def _numbers(letters: Sequence[Letter]) -> list[int]:
     return [letter.seq for letter in letters]
 
 
+def _claimed(claims: Sequence[Claim]) -> list[object]:
+    return [[claim.letter.seq, *_item_shown(claim.item)] for claim in claims]
+
+
 def _number(changes: Changes) -> int:
     return changes.number
 
@@ -120,6 +125,9 @@ VERBS: Final[dict[str, Verb]] = {
     "prepare": Verb(_prepared, letter_shown),
     "admit": Verb(_numbers),
     "not_written": Verb(_numbers),
+    "claim": Verb(_numbers, _claimed),
+    "settling": Verb(as_given),
+    "not_settled": Verb(as_given),
     "take_up_parked": Verb(as_given, changes_shown),
     "received": Verb(as_given),
     "granted": Verb(as_given),

@@ -21,6 +21,7 @@ from node.message import Message
 from node.messaging.arrivals import Ended
 from node.messaging.delivery import DRAFT_LIMIT, Draft, compose
 from node.messaging.durably import durably
+from node.messaging.handover import Handed, Handover
 from node.messaging.inbox import Inbox
 from node.messaging.letters import OPEN, Letter
 from node.messaging.mailboxes import Entry
@@ -28,6 +29,7 @@ from node.messaging.outbox import Outbox
 from node.messaging.receiver import Handling, ItemState, end
 from node.messaging.sealing import seal
 from node.messaging.tail import Tail
+from node.storage import outbox as table
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey
 from node.vocabulary import Performative
@@ -92,6 +94,7 @@ class Settlement:
         self._environment, self._clock = environment, environment.clock
         self._node, self._storage = node, storage
         self._inbox, self._outbox = inbox, outbox
+        self._handover = Handover(node=node, inbox=inbox, outbox=outbox, storage=storage)
         self._max_bytes, self._on_settled = max_bytes, on_settled
         self._tail = tail
         self._backlog: list[Handled] = []
@@ -133,32 +136,60 @@ class Settlement:
 
     async def _settle(self, batch: Sequence[Handled]) -> None:
         with self._inbox.ending() as wall:
-            letters = await self._end(batch, wall)
-        if letters:
-            self._counts["answers"] += len(letters)
-            self._outbox.admit(letters)
+            moment = self._outbox.moment()
+            answers = {each.entry.seq: self._letters(each, moment) for each in batch if each.drafts}
+            with self._handover.taking([each for several in answers.values() for each in several]) as handed:
+                done = await self._end(batch, answers, handed, wall)
+                letters = self._tell(batch, answers, done)
+                if letters:
+                    self._counts["answers"] += len(letters)
+                    self._outbox.admit(letters)
+                handed.stored()
         self._on_settled(batch)
 
-    async def _end(self, batch: Sequence[Handled], wall: float) -> list[Letter]:
-        """Write down how messages ended, and tell it; returns the answers, which are to be sent."""
-        moment = self._outbox.moment()
-        answers: dict[int, list[Letter]] = {}
+    async def _end(
+        self, batch: Sequence[Handled], answers: dict[int, list[Letter]], handed: Handed, wall: float
+    ) -> set[int]:
+        """Write down how messages ended, and their answers; returns the rows of those that ended by this."""
         ends = []
-        for handled in batch:
-            entry, state = handled.entry, end(ItemState.HELD, handled.handling)
-            uncounted = int(handled.handling is Handling.EXHAUSTED)
-            ends.append((state.value, wall, handled.reason, entry.started_s, uncounted, entry.seq))
-            if handled.drafts:
-                answers[entry.seq] = self._letters(handled, moment)
+        for each in batch:
+            entry, state = each.entry, end(ItemState.HELD, each.handling)
+            uncounted = int(each.handling is Handling.EXHAUSTED)
+            ends.append((state.value, wall, each.reason, entry.started_s, uncounted, entry.seq))
+        settling = self._settling(batch) if self._handover.is_worth_it(len(batch)) else {}
 
         def job(connection: apsw.Connection) -> set[int]:
             done = set(self._inbox.finish(connection, ends))
             letters = [letter for seq, several in answers.items() if seq in done for letter in several]
+            withdrawn = {each.seq for seq, several in answers.items() if seq not in done for each in several}
             if letters:
                 self._outbox.insert(connection, letters)
+            handed.store(connection, withdrawn)
+            settled = [row for seq, (_, row) in settling.items() if seq in done]
+            if settled:
+                table.finish_with_route(connection, settled)
             return done
 
         done = await durably(self._storage, self._clock, job)
+        self._outbox.end_is_written([name for seq, (name, _) in settling.items() if seq in done])
+        self._outbox.not_settled([name for seq, (name, _) in settling.items() if seq not in done])
+        return done
+
+    def _settling(self, batch: Sequence[Handled]) -> dict[int, tuple[str, table.EndWithRoute]]:
+        """By row: what of this very node's own messages was handled, and how that is written at their origin."""
+        mine = {
+            each.entry.message.id: each
+            for each in batch
+            if each.entry.origin == self._node and end(ItemState.HELD, each.handling) is ItemState.SETTLED
+        }
+        keys = [DeliveryKey(name, each.agent, each.entry.epoch) for name, each in mine.items()]
+        rows = self._outbox.settling(keys) if keys else {}
+        return {mine[name].entry.seq: (name, row) for name, row in rows.items()}
+
+    def _tell(
+        self, batch: Sequence[Handled], answers: dict[int, list[Letter]], done: set[int]
+    ) -> list[Letter]:
+        """Tell what has ended by this; returns the answers to it, which are to be sent."""
         ended: list[tuple[Ended, Sequence[str]]] = []
         letters: list[Letter] = []
         for handled in batch:

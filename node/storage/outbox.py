@@ -152,12 +152,13 @@ def finish(connection: apsw.Connection, ends: Iterable[tuple[int, str, float, st
     )
 
 
-def finish_with_route(connection: apsw.Connection, ends: Iterable[tuple[Any, ...]]) -> None:
-    """Write down how messages with one route ended, and their routes with them.
+EndWithRoute = tuple[int, str, float, str, str, int, float | None, float | None, float | None, str]
+"""How a message with one route ended: (seq, state, Unix seconds, reason) of it, and (state, attempts, sent,
+received, ended, reason) of its route."""
 
-    Each is (seq, state, Unix seconds, reason) of the message, and (state, attempts, sent, received, ended,
-    reason) of its own route.
-    """
+
+def finish_with_route(connection: apsw.Connection, ends: Iterable[EndWithRoute]) -> None:
+    """Write down how messages with one route ended, and their routes with them."""
     connection.executemany(
         "UPDATE outbox SET state=?2, ended_s=?3, reason=?4, route_state=?5, route_attempts=?6,"
         " route_sent_s=?7, route_received_s=?8, route_ended_s=?9, route_reason=?10"

@@ -207,6 +207,11 @@ class Storage:
             raise StorageFailed("the storage was closed before the write", why="the node is stopping")
         return result.unwrap()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a write has to share its transaction with others, or to wait for another one."""
+        return self._committing
+
     async def read(self, query: Job[T]) -> T:
         """Run ``query`` on the read-only connection, inline or in the lane of the design; it must be bounded.
 

@@ -88,6 +88,8 @@ class DeliveriesReplay:
                 return core.admit([self._known(letter) for letter in letters])
             case "not_written", tuple(numbers):
                 return core.not_written([self._known(self._letters.pop(number, None)) for number in numbers])
+            case "claim", tuple(numbers):
+                return core.claim([self._known(self._letters.get(number)) for number in numbers])
             case "take_up_parked", (tuple(parked),):
                 return self._kept(core.take_up_parked(parked))
             case "unreachable", (str() as node,):

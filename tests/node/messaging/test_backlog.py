@@ -157,13 +157,13 @@ async def test_it_outlives_restarts_of_both(tmp_path, autojump_clock):
 
 
 @pytest.mark.parametrize("when", ["crash_before", "crash_after"])
-@pytest.mark.parametrize("job", ["Acceptance._write", "Outbox._job"])
+@pytest.mark.parametrize("job", ["Acceptance._write", "Ledger.job"])
 async def test_a_crash_at_a_move_loses_nothing(tmp_path, autojump_clock, when, job):
     async with cluster(tmp_path, "a", "b", settings=SMALL) as c:
         await away(c)
         await tell(c, 200)
         log = []
-        if job == "Outbox._job":
+        if job == "Ledger.job":
             setattr(c["a"].storage, when, job)
             await back(c, log)
             await eventually(c["a"].storage.frozen.is_set)

@@ -14,7 +14,7 @@ from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
 
 ACCEPT, STORE, FINISH, END = (
     *("Acceptance._write", "Inbox.receive"),
-    *("Settlement._end", "Outbox._job"),
+    *("Settlement._end", "Ledger.job"),
 )
 
 

@@ -84,7 +84,7 @@ class Trial:
             setattr(
                 storage,
                 self.chance.choice(["crash_before", "crash_after"]),
-                self.chance.choice(["Bus.accept", "Inbox.receive", "Inbox.finish", "Outbox._job"]),
+                self.chance.choice(["Acceptance._write", "Inbox.receive", "Settlement._end", "Ledger.job"]),
             )
             with trio.CancelScope() as scope:
                 scope.deadline = trio.lowlevel.current_clock().current_time() + 2
