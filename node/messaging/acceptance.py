@@ -67,9 +67,7 @@ class Acceptance:
 
     def use_inbox(self, inbox: Inbox) -> None:
         """Give the inbox, where messages for this node's own agents go in the write that accepts them."""
-        self._handover = Handover(
-            node=self.node, inbox=inbox, outbox=self._outbox, storage=self._storage
-        )
+        self._handover = Handover(node=self.node, inbox=inbox, outbox=self._outbox, storage=self._storage)
 
     def sender(self, message: Message) -> Message:
         """The message with the full address of its sender.
@@ -160,7 +158,7 @@ class Acceptance:
                 prepared.append(letter)
                 letters.append(letter)
             known: frozenset[int] = frozenset()
-            with self._handover.taking(letters) as handed:
+            with self._handover.take(letters) as handed:
                 if letters:
                     known = await self._write(letters, handed, together_with)
                 fresh = [letter for letter in letters if letter.seq not in known] if known else letters

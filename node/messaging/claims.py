@@ -1,10 +1,11 @@
 """Messages between agents of one node: given to their agents in the transaction that accepts them.
 
 Theory of operation. A message for an agent of the origin's own node needs no link. Where nothing stands in
-its way (its lane is empty and has credit, and nothing before it in its conversation is still on its way) it is
-*claimed*: it takes its place in the lane's window, and its rows of outbox and inbox are written by one
-transaction (:mod:`node.messaging.handover`). What is not claimed goes the way of all others. After a crash both
-rows are there or neither is, which is how a delivery of the ordinary way stands before or after its receipt.
+its way (its lane is empty and has credit, and nothing before it in its conversation is still on its way) it
+is *claimed*: it takes its place in the lane's window, and its rows of outbox and inbox are written by one
+transaction (:mod:`node.messaging.handover`). What is not claimed goes the way of all others. After a crash
+both rows are there or neither is, which is how a delivery of the ordinary way stands before its acceptance or
+after its receipt.
 
 Likewise the end of a message that was handled here: its origin's row is written along with the settled mark.
 Until that is durable nothing else may end the message, so it is *settling* meanwhile.
@@ -65,7 +66,8 @@ class Claims:
 
         A message that has more than the one route, or is not open any more, is left out: its end is judged.
         """
-        wall, found = self._time.wall(), {}
+        wall = self._time.wall()
+        found: dict[str, EndWithRoute] = {}
         for key in keys:
             route = self._decisions.route(key, node)
             if route is None or not route.own or route.decision is not None or not route.active:

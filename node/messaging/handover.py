@@ -1,23 +1,24 @@
 """Hands messages to agents of the node that accepts them, in the transaction that does.
 
 The ordinary way of a message from outbox to inbox costs a task, a write and a wait; between agents of one
-node all three can be saved. Under load, where writes are shared anyway, it is the other way round: many messages
-cost less together than each for itself, so only a few are handed over, and only while nobody else writes. What is claimed (:mod:`node.messaging.claims`) is judged as an arrival, written in
-the job that writes it to the outbox, and offered to its mailbox right after the commit. A reply that somebody
-waits for ends as it arrives, so its end is written with it, too.
+node all three can be saved. Under load, where writes are shared anyway, it is the other way round: many
+messages cost less together than each for itself, so only a few are handed over, and only while nobody else
+writes. What is claimed (:mod:`node.messaging.claims`) is judged as an arrival, written in the job that writes
+it to the outbox, and offered to its mailbox right after the commit. A reply that somebody waits for ends as
+it arrives, so its end is written with it, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import apsw
 
 from node.messaging.arrivals import Arriving, Batch
 from node.messaging.claims import Claim
+from node.messaging.dated import Dated
 from node.messaging.inbox import Inbox, store
 from node.messaging.letters import OPEN, Letter
 from node.messaging.outbox import Outbox
@@ -25,14 +26,13 @@ from node.messaging.receiver import ArrivalAction, ItemState
 from node.storage import outbox as table
 from node.storage.storage import Storage
 
-
 HANDED_LIMIT: Final = 16
 """Most messages that are handed over in one write; more go the ordinary way, which costs less for each."""
 
 
 @dataclass(slots=True)
 class Handed:
-    """Messages on their way into the tables of both sides.
+    """Messages on their way into the tables of both sides; nothing, where there is no batch.
 
     Args:
         node: This node's name.
@@ -47,7 +47,18 @@ class Handed:
     outbox: Outbox
     claims: Sequence[Claim] = ()
     batch: Batch | None = None
+    _dated: Dated | None = None
     _withdrawn: Collection[int] = field(default=())
+
+    def __enter__(self) -> Self:
+        if self.batch is not None:  # replies that somebody waits for end as they arrive
+            self._dated = self.inbox.ending()
+            self._dated.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._dated is not None:
+            self._dated.__exit__()
 
     def store(self, connection: apsw.Connection, withdrawn: Collection[int]) -> None:
         """Write them as received; part of the job that has accepted them, and may be done again.
@@ -102,23 +113,23 @@ class Handover:
 
     def __init__(self, *, node: str, inbox: Inbox, outbox: Outbox, storage: Storage) -> None:
         self._node, self._inbox, self._outbox, self._storage = node, inbox, outbox, storage
+        self._nothing = Handed(node, inbox, outbox)
 
-    @contextmanager
-    def taking(self, letters: Sequence[Letter]) -> Iterator[Handed]:
-        """Claim what can be claimed of prepared messages, for as long as they are being written."""
-        here = self._for_agents_here(letters) if self.is_worth_it(len(letters)) else []
+    def take(self, letters: Sequence[Letter]) -> Handed:
+        """Claim what can be claimed of prepared messages; they are to be written within the context."""
+        if not self.is_worth_it(len(letters)):
+            return self._nothing
+        here = self._for_agents_here(letters)
         taken = self._inbox.takes(here) if here else here
         claims = self._outbox.claim(taken) if taken else []
         if not claims:
-            yield Handed(self._node, self._inbox, self._outbox)
-            return
-        with self._inbox.ending():  # replies that somebody waits for end as they arrive
-            batch = self._inbox.judge([(claim.item, claim.letter.message) for claim in claims])
-            yield Handed(self._node, self._inbox, self._outbox, claims, batch)
+            return self._nothing
+        batch = self._inbox.judge([(claim.item, claim.letter.message) for claim in claims])
+        return Handed(self._node, self._inbox, self._outbox, claims, batch)
 
     def is_worth_it(self, count: int) -> bool:
         """Whether so many messages are better handed over than sent."""
-        return count <= HANDED_LIMIT and not self._storage.is_busy
+        return 0 < count <= HANDED_LIMIT and not self._storage.is_busy
 
     def _for_agents_here(self, letters: Sequence[Letter]) -> list[Letter]:
         return [

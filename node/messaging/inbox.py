@@ -9,8 +9,7 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import apsw
@@ -24,6 +23,7 @@ from node.messaging.conversation_index import NOTED_AFTER_S
 from node.messaging.conversation_view import kin_of
 from node.messaging.conversations import Waits
 from node.messaging.credit import BEYOND, Credits
+from node.messaging.dated import Dated
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
 from node.messaging.letters import Letter
@@ -98,8 +98,7 @@ class Inbox:
         self._settings = settings
         self._owed = owed
         self._tail = tail
-        self._dates = 0
-        self._untold: dict[int, float] = {}
+        self._untold: dict[int, float] = {}  # one for each write that is under way
         self._told_late_s = 0.0
         around = Receivers(
             time=environment.clock,
@@ -312,22 +311,18 @@ class Inbox:
         """``node`` is back, and asks about what it has not heard."""
         self._core.origin_back(node)
 
-    @contextmanager
-    def ending(self) -> Iterator[float]:
-        """Date ends that are written, and told, inside the block; gives Unix seconds.
+    def ending(self) -> Dated:
+        """Date ends that are written, and told, inside a context; gives Unix seconds.
 
         A disk may refuse for long between the date of an end and its telling, and a peer's word of what it
         has taken by then does not cover it.
         """
-        self._dates += 1
-        number, dated_s = self._dates, self._clock.wall()
-        self._untold[number] = dated_s
-        try:
-            yield dated_s
-        finally:
-            del self._untold[number]
-            if self._clock.wall() - dated_s > CONFIRMED_MARGIN_S / 2:
-                self._told_late_s = self._clock.wall()
+        return Dated(self._clock, self._untold, self._were_told)
+
+    def _were_told(self, dated_s: float) -> None:
+        wall = self._clock.wall()
+        if wall - dated_s > CONFIRMED_MARGIN_S / 2:
+            self._told_late_s = wall
 
     def forgotten_by_origin(self, confirmed_s: Mapping[str, float]) -> Callable[[str, str, str, float], bool]:
         """Tells whether the origin of (origin, message id, target) that ended then has forgotten the message.

@@ -134,7 +134,7 @@ class Lanes:
         lanes = self._by_node.get(node)
         if lanes is None:
             return
-        moving = list(lanes.values())
+        moving = [lane for lane in lanes.values() if lane.line]
         now, wall = self._time.now(), self._time.wall()
         while moving:
             still = []
@@ -191,7 +191,7 @@ class Lanes:
         kept[agent] = lane.window, now + KEPT_S
 
     def claim(self, route: Route, now: float) -> DeliverItem | None:
-        """Take a place in the window for a route to an agent of this node; None if it has to stand in line."""
+        """Give a route to an agent of this node a place in the window; None if it has to stand in line."""
         lane = self._lane(route.target)
         if lane.line or lane.unsettled >= lane.window:
             return None

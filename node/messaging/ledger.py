@@ -1,4 +1,4 @@
-"""What the outbox writes: accepted messages with all that goes along with them, and what was decided since."""
+"""What the outbox writes: accepted messages, all that goes along with them, and what was decided since."""
 
 from __future__ import annotations
 

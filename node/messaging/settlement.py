@@ -138,7 +138,7 @@ class Settlement:
         with self._inbox.ending() as wall:
             moment = self._outbox.moment()
             answers = {each.entry.seq: self._letters(each, moment) for each in batch if each.drafts}
-            with self._handover.taking([each for several in answers.values() for each in several]) as handed:
+            with self._handover.take([each for several in answers.values() for each in several]) as handed:
                 done = await self._end(batch, answers, handed, wall)
                 letters = self._tell(batch, answers, done)
                 if letters:
@@ -176,7 +176,7 @@ class Settlement:
         return done
 
     def _settling(self, batch: Sequence[Handled]) -> dict[int, tuple[str, table.EndWithRoute]]:
-        """By row: what of this very node's own messages was handled, and how that is written at their origin."""
+        """This very node's messages that were handled, by row, and how that is written at their origin."""
         mine = {
             each.entry.message.id: each
             for each in batch
