@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -204,6 +204,12 @@ class Workers(Protocol):
         ...
 
 
+_DRAWN_BITS: Final = 0x0FFF_3FFF_FFFF_FFFF_FFFF
+"""What of an identifier is drawn."""
+_VERSION_BITS: Final = 0x7000_8000_0000_0000_0000
+"""Its version and variant."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What a node is given; see the module's docstring."""
@@ -215,11 +221,8 @@ class Environment:
 
     def new_id(self) -> str:
         """A new UUIDv7 (RFC 9562 section 5.7): identifiers that sort by the time they were made."""
-        raw = bytearray(int(self.clock.wall() * 1000).to_bytes(6, "big"))
-        raw += self.randomness.token(10)
-        raw[6] = 0x70 | (raw[6] & 0x0F)
-        raw[8] = 0x80 | (raw[8] & 0x3F)
-        text = raw.hex()
+        drawn = int.from_bytes(self.randomness.token(10), "big")
+        text = f"{int(self.clock.wall() * 1000) << 80 | drawn & _DRAWN_BITS | _VERSION_BITS:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

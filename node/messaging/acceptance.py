@@ -218,7 +218,7 @@ def _outcome(letter: Letter, known: frozenset[int]) -> Receipt | CaxtonError:
         message.id,
         message.conversation_id,
         routed,
-        message.routing_strategy.value,
+        message.routing_strategy._value_,
         "routed" if routed else "settled" if letter.ended == "settled" else "waiting",
         letter.accepted_s,
     )

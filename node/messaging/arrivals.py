@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from node.config.model import MessagingConfig
 from node.errors import ValidationFailed
 from node.message import Message
@@ -27,8 +29,7 @@ Arrived = tuple[DeliverItem, Message | None]
 Told = Callable[[str, list[DeliveryKey], list[Outcome]], None]
 
 
-@dataclass(slots=True)
-class Arriving:
+class Arriving(msgspec.Struct, eq=False):
     """One decoded delivery on its way into the table; storage answers in the last four fields.
 
     They are made for a delivery that is new: storage sets what is otherwise.

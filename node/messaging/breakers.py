@@ -44,6 +44,11 @@ class Breakers:
         """Whether nobody is left out, which is nearly always so."""
         return self._due == math.inf
 
+    @property
+    def are_untroubled(self) -> bool:
+        """Whether nobody has failed lately, so that there is no success to count either."""
+        return not self._troubled
+
     def version(self, now: float) -> int:
         """Another number whenever others may be left out than before."""
         if now >= self._due:

@@ -466,9 +466,12 @@ class Bus:
             self._outbox.links.ensure(node)
 
     def _on_end(self, letter: Letter) -> None:
-        self._owed.arrived(letter.message.id)
-        self._asking.ended(letter)
-        self.subscriptions.ended(letter)
+        if letter.answers is not None:
+            self._owed.arrived(letter.message.id)
+        if letter.broadcast:
+            self._asking.ended(letter)
+        if letter.message.in_reply_to is not None:
+            self.subscriptions.ended(letter)
         self.partials.watches.ended(letter.message.id)
 
     def _tell(self, node: str, received: list[DeliveryKey], outcomes: list[Outcome]) -> None:

@@ -29,7 +29,8 @@ class Calendar:
         slot = int(when / self._width_s)
         if letter.slot == slot:
             return
-        self.remove(letter)
+        if letter.slot is not None:
+            self.remove(letter)
         letter.slot = slot
         found = self._slots.get(slot)
         if found is None:

@@ -20,7 +20,7 @@ from node.messaging.calendar import Calendar
 from node.messaging.explanation import Decision, Target
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
-from node.messaging.origin import RouteAction, RouteEvent, RouteState, step
+from node.messaging.origin import ACTIVE, RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Time
 from node.messaging.router import Choice
@@ -125,7 +125,7 @@ class Decisions:
             ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
         )
         self._by_order: dict[tuple[str, str], dict[int, Letter]] = {}
-        self._recent: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[int, Target | None]] = OrderedDict()
 
     def place(self, letter: Letter, changes: Changes | None, now: float) -> None:
         """Give a message to a provider, or let it wait for one."""
@@ -145,7 +145,8 @@ class Decisions:
                 self.note(letter, "waiting", decision.reason, changes)
             return
         letter.waiting_since = None
-        self.placement.waits_no_more(letter)
+        if changes is not None:  # one that is not held yet has not waited
+            self.placement.waits_no_more(letter)
         letter.epoch += 1
         letter.placements += 1
         wall = letter.accepted_s if changes is None else self._time.wall()
@@ -169,9 +170,10 @@ class Decisions:
         A provider that is not seen (right after a start, or before its death is noticed) is followed all the
         same: what it has comes back in order, or moves in order.
         """
-        if letter.address is not None or letter.broadcast:
+        before = self._by_order.get(letter.order)
+        if before is None or letter.address is not None or letter.broadcast:
             return None
-        for earlier in reversed(self._by_order.get(letter.order, _NOBODY).values()):
+        for earlier in reversed(before.values()):
             if earlier.wanted == letter.wanted:
                 return next((route.target for route in earlier.active_routes()), None)
         return None
@@ -235,7 +237,7 @@ class Decisions:
                 else:
                     self.move(route, f"its node {how}", changes)
 
-    def apply(self, peer: str, state: Outcome | KeyState, changes: Changes) -> None:
+    def apply(self, peer: str, state: Outcome | KeyState, changes: Changes, wall: float) -> None:
         """Take how one delivery ended at ``peer``, or that it is not known there."""
         route = self.route(state.key, peer)
         if route is None:
@@ -243,6 +245,9 @@ class Decisions:
             return
         event = _EVENTS[state.state]
         route.letter.settling = False
+        if event is RouteEvent.SETTLED and route.state in ACTIVE and len(route.letter.routes) == 1:
+            self._settled(route, state.reason, wall, changes)
+            return
         if event is RouteEvent.UNKNOWN and route.active and route.answered:
             self.settled_by_its_reply(route, changes)  # the peer has come back with an older disk
             return
@@ -263,13 +268,24 @@ class Decisions:
         if action is RouteAction.QUEUE:
             self.counts["resent"] += 1
             return
-        route.reason, route.ended_s = state.reason, self._time.wall()
+        route.reason, route.ended_s = state.reason, wall
         self.lanes.release(route)
         changes.save(route)
         if action is RouteAction.REPLACE:
             self._refused(route, changes)
         else:
             self._see_whether_ended(letter, route, changes)
+
+    def _settled(self, route: Route, reason: str, wall: float, changes: Changes) -> None:
+        """The one provider that a message was ever given to has handled it: how nearly all of them end."""
+        letter = route.letter
+        route.state, _ = step(route.state, RouteEvent.SETTLED)
+        if not self.breakers.are_untroubled:
+            self.breakers.succeeded(route.target, self._time.now())
+        route.reason, route.ended_s = reason, wall
+        self.lanes.release(route)
+        changes.routes[id(route)] = route
+        self._ends(letter, "settled", reason, changes)
 
     def _judge(self, route: Route, event: RouteEvent, changes: Changes) -> None:
         """What a delivery says about its agent: when its breaker opens, its other work goes elsewhere."""
@@ -303,7 +319,7 @@ class Decisions:
         letter, reason, now = route.letter, route.reason or "refused", self._time.now()
         self.counts["refused"] += 1
         pause_s = self._timing.refusal_pause_s * 2.0 ** min(letter.placements - 1, 16)
-        letter.excluded[route.target] = now + min(pause_s, self._settings.retry_max_s)
+        letter.exclude(route.target, now + min(pause_s, self._settings.retry_max_s))
         if letter.broadcast:
             self.fail_broadcast_route(route, reason, changes)
         elif letter.address is not None and reason == NO_SUCH_AGENT:
@@ -349,14 +365,18 @@ class Decisions:
         """The first end of a message wins; whatever else is on its way is late from now on."""
         if letter.ended != OPEN or (letter.settling and state != "settled"):
             return
-        letter.ended, letter.reason = state, reason
-        self.counts[state] += 1
         for route in letter.routes.values():
             if route.active:
                 self.step(route, RouteEvent.GIVE_UP)
                 changes.save(route)
             if route.counted:
                 self.lanes.release(route)
+        self._ends(letter, state, reason, changes)
+
+    def _ends(self, letter: Letter, state: str, reason: str, changes: Changes) -> None:
+        """Nothing of a message is under way any more."""
+        letter.ended, letter.reason = state, reason
+        self.counts[state] += 1
         self._release(letter)
         if letter.parked:
             self.backlog.ended(letter.wanted)
@@ -365,7 +385,7 @@ class Decisions:
     def _late(self, peer: str, state: Outcome | KeyState, changes: Changes) -> None:
         """An outcome of a message that has ended: news only if it was handled by somebody else."""
         ended = self._recent.get(state.key.message_id)
-        if ended is None or state.state != "settled" or ended[1] == f"{state.key.target}@{peer}":
+        if ended is None or state.state != "settled" or ended[1] == (state.key.target, peer):
             return
         self.counts["late"] += 1
         detail = f"from {state.key.target}@{peer}"
@@ -425,21 +445,29 @@ class Decisions:
         return reversed(self._by_order.get(letter.order, _NOBODY).values())
 
     def hold(self, letter: Letter) -> None:
-        """A message is durable, and open until it ends."""
+        """A message is durable, and open until it ends; :meth:`watch` is called for it next."""
         self.open[letter.message.id] = letter
-        self._by_order.setdefault(letter.order, {})[letter.seq] = letter
+        same_order = self._by_order.get(letter.order)
+        if same_order is None:
+            self._by_order[letter.order] = {letter.seq: letter}
+        else:
+            same_order[letter.seq] = letter
         self.bytes += len(letter.sealed)
         self.open_for[letter.wanted] = self.open_for.get(letter.wanted, 0) + 1
         if letter.waiting_since is not None:
             self.placement.waits(letter)
-            self.calendar.at(letter, letter.waiting_since)
-        else:
-            self.calendar.at(letter, letter.deadline)
+
+    def watch(self, letter: Letter) -> None:
+        """Have an open message looked at when something is due for it."""
+        if letter.slot is None:  # one that was sent has its place in the calendar
+            waiting_since = letter.waiting_since
+            self.calendar.at(letter, letter.deadline if waiting_since is None else waiting_since)
 
     def _release(self, letter: Letter) -> None:
         del self.open[letter.message.id]
         self.calendar.remove(letter)
-        self.placement.waits_no_more(letter)
+        if self.placement.is_anybody_waiting:
+            self.placement.waits_no_more(letter)
         same_order = self._by_order[letter.order]
         del same_order[letter.seq]
         if not same_order:
@@ -449,7 +477,6 @@ class Decisions:
         if not self.open_for[letter.wanted]:
             del self.open_for[letter.wanted]
         settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
-        by = f"{settled[0][0]}@{settled[0][1]}" if len(settled) == 1 else ""
-        self._recent[letter.message.id] = (letter.seq, by)
+        self._recent[letter.message.id] = (letter.seq, settled[0] if len(settled) == 1 else None)
         if len(self._recent) > RECENT_LIMIT:
             self._recent.popitem(last=False)

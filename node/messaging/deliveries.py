@@ -165,6 +165,16 @@ class Deliveries:
         """Whether ``target`` is out of credit."""
         return self._lanes.is_full(target)
 
+    def is_roomy(self, wanted: str, others: int, size: int) -> bool:
+        """Whether one more message, whatever it is, may come behind so many others."""
+        decisions, capacity = self._decisions, self._settings.outbox_capacity
+        return (
+            not self._backlog
+            and len(decisions.open) + others < capacity
+            and decisions.bytes + size <= OUTBOX_BYTES_LIMIT
+            and decisions.open_for.get(wanted, 0) + others < capacity // 2
+        )
+
     def waiting_for_credit(self, message: Message, others: int) -> int:
         """How many wait for what a message is for, if too many do; see :class:`Decisions`."""
         return self._decisions.waiting_for_credit(message, others)
@@ -209,6 +219,7 @@ class Deliveries:
             if not any(letter.active_routes()):
                 letter.waiting_since = now
             self._decisions.hold(letter)
+            self._decisions.watch(letter)
 
     def begin(self, last_seq: int, backlog: Iterable[Sum] = ()) -> None:
         """All is taken up; messages that come now are numbered after ``last_seq``.
@@ -302,9 +313,12 @@ class Deliveries:
                 route.decision = None
                 self._lanes.queue(route)
                 nodes[route.target[1]] = nodes.get(route.target[1], False) or movable
+        for node in nodes:
+            self._lanes.pump(node)
+        for letter in letters:
+            self._decisions.watch(letter)
         found = False
         for node, movable in nodes.items():
-            self._lanes.pump(node)
             if movable and not self._decisions.placement.reaches(node):
                 self.node_lost(node, "died")  # while the messages were being written
                 found = True
@@ -350,15 +364,17 @@ class Deliveries:
                 route.state, _ = step(route.state, RouteEvent.RECEIVED)
             route.timeouts = 0
             route.due = now + self._timing.probe_s
-            self._around.on_arrival(key.message_id)
+            if route.letter.answers is not None:
+                self._around.on_arrival(key.message_id)
 
     def report(self, peer: str, states: Sequence[Outcome | KeyState]) -> Changes:
         """Take how deliveries ended at ``peer``, or what it says of them when a link opens."""
         changes = self._new_changes()
         self.received(peer, [state.key for state in states if state.state == "held"])
+        wall = self._time.wall()
         for state in states:
             if state.state != "held":
-                self._decisions.apply(peer, state, changes)
+                self._decisions.apply(peer, state, changes, wall)
         return changes
 
     def granted(self, peer: str, grants: Sequence[Grant] | None) -> None:

@@ -106,7 +106,8 @@ class Lanes:
 
     def queue(self, route: Route) -> None:
         """Put a route in line; :meth:`pump` sends it."""
-        self.release(route)
+        if route.counted:
+            self.release(route)
         lane = route.lane = self._lane(route.target)
         lane.join(route)
 
@@ -229,5 +230,6 @@ class Lanes:
         route.attempts += 1
         route.sent_s = wall
         route.due = now + self._due_after(route.attempts)
-        self._calendar.by(route.letter, route.due)
+        letter = route.letter
+        self._calendar.by(letter, min(letter.deadline, route.due))
         self.transmitted += 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from node.cluster.versions import with_version
 from node.message import Message
@@ -16,10 +19,10 @@ from node.messaging.origin import ACTIVE, RouteEvent, RouteState, step
 from node.storage import outbox as table
 
 OPEN: Final = "open"
+_NOBODY: Final[Mapping[Target, float]] = MappingProxyType({})
 
 
-@dataclass(slots=True, eq=False)
-class Route:
+class Route(msgspec.Struct, eq=False):
     """One message on its way to one provider.
 
     Args:
@@ -102,8 +105,7 @@ class Route:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Letter:
+class Letter(msgspec.Struct, eq=False):
     """One accepted message that has not ended.
 
     Args:
@@ -136,12 +138,12 @@ class Letter:
     accepted_s: float
     expires_s: float
     deadline: float
-    routes: dict[Target, Route] = field(default_factory=dict)
+    routes: dict[Target, Route] = msgspec.field(default_factory=dict)
     epoch: int = -1
     placements: int = 0
     waiting_since: float | None = None
     retry_at: float = 0.0
-    excluded: dict[Target, float] = field(default_factory=dict)
+    excluded: Mapping[Target, float] = _NOBODY
     ended: str = OPEN
     reason: str = ""
     answers: int | None = None
@@ -149,15 +151,15 @@ class Letter:
     """Its place in the calendar; set by it."""
     own: Route | None = None
     """The route that is stored in its row; set by :meth:`give`."""
-    broadcast: bool = field(init=False)
+    broadcast: bool = False
     """Whether every provider gets it, or every subscriber of a topic."""
-    address: Target | None = field(init=False)
+    address: Target | None = None
     """The one agent instance it is for, when its sender named one."""
-    wanted: str = field(init=False)
+    wanted: str = ""
     """What it is for: a capability, a receiver or a topic."""
-    wishes: tuple[str, ...] = field(init=False)
+    wishes: tuple[str, ...] = ()
     """The same, and what it is content with if nobody can be given that, in order."""
-    order: tuple[str, str] = field(init=False)
+    order: tuple[str, str] = ("", "")
     """What first in, first out holds within."""
     cause: str | None = None
     wait: bytes | None = None
@@ -175,13 +177,17 @@ class Letter:
             agent, at, node = message.receiver.rpartition("@")
             self.address = (agent, node) if at else None
         self.order = message.conversation_id, message.sender
-        self.wishes = wishes(message)
+        self.wishes = wishes(message) if message.fallback_versions else (self.wanted,)
 
     def give(self, route: Route) -> None:
         """Add a route; the first one of a message that goes to one provider stands in its row."""
         if not self.routes and not self.broadcast:
             self.own, route.own = route, True
         self.routes[route.target] = route
+
+    def exclude(self, target: Target, until: float) -> None:
+        """Give it to this provider no more before ``until``."""
+        self.excluded = {**self.excluded, target: until}
 
     def park(self) -> None:
         """It goes to the backlog: nothing is decided about it yet."""

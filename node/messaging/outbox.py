@@ -141,6 +141,8 @@ class Outbox:
             ResourceLimitExceeded: the outbox is full, or the backlog that it would have to go to, or half of
                 the outbox waits for the same, and all who offer it are out of credit.
         """
+        if self._core.is_roomy(message.wanted, others, size + len(sealed)):
+            return
         if (
             self._core.backlog_count
             and not message.goes_to_all

@@ -6,7 +6,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.cluster.provider import CapabilityView, ClusterView, Minority, Provider
 from node.labels import lacking
@@ -62,6 +62,26 @@ class _Ranked:
     spared: tuple[Ranking, int] | None = None
 
 
+class _Plain(NamedTuple):
+    """The latest decision, where it would be the same for others.
+
+    Args:
+        now: When it was made, on the monotonic clock.
+        wanted: The capability.
+        version: Of the registry's answer.
+        target: Who was chosen.
+        in_flight: What it had then; as soon as that has changed there is something to decide.
+        choice: The decision.
+    """
+
+    now: float
+    wanted: str
+    version: int
+    target: Target
+    in_flight: int
+    choice: Choice
+
+
 class Placement:
     """Decides, and remembers which provider has which conversation.
 
@@ -105,6 +125,12 @@ class Placement:
         self._addressed: OrderedDict[Target, Choice] = OrderedDict()
         self._view: ClusterView | None = None
         self._viewed_at = 0.0
+        self._plain: _Plain | None = None
+
+    @property
+    def is_anybody_waiting(self) -> bool:
+        """Whether any message has no provider."""
+        return bool(self._waiting)
 
     def decide(self, letter: Letter, now: float, followed: Target | None = None) -> Choice:
         """Who gets a message; nobody while an earlier one of its conversation waits for the same.
@@ -114,6 +140,10 @@ class Placement:
             now: Monotonic seconds.
             followed: Who has an earlier one of its conversation still to end, whether or not it is seen now.
         """
+        plain = self._plain
+        if plain is not None and followed is None and self._is_like(plain, letter, now):
+            self._remember((letter.message.conversation_id, letter.wanted), plain.target)
+            return plain.choice
         how, wanted = letter.message.routing_strategy, letter.wanted
         policy = self.minority(letter, now)
         if policy != "serve":
@@ -138,7 +168,31 @@ class Placement:
                 self._breakers.chosen(target, now)
         if choice.decision.targets and not letter.broadcast:
             self._remember(conversation, choice.decision.targets[0])
+            self._plain = self._repeatable(letter, choice, now)
         return choice
+
+    def _is_like(self, plain: _Plain, letter: Letter, now: float) -> bool:
+        """Whether a message is bound to be decided about as another one at the same moment."""
+        message, wanted = letter.message, letter.wanted
+        return (
+            plain.now == now
+            and plain.wanted == wanted
+            and _asks_for_the_best(letter)
+            and letter.order not in self._waiting
+            and (message.conversation_id, wanted) not in self._sticky
+            and plain.in_flight == self._in_flight(plain.target)
+            and plain.version == self._registry.version(wanted)
+        )
+
+    def _repeatable(self, letter: Letter, choice: Choice, now: float) -> _Plain | None:
+        """A decision as it is made again for each message of a batch that asks for the same, and no more."""
+        kept = self._rankings.get((letter.wanted, False))
+        if kept is None or choice.decision.strategy != "best_match" or not _asks_for_the_best(letter):
+            return None
+        if not (self._breakers.are_all_closed and kept.ranking.takes_all):
+            return None
+        target = choice.decision.targets[0]
+        return _Plain(now, letter.wanted, kept.version, target, self._in_flight(target), choice)
 
     def _has_to_wait(self, letter: Letter) -> bool:
         """Whether an earlier message of the conversation waits for the same."""
@@ -355,6 +409,17 @@ class Placement:
         if self._view is None or now - self._viewed_at >= VIEW_S:
             self._view, self._viewed_at = self._membership.view(), now
         return self._view
+
+
+def _asks_for_the_best(letter: Letter) -> bool:
+    """Whether a message wants the best of a capability, and nothing more."""
+    message = letter.message
+    return (
+        message.routing_strategy is RoutingStrategy.BEST_MATCH
+        and message.capability is not None
+        and message.receiver is None
+        and not (message.require or message.fallback_versions or letter.excluded)
+    )
 
 
 def _meets(message: Message, provider: Provider) -> bool:

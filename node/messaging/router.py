@@ -211,6 +211,11 @@ class Ranking:
         """Who may be chosen, best first."""
         return self._targets
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether it is one ranking for all contents, of which few enough are equal that all are compared."""
+        return not self._predicates and len(self._leaders) <= EQUALS_LIMIT
+
     def without(self, left_out: Container[Target], excluded: Exclusions) -> Ranking:
         """The same ranking but for some providers, which costs no weighing.
 

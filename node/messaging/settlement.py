@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import apsw
+import msgspec
 import trio
 
 from node.environment import Environment
@@ -42,8 +42,7 @@ BACKLOG_LIMIT: Final = 4_000
 """Handled messages that wait to be settled; workers pause beyond it."""
 
 
-@dataclass(slots=True)
-class Handled:
+class Handled(msgspec.Struct, eq=False):
     """One message that its handler is done with.
 
     Args:

@@ -111,7 +111,7 @@ class Sweep:
         elif letter.address is not None:
             self._decisions.end(letter, "failed", "never acknowledged", changes)
         else:
-            letter.excluded[route.target] = self._time.now() + self._timing.refusal_pause_s
+            letter.exclude(route.target, self._time.now() + self._timing.refusal_pause_s)
             self._decisions.move(route, "never acknowledged", changes)
 
     def _follow_registry(self, now: float, changes: Changes) -> None:

@@ -124,6 +124,8 @@ def insert_many(
     would cost as much as storing it.
     """
     try:
+        if len(received) == 1:  # what fails undoes itself
+            return [insert(connection, received[0], proof_id)]
         with connection:
             connection.executemany(_INSERT, ((*row[:PROOF], proof_id) for row in received))
     except apsw.ConstraintError:
@@ -163,6 +165,9 @@ def finish_many(connection: apsw.Connection, ends: Sequence[End]) -> Sequence[in
     Returns:
         The seqs of those that had not ended before.
     """
+    if len(ends) == 1:
+        connection.execute(_FINISH, ends[0])
+        return [ends[0][-1]] if connection.changes() else []
     connection.execute("SAVEPOINT finishing")
     before = connection.total_changes()
     connection.executemany(_FINISH, ends)

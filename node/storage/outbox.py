@@ -115,6 +115,9 @@ def insert(
     """
     values = [row + (_NO_ROUTE if route is None else route[1:]) for row, route in accepted]
     try:
+        if len(values) == 1:  # what fails undoes itself
+            connection.execute(_INSERT, values[0])
+            return frozenset()
         with connection:
             connection.executemany(_INSERT, values)
     except apsw.ConstraintError:  # one is known: store the others, and ask which they are

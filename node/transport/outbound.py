@@ -135,8 +135,7 @@ class OutboundLink:
             return False
         self._window[key] = size
         self._window_used += size
-        self._queue.append(item)
-        self._last_use = self._environment.clock.now()
+        self._queue.append(item)  # what is in the window keeps the link from falling idle
         self._session.wake()
         return True
 

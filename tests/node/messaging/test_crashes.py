@@ -521,3 +521,66 @@ async def test_a_restarted_origin_knows_the_providers_of_conversations_with_open
         assert (await c["a"].bus.accept(follows)).routed_to == ("worker@b",)
         begins = c["a"].message(capability="work", content=3)
         assert (await c["a"].bus.accept(begins)).routed_to == ("worker@c",)
+
+
+async def test_a_duplicate_at_a_full_inbox_is_answered_with_how_it_stands(tmp_path, autojump_clock):
+    log = []
+    async with cluster(tmp_path, "a", "b", settings={"inbox_capacity": 1}) as c:
+        release = trio.Event()
+
+        async def handle(delivery):
+            if delivery.message.content == "held":
+                await release.wait()
+            return await echo("w", log)(delivery)
+
+        c["b"].attach("worker", handle, "work")
+        told = {"received": [], "settled": []}
+        c["b"].links.acknowledge = lambda peer, keys: told["received"].extend(keys)
+        c["b"].links.settle = lambda peer, outcomes: told["settled"].extend(outcomes)
+
+        async def deliver(message):
+            told["received"], told["settled"] = [], []
+            item = DeliverItem(Envelope("worker"), message.id, message.seal())
+            await c["b"].bus.on_deliver("a", [item], PROOF)
+            await pause(0.1)
+            return told
+
+        done, held, new = (
+            c["a"].message(
+                performative=Performative.INFORM, capability="work", content=content, sender="client@a"
+            )
+            for content in ("done", "held", "new")
+        )
+        await deliver(done)
+        await eventually(lambda: told["settled"])
+        await deliver(held)
+        key = DeliveryKey(new.id, "worker", 0)
+        assert await deliver(new) == {
+            "received": [],
+            "settled": [Outcome(key, "refused", "the inbox is full")],
+        }
+        key = DeliveryKey(done.id, "worker", 0)
+        assert await deliver(done) == {"received": [], "settled": [Outcome(key, "settled", "")]}
+        assert await deliver(held) == {"received": [DeliveryKey(held.id, "worker", 0)], "settled": []}
+        release.set()
+        await eventually(lambda: told["settled"])
+        assert log == ["done", "held"]
+
+
+async def test_a_duplicate_for_an_agent_that_has_gone_is_answered_with_how_it_ended(tmp_path, autojump_clock):
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo("w", log), "work")
+        settled = []
+        c["b"].links.settle = lambda peer, outcomes: settled.extend(outcomes)
+        message = c["a"].message(
+            performative=Performative.INFORM, capability="work", content="x", sender="client@a"
+        )
+        item = DeliverItem(Envelope("worker"), message.id, message.seal())
+        await c["b"].bus.on_deliver("a", [item], PROOF)
+        await eventually(lambda: settled)
+        await c["b"].bus.detach("worker", drain_s=1)
+        settled.clear()
+        await c["b"].bus.on_deliver("a", [item], PROOF)
+        assert settled == [Outcome(item.key, "settled", "")]  # and nobody else is given it
+        assert log == ["x"]
