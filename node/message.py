@@ -328,18 +328,21 @@ def _check_addressing(message: Message) -> None:
         raise _invalid("topic", f"{topic[:80]!r} is not a topic (orders.eu.created)")
     if message.fallback_versions and capability is None:
         raise _invalid("fallback_versions", "only a capability has versions")
+    if not _is_address(message.sender):
+        raise _invalid("sender", f"{message.sender!r} is not an agent address (name or name@node)")
 
 
 def _check_rules(message: Message) -> None:
     """The rules that types do not tell."""
-    _check_addressing(message)
+    if not _is_well_addressed(
+        message.sender, message.receiver, message.capability, message.topic, bool(message.fallback_versions)
+    ):
+        _check_addressing(message)
     identifiers = message.id + message.conversation_id + message.reply_with + (message.in_reply_to or "")
     if not (identifiers.isprintable() and _are_labels(message.protocol, message.language, message.ontology)):
         for name in _LABELS:
             if not (getattr(message, name) or "").isprintable():
                 raise _invalid(name, "it must be printable")
-    if not _is_address(message.sender):
-        raise _invalid("sender", f"{message.sender!r} is not an agent address (name or name@node)")
     if message.attachments:
         names = {attachment.name for attachment in message.attachments}
         if len(names) != len(message.attachments):
@@ -378,6 +381,20 @@ def _check_kin(message: Message) -> None:
             raise _invalid(name, "it must be printable")
     if len(dict.fromkeys(others)) != len(others):
         raise _invalid("merge_conversations", "two are the same")
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_well_addressed(
+    sender: str, receiver: str | None, capability: str | None, topic: str | None, has_fallback: bool
+) -> bool:
+    """Whether all rules of addressing hold; asked for every message, and mostly about the same few."""
+    if (receiver is None) + (capability is None) + (topic is None) != 2 or not _is_address(sender):
+        return False
+    if receiver is not None:
+        return _is_address(receiver) and not has_fallback
+    if capability is not None:
+        return len(capability) <= TEXT_LIMIT and _is_capability(capability)
+    return topic is not None and is_topic(topic) and not has_fallback
 
 
 @functools.lru_cache(maxsize=1024)

@@ -137,16 +137,19 @@ class Lanes:
             return
         moving = [lane for lane in lanes.values() if lane.line]
         now, wall = self._time.now(), self._time.wall()
+        first_due = now + self._due_after(1) if moving else now  # of one batch, all are acknowledged at once
         while moving:
             still = []
             for lane in moving:
                 route = lane.head()
                 if route is None or lane.unsettled >= lane.window:
                     continue
-                if not self._transmit(route, now, wall):
+                if not self._transmit(route, now):
                     return
                 lane.leave()
                 lane.count(route, unsettled=True)
+                due = first_due if not route.attempts else now + self._due_after(route.attempts + 1)
+                self._sent(route, wall, due)
                 still.append(lane)
             moving = still
         for agent in [agent for agent, lane in lanes.items() if not lane.line and not lane.unsettled]:
@@ -202,9 +205,9 @@ class Lanes:
 
     def handed_over(self, route: Route) -> None:
         """What was claimed is on disk on both sides."""
-        self._sent(route, self._time.now(), self._time.wall())
+        self._sent(route, self._time.wall(), self._time.now() + self._due_after(1))
 
-    def _transmit(self, route: Route, now: float, wall: float) -> bool:
+    def _transmit(self, route: Route, now: float) -> bool:
         node, item = route.target[1], self._item(route, now)
         if node == self._node:
             self._deliver_locally(item, route.letter.message)
@@ -213,7 +216,6 @@ class Lanes:
         elif not self.links.deliver(node, item):
             self.links.ensure(node)
             return False
-        self._sent(route, now, wall)
         return True
 
     @staticmethod
@@ -225,11 +227,10 @@ class Lanes:
         )
         return DeliverItem(envelope, letter.message.id, letter.sealed)
 
-    def _sent(self, route: Route, now: float, wall: float) -> None:
+    def _sent(self, route: Route, wall: float, due: float) -> None:
         route.state, _ = step(route.state, RouteEvent.TRANSMITTED)
         route.attempts += 1
-        route.sent_s = wall
-        route.due = now + self._due_after(route.attempts)
+        route.sent_s, route.due = wall, due
         letter = route.letter
-        self._calendar.by(letter, min(letter.deadline, route.due))
+        self._calendar.by(letter, min(letter.deadline, due))
         self.transmitted += 1

@@ -33,7 +33,7 @@ STICKY_LIMIT: Final = 10_000
 
 VIEW_S: Final = 0.25
 """How old the view of the cluster may be when providers are ranked, in seconds."""
-RANKINGS_LIMIT: Final = 256
+RANKINGS_LIMIT: Final = 2_048
 """Rankings that are kept, one for each capability or agent that was wanted; the oldest are dropped."""
 ADDRESSED_LIMIT: Final = 1_024
 """Decisions about addressed agents that are kept for :data:`VIEW_S`."""
@@ -428,7 +428,9 @@ def _meets(message: Message, provider: Provider) -> bool:
 
 
 def _counts_s(providers: int) -> float:
-    """How long a ranking of so many counts, in seconds."""
+    """How long a ranking of so many counts, in seconds; where there is no choice, as long as any."""
+    if providers == 1:
+        return RANKED_LIMIT_S
     return min(RANKED_LIMIT_S, RANKED_S + RANKED_PER_PROVIDER_S * providers)
 
 

@@ -83,21 +83,14 @@ class DeliveriesReplay:
                 )
                 self._letters[letter.seq] = letter
                 return letter
-            case "admit", tuple(numbers):
-                letters = [self._letters.pop(number, None) for number in numbers]
-                return core.admit([self._known(letter) for letter in letters])
-            case "not_written", tuple(numbers):
-                return core.not_written([self._known(self._letters.pop(number, None)) for number in numbers])
-            case "claim", tuple(numbers):
-                return core.claim([self._known(self._letters.get(number)) for number in numbers])
+            case (("admit" | "not_written" | "claim"), tuple(numbers)):
+                return getattr(core, verb)(self._prepared(verb, numbers))
             case "take_up_parked", (tuple(parked),):
                 return self._kept(core.take_up_parked(parked))
-            case "unreachable", (str() as node,):
-                return self._kept(core.unreachable(node))
             case "report", (str() as peer, tuple(states)):
                 return self._kept(core.report(peer, states))
-            case "attend", ():
-                return self._kept(core.attend())
+            case (("unreachable" | "attend"), tuple(given)):
+                return self._kept(getattr(core, verb)(*given))
             case "give_up", int() as number:
                 return core.give_up(self._known(self._changes.get(number)))
             case "written", int() as number:
@@ -107,6 +100,14 @@ class DeliveriesReplay:
             case _, tuple(given):
                 return getattr(core, verb)(*given)
         raise UnknownValue(f"this version cannot do {verb!r} with what the recording has for it")
+
+    def _prepared(self, verb: str, numbers: tuple[Any, ...]) -> list[Letter]:
+        """Prepared messages by number; those that are claimed are admitted, or not written, later."""
+        letters = [self._known(self._letters.get(number)) for number in numbers]
+        if verb != "claim":
+            for number in numbers:
+                del self._letters[number]
+        return letters
 
     def _kept(self, changes: Changes) -> Changes:
         self._changes[changes.number] = changes

@@ -95,7 +95,7 @@ def test_the_same_decision_is_not_made_and_encoded_again():
 def test_who_refused_one_message_still_gets_the_others():
     placement = placement_of(Registry(provider("a", priority=60), provider("b")))
     refused = letter(1)
-    refused.excluded["a", "n"] = 5.0
+    refused.exclude(("a", "n"), 5.0)
     found = placement.decide(refused, 0.0).decision
     assert found.targets == (("b", "n"),)
     assert found.excluded == (("a", "n", "left out for 5.0 s"),)
@@ -167,7 +167,7 @@ def test_a_conversation_goes_to_another_provider_when_its_own_is_ill_gone_or_ref
     placement = placement_of(Registry(provider("a"), provider("b")))
     refused = letter(1, conversation="talk")
     placement.decide(refused, 0.0)
-    refused.excluded["a", "n"] = 5.0
+    refused.exclude(("a", "n"), 5.0)
     assert placement.decide(refused, 1.0).decision.targets == (("b", "n"),)
 
 
