@@ -118,6 +118,7 @@ class Bus:
         )
         self.partials = Partials(node=node, clock=environment.clock, providers=self._outbox.providers)
         self.has_room, self.unsettled_by_node = self._outbox.has_room, self._outbox.unsettled_by_node
+        self.registry_changed = self._outbox.registry_changed
         self._acceptance = Acceptance(
             node=node,
             storage=storage,
@@ -372,10 +373,6 @@ class Bus:
     def node_left(self, node: str) -> None:
         """``node`` has left: its unsettled work goes to other providers."""
         self._lose(node, "left")
-
-    def registry_changed(self) -> None:
-        """Providers came or went."""
-        self._outbox.registry_changed()
 
     # For the links (node.transport.handler.LinkHandler)
 

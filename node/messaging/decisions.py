@@ -398,6 +398,16 @@ class Decisions:
             self.lanes.queue(route)
         return action
 
+    def is_roomy(self, wanted: str, others: int, size: int) -> bool:
+        """Whether one more message, whatever it is, may come behind so many others."""
+        capacity = self._settings.outbox_capacity
+        return (
+            not self.backlog
+            and len(self.open) + others < capacity
+            and self.bytes + size <= OUTBOX_BYTES_LIMIT
+            and self.open_for.get(wanted, 0) + others < capacity // 2
+        )
+
     def waiting_for_credit(self, message: Message, others: int) -> int:
         """How many wait for what a message is for, where that is too many and all who offer it are full.
 

@@ -85,6 +85,8 @@ class Deliveries:
         )
         attempts = settings.max_attempts
         self._sweep = Sweep(time=around.time, timing=timing, max_attempts=attempts, decisions=self._decisions)
+        self.in_flight, self.is_full = self._lanes.in_flight, self._lanes.is_full
+        self.is_roomy, self.waiting_for_credit = self._decisions.is_roomy, self._decisions.waiting_for_credit
         claims = Claims(time=around.time, decisions=self._decisions)
         self.claim, self.settling, self.not_settled = claims.claim, claims.settling, claims.not_settled
         self._next_seq = 1
@@ -156,28 +158,6 @@ class Deliveries:
         """Who is expected to answer a message now; nobody where it has ended, or is not known."""
         letter = self._decisions.open.get(message_id)
         return [] if letter is None else [route.target for route in letter.active_routes()]
-
-    def in_flight(self, target: Target) -> int:
-        """Messages that ``target`` was given and has not settled."""
-        return self._lanes.in_flight(target)
-
-    def is_full(self, target: Target) -> bool:
-        """Whether ``target`` is out of credit."""
-        return self._lanes.is_full(target)
-
-    def is_roomy(self, wanted: str, others: int, size: int) -> bool:
-        """Whether one more message, whatever it is, may come behind so many others."""
-        decisions, capacity = self._decisions, self._settings.outbox_capacity
-        return (
-            not self._backlog
-            and len(decisions.open) + others < capacity
-            and decisions.bytes + size <= OUTBOX_BYTES_LIMIT
-            and decisions.open_for.get(wanted, 0) + others < capacity // 2
-        )
-
-    def waiting_for_credit(self, message: Message, others: int) -> int:
-        """How many wait for what a message is for, if too many do; see :class:`Decisions`."""
-        return self._decisions.waiting_for_credit(message, others)
 
     def sticky(self, conversation_id: str, wanted: str) -> Target | None:
         """The provider that has had this conversation so far."""

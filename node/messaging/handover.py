@@ -3,9 +3,9 @@
 The ordinary way of a message from outbox to inbox costs a task, a write and a wait; between agents of one
 node all three can be saved. Under load, where writes are shared anyway, it is the other way round: many
 messages cost less together than each for itself, so only a few are handed over, and only while nobody else
-writes. What is claimed (:mod:`node.messaging.claims`) is judged as an arrival, written in the job that writes
-it to the outbox, and offered to its mailbox right after the commit. A reply that somebody waits for ends as
-it arrives, so its end is written with it, too.
+writes, or has just written along with others. What is claimed (:mod:`node.messaging.claims`) is judged as an
+arrival, written in the job that writes it to the outbox, and offered to its mailbox right after the commit. A
+reply that somebody waits for ends as it arrives, so its end is written with it, too.
 """
 
 from __future__ import annotations

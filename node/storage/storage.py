@@ -38,6 +38,10 @@ QUEUE_LIMIT: Final = 20_000
 """Most jobs that wait for a commit; more callers wait before they are queued."""
 GROUP_LIMIT: Final = 2_000
 """Most jobs in one transaction."""
+MANY_JOBS: Final = 3
+"""Jobs in one transaction from which on writers are so many that they do best to share."""
+LONELY_COMMITS: Final = 16
+"""Transactions of fewer jobs in a row after which they are no longer thought to be so many."""
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite itself retries a locked file, in milliseconds."""
 CACHE_KIB: Final = 8_192
@@ -126,6 +130,7 @@ class Storage:
         self._queue: deque[_Pending] = deque()
         self._room = trio.lowlevel.ParkingLot()
         self._committing = False
+        self._lonely = LONELY_COMMITS
         self._commits = 0
         self._jobs = 0
         self._jobs_failed = 0
@@ -209,8 +214,8 @@ class Storage:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a write has to share its transaction with others, or to wait for another one."""
-        return self._committing
+        """Whether a write has to wait for others, or many have shared a transaction a moment ago."""
+        return self._committing or self._lonely < LONELY_COMMITS
 
     async def read(self, query: Job[T]) -> T:
         """Run ``query`` on the read-only connection, inline or in the lane of the design; it must be bounded.
@@ -296,6 +301,7 @@ class Storage:
 
     async def _commit_group(self) -> None:
         group = [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_LIMIT))]
+        self._lonely = 0 if len(group) >= MANY_JOBS else self._lonely + 1
         try:
             if self._inline:
                 self._commit(group)

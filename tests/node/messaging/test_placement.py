@@ -92,6 +92,72 @@ def test_the_same_decision_is_not_made_and_encoded_again():
     assert placement.decide(letter(5, receiver="a@n"), limits.VIEW_S) is not one
 
 
+@pytest.fixture
+def choices(monkeypatch):
+    """How often a ranking is asked to choose."""
+    made, choose = [], Ranking.choose
+    monkeypatch.setattr(Ranking, "choose", lambda *given: made.append(given) or choose(*given))
+    return made
+
+
+def test_messages_alike_of_one_moment_are_decided_once(choices):
+    placement = placement_of(Registry(provider("a"), provider("b")))
+    assert {chosen(placement, number, now=1.0) for number in range(100)} == {(("a", "n"),)}
+    assert len(choices) == 1
+    assert placement.sticky("c99", "work") == ("a", "n")
+    chosen(placement, 100, now=1.001)
+    assert len(choices) == 2
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"conversation": "c1"},
+        {"strategy": RoutingStrategy.LOAD_BALANCED},
+        {"fallback_versions": ("v1",)},
+        {"require": (("zone", "x"),)},
+        {"receiver": "a"},
+    ],
+)
+def test_a_message_that_asks_for_more_is_decided_by_itself(choices, different):
+    placement = placement_of(Registry(provider("a")))
+    chosen(placement, 1)
+    chosen(placement, 2, **different)
+    assert len(choices) > 1
+
+
+def test_what_changes_within_a_moment_is_seen(choices):
+    registry, in_flight = Registry(provider("a"), provider("b")), {}
+    placement = placement_of(registry, in_flight)
+    assert chosen(placement, 1) == (("a", "n"),)
+    in_flight["a"] = 1
+    assert chosen(placement, 2) == (("b", "n"),)
+    registry.found, registry.number = [provider("c")], 2
+    assert chosen(placement, 3) == (("c", "n"),)
+    refused = letter(4)
+    refused.exclude(("c", "n"), 5.0)
+    assert placement.decide(refused, 0.0).decision.targets == ()
+    assert len(choices) == 4
+
+
+def test_a_content_that_is_not_accepted_is_decided_by_itself():
+    placement = placement_of(Registry(provider("a", accepts="content.amount > 100"), provider("b")))
+    big, small = ({"amount": amount} for amount in (200, 1))
+    assert [chosen(placement, number, content=c) for number, c in enumerate((big, small, big))] == [
+        (("a", "n"),), (("b", "n"),), (("a", "n"),)
+    ]  # fmt: skip
+
+
+def test_a_provider_without_a_rival_is_not_weighed_again_for_as_long_as_any_ranking_counts():
+    registry = Registry(provider("a"))
+    placement = placement_of(registry)
+    chosen(placement, 1)
+    chosen(placement, 2, now=limits.RANKED_LIMIT_S * 0.9)
+    assert registry.asked == 1
+    chosen(placement, 3, now=limits.RANKED_LIMIT_S * 1.1)
+    assert registry.asked == 2
+
+
 def test_who_refused_one_message_still_gets_the_others():
     placement = placement_of(Registry(provider("a", priority=60), provider("b")))
     refused = letter(1)

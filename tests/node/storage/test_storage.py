@@ -11,6 +11,7 @@ from node.environment import system_environment
 from node.errors import DataDirectoryInUse, StorageFailed
 from node.storage import Design, Storage, snapshots
 from node.storage.migrations import STEPS
+from node.storage.storage import LONELY_COMMITS, MANY_JOBS
 
 DURABILITIES = pytest.mark.parametrize("durability", ["normal", "full"])
 
@@ -51,6 +52,28 @@ async def test_jobs_that_wait_together_share_commits_and_keep_their_results(open
     assert len(await storage.read(keys)) == 500
     assert storage.statistics()["commits"] < 20
     assert storage.statistics()["jobs_per_commit"] > 25
+
+
+@DURABILITIES
+async def test_it_is_busy_while_it_commits_and_for_some_commits_after_many_have_shared_one(
+    open_storage, durability
+):
+    storage = open_storage(durability=durability)
+    seen = []
+
+    def job(connection):
+        seen.append(storage.is_busy)
+
+    await storage.write(job)
+    assert seen == [True]
+    assert not storage.is_busy
+    async with trio.open_nursery() as nursery:
+        for _ in range(MANY_JOBS):
+            nursery.start_soon(storage.write, job)
+    for _ in range(LONELY_COMMITS):
+        assert storage.is_busy
+        await storage.write(job)
+    assert not storage.is_busy
 
 
 @DURABILITIES

@@ -1,0 +1,165 @@
+"""What a message costs in processor time, here and in another checkout in turn.
+
+    .venv/bin/python -m benchmarks.messaging.cost --against ../before --csv
+
+Rates say little on a machine that others use, and nothing of where they end. Processor time per message does,
+as long as old and new code are measured in turn: the table has medians, and the median of the ratios of the
+turns. The loads are those of ``benchmarks.messaging``; a request is two messages. On two nodes the cost is
+told for each of them: the dearer one bounds the rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import trio
+
+from benchmarks.messaging.loads import Load, Origin
+from benchmarks.messaging.provider import offer, provider
+from benchmarks.nodes import bundle, config, init, running
+from benchmarks.report import PROJECT, machine, show, write
+from node.node import Node
+
+WINDOW: Final = 3_000
+"""Open messages, one way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One load.
+
+    Args:
+        nodes: 1, or 2 for a provider in another process.
+        in_flight: Requests at a time; 0 for messages that want no answer.
+    """
+
+    nodes: int
+    in_flight: int
+
+
+CASES: Final = {
+    "two nodes, one way": Case(2, 0),
+    "one node, one way": Case(1, 0),
+    "one node, 64 requests at a time": Case(1, 64),
+    "one node, one request at a time": Case(1, 1),
+}
+
+
+def main() -> int:
+    """Measure each load in turn in both checkouts, and show medians and ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--against", type=Path, help="another checkout, for example of an earlier commit")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--only", help="loads whose name has this text")
+    parser.add_argument("--csv", action="store_true", help="write the figures to results/")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(trio.run(_measure, CASES[options.case], options.seconds)))
+        return 0
+    facts, rows = machine(), []
+    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    for run in range(options.runs):
+        for name in [each for each in CASES if not options.only or options.only in each]:
+            for which, checkout in checkouts.items():
+                found = _in(checkout, name, options.seconds)
+                rows.append({"load": name, "run": run, "checkout": which, **found})
+                print(rows[-1], file=sys.stderr)
+    _report(rows)
+    print(f"\n{facts}\nraw: {write('messaging-cost', facts, rows) if options.csv else 'not written'}")
+    return 0
+
+
+def _in(checkout: Path, name: str, seconds: float) -> dict[str, Any]:
+    """Run one load in a process whose code is that of ``checkout``."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--case", name, "--seconds", str(seconds)],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+async def _measure(case: Case, seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="caxton-cost-") as name:
+        directory = Path(name)
+        init(directory, ["origin", "provider"][: case.nodes])
+        async with running(config(bundle(directory, "origin"))) as (node, gossip):
+            if case.nodes == 1:
+                await offer(node, wasm=False)
+                return await _cost(node, case, seconds, None)
+            async with provider(directory, gossip) as process:
+                return await _cost(node, case, seconds, process.pid)
+
+
+async def _cost(node: Node, case: Case, seconds: float, other: int | None) -> dict[str, Any]:
+    origin = Origin(node)
+    await origin.wait_for_provider()
+    await _load(origin, case, 1.0)
+    commits, used_s = _commits(node), time.process_time()
+    other_s = 0.0 if other is None else _processor_s(other)
+    load = await _load(origin, case, seconds)
+    used_s = time.process_time() - used_s
+    count = load.settled + load.drained or 2 * len(load.latencies)
+    row = load.as_row()
+    return {
+        "messages": count,
+        "failed": load.failures,
+        "per_s": row["per_s"],
+        "p50_ms": row["p50_ms"] if case.in_flight else "",
+        "origin_us": round(used_s / count * 1e6, 2),
+        "provider_us": "" if other is None else round((_processor_s(other) - other_s) / count * 1e6, 2),
+        "commits": round((_commits(node) - commits) / count, 4),
+    }
+
+
+async def _load(origin: Origin, case: Case, seconds: float) -> Load:
+    if case.in_flight:
+        return await origin.closed("cost", in_flight=case.in_flight, duration_s=seconds)
+    return await origin.one_way("cost", window=WINDOW, duration_s=seconds)
+
+
+def _commits(node: Node) -> float:
+    return node.bus._storage.statistics()["commits"]  # noqa: SLF001 - what the bus alone has caused
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time of a process's main thread."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+
+
+def _report(rows: Sequence[dict[str, Any]]) -> None:
+    table = []
+    for load in dict.fromkeys(row["load"] for row in rows):
+        for key in ("origin_us", "provider_us", "commits", "p50_ms"):
+            before = [row[key] for row in rows if row["load"] == load and row["checkout"] == "before"]
+            here = [row[key] for row in rows if row["load"] == load and row["checkout"] == "here"]
+            if here[0] == "":
+                continue
+            ratio = f"{median(h / b for h, b in zip(here, before, strict=True)):.2f}" if before else "-"
+            shown = [f"{median(each):.4g}" if each else "-" for each in (before, here)]
+            table.append([load, key, *shown, ratio])
+    show(("load", "per message", "before", "here", "ratio"), table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
