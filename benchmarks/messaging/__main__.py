@@ -36,7 +36,8 @@ def main() -> int:
         found = PARTS[part](options)
         failed += part != "mixed" and sum(row.get("failed", 0) for row in found)
         if options.csv:
-            path = write(f"messaging-{part}", facts, found)
+            name = f"messaging-{part}-{options.kind}" if part == "mixed" and options.kind else f"messaging-{part}"
+            path = write(name, facts, found)
             print(f"\nraw: {path}")
             if part == "curve":
                 print(f"plot: {curve.plot(found, path.stem)}")
@@ -54,6 +55,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=64, help="for throughput")
     parser.add_argument("--window", type=int, default=3_000, help="open messages, one way")
     parser.add_argument("--rate", type=float, default=100.0, help="requests per second of the fixed rate")
+    parser.add_argument("--kind", choices=mixed.KINDS, help="of all agents of the mixed load")
+    parser.add_argument("--agents", type=int, default=mixed.AGENTS, help="of the mixed load")
+    parser.add_argument(
+        "--rates", type=lambda text: [int(each) for each in text.split(",")], default=mixed.RATES
+    )
     parser.add_argument("--only", help="rows whose name has this text")
     parser.add_argument("--csv", action="store_true", help="write the figures to results/")
     return parser.parse_args()

@@ -3,7 +3,8 @@
 Half of the agents are configured (a script in the place of the model), a quarter WebAssembly, a quarter
 Python functions. Messages go to any of them, hold 100 bytes to 4 KB and have any priority; half of them want
 an answer, which is a message as well. A latency is that of a request until its answer, from the moment at
-which it was due. What has no answer after five seconds has failed.
+which it was due. What has no answer after five seconds has failed. ``--kind`` has all agents of one kind,
+which tells whose messages cost how much processor time.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ RATES: Final = (250, 500, 1_000, 2_500, 5_000)
 """Messages offered per second, answers included."""
 TEXTS: Final = (100, 300, 1_000, 4_000)
 SECONDS: Final = 5.0
+ALL: Final = ("configured", "configured", "wasm", "python")
+KINDS: Final = ("configured", "wasm", "python")
 _ECHO: Final = (
     "---\nname: %s\nversion: 1.0.0\ncapabilities: [work-%s]\nruntime: wasm\nmodule: echo.wat\n---\n"
 )
@@ -42,32 +45,38 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each rate on a new node, as often as is asked for, and show every run."""
     rows: list[dict[str, Any]] = []
     for run in range(options.runs):
-        print(f"run {run + 1} of {options.runs}: {AGENTS:,} agents", file=sys.stderr)
+        print(f"run {run + 1} of {options.runs}: {options.agents:,} agents", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="caxton-mixed-") as name:
             rows += [{"run": run, **row} for row in trio.run(_measure, Path(name), options)]
-    columns = ("run", "per_s", "answered", "failed", "p50_ms", "p99_ms", "resident_mb")
+    columns = ("run", "kind", "per_s", "answered", "failed", "p50_ms", "p99_ms", "cpu_us", "resident_mb")
     show(columns, [[row[column] for column in columns] for row in rows])
     return rows
 
 
 async def _measure(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    del options
     init(directory, ["origin"])
     script = directory / "script.yaml"
     script.write_text(SCRIPT, encoding="utf-8")
     async with running(scripted(bundle(directory, "origin"), script)) as (node, _):
-        await _settle_in(node)
-        return [await _offered(node, rate) for rate in RATES]
+        await _settle_in(node, options.agents, options.kind)
+        return [
+            {
+                "kind": options.kind or "all",
+                "agents": options.agents,
+                **await _offered(node, rate, options.agents),
+            }
+            for rate in options.rates
+        ]
 
 
-async def _settle_in(node: Node) -> None:
-    """Have a thousand agents."""
+async def _settle_in(node: Node, agents: int, kind: str | None) -> None:
+    """Have so many agents, of one kind or of all."""
     module = {"echo.wat": (PROJECT / "configs" / "agents" / "echo.wat").read_bytes()}
-    for number in range(AGENTS):
-        name = f"agent-{number}"
-        if number % 4 < 2:
+    for number in range(agents):
+        name, this = f"agent-{number}", kind or ALL[number % len(ALL)]
+        if this == "configured":
             await node.supervisor.deploy(agent_file(name, "1.0.0"), filename=f"{name}.md")
-        elif number % 4 == 2:
+        elif this == "wasm":
             await node.supervisor.deploy((_ECHO % (name, name)).encode(), artifacts=module)
         else:
             node.bus.attach(name, _answer, capacity=100, concurrency=1)
@@ -84,16 +93,17 @@ async def _answer(delivery: Delivery) -> list[Draft]:
 
 @dataclass(slots=True)
 class _Seen:
+    agents: int
     times: list[float] = field(default_factory=list)
     taken: int = 0
     failed: int = 0
 
 
-async def _offered(node: Node, rate: int) -> dict[str, Any]:
+async def _offered(node: Node, rate: int, agents: int) -> dict[str, Any]:
     """Offer so many messages a second: of three, one is a request, one its answer, one wants none."""
-    chance, seen = random.Random(rate), _Seen()
+    chance, seen = random.Random(rate), _Seen(agents)
     sent = int(rate * SECONDS * 2 / 3)
-    began = time.perf_counter()
+    began, used_s = time.perf_counter(), time.process_time()
     with trio.move_on_after(SECONDS + 5.0):
         async with trio.open_nursery() as nursery:
             for number in range(sent):
@@ -102,7 +112,7 @@ async def _offered(node: Node, rate: int) -> dict[str, Any]:
                 nursery.start_soon(_one, node, chance, due, seen, number % 2 == 0)
     while node.bus.statistics()["outbox"]["open"]:
         await trio.sleep(0.05)
-    times = seen.times or [float("nan")]
+    used_s, times = time.process_time() - used_s, seen.times or [float("nan")]
     return {
         "per_s": rate,
         "answered": len(seen.times),
@@ -110,6 +120,7 @@ async def _offered(node: Node, rate: int) -> dict[str, Any]:
         "failed": sent - len(seen.times) - seen.taken,
         "p50_ms": round(1000 * percentile(times, 0.5), 2),
         "p99_ms": round(1000 * percentile(times, 0.99), 2),
+        "cpu_us": round(used_s / max(1, 2 * len(seen.times) + seen.taken) * 1e6),
         "resident_mb": round(resident_kb() / 1024),
     }
 
@@ -120,7 +131,7 @@ async def _one(node: Node, chance: random.Random, due: float, seen: _Seen, is_re
         id=identifier,
         performative=Performative.REQUEST if is_request else Performative.INFORM,
         sender=f"client@{node.name}",
-        receiver=f"agent-{chance.randrange(AGENTS)}",
+        receiver=f"agent-{chance.randrange(seen.agents)}",
         content={"text": "x" * chance.choice(TEXTS)},
         priority=chance.randrange(10),
         conversation_id=identifier,
