@@ -36,8 +36,8 @@ def main() -> int:
         found = PARTS[part](options)
         failed += part != "mixed" and sum(row.get("failed", 0) for row in found)
         if options.csv:
-            name = f"messaging-{part}-{options.kind}" if part == "mixed" and options.kind else f"messaging-{part}"
-            path = write(name, facts, found)
+            kind = f"-{options.kind}" if part == "mixed" and options.kind else ""
+            path = write(f"messaging-{part}{kind}", facts, found)
             print(f"\nraw: {path}")
             if part == "curve":
                 print(f"plot: {curve.plot(found, path.stem)}")
