@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from node.agents.bids import Contracts
 from node.errors import AgentNotFound, nearest
 from node.labels import Labels, labels_shown
 from node.message import Message, iso8601
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import BatchHandler, Delivery, Draft, Handler
 from node.messaging.later import LaterBus
 
 T = TypeVar("T")
@@ -52,14 +52,7 @@ class AgentBus(Requester, Contracts, LaterBus, Protocol):
         """The latest messages of a conversation, in order of time."""
         ...
 
-    def attach(
-        self,
-        agent: str,
-        handler: Callable[[Delivery], Awaitable[Sequence[Draft]]],
-        *,
-        capacity: int,
-        concurrency: int,
-    ) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on."""
         ...
 

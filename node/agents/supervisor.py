@@ -38,12 +38,13 @@ from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import note_absent, note_change
 from node.agents.wasm import Outside, WasmAgent, WasmPolicy, WasmRuntime
-from node.agents.wasm.calls import BATCH_LIMIT
+from node.agents.wasm.serving import WasmServing
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
+from node.messaging.delivery import BATCH_LIMIT, BatchHandler, Handler
 from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost
@@ -453,20 +454,18 @@ class AgentSupervisor:
     def _attach(self, agent: Instance, runtime: Runtime) -> None:
         agent.runtime = runtime
         self.approvals.place(agent)
-        swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
-        serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
-        agent.serving = serving if swaps else None
-        concurrency = self._settings.concurrency
-        if isinstance(runtime, WasmAgent):  # it makes what waits together in one hop to a worker
-            concurrency = BATCH_LIMIT
+        handler: Handler | BatchHandler
+        clock, concurrency = self._environment.clock, self._settings.concurrency
+        if isinstance(runtime, WasmAgent):  # several messages are one hop to a worker
+            handler = WasmServing(agent.row.id, runtime, agent.journal, clock).handler
+            concurrency, agent.serving = BATCH_LIMIT, None
             if self._nursery is not None:
                 self._nursery.start_soon(runtime.run_timers)
-        self._bus.attach(
-            agent.row.id,
-            serving.handle,
-            capacity=self._settings.mailbox_capacity,
-            concurrency=concurrency,
-        )
+        else:
+            agent.serving = Serving(agent.row.id, runtime, agent.journal, clock)
+            handler = agent.serving.handle
+        room = self._settings.mailbox_capacity
+        self._bus.attach(agent.row.id, handler, capacity=room, concurrency=concurrency)
 
     def _publish(self, agent: Instance) -> None:
         self._registry.publish_many((offer_of(agent.definition),))

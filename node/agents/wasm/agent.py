@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ import trio
 
 from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
-from node.agents.wasm.calls import Call, Calls, Outcome
+from node.agents.wasm.calls import Call, Outcome, Sandboxes
 from node.agents.wasm.failure import GuestFailed
-from node.agents.wasm.host import COUNTERS_LIMIT, Moment, Phase
+from node.agents.wasm.host import COUNTERS_LIMIT, SEED_BYTES, Moment, Phase
 from node.agents.wasm.messages import is_reply
 from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
@@ -30,9 +31,9 @@ from node.agents.wasm.watch import Watch
 from node.environment import Environment
 from node.errors import CaxtonError, InvalidWasm, ValidationFailed
 from node.message import Message, check_capability
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import Answer, Delivery, Draft
 from node.storage.agent_state import write_agent_state
-from node.telemetry.tracing import Tracing
+from node.telemetry.tracing import Span, Tracing
 from node.tools.spans import child_span
 from node.vocabulary import Performative
 
@@ -77,7 +78,7 @@ class WasmAgent:
         self._on_quarantine = on_quarantine
         self._sandboxes = [Sandbox(module, policy, node, outside) for _ in range(policy.instances)]
         self._watch = Watch(environment, module.engine, policy)
-        self._calls = Calls(self._sandboxes, self._make)
+        self._calls = Sandboxes(self._sandboxes)
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
         self._counts: dict[str, float] = {}
@@ -125,26 +126,66 @@ class WasmAgent:
         except (ValueError, RecursionError, ValidationFailed):
             raise InvalidWasm("the module's capabilities cannot be read", why=str(raw)[:200]) from None
 
+    @property
+    def instances(self) -> int:
+        """How many batches can be made at once."""
+        return self._policy.instances
+
     async def handle(self, delivery: Delivery) -> Sequence[Draft]:
-        """Answer one message; whatever the guest does, the answer is drafts or one FAILURE."""
-        message = delivery.message
+        """Answer one message; whatever the guest does, the answer is drafts or one FAILURE.
+
+        Raises:
+            Exception: the node itself failed.
+        """
+        [answer] = await self.handle_many((delivery,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def handle_many(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        """Answer the first so many of several messages in one hop to a worker: each for itself, in order."""
         if self._quarantined:
-            return [_failure(GuestFailed("quarantine", self._quarantined), message)]
+            failure = GuestFailed("quarantine", self._quarantined)
+            return [[_failure(failure, delivery.message)] for delivery in deliveries]
+        with ExitStack() as stack:
+            spans = [self._span(stack, delivery) for delivery in deliveries]
+            calls = self._messages(deliveries, spans)
+            async with self._calls.one() as sandbox:
+                await self._make(sandbox, calls)
+            answers: list[Answer] = []
+            for call, delivery, span in zip(calls, deliveries, spans, strict=True):
+                if call.outcome is None:  # the batch has ended before it
+                    break
+                answer = self._answer(call.outcome, delivery.message)
+                answers.append(answer)
+                if span is not None and _is_failure(answer):
+                    span.fail("the guest failed")
+        return answers
+
+    def _messages(self, deliveries: Sequence[Delivery], spans: Sequence[Span | None]) -> list[Call]:
+        now_us = int(self._clock.wall() * 1_000_000)
+        seeds = self._environment.randomness.token(SEED_BYTES * len(deliveries))
+        return [
+            Call(
+                Phase.MESSAGE,
+                Moment(now_us, seeds[SEED_BYTES * place : SEED_BYTES * (place + 1)]),
+                delivery.message,
+                traceparent="" if span is None else span.traceparent,
+            )
+            for place, (delivery, span) in enumerate(zip(deliveries, spans, strict=True))
+        ]
+
+    def _span(self, stack: ExitStack, delivery: Delivery) -> Span | None:
         if not delivery.traceparent:  # not even a span that records nothing
-            outcome = await self._calls.submit(Call(Phase.MESSAGE, self._moment(), message))
-            return self._drafts(outcome, message)
+            return None
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.id": self._agent,
-            "gen_ai.conversation.id": message.conversation_id,
+            "gen_ai.conversation.id": delivery.message.conversation_id,
         }
-        with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
-            call = Call(Phase.MESSAGE, self._moment(), message, traceparent=span.traceparent)
-            outcome = await self._calls.submit(call)
-            drafts = self._drafts(outcome, message)
-            if any(draft.performative is Performative.FAILURE for draft in drafts):
-                span.fail("the guest failed")
-            return drafts
+        return stack.enter_context(
+            child_span(self._tracing, "agent.handle", delivery.traceparent, attributes)
+        )
 
     async def run_timers(self) -> None:
         """Call the guest's timers when they are due, until the agent is closed."""
@@ -177,13 +218,14 @@ class WasmAgent:
             "state": self._state.statistics(),
             "timers": len(self._timers),
             "counters": dict(sorted(self._counts.items())),
-            "waiting": len(self._calls),
+            "waiting": self._calls.waiting,
             "instances_started": sum(sandbox.instances for sandbox in self._sandboxes),
             "quarantined": self._quarantined,
         }
 
     def _moment(self) -> Moment:
-        return Moment(int(self._clock.wall() * 1_000_000), self._environment.randomness.token(16))
+        seed = self._environment.randomness.token(SEED_BYTES)
+        return Moment(int(self._clock.wall() * 1_000_000), seed)
 
     async def _make(self, sandbox: Sandbox, batch: list[Call]) -> None:
         """Make the calls of a batch, and carry out what they asked for."""
@@ -226,7 +268,11 @@ class WasmAgent:
             return
         now = self._moment()
         moment = Moment(at_us, now.seed) if self._policy.deterministic else now
-        outcome = await self._calls.submit(Call(Phase.TIMER, moment, timer=timer))
+        call = Call(Phase.TIMER, moment, timer=timer)
+        async with self._calls.one() as sandbox:
+            await self._make(sandbox, [call])
+        outcome = call.outcome
+        assert outcome is not None  # the first call of a batch is made
         if outcome.error is not None:
             self._journal.log("error", f"timer {timer}: {outcome.error}")
             return
@@ -287,9 +333,9 @@ class WasmAgent:
             self._journal.log("error", self._quarantined)
             self._on_quarantine(self._quarantined)
 
-    def _drafts(self, outcome: Outcome, message: Message) -> Sequence[Draft]:
+    def _answer(self, outcome: Outcome, message: Message) -> Answer:
         if outcome.error is not None:
-            raise outcome.error
+            return outcome.error
         failure = outcome.failure or self._over_rate(outcome.drafts)
         if failure is None and not outcome.drafts and message.expects_reply:
             failure = GuestFailed("answer", "the module sent no answer")
@@ -309,3 +355,7 @@ def _traced(failure: GuestFailed) -> dict[str, Any]:
 
 def _failure(failure: GuestFailed, message: Message) -> Draft:
     return Draft(Performative.FAILURE, failure.content(), protocol=message.protocol)
+
+
+def _is_failure(answer: Answer) -> bool:
+    return isinstance(answer, Exception) or any(d.performative is Performative.FAILURE for d in answer)

@@ -39,6 +39,9 @@ TIMER_LIMIT_US: Final = 86_400_000_000
 TIMER_MINIMUM_US: Final = 10_000
 """Shortest delay of a timer, in microseconds; a shorter one is stretched to it."""
 
+SEED_BYTES: Final = 16
+"""Length of a call's seed."""
+
 
 class Status(IntEnum):
     """What host functions answer with."""
