@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.wasm.path --csv
 
 A node in this process, without an admin API; nothing else sends. Messages that want no answer are accepted a
-hundred at a time while fewer than 3,000 are open, requests are 64 at a time, and one at a time. Processor time is
-that of the whole process, and of the thread of the event loop; what is left is the worker's, where a module
-runs. The agents are measured in turn, each on a node of its own:
+hundred at a time while fewer than 3,000 are open, requests are 64 at a time, and one at a time. Processor
+time is that of the whole process, and of the thread of the event loop; what is left is the worker's, where a
+module runs. The agents are measured in turn, each on a node of its own:
 
 * a function that is called once per message, and one that is given several;
 * a module that does nothing (one way), and the sample ``echo.wat`` (requests).

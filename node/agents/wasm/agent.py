@@ -22,7 +22,6 @@ from node.agents.wasm.calls import Call, Outcome, Sandboxes
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.host import COUNTERS_LIMIT, SEED_BYTES, Moment, Phase
 from node.agents.wasm.messages import is_reply
-from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
 from node.agents.wasm.state import AgentState, StateChanges
@@ -38,7 +37,6 @@ from node.tools.spans import child_span
 from node.vocabulary import Performative
 
 if TYPE_CHECKING:
-    from node.agents.wasm.engine import GuestModule
     from node.agents.wasm.sandbox import Sandbox
 
 Failed = Callable[[str], None]
@@ -49,7 +47,7 @@ class WasmAgent:
 
     def __init__(
         self,
-        module: GuestModule,
+        sandboxes: Sequence[Sandbox],
         *,
         agent: str,
         node: str,
@@ -60,12 +58,9 @@ class WasmAgent:
         state: AgentState,
         store: Store | None,
         bus: AgentBus | None,
-        outside: Outside | None,
+        watch: Watch,
         on_quarantine: Failed,
     ) -> None:
-        from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
-
-        self._module = module
         self._agent, self._node = agent, node
         self._environment = environment
         self._clock = environment.clock
@@ -76,9 +71,9 @@ class WasmAgent:
         self._store = store
         self._bus = bus
         self._on_quarantine = on_quarantine
-        self._sandboxes = [Sandbox(module, policy, node, outside) for _ in range(policy.instances)]
-        self._watch = Watch(environment, module.engine, policy)
-        self._calls = Sandboxes(self._sandboxes)
+        self._sandboxes = sandboxes
+        self._watch = watch
+        self._calls = Sandboxes(sandboxes)
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
         self._counts: dict[str, float] = {}
@@ -87,14 +82,12 @@ class WasmAgent:
         self._failures: deque[float] = deque(maxlen=policy.quarantine_after)
         self._quarantined = ""
 
-    async def begin(self) -> None:
-        """Start an instance.
+    def begin(self, outcome: Outcome, moment: Moment) -> None:
+        """Take over what came of the start of an instance at a moment.
 
         Raises:
             InvalidWasm: it does not start within its limits.
         """
-        moment = self._moment()
-        outcome = await self._watch.run(lambda progress: self._sandboxes[0].start(progress, moment))
         self._hear(outcome)
         if outcome.failure is not None:
             raise InvalidWasm(
@@ -110,13 +103,13 @@ class WasmAgent:
         Raises:
             InvalidWasm: it says nothing, or nothing that can be read.
         """
-        if "get_capabilities" not in self._module.has:
+        if not self._sandboxes[0].tells_capabilities:
             raise InvalidWasm(
                 "the WebAssembly module names no capabilities",
                 why="it does not export get_capabilities",
                 fix="Export it, or deploy the module with an agent file that names them.",
             )
-        moment = self._moment()
+        moment = moment_of(self._environment)
         raw = await self._watch.run(lambda progress: self._sandboxes[0].capabilities(progress, moment))
         try:
             names = json.loads(raw) if isinstance(raw, bytes) else None
@@ -208,7 +201,7 @@ class WasmAgent:
     async def aclose(self) -> None:
         """Let the guest shut down, within its limits, and throw its instances away."""
         self._timers_scope.cancel()
-        moment = self._moment()
+        moment = moment_of(self._environment)
         for sandbox in self._sandboxes:
             self._hear(await self._watch.run(partial(sandbox.shut_down, moment=moment)))
 
@@ -222,10 +215,6 @@ class WasmAgent:
             "instances_started": sum(sandbox.instances for sandbox in self._sandboxes),
             "quarantined": self._quarantined,
         }
-
-    def _moment(self) -> Moment:
-        seed = self._environment.randomness.token(SEED_BYTES)
-        return Moment(int(self._clock.wall() * 1_000_000), seed)
 
     async def _make(self, sandbox: Sandbox, batch: list[Call]) -> None:
         """Make the calls of a batch, and carry out what they asked for."""
@@ -266,7 +255,7 @@ class WasmAgent:
     async def _fire(self, timer: int, at_us: int) -> None:
         if self._quarantined:
             return
-        now = self._moment()
+        now = moment_of(self._environment)
         moment = Moment(at_us, now.seed) if self._policy.deterministic else now
         call = Call(Phase.TIMER, moment, timer=timer)
         async with self._calls.one() as sandbox:
@@ -346,6 +335,11 @@ class WasmAgent:
         if failure.limit != "answer":
             self._count_failure(failure)
         return [_failure(failure, message)]
+
+
+def moment_of(environment: Environment) -> Moment:
+    """The world as a call sees it that is made now."""
+    return Moment(int(environment.clock.wall() * 1_000_000), environment.randomness.token(SEED_BYTES))
 
 
 def _traced(failure: GuestFailed) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class WasmInstance:
         self._native.refuel(self.policy.fuel)
         self._enter(self._instantiate, "its start function")
         exports: Any = self._exports
-        self._functions = {name: exports[name] for name in self._module.has if name != "memory"}
+        self._functions = {name: exports[name] for name in self._module.has}
         if INITIALIZE in self._functions:
             self._call(INITIALIZE)
         status = self._call("agent_init")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from node.agents.wasm.agent import moment_of
 from node.agents.wasm.calls import Call, Outcome, Progress
 from node.agents.wasm.component import COMPONENT_LIMIT_BYTES
 from node.agents.wasm.engine import GuestModule, WasmEngine, binary_of, guest_module
@@ -48,18 +49,18 @@ class Trial:
         self.compiled_s = compiled_s
         self._environment = environment
         self._sandbox = Sandbox(module, policy, "trial")
-        self._watch = Watch(environment, module.engine, policy)
+        self._watch = Watch(environment, module.engine.tick, policy)
         self._state = AgentState({})
         self._timers = Timers()
 
     async def start(self) -> Step:
         """Start an instance, so that what it costs is not counted with the first message."""
-        moment = self._moment()
+        moment = moment_of(self._environment)
         return self._noted(await self._timed(lambda p: self._sandbox.start(p, moment)), moment)
 
     async def ask(self, message: Message) -> Step:
         """Have one message handled."""
-        call = Call(Phase.MESSAGE, self._moment(), message)
+        call = Call(Phase.MESSAGE, moment_of(self._environment), message)
         changes = StateChanges(self._state)
         timers = self._timers.running
 
@@ -87,9 +88,6 @@ class Trial:
         self._timers.change(step.outcome.timers, moment.now_us)
         step.outcome.console = list(step.outcome.console)  # the next call goes on with the list of a start
         return step
-
-    def _moment(self) -> Moment:
-        return Moment(int(self._environment.clock.wall() * 1_000_000), self._environment.randomness.token(16))
 
 
 async def load_trial(
