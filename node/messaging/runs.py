@@ -128,7 +128,7 @@ class Runs:
         if not batch:
             return ran
         with ExitStack() as spans:
-            traces = [self._span(spans, entry) for entry in batch]
+            traces = [self._trace(spans, entry) for entry in batch]
             for entry in batch:
                 entry.started_s = self._running[agent, entry.message.id] = wall
             deliveries = [
@@ -248,7 +248,9 @@ class Runs:
         finally:
             self._blobs.release(message)
 
-    def _span(self, spans: ExitStack, entry: Entry) -> str:
+    def _trace(self, spans: ExitStack, entry: Entry) -> str:
+        if not self._tracing.enabled:
+            return entry.traceparent
         span = self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer")
         return spans.enter_context(span).traceparent or entry.traceparent
 
