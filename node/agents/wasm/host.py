@@ -251,7 +251,10 @@ class Host:
         if self._phase not in (Phase.MESSAGE, Phase.TIMER):
             raise NotDone("unavailable", "only while a message or a timer is handled")
         if self.errands is None:
-            raise NotDone("unavailable", "there is no node here, or the agent is deterministic")
+            deterministic = self._policy.deterministic
+            raise NotDone(
+                "unavailable", "a deterministic agent has none" if deterministic else "there is no node here"
+            )
         return self.errands
 
     def keep_answer(self, answer: bytes) -> int:
