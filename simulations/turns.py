@@ -1,8 +1,8 @@
 """A job that may wait for the event loop, where nothing may run beside it.
 
 The job has a thread, since it needs a stack of its own to come back to, and the event loop stands still while
-that thread runs: each goes on only when the other has handed over. So it is a coroutine in all but name: nothing
-happens at once, virtual time does not pass while the job runs, and the same seed gives the same run.
+that thread runs: each goes on only when the other has handed over. So it is a coroutine in all but name:
+nothing happens at once, virtual time does not pass while the job runs, and the same seed gives the same run.
 """
 
 from __future__ import annotations
