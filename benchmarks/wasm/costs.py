@@ -1,6 +1,6 @@
 """What a WebAssembly agent costs: a message, its memory, and the event loop's lag beside it.
 
-    .venv/bin/python -m benchmarks.wasm.costs [--component FILE]
+    .venv/bin/python -m benchmarks.wasm.costs [messages sandboxes lag] [--component FILE]
 
 The agent is the sample `configs/agents/echo.wat`; FILE is any component of the world `caxton:agent@1.0.0`.
 Everything runs in this process, without a bus: a message is an :class:`Delivery` of about 300 bytes that goes
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any, Final
 import trio
 
 from benchmarks.report import PROJECT, machine, percentile, show, write
-from benchmarks.wasm.agents import DELIVERY, ECHO, MESSAGE, POLICY, cached, load, runtime
+from benchmarks.wasm.agents import DELIVERY, ECHO, MESSAGE, POLICY, load, runtime
 from node.agents.wasm import WasmAgent, WasmPolicy, WasmRuntime
 from node.agents.wasm.calls import Call, Progress
 from node.agents.wasm.engine import WasmEngine, binary_of, guest_module
@@ -34,6 +33,7 @@ from node.agents.wasm.sandbox import Sandbox
 from node.agents.wasm.state import AgentState, StateChanges
 from node.messaging.delivery import BATCH_LIMIT, Delivery
 
+PARTS: Final = ("messages", "sandboxes", "lag")
 SANDBOXES: Final = 1_000
 BURN: Final = b"""(module (memory (export "memory") 1)
   (func (export "caxton_alloc") (param i32) (result i32) (i32.const 1024))
@@ -123,62 +123,74 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f}"
 
 
-async def _measure_kind(
-    note: Callable[..., None], kind: str, source: bytes, *, directory: Path, seconds: float
-) -> None:
+Note = Callable[..., None]
+
+
+async def _messages(note: Note, kind: str, source: bytes, seconds: float) -> None:
     used = in_the_sandbox(source, seconds)
     least, middle = min(used) * 1e6, percentile(used, 0.5) * 1e6
-    what = f"message in the sandbox alone, {BATCH_LIMIT} at a time"
+    what = f"in the sandbox alone, {BATCH_LIMIT} at a time"
     note(kind, what, cpu_least_us=f"{least:.1f}", cpu_p50_us=f"{middle:.1f}")
-    async with cached(directory) as fresh:
-        agent = await load(fresh(), source, "one")
-        for together in (1, BATCH_LIMIT):
-            per_s, cpu_s, took = await messages(agent, DELIVERY, together, seconds)
-            note(
-                kind,
-                f"messages, {together} at a time",
-                per_s=f"{per_s:.0f}",
-                cpu_us=f"{cpu_s * 1e6:.0f}",
-                p50_ms=_ms(percentile(took, 0.5)),
-            )
-        sandboxes = SANDBOXES if kind == "core" else SANDBOXES // 20
-        for asked in (False, True):
-            made_s, each_kb = await _sandboxes(fresh(), source, sandboxes, asked=asked)
-            what = f"{sandboxes} sandboxes" + (", each after a message" if asked else "")
-            note(kind, what, made_s=f"{made_s:.2f}", each_kb=f"{each_kb:.1f}")
+    agent = await load(runtime(), source, "one")
+    for together in (1, BATCH_LIMIT):
+        per_s, cpu_s, took = await messages(agent, DELIVERY, together, seconds)
+        note(
+            kind,
+            f"with task and worker, {together} at a time",
+            per_s=f"{per_s:.0f}",
+            cpu_us=f"{cpu_s * 1e6:.0f}",
+            p50_ms=_ms(percentile(took, 0.5)),
+        )
 
 
-async def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+async def _many(note: Note, kind: str, source: bytes, seconds: float) -> None:
+    del seconds
+    sandboxes = SANDBOXES if kind == "core" else SANDBOXES // 20
+    for asked in (False, True):
+        made_s, each_kb = await _sandboxes(runtime(), source, sandboxes, asked=asked)
+        what = f"{sandboxes} sandboxes" + (", each after a message" if asked else "")
+        note(kind, what, made_s=f"{made_s:.2f}", each_kb=f"{each_kb:.1f}")
+
+
+async def _lags(note: Note, seconds: float) -> None:
+    for interval_s, burning in ((INTERVALS_S[0], False), *((each, True) for each in INTERVALS_S)):
+        late = await _lag(interval_s, seconds, burning=burning)
+        what = f"two agents burn, switch interval {interval_s * 1000:g} ms" if burning else "no agent"
+        note(what, p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
+
+
+async def _measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
-    def note(agent: str, what: str, **values: float | str) -> None:
-        rows.extend({"agent": agent, "what": what, "measure": m, "value": v} for m, v in values.items())
+    def note(*names: str, **values: str) -> None:
+        *kind, what = names
+        rows.extend(
+            {"agent": "".join(kind), "what": what, "measure": m, "value": v} for m, v in values.items()
+        )
 
+    if part == "lag":
+        await _lags(note, options.seconds)
+        return rows
     kinds = {"core": ECHO} | ({} if options.component is None else {"component": options.component})
     for kind, path in kinds.items():
-        source = path.read_bytes()
-        with tempfile.TemporaryDirectory() as directory:
-            await _measure_kind(note, kind, source, directory=Path(directory), seconds=options.seconds)
-    late = await _lag(INTERVALS_S[0], options.seconds, burning=False)
-    note("none", "loop lag, idle", p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
-    for interval_s in INTERVALS_S:
-        late = await _lag(interval_s, options.seconds, burning=True)
-        what = f"loop lag, two agents burn, switch interval {interval_s * 1000:g} ms"
-        note("core", what, p99_ms=_ms(percentile(late, 0.99)), p999_ms=_ms(percentile(late, 0.999)))
+        measure = _messages if part == "messages" else _many
+        await measure(note, kind, path.read_bytes(), options.seconds)
     return rows
 
 
 def main() -> None:
     """Measure, write the raw rows and print them."""
     parser = argparse.ArgumentParser(description="What WebAssembly agents cost.")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all, if none is named")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--component", type=Path, help="a component to measure as well")
     options = parser.parse_args()
-    facts = machine()
-    rows = trio.run(_measure, options)
-    show(("agent", "what", "measure", "value"), (row.values() for row in rows))
-    print(facts)
-    print("raw:", write("wasm", facts, rows).relative_to(PROJECT))
+    for part in options.parts or PARTS:
+        facts = machine()
+        rows = trio.run(_measure, part, options)
+        show(("agent", "what", "measure", "value"), (row.values() for row in rows))
+        print(facts)
+        print("raw:", write(f"wasm-{part}", facts, rows).relative_to(PROJECT))
 
 
 if __name__ == "__main__":
