@@ -5,8 +5,8 @@ measured, where the calls below take 9 us. More than speed, wasmtime's wrapper k
 raised in one variable of the process, so of two guests that fail at once one would be told the other's
 reason. Here a host function never raises into WebAssembly: it notes its failure with its instance and traps.
 
-This is the one module that reaches into wasmtime's ctypes layer; the pinned major makes that bearable, and
-``tests/node/agents/wasm/test_native.py`` notices when it moves.
+This module, ``byte_lists`` and ``shapes`` reach into wasmtime's ctypes layer; the pinned major makes that
+bearable, and their tests notice when it moves.
 """
 
 from __future__ import annotations
