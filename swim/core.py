@@ -7,7 +7,6 @@ finds out to whoever has to know. What the outside sees, and when what is due, i
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from swim import identity as identities
@@ -41,7 +40,7 @@ from swim.messages import (
 from swim.networks import AllowedNetworks
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
-from swim.pairwise import Agree, Tagged, agree
+from swim.pairwise import TAGGED, Agree, agree
 from swim.paths import Paths
 from swim.probe import Probe, Prober
 from swim.reception import Reception
@@ -257,7 +256,7 @@ class Core:
         """Send messages with what else fits, tagged; a doubted or dead receiver is told so (buddy system)."""
         key = record.alive.exchange_key
         tagged = [
-            replace(message, tag=self._pairwise.tag(message, key)) if isinstance(message, Tagged) else message
+            self._pairwise.tagged(message, key) if isinstance(message, TAGGED) else message
             for message in messages
         ]
         self._outgoing.send(record.alive.address, tagged, record, statements=statements)
@@ -341,7 +340,7 @@ class Core:
         """Ask a member over a stream; say whether one could be opened."""
         if not self.config.stream_probes or record.name in self._stream_probes_off:
             return False
-        tagged = replace(ping, tag=self._pairwise.tag(ping, record.alive.exchange_key))
+        tagged = self._pairwise.tagged(ping, record.alive.exchange_key)
         said = [record.encoded_verdict] if record.verdict is not None else []
         return self._streams.probe(record.alive.address, tagged, said, now + patience_s)
 
@@ -351,7 +350,7 @@ class Core:
         if record is None or ping.target != self.name:
             return None
         ack = self.ack(ping.sequence)
-        return replace(ack, tag=self._pairwise.tag(ack, record.alive.exchange_key))
+        return self._pairwise.tagged(ack, record.alive.exchange_key)
 
     def stream_ack(self, ack: Ack, sender: str, now: float) -> None:
         """Take the answer to a ping over a stream."""

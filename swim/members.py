@@ -332,6 +332,8 @@ class MemberTable:
 
     def reap(self, now: float, after_s: float) -> list[Record]:
         """Drop members that have been dead or gone for so long; remember what may come back."""
+        if not self._down:
+            return []
         due = self.next_reap(after_s)
         if due is None or due > now:
             return []

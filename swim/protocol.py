@@ -203,13 +203,17 @@ class Swim(Core):
 
     def effects(self) -> list[Effect]:
         """Drain what the driver shall do, in order."""
-        effects = list(self._effects)
+        if not self._effects:
+            return []
+        effects = self._effects.copy()
         self._effects.clear()
         return effects
 
     def events(self) -> list[Event]:
         """Drain what has happened, in order."""
-        events = list(self._events)
+        if not self._events:
+            return []
+        events = self._events.copy()
         self._events.clear()
         return events
 

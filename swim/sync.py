@@ -274,6 +274,8 @@ class SyncStreams:
 
     def handle_timer(self, now: float) -> None:
         """Give up what has taken too long."""
+        if not self._streams:
+            return
         for sync in [s for s in self._streams.values() if s.deadline <= now]:
             self._close(sync)
             if sync.ping is None:

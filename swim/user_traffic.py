@@ -237,7 +237,9 @@ class UserTraffic:
         return True
 
     def _report_finished(self) -> None:
-        self._events += [QueryFinished(query_id) for query_id in self._asked().finished()]
+        finished = self._asked().finished()
+        if finished:
+            self._events += [QueryFinished(query_id) for query_id in finished]
 
     def _said(self) -> UserEvents:
         if self._user_events is None:
