@@ -95,7 +95,7 @@ class Timeline:
         """
         now_us = self.now_us
         heap = self._heap
-        heapq.heappush(heap, (us if us > now_us else now_us, self._sequence, process, function, args))
+        heapq.heappush(heap, (max(now_us, us), self._sequence, process, function, args))
         self._sequence += 1
         if len(heap) > MAX_HAPPENINGS:
             raise Overflow(f"{len(heap)} happenings wait at {now_us} us")

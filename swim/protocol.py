@@ -19,7 +19,7 @@ from typing import Final
 
 from swim.codec import encode_message, split_packet
 from swim.config import MAX_PACKET_BYTES
-from swim.coordinates import distance
+from swim.coordinates import Coordinate, distance
 from swim.core import Core
 from swim.events import CloseStream, Effect, Event, MemberReaped
 from swim.evidence import Finding
@@ -293,8 +293,7 @@ class Swim(Core):
         """Return on which side of a partition this member finds itself."""
         up = [record.name for record in self._table.up()]
         lost = [name for name, _ in self._table.lost()]
-        last = next(reversed(self._heard.values()), self._company_since)
-        return judge(self.name, up, lost, heard_nobody=bool(up) and now > last + self._isolation_s())
+        return judge(self.name, up, lost, heard_nobody=bool(up) and self._hearing.is_silent(now))
 
     def rtt(self, a: str, b: str) -> float | None:
         """Return the round trip in seconds between two members, as network coordinates have it."""
@@ -332,6 +331,10 @@ class Swim(Core):
         return {**counted, "incarnation": self.own.incarnation, "seeds_pending": self._seeds.pending}
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _coordinate(self, name: str) -> Coordinate | None:
+        record = self._table.get(name)
+        return None if record is None else record.coordinate
 
     def _next_reap(self) -> float | None:
         return self._table.next_reap(self.config.reap_after_s)

@@ -43,8 +43,8 @@ AFTER_S: Final = 10.0
 """For so long they have to go on agreeing."""
 PATIENCE_S: Final = 600.0
 MAX_ATTEMPTS: Final = 3_600
-"""Of a jump, each a second after the one before. One that is cut off alone from a hundred takes a quarter of an
-hour to give all of them up, for it trusts itself little and probes rarely."""
+"""Of a jump, each a second after the one before. A member that is cut off alone from a hundred takes some ten
+minutes to give all of them up, for it trusts itself little and so probes rarely."""
 
 
 class Task(NamedTuple):

@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--cryptography: there is no {unknown[0]}")
     with Results("speed", options.csv) as results:
         for members, measure, kind in itertools.product(options.members, measures, kinds):
-            tasks = [Task(seed, members, measure, options.loss, options.lasts, kind) for seed in options.seeds]
+            tasks = [
+                Task(seed, members, measure, options.loss, options.lasts, kind) for seed in options.seeds
+            ]
             rows: list[Row] = []
             for found in runs.each(run, tasks, options.jobs):
                 rows += found.rows
