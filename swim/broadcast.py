@@ -218,7 +218,7 @@ class RumourQueue:
         room, skipped = limit_bytes, 0
         for sent, queue in enumerate(self._by_sent):
             if not queue:
-                continue  # most are empty, and looking at one with an iterator costs more than a packet's share
+                continue  # most are empty, and an iterator for each would be most of the work
             for rumour in queue.values() if sent else reversed(queue.values()):
                 if len(taken) >= limit_count or skipped >= MAX_SKIPPED or room < MIN_RUMOUR_BYTES:
                     return self._sent(taken, transmissions)

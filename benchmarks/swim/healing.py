@@ -43,7 +43,7 @@ AFTER_S: Final = 10.0
 """For so long they have to go on agreeing."""
 PATIENCE_S: Final = 600.0
 MAX_ATTEMPTS: Final = 3_600
-"""Of a jump, each a second after the one before. A member that is cut off alone from a hundred takes some ten
+"""Of a jump, each a second after the one before. A member that is cut off alone from a hundred takes twenty
 minutes to give all of them up, for it trusts itself little and so probes rarely."""
 
 

@@ -216,9 +216,7 @@ def _speed(path: Path) -> Iterator[Line]:
     for (members, measure, kind), rows in _by(runs.read(path), "members", "measure", "cryptography").items():
         cpu_s = median(row["run_cpu_s"] for row in rows)
         is_goal = (members, measure, kind) == (1000, "churn", "own")
-        answers = (
-            "each member checks for itself" if kind == "own" else "members share answers about signatures"
-        )
+        answers = "each member computes alone" if kind == "own" else "members share answers about signatures"
         yield Line(
             f"the simulator: {members} members, {measure}, {answers}",
             "",
