@@ -30,6 +30,7 @@ from swim.events import (
     MemberUpdated,
 )
 from swim.evidence import MAX_SUBJECTS
+from swim.hearing import MAX_HEARD
 from swim.identity import Authority, ClusterAuthority, Ed25519Identity, issue_credential, verify
 from swim.learning import MAX_KNOCKS
 from swim.members import Member, Record, State
@@ -37,6 +38,7 @@ from swim.messages import Address
 from swim.pairwise import MAX_PAIR_KEYS, agree
 from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
 from swim.protocol import Swim
+from swim.reception import MAX_CORRECTED, MAX_SEEN
 
 CLUSTER: Final = "simulated"
 VALID_S: Final = 50 * 365 * 86_400.0
@@ -310,6 +312,9 @@ LIMITS: Final = {
     "questions_open": MAX_QUESTIONS,
     "probed_again_soon": MAX_AGAIN,
     "knocks_waiting": MAX_KNOCKS,
+    "statements_seen": MAX_SEEN,
+    "members_corrected": MAX_CORRECTED,
+    "members_heard": MAX_HEARD,
     "evidence_subjects": MAX_SUBJECTS,
     "pair_keys": MAX_PAIR_KEYS,
 }

@@ -53,5 +53,9 @@ class Hearing:
         """Say whether nobody was heard for longer than probes take."""
         return now > next(reversed(self._heard.values()), self._company_since) + self._isolation_s()
 
+    def statistics(self) -> dict[str, int]:
+        """Count the members whose last word is remembered."""
+        return {"members_heard": len(self._heard)}
+
     def _isolation_s(self) -> float:
         return max(self._config.isolation_s, 4 * self._config.probe_interval_s * self._health.multiplier)

@@ -321,7 +321,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi, self.traffic, self.keys, self._spreading,
+            self._vivaldi, self.traffic, self.keys, self._spreading, self._reception, self._hearing,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:

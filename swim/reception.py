@@ -191,6 +191,10 @@ class Reception:
         if record.is_up and not by_stream:
             self._repair.compare(record, ack.root, now)
 
+    def statistics(self) -> dict[str, int]:
+        """Count statements whose bytes are remembered, and members that were corrected lately."""
+        return {"statements_seen": len(self._seen), "members_corrected": len(self._corrected)}
+
     # ---- inside -----------------------------------------------------------------------------
 
     def _correct(self, sender: str, newer: Sequence[bytes], now: float) -> None:

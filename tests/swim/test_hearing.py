@@ -58,4 +58,5 @@ def test_only_the_last_are_remembered() -> None:
     hearing = listening()
     for at in range(MAX_HEARD + 5):
         hearing.heard(f"m{at}", float(at))
+    assert hearing.statistics() == {"members_heard": MAX_HEARD}
     assert hearing.lately(float(MAX_HEARD)) == [f"m{at}" for at in range(MAX_HEARD + 4, 4, -1)]
