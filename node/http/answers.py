@@ -460,6 +460,7 @@ class AgentBody(BaseModel):
     waiting_for: Annotated[list[str], Field(description="Those of them that nobody offers now.")]
     labels: Annotated[dict[str, list[str]], Field(description="What messages may require of it.")]
     signature: Annotated[SignatureBody | None, Field(description="Null without a signed module.")]
+    deployment: Annotated[str | None, Field(description="SHA-256 of what it is a replica of, or null.")]
     error: str | None = None
 
 
