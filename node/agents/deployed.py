@@ -166,7 +166,7 @@ def refuse_placed(row: AgentRow, what: str) -> None:
         raise AgentPlaced(
             f"the agent {row.id!r} cannot be {what} on one node",
             why="a deployment of the cluster runs it, and says where",
-            fix="Change the deployment: `caxton agent scale`, `agent undeploy`, or `deploy --replicas --replace`.",
+            fix="Change the deployment: `caxton agent scale`, `caxton agent undeploy`, `caxton deploy`.",
             details={"agent": row.id},
         )
 

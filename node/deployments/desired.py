@@ -45,6 +45,7 @@ class Desired:
         requires: Labels that a node must have.
         priority: Whose replicas are started first where several wait, 0 to 1000.
         minority: What replicas do on the smaller side of a partition.
+        by: Who has written it, and on which node, by that node's word.
     """
 
     agent: str
@@ -56,6 +57,7 @@ class Desired:
     requires: Labels = ()
     priority: int = 50
     minority: Minority = "keep"
+    by: str = ""
 
     @property
     def key(self) -> str:
@@ -70,7 +72,7 @@ class Desired:
     def encode(self) -> bytes:
         """The value of its register."""
         said = [FORMAT, self.name, self.version, bytes.fromhex(self.digest), self.size, self.replicas]
-        said += [[list(label) for label in self.requires], self.priority, self.minority]
+        said += [[list(label) for label in self.requires], self.priority, self.minority, self.by]
         return strict_cbor.encode(said)
 
 
@@ -83,7 +85,7 @@ def decode(key: str, value: bytes) -> Desired | None:
     """
     try:
         found = strict_cbor.decode(value, max_bytes=MAX_BUCKET_BYTES)
-        form, name, version, digest, size, replicas, labels, priority, minority = found
+        form, name, version, digest, size, replicas, labels, priority, minority, by = found
         if form != FORMAT or type(digest) is not bytes or len(digest) != _DIGEST_BYTES:
             return None
         requires = check_labels(labels, REQUIRED_LIMIT)
@@ -96,4 +98,6 @@ def decode(key: str, value: bytes) -> Desired | None:
         return None
     if not (0 <= replicas <= REPLICAS_LIMIT and 0 <= priority <= PRIORITY_LIMIT):
         return None
-    return Desired(agent, name, version, digest.hex(), size, replicas, requires, priority, minority)
+    if type(by) is not str or len(by) > NAME_LIMIT:
+        return None
+    return Desired(agent, name, version, digest.hex(), size, replicas, requires, priority, minority, by)

@@ -120,7 +120,7 @@ class Placing:
     """
 
     def __init__(self, node: str, settle_s: float) -> None:
-        self._node, self._settle_s = node, settle_s
+        self.node, self._settle_s = node, settle_s
         self._view: View | None = None
         self._seen: dict[str, tuple[bool, float]] = {}  # up or not, and since when
         self._present: set[str] = set()
@@ -299,11 +299,11 @@ class Placing:
         }
         own = self._failed.get(desired.agent)
         if own is not None and own.short == desired.short and self._holds(own):
-            failed[self._node] = own.code
+            failed[self.node] = own.code
         return plan(desired, {name: view.facts.get(name) for name in sorted(self._present)}, failed)
 
     def _judge(self, view: View, desired: Desired) -> None:
-        agent, me = desired.agent, self._node
+        agent, me = desired.agent, self.node
         if agent in self._busy:
             return
         own, where = view.own.get(agent), self.plans[agent]
@@ -331,14 +331,14 @@ class Placing:
         if own.runs == desired.short:
             return False
         chosen = self.plans[desired.agent].chosen
-        before = chosen[: chosen.index(self._node)]
+        before = chosen[: chosen.index(self.node)]
         return not before or all_run(before, desired, self._runs(view, desired.agent))
 
     def _why_stop(self, view: View, desired: Desired) -> str:
         """Why a replica that is not chosen has to stop; empty while it is still needed."""
         if not desired.replicas:
             return "no replicas are wanted"
-        if not meets(desired, view.facts.get(self._node), self._node):
+        if not meets(desired, view.facts.get(self.node), self.node):
             return "this node lacks what is required"
         chosen = self.plans[desired.agent].chosen
         return "others run it" if all_run(chosen, desired, self._runs(view, desired.agent)) else ""
@@ -352,7 +352,7 @@ class Placing:
         found = {node: report.runs for node, report in reports.items() if node in view.up}
         own = view.own.get(agent)
         if own is not None and own.status == "running":
-            found[self._node] = own.runs
+            found[self.node] = own.runs
         return found
 
     def _do(self, agent: str, effect: Effect) -> None:

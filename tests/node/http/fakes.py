@@ -566,6 +566,7 @@ class World:
             registry=FakeRegistry(),
             bus=self.bus,
             supervisor=self.agents,
+            deployments=self.deployments,
             webhooks=self.webhooks,
             memory=memory or NoMemory(),
             models=ProviderRegistry(),

@@ -24,7 +24,7 @@ from node.http import (
     tool_answers,
     validation_models,
 )
-from node.node import run_node
+from node.process import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
 from tests.node.tools.test_external import RAW
