@@ -18,7 +18,7 @@ import trio
 
 from node.config.model import PlacementConfig
 from node.deployments import facts, package
-from node.deployments.desired import SHORT, Desired
+from node.deployments.desired import NAME_LIMIT, SHORT, Desired, decode
 from node.deployments.facts import NodeFacts, Report
 from node.deployments.package import Package
 from node.deployments.placing import Effect, Own, Placing, Start, Stop, View
@@ -399,8 +399,14 @@ class Deployments:
 
     async def _write(self, desired: Desired, based_on: int | None) -> None:
         self._check_base(desired.key, based_on)
+        value = desired.encode()
+        if decode(desired.key, value) != desired:  # nobody would take it for a deployment
+            raise ValidationFailed(
+                "the deployment cannot be told to the cluster",
+                why=f"its name, version and author are texts of 1 to {NAME_LIMIT} characters",
+            )
         with map_refusals():
-            self._maps.cluster_put(desired.key, desired.encode(), self._clock.wall(), based_on)
+            self._maps.cluster_put(desired.key, value, self._clock.wall(), based_on)
         await self._written()
 
     async def _written(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +21,11 @@ from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 
 
+_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": ErrorBody, "description": "There is one, or another one than was read."}
+}
+
+
 def deployment_routes(services: NodeServices) -> APIRouter:
     """The routes below ``/deployments``."""
     router = APIRouter(prefix="/deployments", tags=["deployments"], route_class=StrictRoute)
@@ -33,10 +38,8 @@ def deployment_routes(services: NodeServices) -> APIRouter:
         "",
         status_code=201,
         response_model=DeploymentView,
-        responses={
-            409: {"model": ErrorBody, "description": "There is one, or another one than was read."},
-            422: {"model": ErrorBody, "description": "The agent file or its module has problems."},
-        },
+        responses=_CONFLICT
+        | {422: {"model": ErrorBody, "description": "The agent file or its module has problems."}},
     )
     async def deploy(request: Request, body: DeploymentBody) -> Response:
         """Have so many nodes of the cluster run an agent; answers once it is decided, not once it runs.
@@ -63,7 +66,7 @@ def deployment_routes(services: NodeServices) -> APIRouter:
         """One deployment, by the id or the name of its agent."""
         return JSONResponse(deployments.get(agent))
 
-    @router.post("/{agent}/scale", response_model=DeploymentView)
+    @router.post("/{agent}/scale", response_model=DeploymentView, responses=_CONFLICT)
     async def scale(agent: str, request: Request, body: ScaleBody) -> Response:
         """Have another number of replicas."""
         found = await deployments.scale(
@@ -71,7 +74,7 @@ def deployment_routes(services: NodeServices) -> APIRouter:
         )
         return JSONResponse(found)
 
-    @router.delete("/{agent}", status_code=204)
+    @router.delete("/{agent}", status_code=204, responses=_CONFLICT)
     async def undeploy(agent: str, query: Annotated[UndeployQuery, Query()]) -> Response:
         """Have no replica any more; each finishes what it is handling."""
         await deployments.undeploy(agent, based_on=number(query.revision))

@@ -13,6 +13,7 @@ from node.messaging.settings import HANDLER_ATTEMPTS
 from simulations.cluster import SimulatedNode
 from simulations.nodes.actions import NodeActions
 from simulations.nodes.observed import Nodes
+from simulations.nodes.placing import replicas_of
 from simulations.nodes.witness import ANSWERED, RAISED, Execution
 from simulations.nodes.workload import Asked, Clients
 from simulations.properties import Violation
@@ -56,6 +57,10 @@ class Ledger:
         world.record("-", f"violated {name}: {text}")
         if len(self.violations) < MAX_VIOLATIONS:
             self.violations.append(Violation(name, world.now_us if at_us is None else at_us, text))
+
+    def placed(self) -> set[str]:
+        """The nodes that run what the cluster has placed itself."""
+        return set()
 
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
         """What became of each accepted request whose origin runs; None where it knows nothing of it.
@@ -102,6 +107,11 @@ class SimulatedLedger(Ledger):
             return life.node.statistics()
         except (AttributeError, CaxtonError):  # it could not start
             return {}
+
+    def placed(self) -> set[str]:
+        """The nodes that run what the cluster has placed itself."""
+        agents = [placed.id() for placed in self.actions.scenario.placed]
+        return {name for agent in agents for name in replicas_of(self.actions, agent)}
 
 
 Check = Callable[[Ledger], Coroutine[Any, Any, None]]
@@ -233,7 +243,7 @@ async def registries_agree(ledger: Ledger) -> None:
     """All nodes that run see the same providers: those that run."""
     running, scenario = ledger.nodes.running, ledger.nodes.scenario
     deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
-    expected = sorted(deployed & running.keys())
+    expected = sorted((deployed & running.keys()) | ledger.placed())
     for observer in running:
         seen = sorted(await ledger.nodes.providers(observer))
         ledger.checked("finally_registries_agree")

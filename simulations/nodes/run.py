@@ -25,6 +25,7 @@ from simulations.nodes.actions import NodeActions, NodeInjector
 from simulations.nodes.knowledge import POLL_S as LOOK_S
 from simulations.nodes.knowledge import Knowledge, Truth
 from simulations.nodes.measures import measure
+from simulations.nodes.placing import change_later, one_replica_on_a_node, place, replicas_are_as_wanted
 from simulations.nodes.properties import CHECKS, SAMPLE_S, SimulatedLedger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
@@ -128,6 +129,7 @@ class NodeRun:
         self._note_losses(world, ledger)
         self._sample(world, ledger)
         self._look(world, actions)
+        change_later(world, nursery, actions)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
         for jump in self.plan:
@@ -142,6 +144,7 @@ class NodeRun:
         await _until(world, world.now() + max(bounds.converge_s, patience_s, scenario.settled_s))
         for check in CHECKS:
             await check(ledger)
+        await replicas_are_as_wanted(ledger)
         self._knowledge.finish()
         self._measures = await measure(ledger) | self._knowledge.measures()
 
@@ -154,6 +157,7 @@ class NodeRun:
             except CaxtonError as error:
                 self._cannot_start = error
                 raise
+        await place(actions)
         deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
         providers = deployed.intersection(names)
         capability = "" if scenario.workload is None else scenario.workload.capability
@@ -185,6 +189,7 @@ class NodeRun:
         """Measure queues now and from now on."""
         for life in ledger.actions.running.values():
             queues_are_bounded(ledger, life.name, ledger.statistics(life))
+        one_replica_on_a_node(ledger)
         world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
 
     def _look(self, world: World, actions: NodeActions) -> None:

@@ -59,6 +59,8 @@ SOMETIMES: Final[Mapping[str, Callable[[SimulatedLedger], int]]] = {
     "sometimes_a_model_failed": lambda ledger: sum(
         weather.counts.total() for weather in ledger.actions.weathers.values()
     ),
+    "sometimes_a_replica_was_started": _counted("deployments", "started"),
+    "sometimes_a_replica_was_stopped": _counted("deployments", "stopped"),
     "sometimes_two_releases_spoke": lambda ledger: int(
         len({life.node.release for life in ledger.actions.cluster.lives}) > 1
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -339,13 +340,14 @@ def test_an_agent_of_one_node_alone_keeps_its_name_there_and_replicas_go_elsewhe
         (PACKAGE, Wanted(requires=tuple((f"l{n}", "x") for n in range(9))), ValidationFailed),
         (PACKAGE, Wanted(requires=tuple((f"l{n}" * 15, "x" * 64) for n in range(8))), ResourceLimitExceeded),
         (Package(b"x" * 5_000_000), Wanted(), ResourceLimitExceeded),
+        (dataclasses.replace(PACKAGE, name="x" * 65), Wanted(), ValidationFailed),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, package, wanted, error) -> None:
     async def scenario(nodes: Nodes) -> None:
         await nodes.start("a")
         with pytest.raises(error):
-            await nodes.of("a").deploy(package, wanted, by="admin@a")
+            await nodes.of("a").deploy(package, wanted, by="admin@a" * 18)
         assert nodes.of("a").all() == []
         with pytest.raises(DeploymentNotFound):
             await nodes.of("a").scale("triage", 2, by="admin@a")

@@ -550,6 +550,7 @@ class World:
     ) -> None:
         self.bus: Any = bus or FakeBus()
         self.webhooks: Any = webhooks or NoWebhooks()
+        self.deployments: Any = None
         self.agents, self.stopped = FakeAgents(), 0
         self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
