@@ -20,7 +20,6 @@ from node.http.sending import caller_of
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 
-
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": ErrorBody, "description": "There is one, or another one than was read."}
 }

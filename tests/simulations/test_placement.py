@@ -1,4 +1,4 @@
-"""Replicas of simulated nodes: a bug planted in production code fails the scenario on exactly its property."""
+"""Replicas of simulated nodes: bugs planted in production code fail the scenario on their property."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from simulations.runner import OK, run
 from simulations.scenario import ScenarioError, check, load
 
 Patch = pytest.MonkeyPatch
+BASE = {
+    "name": "test",
+    "about": "a test",
+    "runs": "nodes",
+    "members": 3,
+    "safety_s": 20,
+    "bounds": {"converge_s": 20},
+}
 
 
 def scenario() -> NodeScenario:
@@ -92,14 +100,10 @@ def test_a_planted_bug_is_caught_by_the_scenario_as_it_is(
 
 
 def test_a_node_that_never_counts_as_gone_is_caught_when_it_does_not_come_back(monkeypatch: Patch) -> None:
-    tested = check(
-        {
-            "name": "test", "about": "a node dies for good", "runs": "nodes", "members": 4,
-            "placed": [{"agent": "report_writer", "replicas": 2}], "safety_s": 20, "bounds": {"converge_s": 20},
-            "faults": [{"crash": {"members": [ranking.ranked("report-writer", ["n1", "n2", "n3", "n4"])[0]], "at_s": 5}}],
-        },
-        "test",
-    )  # fmt: skip
+    first = ranking.ranked("report-writer", [f"n{number}" for number in range(1, 5)])[0]
+    dies = {"crash": {"members": [first], "at_s": 5}}
+    placed = [{"agent": "report_writer", "replicas": 2}]
+    tested = check(BASE | {"members": 4, "placed": placed, "faults": [dies]}, "test")
     healthy = run(tested, 1)
     assert healthy.failed == []
     assert healthy.checks[AS_WANTED] == 1
@@ -127,13 +131,5 @@ def test_the_scenario_puts_its_properties_to_the_test_and_moves_replicas() -> No
     ],
 )
 def test_what_cannot_be_placed_is_refused(placed: dict[str, object], why: str) -> None:
-    made = {
-        "name": "test",
-        "about": "a test",
-        "runs": "nodes",
-        "members": 3,
-        "safety_s": 10,
-        "placed": [placed],
-    }
     with pytest.raises(ScenarioError, match=why):
-        check(made, "test")
+        check(BASE | {"placed": [placed]}, "test")
