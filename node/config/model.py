@@ -22,7 +22,7 @@ from node.config.swim_settings import SwimSettings
 from node.config.tool_servers import ToolsConfig
 from node.config.units import Bytes, Count, Networks, Port, PublicKeys, Seconds, Share, Text, Texts
 from node.errors import ValidationFailed
-from node.labels import Labels, labels_of
+from node.labels import Labels, check_labels, labels_of
 from node.message import BLOB_LIMIT_BYTES
 from swim.config import SwimConfig
 
@@ -77,19 +77,23 @@ class ServerConfig(Section):
 
 
 def _labels(value: Any) -> Labels:
-    """Labels as a mapping of names to a text, or to several.
+    """Labels as a mapping of names to a text, or to several; environment variables hold ``name=value,...``.
 
     Raises:
         ValueError: they are none.
     """
-    if not isinstance(value, Mapping):
-        if isinstance(value, tuple) and not value:
-            return ()
-        raise ValueError("must be names and texts, as {region: eu, gpu: 'yes'}")
+    if isinstance(value, tuple | list) and not value:
+        return ()
     try:
+        if isinstance(value, str):
+            pairs = (item.partition("=") for item in value.split(",") if item.strip())
+            return check_labels([(name.strip(), text.strip()) for name, _, text in pairs])
         return labels_of(value)
     except ValidationFailed as error:
-        raise ValueError(f"{error.why}; write names and texts, as {{region: eu, gpu: 'yes'}}") from None
+        why = error.why
+    except (TypeError, AttributeError):
+        why = "they are no names with texts"
+    raise ValueError(f"{why}; write names and texts, as {{region: eu, gpu: 'yes'}}")
 
 
 class PlacementConfig(Section):
