@@ -303,6 +303,7 @@ class Node:
             cluster=self.membership,
             agents=self.supervisor,
             packages=self.bus.blobs,
+            memory=self.memory,
             settings=config.cluster.placement,
             labels=config.cluster.labels,
         )

@@ -96,6 +96,10 @@ class Packages(Protocol):
         """The content of a blob that is here."""
         ...
 
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Let go of blobs."""
+        ...
+
     async def fetch(self, origin: str, attachment: Attachment) -> Row:
         """Have a blob here, from another node."""
         ...

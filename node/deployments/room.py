@@ -20,10 +20,11 @@ from node.config.model import PlacementConfig
 from node.deployments import facts, package
 from node.deployments.desired import NAME_LIMIT, SHORT, Desired, decode
 from node.deployments.facts import NodeFacts, Report
+from node.deployments.handover import Handovers
 from node.deployments.package import Package
 from node.deployments.placing import Effect, Own, Placing, Start, Stop, View
 from node.deployments.ports import Agents, Cluster, Packages
-from node.deployments.ranking import ranked
+from node.deployments.ranking import Plan, ranked
 from node.deployments.shown import shown
 from node.deployments.state import Maps, Said
 from node.deployments.wanted import Wanted, map_refusals
@@ -38,6 +39,7 @@ from node.errors import (
     nearest,
 )
 from node.labels import Labels
+from node.memory.room import MemoryRoom
 from node.message import Attachment
 from swim.map_events import MapEvent
 from swim.publisher import StateError
@@ -50,8 +52,10 @@ GATHER_S: Final = 0.05
 """So long changes are gathered before they are judged, in seconds."""
 LOOK_S: Final = 2.0
 """How often it is looked whether the side of a partition is another, in seconds."""
-FETCH_S: Final = 60.0
-"""Longest that one holder is asked for a package, in seconds."""
+FETCH_S: Final = 10.0
+"""Longest that one holder is asked for a package before the next is, in seconds; what came of it stays."""
+HANDOVER_S: Final = 1.0
+"""How often it is looked whether a memory belongs elsewhere, in seconds."""
 AT_ONCE: Final = 4
 """Most replicas that are started, fetched or stopped at the same time."""
 FAILED: Final = "AGENT_FAILED"
@@ -68,6 +72,7 @@ class Deployments:
         cluster: Who is there.
         agents: Runs replicas.
         packages: Where packages are.
+        memory: What agents remember here.
         settings: Section ``cluster.placement``.
         labels: What deployments may require of this node.
     """
@@ -81,6 +86,7 @@ class Deployments:
         cluster: Cluster,
         agents: Agents,
         packages: Packages,
+        memory: MemoryRoom,
         settings: PlacementConfig,
         labels: Labels = (),
     ) -> None:
@@ -93,11 +99,21 @@ class Deployments:
         self._looked: dict[str, str] = {}
         self._published: dict[str, Report] = {}
         self._wake = trio.Event()
+        self._stirred = trio.Event()
         self._turn = trio.Lock()
         self._limit = trio.CapacityLimiter(AT_ONCE)
         self._unpublished = 0
+        self._handovers = Handovers(
+            clock=self._clock,
+            node=node,
+            memory=memory,
+            packages=packages,
+            said=self._said,
+            where=self,
+            publish=self._publish,
+        )
         cluster.watchers.append(self._changed)
-        packages.also_needed = lambda: {desired.digest for desired in self._said.desired.values()}
+        packages.also_needed = self._needed
 
     # For operators
 
@@ -218,6 +234,7 @@ class Deployments:
             "deployments_limit": DEPLOYMENTS_LIMIT,
             "malformed": self._said.malformed,
             "unpublished": self._unpublished,
+            "memories": self._handovers.statistics(),
         }
 
     # As a room
@@ -226,6 +243,7 @@ class Deployments:
         """Do what is decided until cancelled."""
         self._publish({facts.NODE_KEY: self._facts.encode()})
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hand_over)
             task_status.started()
             while True:
                 await self._look_for_packages()
@@ -247,6 +265,36 @@ class Deployments:
         self._facts = dataclasses.replace(self._facts, takes=False)
         self._publish({facts.NODE_KEY: self._facts.encode()})
 
+    # For handovers
+
+    def taker(self, agent: str) -> str:
+        """The node that the memory of an agent belongs to, if it runs there and not here; else empty."""
+        chosen, reports = self._core.plans.get(agent, Plan()).chosen, self._said.reports.get(agent, {})
+        if not self._core.is_sure or not chosen or self._node in chosen or agent in self._agents.replicas():
+            return ""
+        first = chosen[0]
+        return first if self.is_up(first) and first in reports and reports[first].runs else ""
+
+    def is_chosen(self, agent: str) -> bool:
+        """Whether this node is to run the agent."""
+        return self._node in self._core.plans.get(agent, Plan()).chosen
+
+    def is_up(self, node: str) -> bool:
+        """Whether a node is up."""
+        return node in self._cluster.alive_nodes()
+
+    async def _hand_over(self) -> None:
+        """Move memories to where their agents are, one after the other."""
+        while True:
+            if not self._said.desired and not self._said.offers:
+                await self._stirred.wait()
+            while await self._handovers.step():
+                pass
+            await self._clock.sleep(HANDOVER_S)
+
+    def _needed(self) -> set[str]:
+        return {desired.digest for desired in self._said.desired.values()} | self._handovers.needed()
+
     async def _await_something(self) -> None:
         due = self._core.next_timer()
         idle = not self._said.desired and not self._agents.replicas()
@@ -260,6 +308,9 @@ class Deployments:
     def _changed(self, events: Sequence[MapEvent]) -> None:
         if self._said.apply(events):
             self._wake.set()
+            self._stirred.set()
+            if not self._said.desired and not self._said.offers:
+                self._stirred = trio.Event()
 
     def _judge(self, nursery: trio.Nursery) -> None:
         self._core.receive(self._view(), self._clock.now())
@@ -298,6 +349,7 @@ class Deployments:
                 if isinstance(effect, Stop):
                     log.info("the replica of %s stops: %s", agent, effect.why)
                     await self._agents.delete(agent, grace_s=self._settings.drain_s, replica=True)
+                    self._handovers.ran(agent)
                 elif isinstance(effect, Start):
                     missing = not await self._start(effect.desired)
                 else:
@@ -438,7 +490,8 @@ class Deployments:
 
     def _shown(self, desired: Desired, view: View) -> dict[str, Any]:
         conflicts = self._maps.conflicts(desired.key)
-        return shown(desired, self._core, view, self._maps.cluster_stamp(desired.key), conflicts)
+        found = shown(desired, self._core, view, self._maps.cluster_stamp(desired.key), conflicts)
+        return found | {"memories": self._handovers.shown(desired.agent)}
 
 
 def _short(digest: str) -> str:

@@ -29,7 +29,7 @@ def shown(
     """
     reports = dict(view.reports.get(desired.agent, {}))
     reports[core.node] = core.report(desired.agent)
-    there = {node: report for node, report in reports.items() if node in view.up}
+    there = {node: reports.get(node, Report()) for node in sorted(view.up)}
     plan = core.plans.get(desired.agent, Plan())
     nodes = [_replica(node, desired, core, plan, there) for node in _concerned(desired, plan, there)]
     running = sum(report.runs == desired.short for report in there.values())

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from node.deployments import desired, facts
 from node.deployments.desired import Desired
-from node.deployments.facts import NodeFacts, Report
+from node.deployments.facts import NodeFacts, Offer, Report
 from swim.cluster_map import Lost
 from swim.map_events import ClusterChanged, EntryChanged, EventsLost, MapEvent
 
@@ -61,6 +61,8 @@ class Said:
         desired: The deployments, by agent.
         facts: What nodes say of themselves.
         reports: What nodes say of deployments: agent -> node -> report.
+        offers: Memories that are offered: agent -> node that has it -> offer.
+        taken: The lists of parts that were taken: by agent, node that took them, and node that had them.
         malformed: Values that could not be read.
     """
 
@@ -69,6 +71,8 @@ class Said:
         self.desired: dict[str, Desired] = {}
         self.facts: dict[str, NodeFacts] = {}
         self.reports: dict[str, dict[str, Report]] = {}
+        self.offers: dict[str, dict[str, Offer]] = {}
+        self.taken: dict[tuple[str, str, str], str] = {}
         self.malformed = 0
         self._rebuild()
 
@@ -82,6 +86,10 @@ class Said:
                 self._set_facts(event.owner, event.value)
             elif isinstance(event, EntryChanged) and event.key.startswith(facts.REPLICA_PREFIX):
                 self._set_report(event.owner, event.key, event.value)
+            elif isinstance(event, EntryChanged) and event.key.startswith(facts.HANDOVER_PREFIX):
+                self._set_offer(event.owner, event.key, event.value)
+            elif isinstance(event, EntryChanged) and event.key.startswith(facts.TAKEN_PREFIX):
+                self._set_taken(event.owner, event.key, event.value)
             elif isinstance(event, EventsLost):
                 self._rebuild()
             else:
@@ -96,12 +104,17 @@ class Said:
 
     def _rebuild(self) -> None:
         self.desired, self.facts, self.reports = {}, {}, {}
+        self.offers, self.taken = {}, {}
         for key, value in self._maps.cluster_entries(desired.PREFIX):
             self._set_desired(key, value)
         for owner, _, value in self._maps.entries(facts.NODE_KEY):
             self._set_facts(owner, value)
         for owner, key, value in self._maps.entries(facts.REPLICA_PREFIX):
             self._set_report(owner, key, value)
+        for owner, key, value in self._maps.entries(facts.HANDOVER_PREFIX):
+            self._set_offer(owner, key, value)
+        for owner, key, value in self._maps.entries(facts.TAKEN_PREFIX):
+            self._set_taken(owner, key, value)
 
     def _set_desired(self, key: str, value: bytes | None) -> None:
         found = None if value is None else desired.decode(key, value)
@@ -130,3 +143,24 @@ class Said:
         held.pop(owner, None)
         if not held:
             self.reports.pop(agent, None)
+
+    def _set_offer(self, owner: str, key: str, value: bytes | None) -> None:
+        agent = key.removeprefix(facts.HANDOVER_PREFIX)
+        found = None if value is None else facts.decode_offer(value)
+        if found is not None:
+            self.offers.setdefault(agent, {})[owner] = found
+            return
+        self.malformed += value is not None
+        held = self.offers.get(agent, {})
+        held.pop(owner, None)
+        if not held:
+            self.offers.pop(agent, None)
+
+    def _set_taken(self, owner: str, key: str, value: bytes | None) -> None:
+        agent, _, source = key.removeprefix(facts.TAKEN_PREFIX).partition("/")
+        found = "" if value is None else facts.decode_taken(value)
+        if found:
+            self.taken[agent, owner, source] = found
+            return
+        self.malformed += value is not None
+        self.taken.pop((agent, owner, source), None)

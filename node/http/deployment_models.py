@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from node.deployments.desired import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.deployments.package import Package
@@ -110,6 +110,15 @@ class ConflictBody(BaseModel):
     digest: str | None
 
 
+class MemoryBody(BaseModel):
+    """A memory of its own that an agent has left behind on a node, and that another one takes."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    up: Annotated[bool, Field(description="Whether the node that has it is up.")]
+
+
 class DeploymentView(BaseModel):
     """A deployment, as the node that is asked sees it."""
 
@@ -132,6 +141,9 @@ class DeploymentView(BaseModel):
     revision: str
     updated_at: Time
     conflicts: list[ConflictBody]
+    memories: Annotated[
+        list[MemoryBody], Field(description="What it has remembered for itself, on the way to where it runs.")
+    ]
 
 
 class DeploymentsView(BaseModel):

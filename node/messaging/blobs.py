@@ -234,6 +234,15 @@ class Blobs:
             found += await self.store.chunks(row, first, AT_ONCE)
         return b"".join(found)
 
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Let go of blobs that nothing needs any more.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        kept = await self._needed(digests)
+        await self.store.drop([digest for digest in digests if digest not in kept])
+
     # For clients
 
     async def attachment(self, message_id: str, name: str) -> tuple[Attachment, str]:
