@@ -4,8 +4,8 @@ There is no coordinator: every node judges by its own view, and all that see the
 (:mod:`node.deployments.ranking`). What keeps them from acting on a view that is about to change:
 
 * **Who is there** changes only once it has lasted: a node counts as gone when it was not up for
-  ``settle_s`` in one piece, and as come likewise, unless everybody who is remembered is up, when nobody
-  is missing who could know better.
+  ``settle_s`` in one piece, and as come likewise, unless everybody who is remembered is up (for a tenth
+  of that time), when nobody is missing who could know better.
 * **A majority** of the remembered members has to be up, and to have been for as long. On the smaller
   side of a partition nothing is started; what runs goes on, or stops where the deployment says so. A
   restarted node runs none of its replicas before.
@@ -29,6 +29,9 @@ from swim.partition import Side
 
 RETRY_S: Final = 300.0
 """So long a node is passed over that could not run a package, in seconds."""
+WHOLE_SHARE: Final = 0.1
+"""Of ``settle_s``: so long everybody who is remembered has to be up before that counts for the whole cluster.
+A node that has just joined remembers a part of it at first."""
 FETCH_RETRY_S: Final = 5.0
 """Pause after a package could not be had, in seconds."""
 
@@ -125,6 +128,7 @@ class Placing:
         self._seen: dict[str, tuple[bool, float]] = {}  # up or not, and since when
         self._present: set[str] = set()
         self._majority: tuple[bool, float] | None = None
+        self._whole: tuple[frozenset[str], float] | None = None  # all of them, and since when they are up
         self._complete = False
         self._busy: dict[str, Effect] = {}
         self._failed: dict[str, Setback] = {}
@@ -202,6 +206,8 @@ class Placing:
         due += [setback.until for setback in (*self._failed.values(), *self._missing.values())]
         if self._majority is not None:
             due.append(self._majority[1] + self._settle_s)
+        if self._whole is not None:
+            due.append(self._whole[1] + self._settle_s * WHOLE_SHARE)
         due += [since + self._settle_s for name, (_, since) in self._seen.items() if self._is_unknown(name)]
         return min((at for at in due if at > self._now), default=None)
 
@@ -252,7 +258,10 @@ class Placing:
         majority = view.joined and view.side is Side.MAJORITY
         if self._majority is None or self._majority[0] != majority:
             self._majority = majority, now
-        self._complete = majority and len(view.up) == view.remembered
+        whole = view.up if majority and len(view.up) == view.remembered else frozenset()
+        if self._whole is None or self._whole[0] != whole:
+            self._whole = whole, now
+        self._complete = bool(whole) and now >= self._whole[1] + self._settle_s * WHOLE_SHARE
         for name in sorted(self._seen.keys() | view.up):
             up = name in view.up
             if self._seen.get(name, (not up, now))[0] != up:

@@ -319,7 +319,7 @@ class Deployments:
         self._tell()
 
     def _view(self) -> View:
-        side, own = self._cluster.partition(), {}
+        side, own, up = self._cluster.partition(), {}, frozenset(self._cluster.alive_nodes())
         for agent, (digest, status, _) in self._agents.replicas().items():
             own[agent] = Own(_short(digest), status, FAILED if status == "error" else "")
         others = {
@@ -327,10 +327,10 @@ class Deployments:
             for agent, reports in self._said.reports.items()
         }
         return View(
-            up=frozenset(self._cluster.alive_nodes()),
+            up=up,
             remembered=side.remembered,
             side=side.side,
-            joined=self._cluster.joined,
+            joined=self._cluster.joined or len(up) > 1,
             facts={**self._said.facts, self._node: self._facts},
             desired=self._said.desired,
             withdrawn=frozenset(agent for agent in own if self._said.is_withdrawn(agent)),

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from node.deployments.desired import Desired
 from node.deployments.facts import NodeFacts, Report
-from node.deployments.placing import FETCH_RETRY_S, RETRY_S, Fetch, Own, Placing, Start, Stop, View
+from node.deployments.placing import (
+    FETCH_RETRY_S,
+    RETRY_S,
+    WHOLE_SHARE,
+    Fetch,
+    Own,
+    Placing,
+    Start,
+    Stop,
+    View,
+)
 from node.deployments.ranking import plan, ranked
 from swim.partition import Side, judge
 
@@ -193,13 +203,13 @@ def test_who_lacks_a_label_or_takes_none_or_has_failed_is_passed_over_and_told_w
 
 
 def test_so_many_run_as_are_wanted_and_where_everybody_says():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     assert nodes.running() == sorted(ranked("triage", NAMES[:4])[:2])
     assert all(member.starts <= 1 and not member.stops for member in nodes.members.values())
 
 
 def test_a_replica_moves_when_its_node_was_dead_for_long_enough_and_not_before():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     first, second, third, _ = ranked("triage", NAMES[:4])
     nodes.kill(first)
     nodes.run(SETTLE_S - 2)
@@ -209,14 +219,14 @@ def test_a_replica_moves_when_its_node_was_dead_for_long_enough_and_not_before()
 
 
 def test_the_next_in_line_holds_the_package_in_advance():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     third, fourth = ranked("triage", NAMES[:4])[2:]
     assert nodes.members[third].held == {"triage": desired().short}
     assert not nodes.members[fourth].held
 
 
 def test_a_node_that_comes_back_gets_its_replica_again_and_the_one_too_many_stops():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     first, second, third, _ = ranked("triage", NAMES[:4])
     nodes.kill(first)
     nodes.run(15)
@@ -227,7 +237,7 @@ def test_a_node_that_comes_back_gets_its_replica_again_and_the_one_too_many_stop
 
 
 def test_a_restarted_node_runs_nothing_before_it_sees_a_majority():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     first = ranked("triage", NAMES[:4])[0]
     nodes.kill(first)
     nodes.run(5)
@@ -243,7 +253,7 @@ def test_a_restarted_node_runs_nothing_before_it_sees_a_majority():
 
 
 def test_an_island_goes_on_with_what_it_runs_and_starts_nothing():
-    nodes = Nodes(NAMES[:5]).run(1)
+    nodes = Nodes(NAMES[:5]).run(3)
     first, second, third, fourth, fifth = ranked("triage", NAMES[:5])
     nodes.sides = [{first, fifth}, {second, third, fourth}]
     nodes.run(60)
@@ -254,7 +264,7 @@ def test_an_island_goes_on_with_what_it_runs_and_starts_nothing():
 
 
 def test_an_island_stops_where_the_deployment_says_so():
-    nodes = Nodes(NAMES[:5], one=desired(minority="stop")).run(1)
+    nodes = Nodes(NAMES[:5], one=desired(minority="stop")).run(3)
     first, second, third, fourth, fifth = ranked("triage", NAMES[:5])
     nodes.sides = [{first, fifth}, {second, third, fourth}]
     nodes.run(SETTLE_S - 2)
@@ -264,7 +274,7 @@ def test_an_island_stops_where_the_deployment_says_so():
 
 
 def test_a_new_package_is_taken_up_one_node_after_the_other_and_fewer_never_run():
-    nodes = Nodes(one=desired(replicas=3)).run(1)
+    nodes = Nodes(one=desired(replicas=3)).run(3)
     chosen = ranked("triage", NAMES[:4])[:3]
     nodes.wanted = {"triage": desired(digest=NEW, replicas=3)}
     taken = []
@@ -281,7 +291,7 @@ def test_a_new_package_is_taken_up_one_node_after_the_other_and_fewer_never_run(
 
 
 def test_a_package_that_runs_nowhere_leaves_the_old_one_running():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     before = nodes.running()
     for member in nodes.members.values():
         member.cannot_run = {NEW}
@@ -306,7 +316,7 @@ def test_a_node_that_cannot_run_it_is_passed_over_and_tried_again_later():
 
 
 def test_a_replica_that_fails_while_it_runs_is_replaced():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     first, second, third, _ = ranked("triage", NAMES[:4])
     nodes.members[first].own["triage"] = Own(desired().short, "error", "quarantined")
     nodes.run(3)
@@ -326,7 +336,7 @@ def test_a_package_that_is_nowhere_is_asked_for_again_with_pauses():
 
 
 def test_fewer_wanted_stop_and_more_start():
-    nodes = Nodes().run(1)
+    nodes = Nodes().run(3)
     nodes.wanted = {"triage": desired(replicas=4)}
     nodes.run(2)
     assert len(nodes.running()) == 4
@@ -339,14 +349,14 @@ def test_fewer_wanted_stop_and_more_start():
 
 
 def test_what_was_deleted_stops_everywhere_also_on_an_island_and_what_is_unknown_goes_on():
-    nodes = Nodes(NAMES[:5]).run(1)
+    nodes = Nodes(NAMES[:5]).run(3)
     first, second = ranked("triage", NAMES[:5])[:2]
     nodes.wanted = {}
     nodes.run(20)
     assert nodes.running() == sorted([first, second])
     nodes.sides = [{first}, set(NAMES[:5]) - {first}]
     nodes.withdrawn = frozenset({"triage"})
-    nodes.run(1)
+    nodes.run(3)
     assert nodes.running() == []
 
 
@@ -354,11 +364,11 @@ def test_a_node_that_lacks_what_is_required_stops_at_once_whoever_runs_it():
     nodes = Nodes(one=desired(requires=(("region", "eu"),), replicas=1))
     for member in nodes.members.values():
         member.facts = NodeFacts((("region", "eu"),))
-    nodes.run(1)
+    nodes.run(3)
     (where,) = nodes.running()
     for member in nodes.members.values():
         member.facts = NodeFacts((("region", "us"),))
-    nodes.run(1)
+    nodes.run(3)
     assert nodes.running() == []
     assert nodes.members[where].stops == 1
 
@@ -370,8 +380,11 @@ def test_what_somebody_who_has_just_come_says_of_itself_is_waited_for():
     )
     core.receive(view, 0.0)
     assert core.effects() == []
+    assert core.next_timer() == SETTLE_S * WHOLE_SHARE
+    core.receive(view, 2.0)
+    assert core.effects() == []
     assert core.next_timer() == SETTLE_S
-    core.receive(replace(view, facts={"n1": NodeFacts(), "n2": NodeFacts((), takes=False)}), 1.0)
+    core.receive(replace(view, facts={"n1": NodeFacts(), "n2": NodeFacts((), takes=False)}), 3.0)
     assert core.effects() == [Start(desired(replicas=1))]
     other = Placing("n1", SETTLE_S)
     other.receive(view, 0.0)
@@ -384,6 +397,7 @@ def test_nothing_is_begun_twice_and_the_more_urgent_comes_first():
     low, high = desired("a", replicas=1), desired("z", replicas=1, priority=900)
     view = View(frozenset({"n1"}), 1, Side.MAJORITY, True, {"n1": NodeFacts()}, {"a": low, "z": high})
     core.receive(view, 0.0)
+    core.handle_timer(SETTLE_S * WHOLE_SHARE)
     assert core.effects() == [Start(high), Start(low)]
     core.handle_timer(50.0)
     assert core.effects() == []
@@ -401,6 +415,8 @@ def test_the_package_of_a_replica_is_not_fetched_by_those_that_are_not_next():
     core = Placing(ranked("triage", NAMES[:4])[2], SETTLE_S)
     facts = {name: NodeFacts() for name in NAMES[:4]}
     core.receive(View(frozenset(NAMES[:4]), 4, Side.MAJORITY, True, facts, {"triage": desired()}), 0.0)
+    assert core.effects() == []
+    core.handle_timer(SETTLE_S * WHOLE_SHARE)
     assert core.effects() == [Fetch(desired())]
 
 
@@ -409,7 +425,7 @@ def test_the_package_of_a_replica_is_not_fetched_by_those_that_are_not_next():
 def test_whatever_happens_all_converge_after_the_heal_and_never_two_run_on_a_node(data):
     count = data.draw(st.integers(3, 6))
     names = NAMES[:count]
-    nodes = Nodes(names, one=desired(replicas=data.draw(st.integers(1, 3)))).run(1)
+    nodes = Nodes(names, one=desired(replicas=data.draw(st.integers(1, 3)))).run(3)
     for _ in range(data.draw(st.integers(1, 8))):
         what = data.draw(st.sampled_from(["kill", "revive", "split", "heal", "scale", "update"]))
         name = data.draw(st.sampled_from(names))
@@ -441,3 +457,17 @@ def test_whatever_happens_all_converge_after_the_heal_and_never_two_run_on_a_nod
     before = {name: (m.starts, m.stops) for name, m in nodes.members.items()}
     nodes.run(30)
     assert before == {name: (m.starts, m.stops) for name, m in nodes.members.items()}, "it is not at rest"
+
+
+def test_a_node_that_has_just_joined_does_not_take_the_part_that_it_knows_for_the_whole() -> None:
+    core = Placing("n1", SETTLE_S)
+    facts = {name: NodeFacts() for name in ("n1", "n2", "n3")}
+    wanted = {"triage": desired(replicas=1)}
+    agent = ranked("triage", ["n1", "n2", "n3"])[0]
+    part = View(frozenset({"n1", "n2"}), 2, Side.MAJORITY, True, facts, wanted)
+    core.receive(part, 0.0)
+    core.receive(replace(part, up=frozenset({"n1", "n2", "n3"}), remembered=3), 0.5)
+    core.handle_timer(0.5 + SETTLE_S * WHOLE_SHARE / 2)
+    assert core.effects() == []
+    core.receive(replace(part, up=frozenset({"n1", "n2", "n3"}), remembered=3), SETTLE_S)
+    assert (core.plans["triage"].chosen) == (agent,)
