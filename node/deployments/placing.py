@@ -129,12 +129,14 @@ class Placing:
         self._present: set[str] = set()
         self._majority: tuple[bool, float] | None = None
         self._whole: tuple[frozenset[str], float] | None = None  # all of them, and since when they are up
-        self._complete = False
+        self._complete = self._awaits_word = False
         self._busy: dict[str, Effect] = {}
         self._failed: dict[str, Setback] = {}
         self._missing: dict[str, Setback] = {}
         self._effects: list[Effect] = []
         self._now = 0.0
+        self._nodes: dict[str, NodeFacts | None] = {}
+        self._known: dict[str, tuple[Desired, dict[str, str], Plan]] = {}
         self.plans: dict[str, Plan] = {}
         self._counts = dict.fromkeys(("started", "fetched", "stopped", "failed", "missing"), 0)
 
@@ -158,7 +160,8 @@ class Placing:
             return
         self._settle(view)
         self._note_errors(view)
-        self.plans = {agent: self._plan(desired) for agent, desired in view.desired.items()}
+        self._look_around(view)
+        self.plans = {agent: self._plan(view, desired) for agent, desired in view.desired.items()}
         self._forget(view)
         for agent in sorted(view.own.keys() & view.withdrawn):
             if agent not in view.desired:
@@ -297,10 +300,15 @@ class Placing:
                 self._failed[agent] = Setback(own.runs, own.code, self._now + RETRY_S)
                 self._counts["failed"] += 1
 
-    def _plan(self, desired: Desired) -> Plan:
-        view = self._view
-        if view is None:
-            return Plan()
+    def _look_around(self, view: View) -> None:
+        """Who is there, with what it says of itself; where that is as before, so is where replicas belong."""
+        self._awaits_word = any(map(self._is_unknown, self._present))
+        nodes = {name: view.facts.get(name) for name in sorted(self._present)}
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._known.clear()
+
+    def _plan(self, view: View, desired: Desired) -> Plan:
         failed = {
             node: report.code
             for node, report in view.reports.get(desired.agent, {}).items()
@@ -309,7 +317,10 @@ class Placing:
         own = self._failed.get(desired.agent)
         if own is not None and own.short == desired.short and self._holds(own):
             failed[self.node] = own.code
-        return plan(desired, {name: view.facts.get(name) for name in sorted(self._present)}, failed)
+        known = self._known.get(desired.agent)
+        if known is None or known[:2] != (desired, failed):
+            known = self._known[desired.agent] = desired, failed, plan(desired, self._nodes, failed)
+        return known[2]
 
     def _judge(self, view: View, desired: Desired) -> None:
         agent, me = desired.agent, self.node
@@ -333,7 +344,7 @@ class Placing:
 
     def _is_due(self, view: View, desired: Desired, own: Own | None) -> bool:
         """Whether this node, which is chosen, has to start what it does not run yet."""
-        if not self._may_fetch(desired) or any(map(self._is_unknown, self._present)):
+        if self._awaits_word or not self._may_fetch(desired):
             return False
         if own is None or own.status != "running":
             return True
@@ -370,7 +381,7 @@ class Placing:
             self._effects.append(effect)
 
     def _forget(self, view: View) -> None:
-        """Remember no setbacks of deployments that are gone."""
-        for setbacks in (self._failed, self._missing):
-            for agent in sorted(setbacks.keys() - view.desired.keys()):
-                del setbacks[agent]
+        """Remember nothing of deployments that are gone."""
+        for remembered in (self._failed, self._missing, self._known):
+            for agent in sorted(remembered.keys() - view.desired.keys()):
+                del remembered[agent]

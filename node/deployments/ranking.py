@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
 from node.deployments.desired import Desired
 from node.deployments.facts import NodeFacts
 from node.labels import lacking
+
+RANKS_REMEMBERED: Final = 65_536
+"""Ranks that are not computed again: those of all deployments of a large cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Plan:
     excluded: Mapping[str, str] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=RANKS_REMEMBERED)
 def rank(agent: str, node: str) -> bytes:
     """The rank of a node for a deployment; the highest are chosen."""
     return blake2b(f"{agent}\0{node}".encode(), digest_size=16).digest()
