@@ -52,7 +52,8 @@ def test_the_example_of_whole_nodes_has_every_key_of_its_own_and_can_be_run(tmp_
 
 
 def test_every_property_of_whole_nodes_is_explained():
-    found = run(load("sick_agents", ["safety_s=9", "faults=[]", "workload.poison=0.5"]), 1)
+    changes = ["safety_s=9", "faults=[]", "workload.poison=0.5", "placed=[{agent: triage, replicas: 1}]"]
+    found = run(load("sick_agents", changes), 1)
     assert sorted([*rows("Always, of nodes"), *rows("Finally, of nodes")]) == sorted(found.checks)
 
 
