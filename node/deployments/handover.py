@@ -1,6 +1,6 @@
 """Moves what an agent remembers for itself to where its replica is now.
 
-A node that has such a memory and no longer a replica **offers** it to the first of the chosen nodes: the
+A node that has such a memory and no longer a replica **offers** it to the node that took its place: the
 parts become blobs, and an entry of its own map names their list and the taker (``handover/AGENT``). The
 taker fetches them like any blobs, in chunks that survive a broken link, imports them, and says so in an
 entry of its own (``taken/AGENT/NODE``). Only then, and only if its memory is still the same, does the

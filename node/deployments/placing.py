@@ -34,6 +34,8 @@ WHOLE_SHARE: Final = 0.1
 A node that has just joined remembers a part of it at first."""
 FETCH_RETRY_S: Final = 5.0
 """Pause after a package could not be had, in seconds."""
+STOP_RETRY_S: Final = 5.0
+"""Pause after a replica could not be removed, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Placing:
         self._busy: dict[str, Effect] = {}
         self._failed: dict[str, Setback] = {}
         self._missing: dict[str, Setback] = {}
+        self._stuck: dict[str, Setback] = {}
+        self._company: dict[str, tuple[str, ...]] = {}  # those that were chosen when this node was, too
         self._effects: list[Effect] = []
         self._now = 0.0
         self._nodes: dict[str, NodeFacts | None] = {}
@@ -162,6 +166,9 @@ class Placing:
         self._note_errors(view)
         self._look_around(view)
         self.plans = {agent: self._plan(view, desired) for agent, desired in view.desired.items()}
+        for agent, where in self.plans.items():
+            if self.node in where.chosen:
+                self._company[agent] = where.chosen
         self._forget(view)
         for agent in sorted(view.own.keys() & view.withdrawn):
             if agent not in view.desired:
@@ -180,7 +187,7 @@ class Placing:
         """
         effect = self._busy.pop(agent)
         if isinstance(effect, Stop):
-            self._counts["stopped"] += 1
+            self._finished_stop(agent, now, failed)
             return
         short = effect.desired.short
         if failed:
@@ -194,6 +201,13 @@ class Placing:
             self._missing.pop(agent, None)
             self._counts["started" if isinstance(effect, Start) else "fetched"] += 1
 
+    def _finished_stop(self, agent: str, now: float, failed: str) -> None:
+        self._stuck.pop(agent, None)
+        if failed:  # of a sick disk: the replica is still there
+            self._stuck[agent] = Setback("", failed, now + STOP_RETRY_S)
+        else:
+            self._counts["stopped"] += 1
+
     def effects(self) -> list[Effect]:
         """What is to be done, once."""
         effects, self._effects = self._effects, []
@@ -206,7 +220,7 @@ class Placing:
             for name, (up, since) in self._seen.items()
             if up != (name in self._present)
         ]
-        due += [setback.until for setback in (*self._failed.values(), *self._missing.values())]
+        due += [setback.until for setback in self._setbacks()]
         if self._majority is not None:
             due.append(self._majority[1] + self._settle_s)
         if self._whole is not None:
@@ -242,6 +256,14 @@ class Placing:
         if missing is not None:
             return "the package is on no node that can be reached"
         return ""
+
+    def successor(self, agent: str) -> str:
+        """The node that has taken the place of this one; the first where that is not known, empty for none."""
+        chosen = self.plans.get(agent, Plan()).chosen
+        if not self.is_sure or not chosen or self.node in chosen:
+            return ""
+        company = self._company.get(agent, ())
+        return next((node for node in chosen if node not in company), chosen[0])
 
     def statistics(self) -> dict[str, int]:
         """Counts of what was done, and of what is known."""
@@ -375,13 +397,19 @@ class Placing:
             found[self.node] = own.runs
         return found
 
+    def _setbacks(self) -> list[Setback]:
+        return [*self._failed.values(), *self._missing.values(), *self._stuck.values()]
+
     def _do(self, agent: str, effect: Effect) -> None:
-        if agent not in self._busy:
+        stuck = self._stuck.get(agent) if isinstance(effect, Stop) else None
+        if agent not in self._busy and (stuck is None or not self._holds(stuck)):
             self._busy[agent] = effect
             self._effects.append(effect)
 
     def _forget(self, view: View) -> None:
         """Remember nothing of deployments that are gone."""
-        for remembered in (self._failed, self._missing, self._known):
+        for remembered in (self._failed, self._missing, self._known, self._company):
             for agent in sorted(remembered.keys() - view.desired.keys()):
                 del remembered[agent]
+        for agent in sorted(self._stuck.keys() - view.own.keys()):
+            del self._stuck[agent]

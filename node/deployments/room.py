@@ -187,7 +187,7 @@ class Deployments:
             await self._write(dataclasses.replace(desired, replicas=replicas, by=by), based_on)
         return self.get(desired.agent)
 
-    async def undeploy(self, agent: str, *, based_on: int | None = None) -> None:
+    async def undeploy(self, agent: str, *, by: str, based_on: int | None = None) -> None:
         """Have no replica any more, and forget the deployment.
 
         Raises:
@@ -200,6 +200,7 @@ class Deployments:
             self._check_base(desired.key, based_on)
             with map_refusals():
                 self._maps.cluster_delete(desired.key, self._clock.wall(), based_on)
+            log.info("%s wants no %s any more", by, desired.agent)
             await self._written()
 
     def get(self, agent: str) -> dict[str, Any]:
@@ -269,11 +270,9 @@ class Deployments:
 
     def taker(self, agent: str) -> str:
         """The node that the memory of an agent belongs to, if it runs there and not here; else empty."""
-        chosen, reports = self._core.plans.get(agent, Plan()).chosen, self._said.reports.get(agent, {})
-        if not self._core.is_sure or not chosen or self._node in chosen or agent in self._agents.replicas():
-            return ""
-        first = chosen[0]
-        return first if self.is_up(first) and first in reports and reports[first].runs else ""
+        node, reports = self._core.successor(agent), self._said.reports.get(agent, {})
+        runs = node in reports and bool(reports[node].runs)
+        return node if runs and self.is_up(node) and agent not in self._agents.replicas() else ""
 
     def is_chosen(self, agent: str) -> bool:
         """Whether this node is to run the agent."""
@@ -459,6 +458,7 @@ class Deployments:
             )
         with map_refusals():
             self._maps.cluster_put(desired.key, value, self._clock.wall(), based_on)
+        log.info("%s wants %d of %s %s", desired.by, desired.replicas, desired.agent, desired.version)
         await self._written()
 
     async def _written(self) -> None:

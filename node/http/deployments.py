@@ -20,6 +20,8 @@ from node.http.sending import caller_of
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 
+WHO_LIMIT: Final = 60
+"""Most characters of a token's name that are kept with a deployment."""
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": ErrorBody, "description": "There is one, or another one than was read."}
 }
@@ -31,7 +33,7 @@ def deployment_routes(services: NodeServices) -> APIRouter:
     deployments = services.deployments
 
     def author(request: Request) -> str:
-        return f"{caller_of(request).name}@{services.node}"
+        return f"{caller_of(request).name[:WHO_LIMIT]}@{services.node}"
 
     @router.post(
         "",
@@ -74,9 +76,9 @@ def deployment_routes(services: NodeServices) -> APIRouter:
         return JSONResponse(found)
 
     @router.delete("/{agent}", status_code=204, responses=_CONFLICT)
-    async def undeploy(agent: str, query: Annotated[UndeployQuery, Query()]) -> Response:
+    async def undeploy(agent: str, request: Request, query: Annotated[UndeployQuery, Query()]) -> Response:
         """Have no replica any more; each finishes what it is handling."""
-        await deployments.undeploy(agent, based_on=number(query.revision))
+        await deployments.undeploy(agent, by=author(request), based_on=number(query.revision))
         return Response(status_code=204)
 
     return router

@@ -103,7 +103,7 @@ async def _change(world: World, actions: NodeActions, agent: str, change: Change
     world.record(change.node, f"wants {change.replicas} of {agent}")
     try:
         if change.replicas is None:
-            await running.node.deployments.undeploy(agent)
+            await running.node.deployments.undeploy(agent, by=f"operator@{change.node}")
         else:
             await running.node.deployments.scale(agent, change.replicas, by=f"operator@{change.node}")
     except CaxtonError as error:  # it does not know the deployment, or its disk is sick

@@ -26,6 +26,12 @@ def deployed_on(nodes, agent):
     )
 
 
+def entities(node):
+    """What the agent remembers for itself on a node."""
+    found = node.get("/memory/entities", agent_id="echo-agent", memory_scope="agent-only")
+    return sorted(entity["entity_name"] for entity in found["entities"])
+
+
 @pytest.fixture
 def operator(cluster):
     """Runs a verb against a node."""
@@ -48,15 +54,22 @@ def test_a_killed_holder_is_replaced_and_when_it_is_back_the_one_too_many_stops(
     victim = next(node for node in nodes if node.name == before[0])
     third = next(node for node in nodes if node.name not in before)
     others = [node for node in nodes if node is not victim]
+    mine = {"agent_id": "echo-agent", "memory_scope": "agent-only", "entity_type": "thing"}
+    known = mine | {"entity_name": "before", "observations": ["known before the crash"]}
+    victim.post("/memory/entities", known, expect=(201,))
     victim.kill()
     eventually(lambda: deployed_on(nodes, "echo-agent") == sorted(n.name for n in others), within=60)
     answer = third.request("echo", {"hello": "world"})
     assert answer["reply"]["performative"] == "inform"
+    learned = mine | {"entity_name": "meanwhile", "observations": ["learned while it was away"]}
+    third.post("/memory/entities", learned, expect=(201,))
     shown = operator(third, "deployments", "echo-agent").stdout
     assert "2 of 2 run" in shown
     victim.start(others[0])
     eventually(lambda: deployed_on(nodes, "echo-agent") == before, within=60)
     assert third.get("/agents")["agents"] == []
+    eventually(lambda: entities(victim) == ["before", "meanwhile"], within=60)
+    eventually(lambda: entities(third) == [], within=60)
     table = operator(c, "deployments").stdout.splitlines()
     assert table[0].split()[:4] == ["agent", "version", "wanted", "running"]
     assert table[1].split()[:5] == ["echo-agent", "1.0.0", "2", "2", "running"]

@@ -12,6 +12,7 @@ from node.deployments.facts import NodeFacts, Report
 from node.deployments.placing import (
     FETCH_RETRY_S,
     RETRY_S,
+    STOP_RETRY_S,
     WHOLE_SHARE,
     Fetch,
     Own,
@@ -471,3 +472,36 @@ def test_a_node_that_has_just_joined_does_not_take_the_part_that_it_knows_for_th
     assert core.effects() == []
     core.receive(replace(part, up=frozenset({"n1", "n2", "n3"}), remembered=3), SETTLE_S)
     assert (core.plans["triage"].chosen) == (agent,)
+
+
+def test_a_replica_that_cannot_be_removed_is_tried_again_with_pauses() -> None:
+    core = Placing("n1", SETTLE_S)
+    gone = View(
+        frozenset({"n1"}), 1, Side.MAJORITY, True, {"n1": NodeFacts()},
+        withdrawn=frozenset({"triage"}), own={"triage": Own(desired().short, "running")},
+    )  # fmt: skip
+    core.receive(gone, 0.0)
+    assert [type(effect) for effect in core.effects()] == [Stop]
+    core.finished("triage", 0.0, failed="STORAGE_ERROR")
+    core.receive(gone, STOP_RETRY_S / 2)
+    assert core.effects() == []
+    core.handle_timer(STOP_RETRY_S)
+    assert [type(effect) for effect in core.effects()] == [Stop]
+
+
+def test_the_successor_of_a_node_is_whoever_was_not_chosen_beside_it() -> None:
+    nodes = Nodes().run(3)
+    first, second, third, fourth = ranked("triage", NAMES[:4])
+    nodes.kill(first)
+    nodes.run(15)
+    assert nodes.members[third].core.successor("triage") == ""
+    nodes.revive(first)
+    nodes.run(3)
+    assert nodes.members[third].core.successor("triage") == first
+    assert nodes.members[fourth].core.successor("triage") == first  # it never was chosen
+    nodes = Nodes().run(3)
+    nodes.kill(second)
+    nodes.run(15)
+    nodes.revive(second)
+    nodes.run(3)
+    assert nodes.members[third].core.successor("triage") == second

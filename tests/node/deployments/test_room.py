@@ -137,7 +137,7 @@ def test_scale_and_undeploy_from_any_node(tmp_path: Path) -> None:
         await nodes.until(lambda: len(nodes.running()) == 3)
         await nodes.of("c").scale("triage", 1, by="x@c")
         await nodes.until(lambda: len(nodes.running()) == 1)
-        await nodes.of("b").undeploy("triage")
+        await nodes.of("b").undeploy("triage", by="x")
         await nodes.until(lambda: nodes.running() == [])
         with pytest.raises(DeploymentNotFound):
             nodes.of("a").get("triage")
@@ -153,7 +153,7 @@ def test_a_node_that_was_away_learns_that_its_replica_is_not_wanted_any_more(tmp
         victim = nodes.running()[0]
         await nodes.cluster.crash(victim)
         other = next(name for name in "abcd" if name != victim)
-        await nodes.of(other).undeploy("triage")
+        await nodes.of(other).undeploy("triage", by="x")
         await nodes.until(lambda: nodes.running() == [])
         await nodes.cluster.start(victim, other)
         agents = nodes.cluster.nodes[victim].node.supervisor
@@ -287,7 +287,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, packag
         with pytest.raises(DeploymentNotFound):
             await nodes.of("a").scale("triage", 2, by="admin@a")
         with pytest.raises(DeploymentNotFound):
-            await nodes.of("a").undeploy("triage")
+            await nodes.of("a").undeploy("triage", by="x")
 
     simulated(tmp_path, scenario)
 
