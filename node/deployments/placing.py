@@ -258,7 +258,7 @@ class Placing:
         return ""
 
     def successor(self, agent: str) -> str:
-        """The node that has taken the place of this one; the first where that is not known, empty for none."""
+        """The node that has taken this one's place; the first where that is not known, empty for none."""
         chosen = self.plans.get(agent, Plan()).chosen
         if not self.is_sure or not chosen or self.node in chosen:
             return ""

@@ -272,7 +272,7 @@ class Deployments:
         """The node that the memory of an agent belongs to, if it runs there and not here; else empty."""
         node, reports = self._core.successor(agent), self._said.reports.get(agent, {})
         runs = node in reports and bool(reports[node].runs)
-        return node if runs and self.is_up(node) and agent not in self._agents.replicas() else ""
+        return node if runs and self.is_up(node) and not self._agents.knows(agent) else ""
 
     def is_chosen(self, agent: str) -> bool:
         """Whether this node is to run the agent."""

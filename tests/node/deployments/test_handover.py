@@ -13,7 +13,7 @@ from node.deployments.wanted import Wanted
 from node.errors import ValidationFailed
 from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
 from node.memory.scopes import Aim, for_agent
-from tests.node.deployments.nodes import PACKAGE, Nodes, simulated
+from tests.node.deployments.nodes import PACKAGE, TRIAGE, Nodes, simulated
 
 OWN = Realm(Scope.AGENT, "triage")
 AIM = Aim(Scope.AGENT, "triage")
@@ -184,6 +184,22 @@ def test_a_memory_that_grows_while_it_is_taken_is_not_forgotten_but_offered_agai
         await comes_to_be(nodes, first, {"late": ["came in between"], "tea": ["is green"]})
         await comes_to_be(nodes, second, {})
         assert nodes.of(second).statistics()["memories"]["offered"] >= 2
+
+    simulated(tmp_path, scenario)
+
+
+def test_an_agent_of_one_node_alone_keeps_its_memory_though_a_deployment_has_its_name(tmp_path: Path) -> None:
+    async def scenario(nodes: Nodes) -> None:
+        first, second, third, fourth = NAMES
+        await nodes.start(first, second, third)
+        await nodes.pass_(1.0)
+        await nodes.cluster.nodes[first].node.supervisor.deploy(TRIAGE, filename="triage.md")
+        await remember(nodes, first, "tea", "is green")
+        await nodes.of(second).deploy(PACKAGE, Wanted(1), by="admin")
+        await nodes.until(lambda: nodes.running() == [second])
+        await nodes.pass_(10.0)
+        assert await remembered(nodes, first) == {"tea": ["is green"]}
+        assert await remembered(nodes, second) == {}
 
     simulated(tmp_path, scenario)
 
