@@ -190,7 +190,7 @@ def test_a_memory_that_grows_while_it_is_taken_is_not_forgotten_but_offered_agai
 
 def test_an_agent_of_one_node_alone_keeps_its_memory_though_a_deployment_has_its_name(tmp_path: Path) -> None:
     async def scenario(nodes: Nodes) -> None:
-        first, second, third, fourth = NAMES
+        first, second, third = NAMES[:3]
         await nodes.start(first, second, third)
         await nodes.pass_(1.0)
         await nodes.cluster.nodes[first].node.supervisor.deploy(TRIAGE, filename="triage.md")
