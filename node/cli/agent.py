@@ -9,10 +9,9 @@ from typing import Final
 
 import click
 
-from node.cli.deploy import command as deploy
 from node.cli.deployment_lines import line_of
 from node.cli.options import Where, json_option, node_options
-from node.deployments.desired import REPLICAS_LIMIT
+from node.deployments.limits import REPLICAS_LIMIT
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACES: Final = click.Path(path_type=Path, exists=True)
@@ -22,7 +21,23 @@ _revision = click.option(
 )
 
 
-@click.group("agent")
+class _Actions(click.Group):
+    """The actions, with the verb ``deploy`` among them, which is loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All actions, sorted."""
+        return sorted([*super().list_commands(ctx), "deploy"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """An action; None if there is no such one."""
+        if cmd_name != "deploy":
+            return super().get_command(ctx, cmd_name)
+        from node.cli.deploy import command as deploy  # noqa: PLC0415 - as said above
+
+        return deploy
+
+
+@click.group("agent", cls=_Actions)
 def command() -> None:
     """Write, check, look into and try out agent files, watch one, and change deployments."""
 
@@ -145,9 +160,6 @@ def watch(
 
     find = partial(find_target, where)
     keep_watching(find, file, workspace, as_json=as_json)
-
-
-command.add_command(deploy)
 
 
 @command.command("scale", epilog="For example: caxton agent scale triage --replicas 3")

@@ -12,7 +12,7 @@ from node.cli.client import Client, find_target
 from node.cli.deployment_lines import line_of
 from node.cli.options import Where, node_options, one_of
 from node.cli.output import print_json, safe
-from node.deployments.desired import PRIORITY_LIMIT, REPLICAS_LIMIT
+from node.deployments.limits import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.errors import ValidationFailed
 
 FILE_LIMIT_BYTES: Final = 64 * 1024 * 1024

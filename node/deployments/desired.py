@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from node.deployments.limits import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.errors import ValidationFailed
 from node.labels import REQUIRED_LIMIT, Labels, check_labels
 from swim import strict_cbor
@@ -19,8 +20,6 @@ from swim.units import MAX_BUCKET_BYTES
 PREFIX: Final = "deploy/"
 FORMAT: Final = 1
 """Of the value; a node leaves values of another format alone, and starts and stops nothing for them."""
-REPLICAS_LIMIT: Final = 100
-PRIORITY_LIMIT: Final = 1000
 NAME_LIMIT: Final = 128
 SHORT: Final = 16
 """So many hexadecimal digits of a digest tell the packages of one deployment apart."""

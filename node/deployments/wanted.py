@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from node.deployments.desired import MINORITIES, PRIORITY_LIMIT, REPLICAS_LIMIT, Minority
+from node.deployments.desired import MINORITIES, Minority
+from node.deployments.limits import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.errors import ResourceLimitExceeded, ValidationFailed
 from node.labels import REQUIRED_LIMIT, Labels, check_labels
 from swim.hlc import ClockSkewError

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.deployments.desired import PRIORITY_LIMIT, REPLICAS_LIMIT
+from node.deployments.limits import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.deployments.package import Package
 from node.deployments.wanted import Wanted
 from node.http.answers import Time

@@ -14,7 +14,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, Field
 
 from node.agents.definition import parse_definition
-from node.deployments.desired import REPLICAS_LIMIT
+from node.deployments.limits import REPLICAS_LIMIT
 from node.deployments.package import Package
 from node.deployments.ranking import ranked
 from node.deployments.wanted import Wanted
