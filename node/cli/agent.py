@@ -192,9 +192,9 @@ def undeploy(agent: str, revision: str | None, as_json: bool, where: Where) -> N
     from node.cli.client import Client, find_target, segment  # noqa: PLC0415 - not for --help
     from node.cli.output import print_json, safe  # noqa: PLC0415
 
-    query = "" if revision is None else f"?revision={segment(revision)}"
+    query = {} if revision is None else {"revision": revision}
     with Client(find_target(where)) as client:
-        client.call("DELETE", f"/deployments/{segment(agent)}{query}")
+        client.call("DELETE", f"/deployments/{segment(agent)}", query=query)
     if as_json:
         print_json({"agent": agent, "undeployed": True})
     else:

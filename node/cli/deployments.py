@@ -68,6 +68,9 @@ def _show(found: dict[str, Any]) -> None:
     for lost in found["conflicts"]:
         what = "a deletion" if lost["deleted"] else f"{lost['replicas']} replicas"
         click.echo(safe(f"a concurrent write by {lost['author']} at {lost['written_at']} lost: {what}"))
+    for memory in found["memories"]:
+        source = memory["from"] + ("" if memory["up"] else ", which is not up,")
+        click.echo(safe(f"what it remembers for itself is on its way from {source} to {memory['to']}"))
     rows = [(each["node"], each["state"], each["why"] or "") for each in found["nodes"]]
     rows += [(each["node"], "excluded", each["why"]) for each in found["excluded"]]
     print_table("Nodes", ("node", "state", "why"), rows)
