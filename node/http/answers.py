@@ -445,7 +445,7 @@ class AgentBody(BaseModel):
     name: str
     version: str
     kind: str
-    status: Annotated[str, Field(examples=["running", "stopped", "error"])]
+    status: Annotated[str, Field(examples=["running", "stopped", "waiting", "error"])]
     description: str
     capabilities: list[str]
     topics: list[dict[str, str | None]]
