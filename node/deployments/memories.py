@@ -9,6 +9,7 @@ that was taken twice, or a memory that comes back after a while, does no harm.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,10 @@ PART_BYTES: Final = 4 * 1024 * 1024
 """Bytes after which a part ends; a line of an export, which is not divided, has up to 8 MB."""
 PARTS_LIMIT: Final = 4_096
 """Most parts of one memory."""
+OUTCOMES_LIMIT: Final = 100
+"""Most times that one kind of outcome of an observation is made up for; more weighs nothing."""
+RECORDED_AT_ONCE: Final = 100
+"""Observations whose outcome is noted together."""
 LINES_AT_ONCE: Final = 100
 """Lines that are taken together."""
 _LIST_BYTES: Final = 64 + PARTS_LIMIT * 48
@@ -98,7 +103,52 @@ async def take(memory: MemoryRoom, agent: str, part: bytes) -> list[str]:
         refused += [json.dumps(told["error"])[:200] for told in work.report.errors]
         if work.report.refused and not refused:
             refused.append(f"{work.report.refused} lines")
+    await _take_outcomes(memory, agent, lines)
     return refused
+
+
+async def _take_outcomes(memory: MemoryRoom, agent: str, lines: Sequence[Any]) -> None:
+    """Have what came of answers count for at least as much as it did where the lines come from.
+
+    An import leaves them out, for whoever takes a file has not given these answers; a replica has.
+    """
+    from node.memory.records import Outcome  # noqa: PLC0415 - numpy comes with it
+
+    wanted = {
+        (line["entity_name"], told["text"]): Counter(told["outcomes"])
+        for line in lines
+        if isinstance(line, dict) and line.get("type") == "entity"
+        for told in line.get("observations", ())
+        if told.get("outcomes")
+    }
+    lacking: dict[Outcome, Counter[str]] = {outcome: Counter() for outcome in Outcome}
+    if not wanted:
+        return
+    async for entity, told in _observations(memory, agent):
+        more = wanted.get((entity, told["text"]), Counter()) - Counter(told.get("outcomes") or {})
+        judged = 0
+        for outcome in (Outcome.ACCEPTED, Outcome.CORRECTED, Outcome.REJECTED):
+            lacking[outcome][told["observation_id"]] = more[outcome.value]
+            judged += more[outcome.value]
+        lacking[Outcome.USED][told["observation_id"]] = more[Outcome.USED.value] - judged
+    store = await memory.file()
+    for outcome, times in lacking.items():
+        for _ in range(OUTCOMES_LIMIT):
+            ids = [identifier for identifier, left in sorted(times.items()) if left > 0]
+            for first in range(0, len(ids), RECORDED_AT_ONCE):
+                await store.record(for_agent(agent), ids[first : first + RECORDED_AT_ONCE], outcome)
+            times.subtract(ids)
+            if not ids:
+                break
+
+
+async def _observations(memory: MemoryRoom, agent: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    store = await memory.file()
+    export = store.export(for_agent(agent), _aim(agent))
+    while found := await export.entities():
+        for part in found:
+            for told in part.observations:
+                yield part.entity["entity_name"], told
 
 
 async def forget(memory: MemoryRoom, agent: str) -> None:

@@ -12,6 +12,7 @@ from node.deployments.ranking import ranked
 from node.deployments.wanted import Wanted
 from node.errors import ValidationFailed
 from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
+from node.memory.records import Outcome
 from node.memory.scopes import Aim, for_agent
 from tests.node.deployments.nodes import PACKAGE, TRIAGE, Nodes, simulated
 
@@ -115,6 +116,39 @@ def test_a_node_that_comes_back_and_is_not_chosen_gives_what_it_knew(tmp_path: P
         await comes_to_be(nodes, first, {"tea": ["is green", "is hot"]})
         await comes_to_be(nodes, second, {})
         assert nodes.running() == [first]
+
+    simulated(tmp_path, scenario)
+
+
+async def outcomes(nodes: Nodes, name: str) -> dict[str, dict[str, int]]:
+    """What came of answers for which observations were used, by their text."""
+    memory = nodes.cluster.nodes[name].node.memory
+    told = [each async for _, each in memories._observations(memory, "triage")]
+    return {each["text"]: each["outcomes"] for each in told if each.get("outcomes")}
+
+
+def test_what_an_agent_has_learned_of_its_answers_moves_along_and_counts_once(tmp_path: Path) -> None:
+    async def scenario(nodes: Nodes) -> None:
+        first, second, third, fourth = NAMES
+        await one_replica(nodes, second, third, fourth)
+        await remember(nodes, second, "tea", "is green", "is hot", "is dear")
+        store = await nodes.cluster.nodes[second].node.memory.file()
+        ids = {each["text"]: each["observation_id"] async for _, each in memories._observations(
+            nodes.cluster.nodes[second].node.memory, "triage")}  # fmt: skip
+        viewer = for_agent("triage")
+        await store.record(viewer, [ids["is green"], ids["is hot"]], Outcome.ACCEPTED)
+        await store.record(viewer, [ids["is green"]], Outcome.USED)
+        await store.record(viewer, [ids["is hot"]], Outcome.REJECTED)
+        wanted = await outcomes(nodes, second)
+        assert wanted["is green"] == {"used": 2, "accepted": 1, "corrected": 0, "rejected": 0}
+        part = b"".join(
+            [each async for each in memories.parts(nodes.cluster.nodes[second].node.memory, "triage")]
+        )
+        await nodes.start(first)
+        await comes_to_be(nodes, second, {})
+        assert await outcomes(nodes, first) == wanted
+        assert await memories.take(nodes.cluster.nodes[first].node.memory, "triage", part) == []
+        assert await outcomes(nodes, first) == wanted
 
     simulated(tmp_path, scenario)
 
