@@ -19,6 +19,8 @@ from node.deployments.package import Package
 from node.deployments.ranking import ranked
 from node.deployments.wanted import Wanted
 from node.errors import CaxtonError
+from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
+from node.memory.scopes import Aim, for_agent
 from node.samples import sample
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 ONE_EACH: Final = "always_one_replica_on_a_node"
 AS_WANTED: Final = "finally_replicas_are_as_wanted"
+MEMORY: Final = "finally_own_memory_follows_the_replica"
+REMEMBER_S: Final = 5.0
+"""How often something is stored that an agent remembers for itself."""
 
 
 class Change(BaseModel):
@@ -52,6 +57,8 @@ class Placed(BaseModel):
         agent: Name of a sample agent.
         artifacts: Files that it names, beside it.
         replicas: By how many nodes.
+        remembers: Whether something is stored every five seconds that it remembers for itself, on a node that
+            runs it.
         changes: What is wanted later.
     """
 
@@ -59,6 +66,7 @@ class Placed(BaseModel):
     agent: str
     artifacts: tuple[str, ...] = ()
     replicas: Annotated[int, Field(ge=1, le=REPLICAS_LIMIT)]
+    remembers: bool = False
     changes: tuple[Change, ...] = ()
 
     def package(self) -> Package:
@@ -108,6 +116,61 @@ async def _change(world: World, actions: NodeActions, agent: str, change: Change
             await running.node.deployments.scale(agent, change.replicas, by=f"operator@{change.node}")
     except CaxtonError as error:  # it does not know the deployment, or its disk is sick
         world.record(change.node, f"refused {error.code}")
+
+
+def remember_later(world: World, nursery: trio.Nursery, ledger: SimulatedLedger) -> None:
+    """Store what agents remember for themselves, now and then while faults happen."""
+    for placed in ledger.actions.scenario.placed:
+        at_s, number = REMEMBER_S, 0
+        while placed.remembers and at_s < ledger.actions.scenario.safety_s:
+            world.at(at_s, partial(nursery.start_soon, _remember, ledger, placed.id(), f"fact {number}"))
+            at_s, number = at_s + REMEMBER_S, number + 1
+
+
+async def _remember(ledger: SimulatedLedger, agent: str, text: str) -> None:
+    where = sorted(replicas_of(ledger.actions, agent))
+    if not where or ledger.actions.running[where[0]].paused:
+        return
+    running = ledger.actions.running[where[0]]
+    draft = EntityDraft("facts", "list", (ObservationDraft(text),))
+    try:
+        store = await running.node.memory.store()
+        await store.remember(for_agent(agent), Realm(Scope.AGENT, agent), [draft])
+    except CaxtonError:
+        return
+    if not running.host.fenced:
+        ledger.remembered.setdefault(agent, []).append(text)
+
+
+async def own_memory_follows_the_replica(ledger: SimulatedLedger) -> None:
+    """What was stored for an agent alone is where its replica is, and nowhere else, once all nodes are back.
+
+    With several replicas each has its own; of an agent that runs nowhere, it is where it was.
+    """
+    actions = ledger.actions
+    if len(actions.running) < len(actions.machines) or ledger.lost_power:
+        return  # it may be on a node that does not run, or was on a disk that is gone
+    for agent, texts in sorted(ledger.remembered.items()):
+        held = {name: await _remembered(actions, name, agent) for name in sorted(actions.running)}
+        ledger.checked(MEMORY)
+        lost = set(texts).difference(*held.values())
+        if lost:
+            ledger.violated(MEMORY, f"what {agent} was told is nowhere: {', '.join(sorted(lost))}")
+        where = replicas_of(actions, agent)
+        left = [name for name in held if held[name] and name not in where]
+        if where and left:
+            ledger.violated(MEMORY, f"what {agent} remembers is left on {', '.join(left)}")
+
+
+async def _remembered(actions: NodeActions, name: str, agent: str) -> set[str]:
+    memory = actions.running[name].node.memory
+    if not memory.exists:
+        return set()
+    export = (await memory.file()).export(for_agent(agent), Aim(Scope.AGENT, agent))
+    found: set[str] = set()
+    while parts := await export.entities():
+        found.update(told["text"] for part in parts for told in part.observations)
+    return found
 
 
 def replicas_of(actions: NodeActions, agent: str) -> dict[str, str]:

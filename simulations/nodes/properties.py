@@ -97,9 +97,11 @@ class SimulatedLedger(Ledger):
 
     Args:
         actions: The nodes, whose inside can be seen.
+        remembered: What was stored that agents remember for themselves, by agent.
     """
 
     actions: NodeActions = field(kw_only=True)
+    remembered: dict[str, list[str]] = field(default_factory=dict)
 
     def statistics(self, life: SimulatedNode) -> Mapping[str, Any]:
         """What the rooms of a node have counted in one life; nothing if it never came to have them."""

@@ -25,7 +25,14 @@ from simulations.nodes.actions import NodeActions, NodeInjector
 from simulations.nodes.knowledge import POLL_S as LOOK_S
 from simulations.nodes.knowledge import Knowledge, Truth
 from simulations.nodes.measures import measure
-from simulations.nodes.placing import change_later, one_replica_on_a_node, place, replicas_are_as_wanted
+from simulations.nodes.placing import (
+    change_later,
+    one_replica_on_a_node,
+    own_memory_follows_the_replica,
+    place,
+    remember_later,
+    replicas_are_as_wanted,
+)
 from simulations.nodes.properties import CHECKS, SAMPLE_S, SimulatedLedger, queues_are_bounded
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
@@ -130,6 +137,7 @@ class NodeRun:
         self._sample(world, ledger)
         self._look(world, actions)
         change_later(world, nursery, actions)
+        remember_later(world, nursery, ledger)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
         for jump in self.plan:
@@ -145,6 +153,7 @@ class NodeRun:
         for check in CHECKS:
             await check(ledger)
         await replicas_are_as_wanted(ledger)
+        await own_memory_follows_the_replica(ledger)
         self._knowledge.finish()
         self._measures = await measure(ledger) | self._knowledge.measures()
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import trio
 
+from node.deployments import memories, placing, ranking
 from node.deployments import package as placing_package
-from node.deployments import placing, ranking
 from node.deployments.desired import Desired
 from node.deployments.placing import Placing
 from node.deployments.room import Deployments
-from simulations.nodes.placing import AS_WANTED, ONE_EACH
+from simulations.nodes.placing import AS_WANTED, MEMORY, ONE_EACH
 from simulations.nodes.scenario import NodeScenario
 from simulations.runner import OK, run
 from simulations.scenario import ScenarioError, check, load
@@ -60,6 +61,21 @@ def one_more_than_wanted(patch: Patch) -> None:
     patch.setattr(placing, "plan", plan)
 
 
+def what_is_taken_is_not_kept(patch: Patch) -> None:
+    """A memory is acknowledged, and thrown away."""
+
+    async def take(*_: object) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    patch.setattr(memories, "take", take)
+
+
+def nobody_gives_a_memory_away(patch: Patch) -> None:
+    """A memory stays where its agent was."""
+    patch.setattr(Deployments, "taker", lambda *_: "")
+
+
 def a_replica_is_started_twice(patch: Patch) -> None:
     """A second agent of the same package stands beside the first."""
     original = Deployments._start
@@ -88,13 +104,15 @@ def a_replica_is_started_twice(patch: Patch) -> None:
         (those_too_many_go_on, AS_WANTED),
         (one_more_than_wanted, AS_WANTED),
         (a_replica_is_started_twice, ONE_EACH),
+        (what_is_taken_is_not_kept, MEMORY),  # the crash of seed 9 strikes the node that remembers
+        (nobody_gives_a_memory_away, MEMORY),
     ],
 )
 def test_a_planted_bug_is_caught_by_the_scenario_as_it_is(
     plant: Callable[[Patch], None], violated: str, monkeypatch: Patch
 ) -> None:
     plant(monkeypatch)
-    failed = run(scenario(), 1)
+    failed = run(scenario(), 9)
     assert not failed.crash, failed.crash
     assert violated in failed.failed
 
@@ -113,10 +131,11 @@ def test_a_node_that_never_counts_as_gone_is_caught_when_it_does_not_come_back(m
 
 
 def test_the_scenario_puts_its_properties_to_the_test_and_moves_replicas() -> None:
-    healthy = run(scenario(), 2)
+    healthy = run(scenario(), 9)
     assert (healthy.code, healthy.failed) == (OK, [])
     assert healthy.checks[AS_WANTED] > 0
     assert healthy.checks[ONE_EACH] > 100
+    assert healthy.checks[MEMORY] == 1
     assert healthy.sometimes["sometimes_a_replica_was_started"] > 2
     assert healthy.sometimes["sometimes_a_replica_was_stopped"] > 0
 
