@@ -107,7 +107,7 @@ class Handovers:
                     continue
                 if await self._guarded(f"{source} {agent}", self._take(agent, source, offer)):
                     return True
-        self._forget_acknowledgements()
+        self._tidy()
         return False
 
     def shown(self, agent: str) -> list[dict[str, Any]]:
@@ -219,8 +219,13 @@ class Handovers:
             raise BlobNotFound("a part of the memory did not arrive in time", why=f"{source} did not send it")
         return data
 
-    def _forget_acknowledgements(self) -> None:
-        """Take back what was said of offers that are gone."""
+    def _tidy(self) -> None:
+        """Take back what was said of offers and deployments that are gone, and forget the rest of them."""
+        for agent in sorted(self._offers.keys() - self._said.desired.keys()):
+            self._withdraw(agent)
+        self._nothing &= self._said.desired.keys()
+        now = self._clock.now()
+        self._paused = {what: until for what, until in self._paused.items() if now < until}
         for agent, source in sorted(self._acknowledged):
             if source not in self._said.offers.get(agent, {}) and self._where.is_up(source):
                 del self._acknowledged[agent, source]

@@ -193,6 +193,9 @@ def test_what_the_taker_cannot_take_stays_where_it_is(tmp_path: Path) -> None:
         assert await remembered(nodes, first) == {"tea": ["is green"]}
         shown = nodes.of(third).get("triage")["memories"]
         assert shown == [{"from": second, "to": first, "up": True}]
+        await nodes.of(third).undeploy("triage", by="x")
+        await nodes.until(lambda: nodes.of(third)._said.offers == {})
+        assert await remembered(nodes, second) == {"tea": ["is a meal"]}
 
     simulated(tmp_path, scenario)
 
