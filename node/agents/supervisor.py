@@ -217,14 +217,14 @@ class AgentSupervisor:
             return agent.info(self._tools, self._offered)
 
     async def examine(
-        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None
+        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None, workspace: str
     ) -> Blueprint:
         """What :meth:`deploy` would read, judged as strictly, and nothing more.
 
         Raises:
             CaxtonError: as there.
         """
-        check_sizes(content, files, "default", self._settings)
+        check_sizes(content, files, workspace, self._settings)
         return await self._workshop.read(content, filename, files, name, self._environment.clock.wall())
 
     def replicas(self) -> dict[str, tuple[str, str, str]]:

@@ -44,7 +44,7 @@ class Agents(Protocol):
     """The part of the supervisor that is needed here (``node.agents.supervisor.AgentSupervisor``)."""
 
     async def examine(
-        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None
+        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None, workspace: str
     ) -> Blueprint:
         """Read an agent, and change nothing."""
         ...

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import trio
 
+from node.agents.blueprint import Blueprint
 from node.config.model import PlacementConfig
 from node.deployments import facts, package
 from node.deployments.desired import NAME_LIMIT, SHORT, Desired, decode
@@ -93,13 +94,11 @@ class Deployments:
         self._clock, self._node, self._maps, self._cluster = environment.clock, node, maps, cluster
         self._agents, self._packages, self._settings = agents, packages, settings
         self._facts = NodeFacts(labels, settings.enabled)
-        self._said = Said(maps)
-        self._core = Placing(node, settings.settle_s)
+        self._said, self._core = Said(maps), Placing(node, settings.settle_s)
         self._held: dict[str, str] = {}
         self._looked: dict[str, str] = {}
         self._published: dict[str, Report] = {}
-        self._wake = trio.Event()
-        self._stirred = trio.Event()
+        self._wake, self._stirred = trio.Event(), trio.Event()
         self._turn = trio.Lock()
         self._limit = trio.CapacityLimiter(AT_ONCE)
         self._unpublished = 0
@@ -136,7 +135,7 @@ class Deployments:
             StorageFailed: it may be lost if this node ends now.
         """
         wanted.check()
-        blueprint = await self._agents.examine(found.content, found.filename, found.files, found.name)
+        blueprint = await self._examined(found)
         definition = blueprint.definition
         data = found.encode()
         async with self._turn:
@@ -147,11 +146,8 @@ class Deployments:
                     why=f"version {old.version}, {old.replicas} replicas",
                     fix="Replace it explicitly (--replace), or give this one another name.",
                 )
-            if (
-                old is None
-                and self._agents.knows(definition.id)
-                and definition.id not in self._agents.replicas()
-            ):
+            here = self._agents.knows(definition.id) and definition.id not in self._agents.replicas()
+            if old is None and here:
                 raise DeploymentConflict(
                     f"an agent {definition.id!r} was deployed on this node alone",
                     why="a deployment of the cluster would run a second one beside it",
@@ -371,7 +367,7 @@ class Deployments:
         if data is None:
             return False
         found = package.decode(data)
-        blueprint = await self._agents.examine(found.content, found.filename, found.files, found.name)
+        blueprint = await self._examined(found)
         if blueprint.definition.id != desired.agent:
             raise ValidationFailed(
                 f"the package is not of {desired.agent!r}", why=f"it is of {blueprint.definition.id!r}"
@@ -385,6 +381,11 @@ class Deployments:
             deployment=desired.digest,
         )
         return True
+
+    async def _examined(self, found: Package) -> Blueprint:
+        return await self._agents.examine(
+            found.content, found.filename, found.files, found.name, found.workspace
+        )
 
     async def _have(self, desired: Desired) -> bool:
         """Have a package here, from whoever holds it; False when nobody gives it."""

@@ -276,6 +276,7 @@ def test_an_agent_of_one_node_alone_keeps_its_name_there_and_replicas_go_elsewhe
         (PACKAGE, Wanted(requires=tuple((f"l{n}" * 15, "x" * 64) for n in range(8))), ResourceLimitExceeded),
         (Package(b"x" * 5_000_000), Wanted(), ResourceLimitExceeded),
         (dataclasses.replace(PACKAGE, name="x" * 65), Wanted(), ValidationFailed),
+        (dataclasses.replace(PACKAGE, workspace="x" * 65), Wanted(), ValidationFailed),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, package, wanted, error) -> None:
