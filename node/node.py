@@ -8,7 +8,7 @@ membership, and last the admin API, so that a node that answers its health check
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from node.deployments.room import Deployments
 from node.environment import Address, Environment
 from node.errors import CaxtonError
 from node.llm.budgets import Budgets
+from node.llm.provider import Provider
 from node.llm.registry import ProviderRegistry
 from node.memory.absent import AbsentEmbedder
 from node.memory.backends.factory import how_kept
@@ -102,6 +103,7 @@ class Node:
         release: What it says it is; by default the installed one.
         recorder: Writes down what goes into the cores, for a replay; ended by :meth:`run`.
         environ: Variables, for ``llm.provider: auto`` and the few that tool servers get; none by default.
+        around_models: Put around every language model, below the budgets; a simulation lets models fail so.
     """
 
     storage: Storage
@@ -130,18 +132,15 @@ class Node:
         release: Release | None = None,
         recorder: Recorder | None = None,
         environ: Mapping[str, str] | None = None,
+        around_models: Callable[[Provider], Provider] = lambda provider: provider,
     ) -> None:
         self.config, self.environment = config, environment
         self.credentials, self.tokens = credentials, tokens
-        self.tracing = tracing or Tracing.off()
-        self.name = credentials.name
-        self.release = release or Release()
-        self._serve_http = serve_http
-        self._recorder = recorder
-        self._environ = environ or {}
-        self._shutdown = trio.Event()
-        self._ready = False
-        self._started_at = environment.clock.now()
+        self.tracing, self.release = tracing or Tracing.off(), release or Release()
+        self.name, self._started_at = credentials.name, environment.clock.now()
+        self._serve_http, self._recorder = serve_http, recorder
+        self._environ, self._around_models = environ or {}, around_models
+        self._shutdown, self._ready = trio.Event(), False
 
     def shutdown(self) -> None:
         """Ask the node to say goodbye and end; returns at once."""
@@ -269,6 +268,7 @@ class Node:
             environ=self._environ,
         )
         self.providers = ProviderRegistry.from_config(config.llm, self.environment, self._environ)
+        self.providers.around(self._around_models)
         self.budgets = Budgets(
             config.llm,
             models=self.providers.models,
