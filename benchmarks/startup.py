@@ -1,9 +1,12 @@
 """How long a node takes to be there, and what it weighs when it has nothing to do.
 
     .venv/bin/python -m benchmarks.startup
+    .venv/bin/python -m benchmarks.startup --against ../old --runs 15   # start by start in turn
 
 Each figure is the median of several runs of real processes, started as a user starts them. "Ready" is the
 first healthy answer of the admin API, polled every 5 ms from the moment before the process is created.
+Processor time is what the process has used by then, all of its threads together: it says the same on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ GOALS: Final[Mapping[str, tuple[str, float | None]]] = {
     "caxton --help": ("ms", 150.0),
     "caxton start, fresh data directory": ("ms", 1500.0),
     "caxton start, existing data directory": ("ms", 1500.0),
+    "caxton start, processor time": ("ms", None),
     "caxton stop (SIGTERM to exit)": ("ms", None),
     "idle node, resident memory": ("MB", 120.0),
     "idle node, processor": ("% of a core", None),
@@ -57,8 +61,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Start-up time and idle memory of a node.")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--check", action="store_true", help="fail when a goal is missed")
+    parser.add_argument("--against", type=Path, help="a checkout to compare processor times with")
     options = parser.parse_args()
     facts = machine()
+    if options.against is not None:
+        return compare(options.against.resolve(), options.runs, facts)
     rows = [
         {"measure": measure, "run": run, "value": round(value, 2), "unit": GOALS[measure][0]}
         for run in range(options.runs)
@@ -68,6 +75,30 @@ def main() -> int:
     missed = _report(rows)
     print(f"\n{facts}\nraw: {path}")
     return 1 if missed and options.check else 0
+
+
+def compare(other: Path, runs: int, facts: dict[str, str]) -> int:
+    """The processor time of starts of two checkouts, one after the other, with compiled modules."""
+    trees = {"this": Path(__file__).resolve().parents[1], "other": other}
+    rows: list[dict[str, object]] = []
+    values: dict[str, list[int]] = {tree: [] for tree in trees}
+    for run in range(-1, runs):  # the first compiles what is not compiled yet
+        for tree, root in trees.items():
+            variables = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": ""}
+            with (
+                tempfile.TemporaryDirectory(prefix="caxton-startup-") as directory,
+                node(Path(directory), **variables) as started,
+            ):
+                used_ms = round(1000.0 * _processor_s(started.process.pid))
+            if run >= 0:
+                values[tree].append(used_ms)
+                rows.append({"checkout": tree, "run": run, "processor_ms": used_ms})
+    path = write("startup-against", facts, rows)
+    table = [(tree, f"{median(v):.0f} ms", f"{min(v)} to {max(v)}", len(v)) for tree, v in values.items()]
+    show(("checkout", "median", "range", "runs"), table)
+    ratio = median(values["this"]) / median(values["other"])
+    print(f"\nthis takes {ratio:.2f} of the other\n{facts}\nraw: {path}")
+    return 0
 
 
 def one_run(*, idle: bool) -> Iterator[tuple[str, float]]:
@@ -83,6 +114,7 @@ def one_run(*, idle: bool) -> Iterator[tuple[str, float]]:
             yield "caxton start, fresh data directory", fresh.ready_ms
         with node(Path(directory)) as again:
             yield "caxton start, existing data directory", again.ready_ms
+            yield "caxton start, processor time", 1000.0 * _processor_s(again.process.pid)
             if idle:
                 before = _processor_s(again.process.pid)
                 time.sleep(IDLE_S)
@@ -96,12 +128,12 @@ def one_run(*, idle: bool) -> Iterator[tuple[str, float]]:
 
 
 @contextmanager
-def node(directory: Path) -> Iterator[Started]:
+def node(directory: Path, **variables: str) -> Iterator[Started]:
     """A node on loopback, ready, with its data and all that it leaves in ``directory``."""
     port = _free_port()
     options = ["--data-dir", str(directory / "data"), "--port", str(port), "--bind", "127.0.0.1:0"]
     options += ["--set", "cluster.link_port=0"]
-    environment = _environment(directory)
+    environment = _environment(directory) | variables
     with (directory / "node.log").open("ab") as log:
         began = time.perf_counter()
         process = subprocess.Popen([*caxton(), "start", *options], stdout=log, stderr=log, env=environment)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import trio
 
-from node.config import load_config
+from node.config import NodeConfig, load_config
 from node.environment import Environment
 from node.errors import CaxtonError, invariant
+from node.llm.provider import Provider
 from node.node import Node, first_error
 from node.recording.tape import RecordTo
 from node.security.authority import create_cluster, issue_node
@@ -30,6 +31,9 @@ from simulations.disk import SimulatedDisk
 from simulations.environment import SimulatedClock, simulated_environment
 from simulations.kernel import World
 from simulations.network import Host, VirtualNetwork
+
+Models = Callable[[Environment, NodeConfig], Callable[[Provider], Provider]]
+"""What is put around the language models of a node, by its environment and its configuration."""
 
 GOSSIP_PORT = 7946
 LINK_PORT = 7947
@@ -104,6 +108,7 @@ class SimulatedCluster:
         disk: bool = True,
         release: Release | None = None,
         record: Path | None = None,
+        models: Models = lambda *_: lambda provider: provider,
     ) -> Node:
         """Start a node, for the first time or again, and return it once it is ready.
 
@@ -114,6 +119,7 @@ class SimulatedCluster:
             disk: Whether it still has what it kept in its earlier life.
             release: What it says it is.
             record: Where to record what goes into its cores.
+            models: What is put around its language models.
 
         Raises:
             CaxtonError: it cannot start.
@@ -153,6 +159,7 @@ class SimulatedCluster:
             serve_http=False,
             release=release,
             recorder=recorder,
+            around_models=models(environment, config),
         )
         disk_ = SimulatedDisk(self._data(name))
         running = SimulatedNode(node, environment, host, disk_, trio.CancelScope(), boot)

@@ -168,15 +168,19 @@ def load(name: str, changes: Sequence[str] = ()) -> Scenario:
     if path is None or not path.is_file():
         raise ScenarioError(f"there is no scenario {name!r}{_nearest(name, available())}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScenarioError(f"{path.name}: {error}") from None
     if not isinstance(data, dict):
         raise ScenarioError(f"{path.name}: a scenario is a mapping")
     data.setdefault("name", path.stem)
     for change in changes:
         _set(data, change)
-    return check(data, path.name)
+    try:
+        return check(data, path.name)
+    except ScenarioError as error:
+        raise ScenarioError(_with_line(str(error), path.name, text, changes)) from None
 
 
 def check(data: Mapping[str, Any], where: str) -> Scenario:
@@ -309,6 +313,26 @@ def _explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         return f"{where}: {place}: there is no such key{_nearest(str(first['loc'][-1]), known)}"
     said = first["msg"].removeprefix("Value error, ")
     return f"{where}: {place}: {said}" if place else f"{where}: {said}"
+
+
+def _with_line(told: str, where: str, text: str, changes: Sequence[str]) -> str:
+    """The same error with the line of what it is about, unless that was not read from the file."""
+    place = told.removeprefix(f"{where}: ").partition(": ")[0].split(".")
+    if any(change.split(".")[0].split("=")[0] == place[0] for change in changes):
+        return told
+    node, line = yaml.compose(text, yaml.SafeLoader), 0
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return f"{where}, line {line}: {told.removeprefix(f'{where}: ')}" if line else told
 
 
 def _keys(model: type[BaseModel], path: Iterable[str]) -> list[str]:

@@ -31,8 +31,8 @@ from swim.query_messages import Question, encode_question, encode_response
 from swim.rtt import RttEstimator
 from swim.user_events import UserEvents
 from swim.user_traffic import Kind
+from tests.docs_pages import number, plain, rows, suspicion_s
 from tests.swim.net import settled
-from tests.test_docs import number, plain, rows, suspicion_s
 
 ROOT = Path(__file__).parent.parent
 PAGE = "protocol.md"

@@ -39,7 +39,11 @@ def new_project(directory: Path, name: str, language: str) -> list[Path]:
         )
     root = sample_directory("sdk")
     template = root / language
-    files = {path.relative_to(template): path for path in sorted(template.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(template): path
+        for path in sorted(template.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"  # which an installer makes of Python's template
+    }
     for shared in (AGENT_FILE, *LANGUAGES[language].shared):
         files[Path(Path(shared).name)] = root / shared
     for place, source in files.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -67,14 +68,25 @@ def command(
     leave its cluster gracefully; a second one ends it at once.
     """
     overrides = _overrides(seeds, name, data_dir, port, bind) | dict(map(_setting, settings))
-    from node.config import load_config  # noqa: PLC0415 - not for --help
+    with _starting():
+        from node.config import load_config  # noqa: PLC0415 - not for --help
 
-    config = load_config(path, environ=os.environ, overrides=overrides)
-    _configure_logs(config)
-    limit_bytes = _limit(record_limit)
-    told = _Told(config, as_json=as_json, ready_file=ready_file, ready_fd=ready_fd)
-    with told.until_the_end():
-        _run(config, told.ready, record, limit_bytes)
+        config = load_config(path, environ=os.environ, overrides=overrides)
+        _configure_logs(config)
+        limit_bytes = _limit(record_limit)
+        told = _Told(config, as_json=as_json, ready_file=ready_file, ready_fd=ready_fd)
+        with told.until_the_end():
+            _run(config, told.ready, record, limit_bytes)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Collect no garbage until the node is ready: a start makes some hundred thousand objects that stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _overrides(
@@ -150,7 +162,7 @@ def _run(
 
     from node.collector import collect_less_often  # noqa: PLC0415
     from node.environment import system_environment  # noqa: PLC0415
-    from node.node import run_node  # noqa: PLC0415 - imports every room
+    from node.process import run_node  # noqa: PLC0415 - imports every room
     from node.recording.tape import RecordTo  # noqa: PLC0415
 
     recording = None if record is None else RecordTo(record, limit_bytes)
@@ -194,6 +206,7 @@ class _Told:
 
     def ready(self, info: ReadyInfo) -> None:
         """Called once, when the node takes messages."""
+        gc.enable()
         api = "" if info.api is None else _url(*info.api)
         found: dict[str, Any] = {
             "node": info.node,

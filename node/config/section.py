@@ -9,5 +9,10 @@ class Section(BaseModel):
     """The base of all sections; a misspelt limit is no limit, so unknown keys are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        defer_build=True,
     )

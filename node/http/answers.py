@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from node.http.answer import Answer
 
 Time = Annotated[str, Field(description="ISO 8601, UTC.", examples=["2026-01-31T12:00:00.000Z"])]
 Address = Annotated[str, Field(description="name@node")]
 
 
-class HealthBody(BaseModel):
+class HealthBody(Answer):
     """Whether the node lives and takes messages."""
 
     status: str
@@ -28,7 +30,7 @@ class HealthBody(BaseModel):
 PartitionState = Annotated[str, Field(examples=["majority", "minority", "isolated"])]
 
 
-class PartitionView(BaseModel):
+class PartitionView(Answer):
     """On which side of a partition the node finds itself, and of how many members."""
 
     state: PartitionState
@@ -49,7 +51,7 @@ class StatusBody(HealthBody):
     rooms: dict[str, Any]
 
 
-class ModelView(BaseModel):
+class ModelView(Answer):
     """One language-model provider; what is reached over a network has an address, a model and a state."""
 
     name: str
@@ -58,11 +60,11 @@ class ModelView(BaseModel):
     model: str | None = None
     has_key: bool | None = None
     stream: bool | None = None
-    fallbacks: list[str] = []
+    fallbacks: list[str] = Field(default_factory=list)
     state: dict[str, Any]
 
 
-class ModelsBody(BaseModel):
+class ModelsBody(Answer):
     """The language-model providers of the node."""
 
     node: str
@@ -73,14 +75,14 @@ class ModelsBody(BaseModel):
     budgets: dict[str, Any]
 
 
-class StoppingBody(BaseModel):
+class StoppingBody(Answer):
     """The node has begun to leave and end."""
 
     status: str
     node: str
 
 
-class MemberView(BaseModel):
+class MemberView(Answer):
     """One member, with what else is known of it."""
 
     model_config = ConfigDict(extra="allow")
@@ -89,7 +91,7 @@ class MemberView(BaseModel):
     state: str
 
 
-class MembersBody(BaseModel):
+class MembersBody(Answer):
     """All members this node knows."""
 
     node: str
@@ -98,7 +100,7 @@ class MembersBody(BaseModel):
     members: list[MemberView]
 
 
-class FindingView(BaseModel):
+class FindingView(Answer):
     """One thing that was found out about a member."""
 
     time: Time
@@ -108,7 +110,7 @@ class FindingView(BaseModel):
     detail: Annotated[str, Field(description="For people: by which paths, after how long.")]
 
 
-class WhyBody(BaseModel):
+class WhyBody(Answer):
     """Why a member is held for what it is; ``member`` is null when it is not shown any more."""
 
     node: str
@@ -118,7 +120,7 @@ class WhyBody(BaseModel):
     findings: Annotated[list[FindingView], Field(description="The oldest first.")]
 
 
-class UnreachedView(BaseModel):
+class UnreachedView(Answer):
     """The members that one node cannot reach directly, as it says itself."""
 
     node: str
@@ -126,7 +128,7 @@ class UnreachedView(BaseModel):
     count: Annotated[int, Field(description="How many they are.")]
 
 
-class LostPathView(BaseModel):
+class LostPathView(Answer):
     """A member that lives, and that no datagrams pass to from here or from there."""
 
     member: str
@@ -135,7 +137,7 @@ class LostPathView(BaseModel):
     seconds_ago: float
 
 
-class ReachabilityBody(BaseModel):
+class ReachabilityBody(Answer):
     """Who cannot reach whom, by the word of every node that is up; and the paths this node has lost."""
 
     node: str
@@ -143,7 +145,7 @@ class ReachabilityBody(BaseModel):
     lost_paths: list[LostPathView]
 
 
-class KeyMemberView(BaseModel):
+class KeyMemberView(Answer):
     """What one member did, and which keys it holds."""
 
     name: str
@@ -152,7 +154,7 @@ class KeyMemberView(BaseModel):
     key_ids: Annotated[list[str] | None, Field(description="The first encrypts; null if it has not said.")]
 
 
-class KeyView(BaseModel):
+class KeyView(Answer):
     """One gossip key, by its id: who holds it never shows it."""
 
     key_id: str
@@ -160,7 +162,7 @@ class KeyView(BaseModel):
     encrypts_for: Annotated[int, Field(description="How many of them encrypt with it.")]
 
 
-class KeysBody(BaseModel):
+class KeysBody(Answer):
     """How an operation on the cluster's gossip keys went, member by member."""
 
     node: str
@@ -172,7 +174,7 @@ class KeysBody(BaseModel):
     keys: list[KeyView]
 
 
-class UserEventBody(BaseModel):
+class UserEventBody(Answer):
     """What a node has announced."""
 
     name: str
@@ -182,21 +184,21 @@ class UserEventBody(BaseModel):
     heard_at: Time
 
 
-class UserEventsBody(BaseModel):
+class UserEventsBody(Answer):
     """The latest user events that a node has fired or heard, oldest first."""
 
     node: str
     events: list[UserEventBody]
 
 
-class AnswerView(BaseModel):
+class AnswerView(Answer):
     """What one node has answered."""
 
     node: str
     answer: str
 
 
-class QueryBody(BaseModel):
+class QueryBody(Answer):
     """What came back in time."""
 
     node: str
@@ -205,7 +207,7 @@ class QueryBody(BaseModel):
     answers: list[AnswerView]
 
 
-class ClusterStatisticsBody(BaseModel):
+class ClusterStatisticsBody(Answer):
     """What membership, the replicated maps and the rooms around them count."""
 
     node: str
@@ -231,7 +233,7 @@ class ClusterBody(MembersBody):
     events: list[dict[str, Any]]
 
 
-class ProviderView(BaseModel):
+class ProviderView(Answer):
     """One agent that offers a capability."""
 
     agent: str
@@ -250,14 +252,14 @@ class ProviderView(BaseModel):
     offers: Annotated[str, Field(description="The capability with the version that would be taken.")]
 
 
-class VersionView(BaseModel):
+class VersionView(Answer):
     """One version of a capability."""
 
     version: Annotated[str | None, Field(description="None for one without a version.")]
     agents_count: int
 
 
-class SeenView(BaseModel):
+class SeenView(Answer):
     """The cluster as the node that decides sees it, and how old its registry is."""
 
     up: int
@@ -266,7 +268,7 @@ class SeenView(BaseModel):
     registry_age_s: Annotated[float, Field(description="Seconds since the registry has changed here.")]
 
 
-class ChosenView(BaseModel):
+class ChosenView(Answer):
     """Who would get a message that began a conversation now; no target where chance decides."""
 
     targets: Annotated[list[Address], Field(description="Empty when nobody could be, or two are drawn.")]
@@ -275,7 +277,7 @@ class ChosenView(BaseModel):
     view: SeenView | None
 
 
-class OfferedBody(BaseModel):
+class OfferedBody(Answer):
     """Who offers one capability, in which versions."""
 
     capability: str
@@ -290,13 +292,13 @@ class CapabilityBody(OfferedBody):
     chosen: ChosenView
 
 
-class CapabilitiesBody(BaseModel):
+class CapabilitiesBody(Answer):
     """Every capability in the cluster."""
 
     capabilities: list[OfferedBody]
 
 
-class MessageView(BaseModel):
+class MessageView(Answer):
     """A FIPA-ACL message; what it does not have is left out."""
 
     model_config = ConfigDict(extra="allow")
@@ -311,7 +313,7 @@ class MessageView(BaseModel):
     conversation_id: str
 
 
-class ReceiptBody(BaseModel):
+class ReceiptBody(Answer):
     """What became of a message that was sent."""
 
     message_id: str
@@ -324,7 +326,7 @@ class ReceiptBody(BaseModel):
     replies: list[MessageView] | None = None
 
 
-class ErrorFacts(BaseModel):
+class ErrorFacts(Answer):
     """The inner shape of an error."""
 
     code: str
@@ -334,7 +336,7 @@ class ErrorFacts(BaseModel):
     details: dict[str, Any]
 
 
-class ItemView(BaseModel):
+class ItemView(Answer):
     """What became of one message of a batch: a receipt, or an error."""
 
     index: Annotated[int, Field(description="Its place in the batch, from 0.")]
@@ -347,7 +349,7 @@ class ItemView(BaseModel):
     error: ErrorFacts | None = None
 
 
-class BatchAnswer(BaseModel):
+class BatchAnswer(Answer):
     """What became of each message of a batch, in order."""
 
     batch_id: str | None
@@ -357,7 +359,7 @@ class BatchAnswer(BaseModel):
     results: list[ItemView]
 
 
-class HistoryBody(BaseModel):
+class HistoryBody(Answer):
     """A message and what became of it."""
 
     model_config = ConfigDict(extra="allow")
@@ -374,7 +376,7 @@ class HistoryBody(BaseModel):
     replies: list[dict[str, Any]]
 
 
-class ConversationView(BaseModel):
+class ConversationView(Answer):
     """A conversation in a list."""
 
     id: str
@@ -394,7 +396,7 @@ class ConversationView(BaseModel):
     archived_at: Time | None
 
 
-class ConversationsBody(BaseModel):
+class ConversationsBody(Answer):
     """A page of conversations, the one with the latest message first."""
 
     conversations: list[ConversationView]
@@ -402,7 +404,7 @@ class ConversationsBody(BaseModel):
     next: Annotated[str | None, Field(description="The before of the next page.")]
 
 
-class ChainView(BaseModel):
+class ChainView(Answer):
     """One message in the tree of what answers what; they come in the order of a walk through it."""
 
     message_id: str
@@ -422,7 +424,7 @@ class ConversationBody(ConversationView):
     messages: list[MessageView]
 
 
-class ArchivedBody(BaseModel):
+class ArchivedBody(Answer):
     """The conversations that were closed."""
 
     archived: int
@@ -430,7 +432,7 @@ class ArchivedBody(BaseModel):
     next: Annotated[str | None, Field(description="The after of the call that goes on; null at the end.")]
 
 
-class SignatureBody(BaseModel):
+class SignatureBody(Answer):
     """Who answers for a module; ``signer`` is null where the key is not trusted here."""
 
     key: str
@@ -438,14 +440,14 @@ class SignatureBody(BaseModel):
     expires: Time | None
 
 
-class AgentBody(BaseModel):
+class AgentBody(Answer):
     """One agent of this node; ``error`` only when its status is ``error``."""
 
     id: str
     name: str
     version: str
     kind: str
-    status: Annotated[str, Field(examples=["running", "stopped", "error"])]
+    status: Annotated[str, Field(examples=["running", "stopped", "waiting", "error"])]
     description: str
     capabilities: list[str]
     topics: list[dict[str, str | None]]
@@ -460,10 +462,11 @@ class AgentBody(BaseModel):
     waiting_for: Annotated[list[str], Field(description="Those of them that nobody offers now.")]
     labels: Annotated[dict[str, list[str]], Field(description="What messages may require of it.")]
     signature: Annotated[SignatureBody | None, Field(description="Null without a signed module.")]
+    deployment: Annotated[str | None, Field(description="SHA-256 of what it is a replica of, or null.")]
     error: str | None = None
 
 
-class AgentsBody(BaseModel):
+class AgentsBody(Answer):
     """A page of the agents of this node."""
 
     agents: list[AgentBody]
@@ -472,7 +475,7 @@ class AgentsBody(BaseModel):
     offset: int
 
 
-class LogRecordView(BaseModel):
+class LogRecordView(Answer):
     """One log record, with what else it says."""
 
     model_config = ConfigDict(extra="allow")
@@ -482,14 +485,14 @@ class LogRecordView(BaseModel):
     message: str
 
 
-class LogsBody(BaseModel):
+class LogsBody(Answer):
     """The last log records of an agent, oldest first."""
 
     agent: str
     records: list[LogRecordView]
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Answer):
     """Every refusal: a stable code, what happened, why, and how to fix it."""
 
     error: ErrorFacts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
+from node.http.answer import Answer
 from node.http.models import StrictBody, StrictQuery
 
 REASON_LIMIT: Final = 500
@@ -34,7 +35,7 @@ class DecisionBody(StrictBody):
     ] = ""
 
 
-class ApprovalView(BaseModel):
+class ApprovalView(Answer):
     """A call that needs an operator's approval."""
 
     approval_id: str
@@ -56,7 +57,7 @@ class ApprovalView(BaseModel):
     outcome: Annotated[str | None, Field(description="What became of it, in words.")]
 
 
-class ApprovalsBody(BaseModel):
+class ApprovalsBody(Answer):
     """Approvals of the node, the newest first."""
 
     node: str
@@ -64,7 +65,7 @@ class ApprovalsBody(BaseModel):
     next: Annotated[str | None, Field(description="The `before` of the page that follows.")]
 
 
-class TurnCallView(BaseModel):
+class TurnCallView(Answer):
     """A call that the model asked for together with the one that waits."""
 
     tool: str

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from node.http.answer import Answer
 from node.http.answers import Time
 
 Similarity = Annotated[float | None, Field(description="Cosine, 0 to 1; null without vectors.")]
 
 
-class OutcomesView(BaseModel):
+class OutcomesView(Answer):
     """What came of the use of an observation."""
 
     used: int
@@ -20,7 +21,7 @@ class OutcomesView(BaseModel):
     rejected: int
 
 
-class MemoryObservationView(BaseModel):
+class MemoryObservationView(Answer):
     """Something that was observed about an entity."""
 
     observation_id: str
@@ -37,7 +38,7 @@ class MemoryObservationView(BaseModel):
     similarity_score: Similarity = None
 
 
-class RelationView(BaseModel):
+class RelationView(Answer):
     """How one entity relates to another."""
 
     relation_id: str
@@ -57,7 +58,7 @@ class RelationView(BaseModel):
     metadata: dict[str, Any]
 
 
-class EntityView(BaseModel):
+class EntityView(Answer):
     """An entity, with what is known about it and how it relates to others."""
 
     entity_id: str
@@ -80,14 +81,14 @@ class EntityView(BaseModel):
     source: dict[str, str]
 
 
-class EntitiesBody(BaseModel):
+class EntitiesBody(Answer):
     """Entities by id, without observations."""
 
     entities: list[EntityView]
     next: Annotated[str | None, Field(description="The ``after`` of the page that follows.")]
 
 
-class RememberedBody(BaseModel):
+class RememberedBody(Answer):
     """What became of an entity to remember."""
 
     entity_id: str
@@ -100,7 +101,7 @@ class RememberedBody(BaseModel):
     embedding_generated: bool
 
 
-class BatchItemView(BaseModel):
+class BatchItemView(Answer):
     """What became of one entity of several."""
 
     model_config = ConfigDict(extra="allow")
@@ -108,7 +109,7 @@ class BatchItemView(BaseModel):
     status: str
 
 
-class RememberedBatchBody(BaseModel):
+class RememberedBatchBody(Answer):
     """What became of several entities, in their order."""
 
     results: list[BatchItemView]
@@ -116,7 +117,7 @@ class RememberedBatchBody(BaseModel):
     refused: int
 
 
-class RelatedBody(BaseModel):
+class RelatedBody(Answer):
     """What became of a relation to remember."""
 
     relation_id: str
@@ -124,7 +125,7 @@ class RelatedBody(BaseModel):
     superseded_id: str | None
 
 
-class WhyView(BaseModel):
+class WhyView(Answer):
     """Why an entity is in one of the lists that a search is made of."""
 
     rank: int
@@ -139,7 +140,7 @@ class MemoryHitView(EntityView):
     why: dict[str, WhyView]
 
 
-class MemorySearchBody(BaseModel):
+class MemorySearchBody(Answer):
     """The results of a search, the best first."""
 
     results: list[MemoryHitView]
@@ -153,7 +154,7 @@ class MemorySearchBody(BaseModel):
     search_time_ms: float
 
 
-class GraphNodeView(BaseModel):
+class GraphNodeView(Answer):
     """An entity of a walk."""
 
     model_config = ConfigDict(extra="allow")
@@ -164,7 +165,7 @@ class GraphNodeView(BaseModel):
     depth: int
 
 
-class EdgeView(BaseModel):
+class EdgeView(Answer):
     """A relation of a walk."""
 
     relation_id: str
@@ -176,14 +177,14 @@ class EdgeView(BaseModel):
     bidirectional: bool
 
 
-class GraphView(BaseModel):
+class GraphView(Answer):
     """What is around an entity."""
 
     nodes: list[GraphNodeView]
     edges: list[EdgeView]
 
 
-class TraversalView(BaseModel):
+class TraversalView(Answer):
     """How a walk went."""
 
     nodes_visited: int
@@ -194,29 +195,29 @@ class TraversalView(BaseModel):
     relation_types: dict[str, int]
 
 
-class GraphBody(BaseModel):
+class GraphBody(Answer):
     """A walk."""
 
     graph: GraphView
     traversal_stats: TraversalView
 
 
-class PathBody(BaseModel):
+class PathBody(Answer):
     """A shortest way between two entities; ``found`` is false where there is none within the bounds."""
 
     found: bool
     length: int | None = None
-    nodes: list[GraphNodeView] = []
-    edges: list[EdgeView] = []
+    nodes: list[GraphNodeView] = Field(default_factory=list)
+    edges: list[EdgeView] = Field(default_factory=list)
 
 
-class ClearedBody(BaseModel):
+class ClearedBody(Answer):
     """What was forgotten."""
 
     deleted_entities: int
 
 
-class ScopeCountView(BaseModel):
+class ScopeCountView(Answer):
     """What one scope of one owner holds."""
 
     memory_scope: str
@@ -226,7 +227,7 @@ class ScopeCountView(BaseModel):
     relations: int
 
 
-class OriginView(BaseModel):
+class OriginView(Answer):
     """How much is held of the log of one node."""
 
     node: str
@@ -237,7 +238,7 @@ class OriginView(BaseModel):
     digest: str
 
 
-class PartnerView(BaseModel):
+class PartnerView(Answer):
     """How far this node and another are from each other, in operations; those that became void count, too."""
 
     behind: int
@@ -247,7 +248,7 @@ class PartnerView(BaseModel):
     repairs: int
 
 
-class ReplicationView(BaseModel):
+class ReplicationView(Answer):
     """How the shared memory is kept the same on all nodes. Two nodes with one ``digest`` hold the same."""
 
     partners: list[str]
@@ -270,7 +271,7 @@ class ReplicationView(BaseModel):
     started_again: int
 
 
-class MemoryStatsBody(BaseModel):
+class MemoryStatsBody(Answer):
     """What the memory holds and costs; ``replication`` is null where it is switched off."""
 
     entities: int

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from node.http.answer import Answer
 from node.http.answers import Time
 
 
-class ExportedBody(BaseModel):
+class ExportedBody(Answer):
     """The memory as one document; the lines of the other forms say the same."""
 
     type: str
@@ -22,14 +23,14 @@ class ExportedBody(BaseModel):
     end: dict[str, int]
 
 
-class RefusedLineView(BaseModel):
+class RefusedLineView(Answer):
     """A line that was not taken, and why."""
 
     line: int
     error: dict[str, Any]
 
 
-class ImportedBody(BaseModel):
+class ImportedBody(Answer):
     """What an import has done."""
 
     lines: int
@@ -47,7 +48,7 @@ class ImportedBody(BaseModel):
     stopped_by: Annotated[RefusedLineView | None, Field(description="What the rest was not read for.")]
 
 
-class LastCheckView(BaseModel):
+class LastCheckView(Answer):
     """What the last check found."""
 
     at_s: float
@@ -55,7 +56,7 @@ class LastCheckView(BaseModel):
     findings: int
 
 
-class MemoryHealthBody(BaseModel):
+class MemoryHealthBody(Answer):
     """How the memory does; what is not known, since nothing was ever stored, is null."""
 
     status: Annotated[str, Field(description="healthy, degraded (words only) or unhealthy.")]
@@ -69,7 +70,7 @@ class MemoryHealthBody(BaseModel):
     last_check: LastCheckView | None
 
 
-class FindingView(BaseModel):
+class FindingView(Answer):
     """Something that is not as it should be."""
 
     check: str
@@ -78,7 +79,7 @@ class FindingView(BaseModel):
     examples: list[str]
 
 
-class MemoryFindingsView(BaseModel):
+class MemoryFindingsView(Answer):
     """What a check has found."""
 
     ok: bool
@@ -93,14 +94,14 @@ class MemoryCheckBody(MemoryFindingsView):
     """What a check of the memory has found."""
 
 
-class MemoryRepairBody(BaseModel):
+class MemoryRepairBody(Answer):
     """What a repair has found, and what is left."""
 
     found: MemoryFindingsView
     left: MemoryFindingsView
 
 
-class ReembeddingBody(BaseModel):
+class ReembeddingBody(Answer):
     """How far the memory's vectors are of the present model."""
 
     state: str
@@ -114,7 +115,7 @@ class ReembeddingBody(BaseModel):
     failure: str | None
 
 
-class PairView(BaseModel):
+class PairView(Answer):
     """Two observations that say nearly the same."""
 
     entity_id: str
@@ -126,7 +127,7 @@ class PairView(BaseModel):
     similarity: float
 
 
-class DedupBodyView(BaseModel):
+class DedupBodyView(Answer):
     """Observations that say nearly the same, and what was done about them."""
 
     pairs: list[PairView]
@@ -135,7 +136,7 @@ class DedupBodyView(BaseModel):
     next: Annotated[str | None, Field(description="The ``after`` of the call that goes on.")]
 
 
-class RetentionPolicyView(BaseModel):
+class RetentionPolicyView(Answer):
     """How long what is remembered is kept."""
 
     max_age_days: float | None
@@ -144,7 +145,7 @@ class RetentionPolicyView(BaseModel):
     set_at_run_time: bool
 
 
-class MemorySettingsView(BaseModel):
+class MemorySettingsView(Answer):
     """Figures that are not set."""
 
     batch_size: int
@@ -152,7 +153,7 @@ class MemorySettingsView(BaseModel):
     cache_size_mb: int
 
 
-class MemoryConfigView(BaseModel):
+class MemoryConfigView(Answer):
     """What holds for the memory."""
 
     retention_policy: RetentionPolicyView

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from node.http.answer import Answer
 from node.http.answers import Address, ErrorFacts, MessageView, PartitionState, Time
 
 
-class DeadLetterView(BaseModel):
+class DeadLetterView(Answer):
     """One message that could not be delivered."""
 
     message_id: str
@@ -26,7 +27,7 @@ class DeadLetterView(BaseModel):
     history: dict[str, Any]
 
 
-class DeadLettersBody(BaseModel):
+class DeadLettersBody(Answer):
     """A page of what could not be delivered, newest first."""
 
     dead_letters: list[DeadLetterView]
@@ -36,7 +37,7 @@ class DeadLettersBody(BaseModel):
     bytes: Annotated[int, Field(description="What they weigh.")]
 
 
-class RetryReceiptBody(BaseModel):
+class RetryReceiptBody(Answer):
     """The new message by which a dead letter was sent again."""
 
     message_id: str
@@ -48,7 +49,7 @@ class RetryReceiptBody(BaseModel):
     timestamp: Time
 
 
-class RetriedBody(BaseModel):
+class RetriedBody(Answer):
     """What became of many dead letters."""
 
     retried: int
@@ -60,14 +61,14 @@ class RetriedBody(BaseModel):
     stopped_by: dict[str, str] | None
 
 
-class DroppedBody(BaseModel):
+class DroppedBody(Answer):
     """How many dead letters were forgotten."""
 
     dropped: int
     more: Annotated[bool, Field(description="Whether there are others of the choice.")]
 
 
-class StepView(BaseModel):
+class StepView(Answer):
     """One step of a message."""
 
     node: Annotated[str, Field(description="Whose clock and whose word this is.")]
@@ -77,7 +78,7 @@ class StepView(BaseModel):
     detail: str
 
 
-class TracedView(BaseModel):
+class TracedView(Answer):
     """One message of a trace, without its content, and what it caused."""
 
     message_id: str
@@ -97,7 +98,7 @@ class TracedView(BaseModel):
     caused: list[TracedView]
 
 
-class TraceBody(BaseModel):
+class TraceBody(Answer):
     """The way of a message across the cluster, and of all that it caused."""
 
     node: str
@@ -108,7 +109,7 @@ class TraceBody(BaseModel):
     trace: TracedView
 
 
-class BidView(BaseModel):
+class BidView(Answer):
     """One bid for a task, and what has become of it."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -122,7 +123,7 @@ class BidView(BaseModel):
     stands_until: Time | None
 
 
-class DeclinedView(BaseModel):
+class DeclinedView(Answer):
     """Somebody who was asked and made no bid."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -131,7 +132,7 @@ class DeclinedView(BaseModel):
     performative: Annotated[str, Field(examples=["refuse"])]
 
 
-class OutcomeBody(BaseModel):
+class OutcomeBody(Answer):
     """What has become of a task: its bids, the award, and the result."""
 
     message_id: Annotated[str, Field(description="The call for proposals.")]
@@ -145,7 +146,7 @@ class OutcomeBody(BaseModel):
     results: list[MessageView]
 
 
-class LineView(BaseModel):
+class LineView(Answer):
     """One line of a stream: what became of a message, or the reply to it."""
 
     line: Annotated[int, Field(description="Its number, from 1; 0 tells of the stream itself.")]
@@ -160,7 +161,7 @@ class LineView(BaseModel):
     replies: list[MessageView] | None = None
 
 
-class CandidateView(BaseModel):
+class CandidateView(Answer):
     """One provider that might have been chosen."""
 
     agent: str
@@ -174,7 +175,7 @@ class CandidateView(BaseModel):
     offer: Annotated[str | None, Field(description="The capability with its version; none of an agent.")]
 
 
-class RoutingView(BaseModel):
+class RoutingView(Answer):
     """What the router would do with a message now."""
 
     strategy: str
@@ -185,7 +186,7 @@ class RoutingView(BaseModel):
     candidates: list[CandidateView]
 
 
-class CheckedBody(BaseModel):
+class CheckedBody(Answer):
     """Whether a message would be accepted, and where it would go."""
 
     valid: bool
@@ -194,7 +195,7 @@ class CheckedBody(BaseModel):
     routing: RoutingView | None
 
 
-class ClusterSeenView(BaseModel):
+class ClusterSeenView(Answer):
     """The cluster as the node saw it when it decided."""
 
     up: int
@@ -203,7 +204,7 @@ class ClusterSeenView(BaseModel):
     registry_age_s: Annotated[float, Field(description="Since the registry had last changed there.")]
 
 
-class DecisionView(BaseModel):
+class DecisionView(Answer):
     """One decision about a message."""
 
     epoch: Annotated[int, Field(description="Grows with every re-routing.")]
@@ -219,7 +220,7 @@ class DecisionView(BaseModel):
     view: ClusterSeenView | None
 
 
-class ExplanationBody(BaseModel):
+class ExplanationBody(Answer):
     """Why a message went where it went."""
 
     node: str
@@ -230,7 +231,7 @@ class ExplanationBody(BaseModel):
     decisions: list[DecisionView]
 
 
-class TailEventView(BaseModel):
+class TailEventView(Answer):
     """One line of the tail."""
 
     model_config = ConfigDict(extra="allow")
@@ -245,7 +246,7 @@ class TailEventView(BaseModel):
     at: Time
 
 
-class MailboxView(BaseModel):
+class MailboxView(Answer):
     """A client's mailbox."""
 
     name: str
@@ -260,21 +261,21 @@ class MailboxView(BaseModel):
     idle_s: Annotated[float, Field(description="Seconds without use until it goes.")]
 
 
-class MailboxesBody(BaseModel):
+class MailboxesBody(Answer):
     """Mailboxes of clients, by name."""
 
     node: str
     mailboxes: list[MailboxView]
 
 
-class AcknowledgedBody(BaseModel):
+class AcknowledgedBody(Answer):
     """What an acknowledgement has done."""
 
     acknowledged: Annotated[int, Field(description="Messages that were held until now.")]
     held: Annotated[int, Field(description="Those that still are.")]
 
 
-class HeldView(BaseModel):
+class HeldView(Answer):
     """One message of a mailbox, as the data of an event."""
 
     mailbox: str
@@ -282,7 +283,7 @@ class HeldView(BaseModel):
     message: MessageView
 
 
-class PieceView(BaseModel):
+class PieceView(Answer):
     """More of an answer while it is made, as the data of an event ``partial`` or ``restart``."""
 
     message_id: str
@@ -293,7 +294,7 @@ class PieceView(BaseModel):
     is_cut: Annotated[bool | None, Field(description="Whether the rest of the turn is not shown.")] = None
 
 
-class HappenedView(BaseModel):
+class HappenedView(Answer):
     """Something that happened to a message, as the data of an event."""
 
     message_id: str
@@ -304,7 +305,7 @@ class HappenedView(BaseModel):
     status: Annotated[str | None, Field(description="How it ended, with the event end.")] = None
 
 
-class WebhookView(BaseModel):
+class WebhookView(Answer):
     """A webhook, and how it fares; counts are since the start of the node."""
 
     id: str
@@ -326,7 +327,7 @@ class WebhookView(BaseModel):
     last_error: str | None
 
 
-class DeadDeliveryView(BaseModel):
+class DeadDeliveryView(Answer):
     """A delivery that was given up."""
 
     delivery_id: str
@@ -349,14 +350,14 @@ class WebhookMadeBody(WebhookDetailBody):
     secret: str
 
 
-class WebhooksBody(BaseModel):
+class WebhooksBody(Answer):
     """The webhooks of one node, the oldest first."""
 
     node: str
     webhooks: list[WebhookView]
 
 
-class BlobBody(BaseModel):
+class BlobBody(Answer):
     """How much of a blob is here."""
 
     blob: Annotated[str, Field(description="SHA-256 of its content, hexadecimal.")]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from node.http.answer import Answer
 
 
-class ToolChangeView(BaseModel):
+class ToolChangeView(Answer):
     """A part of a tool's description that is not what was approved; long ones are cut."""
 
     part: str
@@ -15,7 +17,7 @@ class ToolChangeView(BaseModel):
     to: str | None
 
 
-class ToolView(BaseModel):
+class ToolView(Answer):
     """One tool of a server."""
 
     name: str
@@ -25,11 +27,11 @@ class ToolView(BaseModel):
     ]
     model_name: Annotated[str | None, Field(description="Its name as models see it.")] = None
     hash: Annotated[str | None, Field(description="SHA-256 of name, description and input schema.")] = None
-    changes: list[ToolChangeView] = []
+    changes: list[ToolChangeView] = Field(default_factory=list)
     why: Annotated[str | None, Field(description="Why it is refused.")] = None
 
 
-class ToolServerView(BaseModel):
+class ToolServerView(Answer):
     """One tool server; what is said beside the first four is of other programs' servers only."""
 
     name: str
@@ -40,18 +42,19 @@ class ToolServerView(BaseModel):
     next_try_s: Annotated[float | None, Field(description="Seconds until it is started again.")] = None
     restarts: int = 0
     not_confined: Annotated[
-        dict[str, str], Field(description="What the system could not confine, and why.")
-    ] = {}
+        dict[str, str],
+        Field(default_factory=dict, description="What the system could not confine, and why."),
+    ]
 
 
-class ToolServersBody(BaseModel):
+class ToolServersBody(Answer):
     """The tool servers of the node."""
 
     node: str
     servers: list[ToolServerView]
 
 
-class ToolsApprovedBody(BaseModel):
+class ToolsApprovedBody(Answer):
     """The tools that were approved."""
 
     node: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from node.agents.frontmatter import FILE_LIMIT_BYTES
+from node.http.answer import Answer
 from node.http.models import Label, StrictBody
 
 
@@ -19,13 +20,13 @@ class ValidateBody(StrictBody):
     check_tool_availability: Annotated[bool, Field(description="Warn of tools that are not here.")] = True
 
 
-class ResourceEstimate(BaseModel):
+class ResourceEstimate(Answer):
     """What an agent will take, as far as its file says."""
 
     tokens_per_request_estimate: int
 
 
-class ValidationBody(BaseModel):
+class ValidationBody(Answer):
     """What is wrong with an agent file, and what was read of it; ``parsed_config`` only where nothing is."""
 
     valid: bool

@@ -8,16 +8,22 @@ from typing import Final
 
 import trio
 
+from node.config import NodeConfig
+from node.environment import Environment
 from node.errors import CaxtonError, MessageNotFound
+from node.llm.provider import Provider
 from node.message import Message
 from node.messaging.history import MessageHistory
 from node.telemetry.version import Release
 from node.vocabulary import Performative
+from simulations import faults
 from simulations.cluster import SimulatedCluster, SimulatedNode
-from simulations.faults import Agents, Disk, Fault, Provider, Reset, Restart
+from simulations.faults import Agents, Disk, Fault, Reset, Restart
 from simulations.injector import Injector
 from simulations.kernel import World
 from simulations.links import Links
+from simulations.nodes import bills
+from simulations.nodes.bills import Bills, Payer
 from simulations.nodes.models import UnreliableProvider, Weather
 from simulations.nodes.observed import Request
 from simulations.nodes.scenario import NodeScenario
@@ -56,6 +62,7 @@ class NodeActions:
     Attributes:
         witness: The agent whose every run is seen.
         weathers: What language models suffer from, by node.
+        bills: What they cost.
         lost_disks: Lives of nodes that ended with the loss of their disk: name and boot.
     """
 
@@ -63,14 +70,15 @@ class NodeActions:
     scenario: NodeScenario
     witness: Witness
     weathers: dict[str, Weather]
+    bills: Bills
     lost_disks: set[tuple[str, int]]
 
     def __init__(self, cluster: SimulatedCluster, nursery: trio.Nursery, scenario: NodeScenario) -> None:
         self.cluster, self.scenario = cluster, scenario
-        self.witness = Witness(
-            next((deployment.takes_s for deployment in scenario.agents if deployment.is_witness), 0.0)
-        )
+        witness = next((deployment for deployment in scenario.agents if deployment.is_witness), None)
+        self.witness = Witness() if witness is None else Witness(witness.takes_s, witness.capacity)
         self.weathers = {}
+        self.bills = Bills()
         self.lost_disks = set()
         self._upgraded: set[str] = set()
         self._nursery = nursery
@@ -209,13 +217,9 @@ class NodeActions:
             settings={"cluster.profile": scenario.profile, **scenario.settings},
             disk=disk,
             release=NEXT if name in self._upgraded else None,
+            models=partial(self._models, name),
         )
         running = self.cluster.nodes[name]
-        weather = self.weathers.setdefault(name, Weather())
-        chance = running.environment.randomness.stream("models")
-        node.providers.around(
-            lambda provider: UnreliableProvider(provider, weather, running.environment.clock, chance)
-        )
         is_known = bool(node.supervisor.statistics()["agents"])
         for deployment in scenario.agents:
             if name not in deployment.on(scenario.names()):
@@ -225,6 +229,17 @@ class NodeActions:
             elif not is_known:
                 agent, artifacts = deployment.read()
                 await node.supervisor.deploy(agent, artifacts=artifacts)
+
+    def _models(
+        self, name: str, environment: Environment, config: NodeConfig
+    ) -> Callable[[Provider], Provider]:
+        """What is put around the language models of a node that starts: a bill, and the weather."""
+        weather = self.weathers.setdefault(name, Weather())
+        chance, clock = environment.randomness.stream("models"), environment.clock
+        payer = Payer(name, self.boot_of(name), config.llm, clock, environment.randomness.stream("answers"))
+        return lambda provider: UnreliableProvider(
+            bills.around(payer, self.bills, provider), weather, clock, chance
+        )
 
     def _begin(self, name: str, action: Callable[[], Awaitable[object]]) -> None:
         self._busy.add(name)
@@ -267,7 +282,7 @@ class NodeInjector(Injector):
             self._break(fault)
         elif isinstance(fault, Agents):
             self._upset(fault)
-        elif isinstance(fault, Provider):
+        elif isinstance(fault, faults.Provider):
             self._cloud(fault)
         else:
             if isinstance(fault, Restart) and fault.upgrade:
@@ -295,7 +310,7 @@ class NodeInjector(Injector):
             del self._actions.witness.moods[name]
             self._note("agents", f"{name} ends")
 
-    def _cloud(self, fault: Provider) -> None:
+    def _cloud(self, fault: faults.Provider) -> None:
         self._note("provider", f"{','.join(fault.members)} begins")
         for name in fault.members:
             weather = self._actions.weathers.setdefault(name, Weather())
@@ -303,7 +318,7 @@ class NodeInjector(Injector):
             if fault.for_s is not None:
                 self._later(fault.for_s, self._clear, name, weather, fault)
 
-    def _clear(self, name: str, weather: Weather, fault: Provider) -> None:
+    def _clear(self, name: str, weather: Weather, fault: faults.Provider) -> None:
         if weather.fault is fault:
             weather.fault = None
             self._note("provider", f"{name} ends")

@@ -22,10 +22,24 @@ from simulations.faults import Churn, Crash, Fault, Jump, Starve
 from simulations.kernel import World
 from simulations.leap import MOST_LEAP_ATTEMPTS, SKIPPED_US, NotQuiet, check_jump
 from simulations.nodes.actions import NodeActions, NodeInjector
+from simulations.nodes.credit import credit_is_kept
 from simulations.nodes.knowledge import POLL_S as LOOK_S
 from simulations.nodes.knowledge import Knowledge, Truth
 from simulations.nodes.measures import measure
-from simulations.nodes.properties import CHECKS, SAMPLE_S, SimulatedLedger, queues_are_bounded
+from simulations.nodes.memories import Rememberers
+from simulations.nodes.placing import (
+    change_later,
+    one_replica_on_a_node,
+    place,
+    remember_later,
+)
+from simulations.nodes.properties import (
+    CHECKS,
+    INSIDE,
+    SAMPLE_S,
+    SimulatedLedger,
+    queues_are_bounded,
+)
 from simulations.nodes.scenario import START_S, NodeScenario
 from simulations.nodes.sometimes import met
 from simulations.nodes.workload import Clients
@@ -118,7 +132,10 @@ class NodeRun:
         for near, far in scenario.network.far(scenario.names()):
             cluster.network.links.give(near, far, scenario.network.between.link())
         clients = None if scenario.workload is None else Clients(actions, scenario.workload)
-        ledger = self._ledger = SimulatedLedger(actions, clients, actions.lost_disks, actions=actions)
+        rememberers = None if scenario.memory is None else Rememberers(actions, scenario.memory)
+        ledger = self._ledger = SimulatedLedger(
+            actions, clients, actions.lost_disks, actions=actions, rememberers=rememberers, plan=self.plan
+        )
         if self._observe is not None:
             self._observe(ledger)
         await self._start(actions)
@@ -128,8 +145,12 @@ class NodeRun:
         self._note_losses(world, ledger)
         self._sample(world, ledger)
         self._look(world, actions)
+        change_later(world, nursery, actions)
+        remember_later(world, nursery, ledger)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
+        if rememberers is not None:
+            nursery.start_soon(rememberers.run, scenario.safety_s)
         for jump in self.plan:
             if isinstance(jump, Jump) and jump.at_s < scenario.safety_s:
                 await _until(world, jump.at_s)
@@ -142,8 +163,12 @@ class NodeRun:
         await _until(world, world.now() + max(bounds.converge_s, patience_s, scenario.settled_s))
         for check in CHECKS:
             await check(ledger)
+        for inside in INSIDE:
+            await inside(ledger)
         self._knowledge.finish()
         self._measures = await measure(ledger) | self._knowledge.measures()
+        if rememberers is not None:
+            self._measures |= rememberers.measures()
 
     async def _start(self, actions: NodeActions) -> None:
         """Start those who are there from the start, and wait until each sees all providers."""
@@ -154,6 +179,7 @@ class NodeRun:
             except CaxtonError as error:
                 self._cannot_start = error
                 raise
+        await place(actions)
         deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
         providers = deployed.intersection(names)
         capability = "" if scenario.workload is None else scenario.workload.capability
@@ -185,6 +211,8 @@ class NodeRun:
         """Measure queues now and from now on."""
         for life in ledger.actions.running.values():
             queues_are_bounded(ledger, life.name, ledger.statistics(life))
+            credit_is_kept(ledger, life)
+        one_replica_on_a_node(ledger)
         world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
 
     def _look(self, world: World, actions: NodeActions) -> None:

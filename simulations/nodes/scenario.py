@@ -16,8 +16,10 @@ from node.message import Attachment
 from node.samples import sample
 from simulations.faults import Chance, Fault, Restart
 from simulations.links import Link
+from simulations.nodes.memories import Remembering
+from simulations.nodes.placing import Placed
 from simulations.nodes.sometimes import SOMETIMES
-from simulations.nodes.witness import AGENT
+from simulations.nodes.witness import AGENT, CAPACITY
 from simulations.scenario import Network, Scenario
 
 START_S: Final = 3.0
@@ -36,6 +38,7 @@ class Deployment(BaseModel):
         first: On so many nodes, the first by name; on all of them by default.
         skip: But not on so many of the first.
         takes_s: Mean time that the agent ``witness`` takes for a message.
+        capacity: Messages that wait for it in memory; so many it lets wait, all its origins together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +47,7 @@ class Deployment(BaseModel):
     first: Annotated[int, Field(ge=1)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
     takes_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    capacity: Annotated[int, Field(ge=1, le=100_000)] = CAPACITY
 
     @property
     def is_witness(self) -> bool:
@@ -52,8 +56,9 @@ class Deployment(BaseModel):
 
     @model_validator(mode="after")
     def _only_the_witness_takes_its_time(self) -> Deployment:
-        if self.takes_s and not self.is_witness:
-            raise ValueError(f"takes_s: only the agent {AGENT} has such a key")
+        if not self.is_witness:
+            for key in sorted({"takes_s", "capacity"} & self.model_fields_set):
+                raise ValueError(f"{key}: only the agent {AGENT} has such a key")
         return self
 
     def on(self, names: list[str]) -> list[str]:
@@ -144,7 +149,9 @@ class NodeScenario(Scenario):
         network: The links.
         absent: So many nodes, the last by name, are not started until a fault starts them.
         agents: Which agents run where.
+        placed: Agents that the cluster places itself.
         workload: What is asked of them.
+        memory: What they are told to remember, and to forget.
         settings: Configuration keys of all nodes, beside those of the simulation.
     """
 
@@ -159,7 +166,9 @@ class NodeScenario(Scenario):
     network: NodeNetwork = Field(default_factory=NodeNetwork)
     absent: Annotated[int, Field(ge=0)] = 0
     agents: tuple[Deployment, ...] = ()
+    placed: tuple[Placed, ...] = ()
     workload: Workload | None = None
+    memory: Remembering | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def names(self) -> list[str]:
@@ -195,10 +204,10 @@ class NodeScenario(Scenario):
     @model_validator(mode="after")
     def _strikes_nodes_there_are(self) -> NodeScenario:
         names = self.names()
-        for fault in self.faults:
+        for number, fault in enumerate(self.faults):
             for kind, values in fault.items():
-                if isinstance(values, Mapping):
-                    _check_names(kind, values, names)
+                if kind in self.kinds and isinstance(values, Mapping):
+                    _check_names(f"faults.{number}: a {kind}", values, names)
         return self
 
     @model_validator(mode="after")
@@ -208,6 +217,16 @@ class NodeScenario(Scenario):
                 self.workload.attachments()
         except OSError as error:
             raise ValueError(f"workload: files: {error}") from None
+        for placed in self.placed:
+            try:
+                placed.id()
+            except (OSError, CaxtonError) as error:
+                raise ValueError(f"placed: {placed.agent} cannot be read: {error}") from None
+            for change in placed.changes:
+                if change.node not in self.names():
+                    raise ValueError(
+                        f"placed: {change.node} is no node; they are {self.names()[0]} to {self.names()[-1]}"
+                    )
         for deployment in self.agents:
             try:
                 if not deployment.is_witness:
@@ -221,25 +240,25 @@ class NodeScenario(Scenario):
     @model_validator(mode="before")
     @classmethod
     def _begins_after_the_start(cls, data: Any) -> Any:
-        for fault in data.get("faults", ()) if isinstance(data, Mapping) else ():
+        for number, fault in enumerate(data.get("faults", ()) if isinstance(data, Mapping) else ()):
             for kind, values in fault.items() if isinstance(fault, Mapping) else ():
                 at_s = values.get("at_s") if isinstance(values, Mapping) else None
                 if isinstance(at_s, int | float) and 0 <= at_s < START_S:  # what is negative is told as such
                     raise ValueError(
-                        f"faults: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
+                        f"faults.{number}: a {kind} at {at_s:g} s; the first {START_S:g} s are the start's"
                     )
         return data
 
 
-def _check_names(kind: str, values: Mapping[str, Any], names: list[str]) -> None:
+def _check_names(fault: str, values: Mapping[str, Any], names: list[str]) -> None:
     """Refuse what nodes cannot do, and names that are none of theirs."""
     for key in ("moved", "rate"):
         if values.get(key):
-            raise ValueError(f"faults: a {kind} with {key}; nodes keep their addresses and rates")
+            raise ValueError(f"{fault} with {key}; nodes keep their addresses and rates")
     for name in _named(values):
         if name not in names:
             near = difflib.get_close_matches(name, names, 1, 0.5) or [f"{names[0]} to {names[-1]}"]
-            raise ValueError(f"faults: a {kind} of {name}, which is no node; the nearest is {near[0]}")
+            raise ValueError(f"{fault} of {name}, which is no node; the nearest is {near[0]}")
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from simulations.nodes.spending import overspent
+
 if TYPE_CHECKING:
     from simulations.nodes.properties import SimulatedLedger
 
@@ -59,6 +61,15 @@ SOMETIMES: Final[Mapping[str, Callable[[SimulatedLedger], int]]] = {
     "sometimes_a_model_failed": lambda ledger: sum(
         weather.counts.total() for weather in ledger.actions.weathers.values()
     ),
+    "sometimes_a_budget_refused": _counted("llm", "budgets", "refused"),
+    "sometimes_a_node_waited_for_the_counters_of_others": _counted("llm", "budgets", "waited"),
+    "sometimes_a_budget_was_overspent": overspent,
+    "sometimes_a_mailbox_was_full": lambda ledger: int(ledger.fullest >= 1),
+    "sometimes_something_was_forgotten": lambda ledger: (
+        ledger.rememberers.measures()["forgotten"] if ledger.rememberers is not None else 0
+    ),
+    "sometimes_a_replica_was_started": _counted("deployments", "started"),
+    "sometimes_a_replica_was_stopped": _counted("deployments", "stopped"),
     "sometimes_two_releases_spoke": lambda ledger: int(
         len({life.node.release for life in ledger.actions.cluster.lives}) > 1
     ),

@@ -89,11 +89,13 @@ class Witness:
 
     Attributes:
         takes_s: Mean time of a run where no fault says otherwise.
+        capacity: Messages that wait in memory, on each node.
         executions: All runs, in the order of their beginning.
         moods: By node, where a fault has changed something.
     """
 
     takes_s: float = 0.0
+    capacity: int = CAPACITY
     executions: list[Execution] = field(default_factory=list)
     moods: dict[str, Mood] = field(default_factory=dict)
 
@@ -104,7 +106,7 @@ class Witness:
         async def handle(delivery: Delivery) -> Sequence[Draft]:
             return await self._handle(delivery, running, boot, chance)
 
-        node.bus.attach(AGENT, handle, capacity=CAPACITY, concurrency=CONCURRENCY)
+        node.bus.attach(AGENT, handle, capacity=self.capacity, concurrency=CONCURRENCY)
         node.membership.registry.publish(
             AGENT, version="1.0.0", capabilities=(CAPABILITY,), priority=50, health=1.0
         )

@@ -12,10 +12,13 @@ from typing import Any, Final
 from simulations.faults import Clock, Crash, Disk, Disturb, Fault, Jump, Partition, Provider, Reset
 from simulations.links import Link
 from simulations.nodes.scenario import NodeScenario
+from simulations.nodes.witness import CAPACITY
 from simulations.scenario import ScenarioError
 from simulations.twin.conditions import NEGLIGIBLE_S, TABLE, longest_delay_s
 from simulations.twin.namespaces import CommandFailed, Namespace, may_unshare
 
+MODELS: Final = "llm."
+"""What the keys of a configuration begin with that concern language models."""
 MAX_S: Final = 600.0
 """A twin takes as long as its scenario says, so longer ones are refused."""
 
@@ -38,6 +41,9 @@ NEVER: Final[Mapping[str, str]] = {
     "clock": "all processes of a machine share its clocks",
     "disk": "real disks do not get full, slow or sick on demand",
     "jump": "real time does not leap",
+    "mailbox": "the agent of a real node has the mailbox that its application gives it",
+    "memory": "what clients let real nodes remember is not judged",
+    "models": "language models that are asked over a network are the simulator's",
     "power": "a machine that goes on keeps what was not yet synchronised",
     "provider": "the language models of real processes are not the simulator's",
     "sigma": "netem draws no log-normal delays",
@@ -190,6 +196,12 @@ def needs(scenario: NodeScenario, plan: Sequence[Fault]) -> list[str]:
             found.add("power")
         if isinstance(fault, Disturb):
             found.update(_of_link(fault, fault.delay_s + fault.jitter_s))
+    if any(deployment.capacity != CAPACITY for deployment in scenario.agents):
+        found.add("mailbox")
+    if scenario.memory is not None:
+        found.add("memory")
+    if any(key.startswith(MODELS) for key in scenario.settings):
+        found.add("models")
     if duration_s(scenario) > MAX_S:
         found.add("time")
     return sorted(found)
@@ -231,10 +243,17 @@ def without(
     network = scenario.network.model_copy(
         update={**changes, "between": scenario.network.between.model_copy(update=changes)}
     )
+    left: dict[str, Any] = {"network": network}
+    if "mailbox" in names:
+        left["agents"] = tuple(d.model_copy(update={"capacity": CAPACITY}) for d in scenario.agents)
+    if "memory" in names:
+        left["memory"] = None
+    if "models" in names:
+        left["settings"] = {k: v for k, v in scenario.settings.items() if not k.startswith(MODELS)}
     kinds = tuple(kind for name, kind in _KINDS.items() if name in names)
     kept: list[Fault] = []
     for fault in plan:
         if isinstance(fault, kinds):
             continue
         kept.append(fault.model_copy(update=changes) if isinstance(fault, Disturb) else fault)
-    return scenario.model_copy(update={"network": network}), tuple(kept)
+    return scenario.model_copy(update=left), tuple(kept)

@@ -99,10 +99,62 @@ def test_a_file_of_ones_own_can_be_changed_on_the_command_line(tmp_path):
     assert loaded.swim_config().reap_after_s == 7
 
 
-@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "about: x\n"])
-def test_a_file_that_is_no_scenario_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("power: true", "pwoer: true", "line 7: faults.0.crash: pwoer: there is no such key; the nearest is"),
+        (
+            "{crash: {members: [n3]",
+            "{crahs: {members: [n9]",
+            "line 10: faults.2: a fault is a mapping",
+        ),
+        (
+            "[n3], at_s: 16",
+            "[n33], at_s: 16",
+            "line 10: faults.2: a crash of n33, which is no node",
+        ),
+        ("at_s: 9", "at_s: 1", "line 8: faults.1: a restart at 1 s; the first 3 s are the start's"),
+        ("at_s: 6", "at_s: -6", "line 7: faults.0.crash: at_s: Input should be greater than or equal to 0"),
+        ("per_s: 5", "pers: 5", "line 5: workload.pers: there is no such key; the nearest is 'per_s'"),
+        ("runs: nodes", "runs: node", "line 2: runs: there is no 'node'; the nearest is 'nodes'"),
+        ("about: A test.\n", "", "bad.yaml: about: Field required"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_its_line(tmp_path, written, instead, told):
+    text = """about: A test.
+runs: nodes
+members: 3
+agents: [{agent: witness}]
+workload: {capability: witness, per_s: 5}
+faults:
+  - {crash: {members: [n2], at_s: 6, power: true}}
+  - {restart: {members: [n2], at_s: 9}}
+  # a comment, which is a line, too
+  - {crash: {members: [n3], at_s: 16}}
+safety_s: 20
+"""
     file = tmp_path / "bad.yaml"
     file.write_text(text)
+    assert load(str(file)).members == 3
+    assert text.count(written) == 1
+    file.write_text(text.replace(written, instead))
+    with pytest.raises(ScenarioError) as error:
+        load(str(file))
+    assert told in str(error.value)
+    assert str(error.value).startswith("bad.yaml")
+
+
+def test_what_is_wrong_on_the_command_line_has_no_line_of_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("about: mine.\nmembers: 3\nsafety_s: 1\n")
+    with pytest.raises(ScenarioError, match=r"^mine\.yaml: members: Input should be"):
+        load(str(file), ["members=0"])
+
+
+@pytest.mark.parametrize("text", [b"- a\n", b"a: [\n", b"about: x\n", b"about: \xff\n"])
+def test_a_file_that_is_no_scenario_is_refused(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(text)
     with pytest.raises(ScenarioError, match=r"bad\.yaml"):
         load(str(file))
 

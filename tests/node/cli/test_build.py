@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import pytest
 
 from node.agents.definition import parse_definition
 from node.agents.wasm.interface import without_debug
-from node.cli import build_languages
+from node.cli import build_languages, build_template
 from node.cli.build_languages import LANGUAGES, Plan, Step, guess
 from node.cli.build_template import new_project
 from node.cli.main import run
 from node.errors import ValidationFailed
+from node.samples import sample_directory
 from tests.node.cli.conftest import Shell
 
 AGENT = """(module
@@ -180,6 +183,19 @@ def test_a_new_project_has_its_name_and_a_valid_agent_file(
     assert (target / "README.md").is_file()
     texts = [path.read_text() for path in target.rglob("*") if path.is_file()]
     assert not any("greeter" in text for text in texts)
+
+
+def test_what_an_installer_has_compiled_is_no_part_of_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "sdk"
+    shutil.copytree(sample_directory("sdk"), installed)
+    assert compileall.compile_dir(installed / "python", quiet=1)
+    assert list(installed.rglob("*.pyc"))
+    monkeypatch.setattr(build_template, "sample_directory", lambda _: installed)
+    files = new_project(tmp_path / "project", "my-agent", "python")
+    assert Path("app.py") in files
+    assert not any("__pycache__" in file.parts for file in files)
 
 
 def test_a_new_project_overwrites_nothing(shell: Shell, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -30,13 +31,14 @@ class Ready:
 
 
 class FakeNodeModule(ModuleType):
-    """Stands where ``node.node`` is: becomes ready, gets a signal, ends when it is told to."""
+    """Stands where ``node.process`` is: becomes ready, gets a signal, ends when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__("node.node")
+        super().__init__("node.process")
         self.configs: list[Any] = []
         self.record: Any = None
         self.announced: list[str] = []
+        self.collects: list[bool] = []
         self.error: Exception | None = None
         self.host = "127.0.0.1"
 
@@ -51,6 +53,7 @@ class FakeNodeModule(ModuleType):
     ) -> None:
         self.record = record
         self.configs.append(config)
+        self.collects = [gc.isenabled()]
         if self.error is not None:
             raise ExceptionGroup("rooms", [self.error])
         address = (self.host, 8080)
@@ -59,6 +62,7 @@ class FakeNodeModule(ModuleType):
                 config.cluster.node_name, address, address, address, config.storage.data_dir, Path("/token")
             )
         )
+        self.collects.append(gc.isenabled())
         self.announced = [node.api for node in local_nodes()]
         os.kill(os.getpid(), signal.SIGTERM)
         await shutdown.wait()
@@ -67,7 +71,7 @@ class FakeNodeModule(ModuleType):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNodeModule]:
     module = FakeNodeModule()
-    monkeypatch.setitem(sys.modules, "node.node", module)
+    monkeypatch.setitem(sys.modules, "node.process", module)
     root = logging.getLogger()
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
     root.handlers = []
@@ -86,6 +90,19 @@ def test_a_bare_start_is_ready_announced_and_ends_on_a_signal(
     assert shell.out == f"Node {config.cluster.node_name} is ready; admin API http://127.0.0.1:8080\n"
     assert fake.announced == ["http://127.0.0.1:8080"]
     assert local_nodes() == []
+
+
+def test_garbage_is_collected_from_when_the_node_is_ready_and_whatever_ends_it_before(
+    fake: FakeNodeModule, shell: Shell
+) -> None:
+    assert shell("start") == 0
+    assert fake.collects == [False, True]
+    fake.error = AddressInUse("the port is taken")
+    assert shell("start") != 0
+    assert fake.collects == [False]
+    assert gc.isenabled()
+    assert shell("start", "--set", "server.prot=1") != 0
+    assert gc.isenabled()
 
 
 def test_a_recording_is_asked_for_with_its_limit(fake: FakeNodeModule, shell: Shell, tmp_path: Path) -> None:
