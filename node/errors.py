@@ -124,6 +124,27 @@ class AgentAlreadyExists(CaxtonError):
     status = 409
 
 
+class AgentPlaced(CaxtonError):
+    """A deployment of the cluster runs that agent, so it is not changed on one node alone."""
+
+    code = "AGENT_PLACED"
+    status = 409
+
+
+class DeploymentNotFound(CaxtonError):
+    """The cluster has no deployment of that agent."""
+
+    code = "DEPLOYMENT_NOT_FOUND"
+    status = 404
+
+
+class DeploymentConflict(CaxtonError):
+    """The deployment is there already, or was changed since it was read."""
+
+    code = "DEPLOYMENT_CONFLICT"
+    status = 409
+
+
 class MessageNotFound(CaxtonError):
     """No message of that id is known on this node (it may have aged out)."""
 

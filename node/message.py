@@ -201,7 +201,7 @@ class Message(
             "sender": self.sender,
             "receiver": self.receiver,
             "capability": self.capability,
-            "content": self.content,
+            "content": None if self.content == [] else self.content,
             "conversation_id": self.conversation_id,
             "reply_with": self.reply_with,
             "in_reply_to": self.in_reply_to,
@@ -216,15 +216,16 @@ class Message(
                 {"name": a.name, "media_type": a.media_type, "size_bytes": a.size_bytes}
                 | ({"blob": a.blob} if a.blob else {})
                 for a in self.attachments
-            ],
-            "fallback_versions": list(self.fallback_versions),
+            ]
+            or None,
+            "fallback_versions": list(self.fallback_versions) or None,
             "topic": self.topic,
             "parent_conversation": self.parent_conversation,
-            "merge_conversations": list(self.merge_conversations),
+            "merge_conversations": list(self.merge_conversations) or None,
             "delivery": self.delivery.value if self.once else None,
             "require": labels_shown(self.require) or None,
         }
-        return {key: value for key, value in found.items() if value not in (None, [])}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):

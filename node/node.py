@@ -8,9 +8,8 @@ membership, and last the admin API, so that a node that answers its health check
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +24,9 @@ from node.cluster.membership import Membership
 from node.cluster.replicas import Replicas
 from node.config import NodeConfig
 from node.config.memory import EmbeddingConfig
+from node.deployments.room import Deployments
 from node.environment import Address, Environment
-from node.errors import CaxtonError, SecurityMaterialInvalid
+from node.errors import CaxtonError
 from node.llm.budgets import Budgets
 from node.llm.provider import Provider
 from node.llm.registry import ProviderRegistry
@@ -37,9 +37,9 @@ from node.memory.records import Limits, Retain
 from node.memory.room import FILE, MemoryRoom
 from node.messaging.bus import Bus
 from node.messaging.conversation_view import Limits as ConversationLimits
-from node.recording.tape import Recorder, RecordTo
+from node.recording.tape import Recorder
 from node.security.artifacts import ArtifactTrust
-from node.security.identity import NodeCredentials, SecurityPaths, ensure_local_cluster
+from node.security.identity import NodeCredentials
 from node.security.tokens import Tokens
 from node.storage.storage import Storage
 from node.telemetry.tracing import Tracing
@@ -118,6 +118,7 @@ class Node:
     supervisor: AgentSupervisor
     webhooks: Webhooks
     replicas: Replicas
+    deployments: Deployments
 
     def __init__(
         self,
@@ -165,6 +166,7 @@ class Node:
             "storage": self.storage.statistics(),
             "memory": self.memory.statistics() | {"replication": self.replicas.statistics()},
             "agents": self.supervisor.statistics(),
+            "deployments": self.deployments.statistics(),
             "webhooks": self.webhooks.statistics(),
             "membership": self.membership.statistics(),
             "security": self.credentials.statistics() | self.tokens.statistics(),
@@ -294,6 +296,18 @@ class Node:
             memory=self.memory,
             offered=lambda capability: bool(self.membership.registry.providers(capability)),
         )
+        self.deployments = Deployments(
+            environment=self.environment,
+            node=self.name,
+            maps=self.membership.replicated,
+            cluster=self.membership,
+            agents=self.supervisor,
+            packages=self.bus.blobs,
+            memory=self.memory,
+            settings=config.cluster.placement,
+            labels=config.cluster.labels,
+        )
+        self.membership.listeners.append(self.deployments)
         self.webhooks = Webhooks(
             environment=self.environment,
             node=self.name,
@@ -330,6 +344,7 @@ class Node:
                 await nursery.start(self.budgets.run)
             await nursery.start(self.supervisor.run)
             gossip: Address = await nursery.start(self.membership.run)
+            await nursery.start(self.deployments.run)
             nursery.start_soon(self._tell_load)
             if self.config.memory.replicated:
                 await nursery.start(self.replicas.run)
@@ -341,6 +356,7 @@ class Node:
             task_status.started(ReadyInfo(self.name, api, gossip, links, self.config.storage.data_dir))
             await self._shutdown.wait()
             self._ready = False
+            self.deployments.end()
             await self.supervisor.drain(grace_s=DRAIN_S)
             await self._send_what_is_left()
             await self.membership.leave()
@@ -371,6 +387,7 @@ class Node:
             registry=self.membership.registry,
             bus=self.bus,
             supervisor=self.supervisor,
+            deployments=self.deployments,
             webhooks=self.webhooks,
             memory=self.memory,
             models=self.providers,
@@ -420,78 +437,6 @@ async def _embedder(config: EmbeddingConfig, environment: Environment) -> Embedd
         cache_entries=config.cache_entries,
     )
     return await make_embedder(settings, environment)
-
-
-async def run_node(
-    config: NodeConfig,
-    *,
-    environment: Environment,
-    on_ready: Callable[[ReadyInfo], None],
-    shutdown: trio.Event | None = None,
-    record: RecordTo | None = None,
-) -> None:
-    """Run one node of this machine: find or make its security material, and run it to its end.
-
-    Args:
-        config: What the operator wants.
-        environment: Usually :func:`node.environment.system_environment`.
-        on_ready: Called once, when the node takes messages.
-        shutdown: Ends the node gracefully when it is set.
-        record: Where to record what goes into the node's cores.
-
-    Raises:
-        CaxtonError: it cannot start, or not go on; says why.
-    """
-    security, token_file = config.security, None
-    if security.present:
-        paths = SecurityPaths.of_files(security.files())
-    else:
-        directory = config.storage.data_dir / "cluster"
-        paths = ensure_local_cluster(directory, config.cluster.node_name, environment)
-        token_file = directory / "admin.token"
-    tracing = config.observability.tracing
-    credentials = NodeCredentials.load(paths, environment)
-    if "node_name" in config.cluster.model_fields_set and config.cluster.node_name != credentials.name:
-        raise SecurityMaterialInvalid(
-            f"the bundle is {credentials.name!r}, but cluster.node_name is {config.cluster.node_name!r}",
-            why="a node speaks under the name that its certificate has",
-            fix="Remove cluster.node_name, or issue a bundle for that name (caxton init DIR --node NAME).",
-            details={"key": "cluster.node_name"},
-        )
-    node = Node(
-        config,
-        environment=environment,
-        credentials=credentials,
-        tokens=Tokens.load(paths.tokens, dev_mode=config.server.dev_mode),
-        tracing=Tracing.create(
-            node=credentials.name,
-            enabled=tracing.enabled,
-            clock=environment.clock,
-            id_source=environment.randomness.stream("traces"),
-            service=tracing.service_name,
-            sample_rate=tracing.sample_rate,
-            otlp_endpoint=tracing.otlp_endpoint or "",
-        ),
-        recorder=None
-        if record is None
-        else record.begin(credentials.name, software_version(), environment.clock),
-        environ=os.environ,
-    )
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_shut_down_on, shutdown, node)
-            async with trio.open_nursery() as inner:
-                ready: ReadyInfo = await inner.start(node.run)
-                on_ready(replace(ready, token_file=token_file))
-            nursery.cancel_scope.cancel()
-    except* CaxtonError as group:
-        raise first_error(group) from group
-
-
-async def _shut_down_on(shutdown: trio.Event | None, node: Node) -> None:
-    if shutdown is not None:
-        await shutdown.wait()
-        node.shutdown()
 
 
 def first_error(group: BaseExceptionGroup[CaxtonError]) -> CaxtonError:

@@ -6,16 +6,20 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
-from node.environment import CannotWait, Environment
+from node.environment import Environment
 from simulations.kernel import EPOCH_S, World
 from simulations.network import Host, HostNetwork, VirtualNetwork
+from simulations.turns import Turns
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+_WAITING: Final = ("wasm_waiting",)
+"""Lanes whose jobs may wait for the event loop."""
 
 
 @dataclass(slots=True)
@@ -127,17 +131,21 @@ class SimulatedRandomness:
 
 
 class InlineWorkers:
-    """Blocking work runs on the spot: a thread would make the virtual clock jump."""
+    """Blocking work runs on the spot: a thread beside the event loop would make the virtual clock jump."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
 
     async def run(self, lane: str, job: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``job(*args)`` now."""
-        del lane
         await trio.lowlevel.checkpoint()
+        if lane in _WAITING:
+            return await self._turns.run(lambda: job(*args))
         return job(*args)
 
     def wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Refuse: the job holds the event loop that would have to do it."""
-        raise CannotWait
+        """Have the event loop do ``work``; in lanes where jobs do not wait this is refused."""
+        return self._turns.wait(work)
 
 
 def simulated_environment(

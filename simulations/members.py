@@ -18,6 +18,7 @@ from typing import Final, TextIO
 
 from simulations import production
 from simulations.clocks import MachineClock
+from simulations.garbage import rare_collections
 from simulations.links import Link, Links
 from simulations.machines import Machine, SocketBuffer
 from simulations.member_streams import MemberStream
@@ -88,6 +89,8 @@ class MemberCluster:
         replicated: Makes the map that rides along, by the member's name.
         sink: Where the trace is written.
         identities: Who everybody is; sharing one between runs saves signing.
+        shared_cryptography: Whether one member uses what another has computed of signatures and keys, which
+            changes nothing but the time it takes; without it each computes all for itself, as in production.
 
     Attributes:
         timeline: When things happen.
@@ -110,6 +113,7 @@ class MemberCluster:
         replicated: Callable[[str], Replicated] | None = None,
         sink: TextIO | None = None,
         identities: production.Identities | None = None,
+        shared_cryptography: bool = True,
     ) -> None:
         self.timeline = Timeline(seed)
         self.config = config
@@ -119,7 +123,8 @@ class MemberCluster:
         self.lines = Trace(sink=sink)
         self.watchers: list[Watcher] = []
         self.identities = identities or production.Identities()
-        self._cryptography = production.Cryptography()
+        cryptography = production.SharedCryptography if shared_cryptography else production.Cryptography
+        self._cryptography = cryptography(self.identities.authority)
         self._gossip_keys = tuple(gossip_keys)
         self._replicated = replicated
         self._by_address: dict[Address, Machine] = {}
@@ -186,10 +191,11 @@ class MemberCluster:
 
     def start_converged(self, names: Sequence[str]) -> None:
         """Start members that have known each other for long; nothing is simulated of how they met."""
-        members = [self._spawn(name) for name in names]
-        for member in members:
-            member.swim.start(self.local_now(member))
-        production.acquaint([(member.swim, self.local_now(member)) for member in members])
+        with rare_collections():
+            members = [self._spawn(name) for name in names]
+            for member in members:
+                member.swim.start(self.local_now(member))
+            production.acquaint([(member.swim, self.local_now(member)) for member in members])
         for member in members:
             member.introducers, member.acquainted = tuple(names), True
             self._changed("started", member)
@@ -265,7 +271,7 @@ class MemberCluster:
         """What a member's monotonic clock shows; its core learns the wall time beside it."""
         clock, now_us = member.machine.clock, self.timeline.now_us
         now = clock.local(now_us)
-        if clock.is_drifting:
+        if clock.rate != 1.0:
             member.swim.wall_offset = clock.wall(now_us) - now
         return now
 
@@ -317,28 +323,35 @@ class MemberCluster:
             stream.send(effect.data)
 
     def _send(self, member: SimulatedMember, data: bytes, to: Address) -> None:
-        machine, now_us = member.machine, self.timeline.now_us
+        machine, timeline, size = member.machine, self.timeline, len(data)
+        now_us = timeline.now_us
         kind = production.kind_of(data)
-        machine.traffic.note(kind, len(data))
+        machine.traffic.note(kind, size)
         for watcher in self._sent_watchers:
             watcher.sent(member, data, kind)
         target = self._by_address.get(to)
         if target is None:
-            self.trace(member, "send", f"{to[0]:<8} {len(data):>6} {kind:<8} nobody")
+            self.trace(member, "send", f"{to[0]:<8} {size:>6} {kind:<8} nobody")
             return
         flight = self.links.of(machine.name, target.name).datagram(data, now_us, machine.chance)
-        self.fates[flight.fate] += 1
-        fate = str(now_us + flight.after_us) if flight.arrives else flight.fate
-        self.trace(member, "send", f"{target.name:<8} {len(data):>6} {kind:<8} {zlib.crc32(data):08x} {fate}")
-        if not flight.arrives:
+        fate, after_us, arriving, again_us = flight
+        self.fates[fate] += 1
+        then = now_us + after_us if after_us >= 0 else fate
+        self.lines.add(
+            now_us,
+            member.name,
+            "send",
+            f"{target.name:<8} {size:>6} {kind:<8} {zlib.crc32(data):08x} {then}",
+        )
+        if after_us < 0:
             return
-        corrupted = flight.fate == "corrupt"
-        self._flying += 1 + (flight.again_us is not None)
-        arguments = (target, to, flight.data, machine.address, corrupted)
-        self.timeline.at_us(now_us + flight.after_us, self._arrive, *arguments)
-        if flight.again_us is not None:
+        self._flying += 1
+        arguments = (target, to, arriving, machine.address, fate == "corrupt")
+        timeline.at_us(now_us + after_us, self._arrive, *arguments)
+        if again_us is not None:
+            self._flying += 1
             self.fates["duplicate"] += 1
-            self.timeline.at_us(now_us + flight.again_us, self._arrive, *arguments)
+            timeline.at_us(now_us + again_us, self._arrive, *arguments)
 
     def _arrive(self, machine: Machine, to: Address, data: bytes, source: Address, corrupted: bool) -> None:
         self._flying -= 1

@@ -30,13 +30,15 @@ from swim.events import (
     MemberUpdated,
 )
 from swim.evidence import MAX_SUBJECTS
-from swim.identity import ClusterAuthority, Ed25519Identity, issue_credential, verify
+from swim.hearing import MAX_HEARD
+from swim.identity import Authority, ClusterAuthority, Ed25519Identity, issue_credential, verify
 from swim.learning import MAX_KNOCKS
 from swim.members import Member, Record, State
 from swim.messages import Address
 from swim.pairwise import MAX_PAIR_KEYS, agree
 from swim.probe import MAX_AGAIN, MAX_QUESTIONS, MAX_RELAYED
 from swim.protocol import Swim
+from swim.reception import MAX_CORRECTED, MAX_SEEN
 
 CLUSTER: Final = "simulated"
 VALID_S: Final = 50 * 365 * 86_400.0
@@ -94,17 +96,52 @@ def configuration(profile: str, changes: dict[str, Any]) -> SwimConfig:
 
 
 class Cryptography:
-    """Checks Ed25519 signatures, agrees on X25519 keys, and remembers: no pure function is computed twice.
+    """Checks Ed25519 signatures and credentials and agrees on X25519 keys, each member for itself.
+
+    Nothing is remembered but what each production member remembers by itself.
+
+    Args:
+        authority: Whose credentials count.
+    """
+
+    def __init__(self, authority: ClusterAuthority) -> None:
+        self._authority = authority
+        self._asked = 0
+
+    def authority(self) -> Authority:
+        """Who decides for one member whose statements count."""
+        return ClusterAuthority(self._authority.ca_public_key, self._authority.cluster)
+
+    def check(self, public_key: bytes, signature: bytes, data: bytes) -> bool:
+        """Whether ``signature`` is that of ``data`` under ``public_key``."""
+        self._asked += 1
+        return verify(public_key, signature, data)
+
+    def agree(self, own: X25519PrivateKey, own_public: bytes, other: bytes, label: bytes) -> bytes:
+        """Return the key shared by the owners of two public keys; raise ValueError for one of low order."""
+        return agree(own, own_public, other, label)
+
+    def statistics(self) -> dict[str, int]:
+        """Count questions about signatures."""
+        return {"signatures_asked": self._asked}
+
+
+class SharedCryptography(Cryptography):
+    """The same for all members of a cluster together: no pure function is computed twice.
 
     A statement that a thousand members receive is checked once instead of a thousand times, and the key that
     two members share is come to once instead of by each. Only results are remembered, never identities: who
-    asks again gets the answer that it would get without it.
+    asks again gets the answer that it would get without it, and a run leaves the same trace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, authority: ClusterAuthority) -> None:
+        super().__init__(authority)
         self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
         self._keys: dict[tuple[frozenset[bytes], bytes], bytes] = {}
-        self._asked = 0
+
+    def authority(self) -> Authority:
+        """The one of all members, which checks a credential once."""
+        return self._authority
 
     def check(self, public_key: bytes, signature: bytes, data: bytes) -> bool:
         """Whether ``signature`` is that of ``data`` under ``public_key``."""
@@ -129,7 +166,7 @@ class Cryptography:
 
     def statistics(self) -> dict[str, int]:
         """Count questions, and answers that are remembered."""
-        return {"signatures_asked": self._asked, "signatures_known": len(self._known)}
+        return {**super().statistics(), "signatures_known": len(self._known)}
 
 
 def build(
@@ -158,7 +195,7 @@ def build(
     return Swim(
         config,
         identities.of(name),
-        identities.authority,
+        cryptography.authority(),
         address=address,
         meta=b"",
         replicated=NothingReplicated() if replicated is None else replicated(name),
@@ -275,6 +312,9 @@ LIMITS: Final = {
     "questions_open": MAX_QUESTIONS,
     "probed_again_soon": MAX_AGAIN,
     "knocks_waiting": MAX_KNOCKS,
+    "statements_seen": MAX_SEEN,
+    "members_corrected": MAX_CORRECTED,
+    "members_heard": MAX_HEARD,
     "evidence_subjects": MAX_SUBJECTS,
     "pair_keys": MAX_PAIR_KEYS,
 }

@@ -19,6 +19,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from simulations.garbage import rare_collections
+
 EPOCH_S: Final = 1_800_000_000.0
 """Unix time at which every simulation starts."""
 US_PER_S: Final = 1_000_000
@@ -92,10 +94,11 @@ class Timeline:
             Overflow: too much is planned.
         """
         now_us = self.now_us
-        heapq.heappush(self._heap, (max(us, now_us), self._sequence, process, function, args))
+        heap = self._heap
+        heapq.heappush(heap, (max(now_us, us), self._sequence, process, function, args))
         self._sequence += 1
-        if len(self._heap) > MAX_HAPPENINGS:
-            raise Overflow(f"{len(self._heap)} happenings wait at {now_us} us")
+        if len(heap) > MAX_HAPPENINGS:
+            raise Overflow(f"{len(heap)} happenings wait at {now_us} us")
 
     def after_us(
         self, us: int, function: Callable[..., None], *args: Any, process: Process | None = None
@@ -142,19 +145,22 @@ class Timeline:
             Whether the end was reached; False when a happening has stopped the run, at its own instant.
         """
         self._stopped = False
-        heap = self._heap
-        while heap and heap[0][0] <= end_us:
-            happening = heapq.heappop(heap)
+        with rare_collections():
+            self._run_until(end_us)
+        if not self._stopped:
+            self._now_us = max(self._now_us, end_us)
+        return not self._stopped
+
+    def _run_until(self, end_us: int) -> None:
+        heap, heappop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= end_us and not self._stopped:
+            happening = heappop(heap)
             self._now_us, _, process, function, args = happening
             if process is None:  # as in `_let`, which would cost a call for each
                 self._happened += 1
                 function(*args)
             else:
                 self._let(happening)
-            if self._stopped:
-                return False
-        self._now_us = max(self._now_us, end_us)
-        return True
 
     def stop(self) -> None:
         """End :meth:`run_until` after the present happening."""

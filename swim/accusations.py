@@ -31,7 +31,7 @@ from swim.evidence import Evidence
 from swim.health import Health
 from swim.identity import Identity
 from swim.members import MemberTable, Record
-from swim.messages import MAX_AUTHORS, Accusation, Dead, DecodeError, Suspect, doubt_bytes
+from swim.messages import MAX_AUTHORS, Accusation, Alive, Dead, DecodeError, Statement, Suspect, doubt_bytes
 from swim.suspicion import Case
 
 SUSPICION_QUORUM: Final = 2
@@ -140,6 +140,24 @@ class Accusations:
             if signed is not None:
                 return signed
         return self._identity.sign(doubt_bytes(alive.name, alive.boot, alive.incarnation, own))
+
+    def sign_past(self, name: str) -> bytes:
+        """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
+        past = self._table.remembered(name)
+        if past is None or past.boot is None:
+            return b""
+        return self._identity.sign(doubt_bytes(name, past.boot, past.incarnation, self._owner.name))
+
+    def signatures_in(self, statement: Statement, own: Alive) -> int:
+        """Count the members whose doubt of this member's own word a statement holds; no other one has any."""
+        if not isinstance(statement, (Suspect, Dead)):
+            return 0
+        valid = 0
+        for author, signature in statement.authors:
+            record = self._table.get(author)
+            signed = doubt_bytes(own.name, own.boot, own.incarnation, author)
+            valid += record is not None and self._verify(record.public_key, signature, signed)
+        return valid
 
     def hear(self, accusation: Accusation, encoded: bytes, now: float, *, pass_on: bool) -> None:
         """Take an accusation, from anybody.

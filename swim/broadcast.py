@@ -166,6 +166,10 @@ class RumourQueue:
     def __len__(self) -> int:
         return len(self._rumours)
 
+    def waits(self) -> bool:
+        """Say whether anything waits."""
+        return bool(self._rumours)
+
     @property
     def fresh(self) -> bool:
         """Whether something waits that was never sent."""
@@ -213,13 +217,15 @@ class RumourQueue:
         taken: list[_Rumour] = []
         room, skipped = limit_bytes, 0
         for sent, queue in enumerate(self._by_sent):
-            for key in queue if sent else reversed(queue):
+            if not queue:
+                continue  # most are empty, and an iterator for each would be most of the work
+            for rumour in queue.values() if sent else reversed(queue.values()):
                 if len(taken) >= limit_count or skipped >= MAX_SKIPPED or room < MIN_RUMOUR_BYTES:
                     return self._sent(taken, transmissions)
-                size = len(queue[key].encoded) + LENGTH_BYTES
+                size = len(rumour.encoded) + LENGTH_BYTES
                 if size <= room:
                     room -= size
-                    taken.append(queue[key])
+                    taken.append(rumour)
                 else:
                     skipped += 1
         return self._sent(taken, transmissions)
@@ -280,7 +286,7 @@ class Piggyback:
 
     def waits(self) -> bool:
         """Say whether anything waits."""
-        return bool(len(self._rumours) or len(self._user) or self._replicated.queued())
+        return self._rumours.waits() or self._user.waits() or self._replicated.queued() > 0
 
     def fresh(self) -> bool:
         """Say whether anything waits that was never sent."""

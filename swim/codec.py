@@ -198,7 +198,11 @@ _ENCODERS: Final[dict[type[Any], tuple[int, Callable[[Any], tuple[Any, ...]], li
     for message, (code, fields) in _SCHEMA.items()
 }
 """For each message: its code, what returns its fields, and the fields that do not travel as they are."""
-_BY_CODE: Final = {code: message for message, (code, _) in _SCHEMA.items()}
+_DECODERS: Final[dict[int, tuple[type[Any], tuple[Unpack, ...]]]] = {
+    code: (message, tuple(field.unpack for _, field in fields)) for message, (code, fields) in _SCHEMA.items()
+}
+"""For each code: its message, and what checks the fields."""
+_UNKNOWN: Final[tuple[type[Any], tuple[Unpack, ...]]] = (object, ())
 
 IN_DATAGRAM: Final = frozenset(
     {*STATEMENTS, Ping, PingRequest, Ack, Nack, Who, MapFrame, RollFrame, UserFrame}
@@ -279,11 +283,12 @@ def decode_message(encoded: bytes, allowed: frozenset[type[Any]]) -> Message:
         raise DecodeError("bad_cbor") from None
     if type(value) is not list or not value or type(value[0]) is not int:
         raise DecodeError("bad_message")
-    kind = _BY_CODE.get(value[0])
-    if kind is None or kind not in allowed:
+    kind, unpacks = _DECODERS.get(value[0], _UNKNOWN)
+    if kind not in allowed:
         raise DecodeError("unknown_message")
-    _, fields = _SCHEMA[kind]
-    if len(value) != len(fields) + 1:
+    if len(value) != len(unpacks) + 1:
         raise DecodeError("bad_message")
-    message: Message = kind(*[field.unpack(item) for (_, field), item in zip(fields, value[1:], strict=True)])
+    fields = iter(value)
+    next(fields)
+    message: Message = kind(*[unpack(next(fields)) for unpack in unpacks])
     return message

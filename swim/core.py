@@ -5,19 +5,18 @@ finds out to whoever has to know. What the outside sees, and when what is due, i
 """
 
 import random
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Final
 
 from swim import identity as identities
 from swim.accusations import Accusations, Verify
 from swim.broadcast import Replicated, RumourQueue
 from swim.config import SwimConfig
-from swim.coordinates import Coordinate, Vivaldi, distance
+from swim.coordinates import Vivaldi, distance
 from swim.events import Effect, Event, Joined
 from swim.evidence import Evidence
 from swim.health import Health
+from swim.hearing import Hearing
 from swim.identity import Authority, Identity
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
@@ -29,19 +28,15 @@ from swim.messages import (
     Address,
     Alive,
     Boot,
-    Dead,
     Message,
     Ping,
     Statement,
-    Suspect,
-    SyncClocks,
     UserFrame,
-    doubt_bytes,
 )
 from swim.networks import AllowedNetworks
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
-from swim.pairwise import Agree, Tagged, agree
+from swim.pairwise import TAGGED, Agree, agree
 from swim.paths import Paths
 from swim.probe import Probe, Prober
 from swim.reception import Reception
@@ -52,9 +47,6 @@ from swim.spreading import Spreading
 from swim.sync import Sync, SyncStreams
 from swim.user_traffic import Kind, UserTraffic
 from swim.vault import OPEN_VAULT, Vault
-
-MAX_HEARD: Final = 8
-"""Members last heard that are remembered; quorums need three."""
 
 
 class Core:
@@ -123,6 +115,7 @@ class Core:
         self._rumours = RumourQueue(config.max_rumours)
         self._user_queue = RumourQueue(config.max_rumours, what="user_frames")
         self._health = Health(config.health_max, config.lag_warning_s)
+        self._hearing = Hearing(config, self._health)
         self._evidence = Evidence(identity.name)
         self._paths = Paths(self._events)
         self._vivaldi = Vivaldi(rng)
@@ -140,9 +133,7 @@ class Core:
         )
         self._build_conversation(rng)
         self._build_beliefs(identity, authority, verify, versions)
-        self._heard: OrderedDict[str, float] = OrderedDict()
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
-        self._company_since = 0.0  # when somebody was up after nobody had been
         self._leave_until: float | None = None
         self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: dict[str, None] = {}
@@ -173,6 +164,15 @@ class Core:
 
     def _build_conversation(self, rng: random.Random) -> None:
         """Build what sends and compares."""
+        self.traffic = UserTraffic(
+            self.config,
+            self._identity,
+            self,
+            table=self._table,
+            queue=self._user_queue,
+            events=self._events,
+            counts=self._counts,
+        )
         self._outgoing = Outgoing(
             self.config,
             self.name,
@@ -197,6 +197,7 @@ class Core:
             self._envelope,
             roll=self._roll,
             replicated=self._replicated,
+            traffic=self.traffic,
             effects=self._effects,
             counts=self._counts,
         )
@@ -215,15 +216,6 @@ class Core:
             rumours=self._rumours,
             health=self._health,
             evidence=self._evidence,
-            events=self._events,
-            counts=self._counts,
-        )
-        self.traffic = UserTraffic(
-            self.config,
-            identity,
-            self,
-            table=self._table,
-            queue=self._user_queue,
             events=self._events,
             counts=self._counts,
         )
@@ -257,7 +249,7 @@ class Core:
         """Send messages with what else fits, tagged; a doubted or dead receiver is told so (buddy system)."""
         key = record.alive.exchange_key
         tagged = [
-            replace(message, tag=self._pairwise.tag(message, key)) if isinstance(message, Tagged) else message
+            self._pairwise.tagged(message, key) if isinstance(message, TAGGED) else message
             for message in messages
         ]
         self._outgoing.send(record.alive.address, tagged, record, statements=statements)
@@ -300,19 +292,15 @@ class Core:
 
     def heard(self, name: str, now: float) -> None:
         """A member has said something that only itself can say."""
-        self._heard[name] = now
-        self._heard.move_to_end(name)
-        if len(self._heard) > MAX_HEARD:
-            self._heard.popitem(last=False)
+        self._hearing.heard(name, now)
 
     def reachable(self, exclude: str, now: float) -> int:
         """Return how many others were heard from lately, as far as it matters for a quorum."""
-        return sum(name != exclude for name in self.heard_lately(now))
+        return sum(name != exclude for name in self._hearing.lately(now))
 
     def heard_lately(self, now: float) -> list[str]:
         """Return whom this member has heard from lately, the latest first."""
-        since = now - self._isolation_s()
-        return [name for name, at in reversed(self._heard.items()) if at >= since]
+        return self._hearing.lately(now)
 
     def estimated_rtt_s(self, record: Record) -> float | None:
         """Return what network coordinates say of a round trip."""
@@ -332,16 +320,13 @@ class Core:
 
     def doubt_of_past(self, name: str) -> bytes:
         """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
-        past = self._table.remembered(name)
-        if past is None or past.boot is None:
-            return b""
-        return self._identity.sign(doubt_bytes(name, past.boot, past.incarnation, self.name))
+        return self._accusations.sign_past(name)
 
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""
         if not self.config.stream_probes or record.name in self._stream_probes_off:
             return False
-        tagged = replace(ping, tag=self._pairwise.tag(ping, record.alive.exchange_key))
+        tagged = self._pairwise.tagged(ping, record.alive.exchange_key)
         said = [record.encoded_verdict] if record.verdict is not None else []
         return self._streams.probe(record.alive.address, tagged, said, now + patience_s)
 
@@ -351,7 +336,7 @@ class Core:
         if record is None or ping.target != self.name:
             return None
         ack = self.ack(ping.sequence)
-        return replace(ack, tag=self._pairwise.tag(ack, record.alive.exchange_key))
+        return self._pairwise.tagged(ack, record.alive.exchange_key)
 
     def stream_ack(self, ack: Ack, sender: str, now: float) -> None:
         """Take the answer to a ping over a stream."""
@@ -390,7 +375,7 @@ class Core:
     def came(self, record: Record, now: float) -> None:
         """A member is up that was not."""
         if self._table.up_count == 1:
-            self._company_since = now
+            self._hearing.in_company(now)
         self._reception.forget_seen()  # what its author or subject was unknown for may count now
         self._prober.ring.add(record.name)
         self._agree_on_version()
@@ -400,7 +385,7 @@ class Core:
         del now
         self._prober.ring.discard(record.name)
         self._paths.forget(record.name)
-        self._heard.pop(record.name, None)
+        self._hearing.forget(record.name)
         self._agree_on_version()
 
     def about_self(self, statement: Statement, now: float) -> tuple[bytes, ...]:
@@ -410,7 +395,7 @@ class Core:
             Our word, if the statement is an accusation that it has already answered.
         """
         is_answered = self._own.has_answered(statement)
-        refuted = self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
+        refuted = self._own.hear(statement, now, lambda said: self._signatures_in(said, now))
         if refuted is None:
             return (self._own.encoded,) if is_answered else ()
         doubters = ", ".join(author for author, _ in refuted.authors)
@@ -437,11 +422,6 @@ class Core:
         else:
             self.traffic.take(frame, sender, now)
 
-    def take_user_event(self, frame: UserFrame, now: float) -> None:
-        """Take a user event of a push-pull."""
-        if frame.kind == Kind.EVENT:
-            self.traffic.take_event(frame, now)
-
     def authenticate(self, frame: UserFrame, sender: str, now: float) -> Record | None:
         """Return the record of the sender of a tagged frame, None if the tag is not its."""
         return self._reception.authentic(frame, sender, now)
@@ -452,18 +432,6 @@ class Core:
             return False  # what comes under our own name is from an earlier life
         record = self._table.get(author)
         return record is not None and self._verify(record.public_key, signature, signed)
-
-    def clocks(self) -> SyncClocks:
-        """Return the clocks of user traffic."""
-        return self.traffic.clocks()
-
-    def take_clocks(self, clocks: SyncClocks) -> None:
-        """Take a peer's clocks of user traffic."""
-        self.traffic.take_clocks(clocks)
-
-    def recent_events(self, limit_bytes: int) -> list[bytes]:
-        """Return the latest user events, encoded."""
-        return self.traffic.recent(limit_bytes)
 
     def open_stream(self, record: Record, now: float) -> None:
         """Open a push-pull with a member."""
@@ -519,26 +487,11 @@ class Core:
         if self._own.alive.lowest_version != self._own.alive.highest_version:
             self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
-    def _signatures_about_self(self, statement: Statement, now: float) -> int:
+    def _signatures_in(self, statement: Statement, now: float) -> int:
         """Count those who may say what a statement about this member says, and have signed it."""
         if isinstance(statement, Alive):
             return int(self._learning.verify(statement, now) is not None)
-        if not isinstance(statement, (Suspect, Dead)):
-            return 0
-        alive = self._own.alive
-        valid = 0
-        for author, signature in statement.authors:
-            record = self._table.get(author)
-            signed = doubt_bytes(alive.name, alive.boot, alive.incarnation, author)
-            valid += record is not None and self._verify(record.public_key, signature, signed)
-        return valid
-
-    def _coordinate(self, name: str) -> Coordinate | None:
-        record = self._table.get(name)
-        return None if record is None else record.coordinate
-
-    def _isolation_s(self) -> float:
-        return max(self.config.isolation_s, 4 * self.config.probe_interval_s * self._health.multiplier)
+        return self._accusations.signatures_in(statement, self._own.alive)
 
     @staticmethod
     def _check_meta(config: SwimConfig, meta: bytes) -> None:

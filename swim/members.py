@@ -322,16 +322,20 @@ class MemberTable:
         """
         if self._drawn_from is None:
             self._drawn_from = list(self._up.values())
-        candidates = self._drawn_from
+        up, recent = self._drawn_from, []
         if dead_since is not None and self._down:
             recent = [r for r in self._down.values() if r.state is State.DEAD and r.changed_at >= dead_since]
-            candidates = [*candidates, *recent]
+        candidates = len(up) + len(recent)
         wanted = count + 1 if exclude else count
-        drawn = rng.sample(candidates, min(wanted, len(candidates)))
-        return [record for record in drawn if record.name != exclude][:count]
+        # Places are drawn, not records: a list of both kinds would be made for each packet of gossip.
+        places = rng.sample(range(candidates), min(wanted, candidates))
+        drawn = [up[place] if place < len(up) else recent[place - len(up)] for place in places]
+        return [record for record in drawn if record.name != exclude][:count] if exclude else drawn
 
     def reap(self, now: float, after_s: float) -> list[Record]:
         """Drop members that have been dead or gone for so long; remember what may come back."""
+        if not self._down:
+            return []
         due = self.next_reap(after_s)
         if due is None or due > now:
             return []

@@ -13,7 +13,8 @@ sender first, so that none can be sent back to where it came from.
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final, TypeVar, get_args
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -26,6 +27,12 @@ MAX_PAIR_KEYS: Final = 8_192
 KEY_BYTES: Final = 32
 
 Tagged = Ping | PingRequest | Ack | Nack | UserFrame
+TAGGED: Final[tuple[type[Tagged], ...]] = get_args(Tagged)
+T = TypeVar("T", bound=Tagged)
+_BEFORE_TAG: Final[dict[type[Any], Callable[[Any], tuple[Any, ...]]]] = {
+    kind: attrgetter(*list(kind.__dataclass_fields__)[:-1]) for kind in TAGGED
+}
+"""For each kind of message what returns its fields but for the last, which is the tag."""
 Agree = Callable[[X25519PrivateKey, bytes, bytes, bytes], bytes]
 """(own private key, own public key, the other's public key, label) -> the key that the two share."""
 
@@ -97,6 +104,12 @@ class Pairwise:
         """Return the tag of a message of this member for the owner of a public key."""
         key = self.key(other)
         return bytes(TAG_BYTES) if key is None else _tag(key, self._name, message)
+
+    def tagged(self, message: T, other: bytes) -> T:
+        """Return a message of this member with its tag for the owner of a public key."""
+        kind: type[Any] = type(message)
+        tagged: T = kind(*_BEFORE_TAG[kind](message), self.tag(message, other))
+        return tagged
 
     def is_from(self, message: Tagged, sender: str, other: bytes) -> bool:
         """Say whether a message carries the tag of `sender`, the owner of a public key."""

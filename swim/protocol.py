@@ -19,7 +19,7 @@ from typing import Final
 
 from swim.codec import encode_message, split_packet
 from swim.config import MAX_PACKET_BYTES
-from swim.coordinates import distance
+from swim.coordinates import Coordinate, distance
 from swim.core import Core
 from swim.events import CloseStream, Effect, Event, MemberReaped
 from swim.evidence import Finding
@@ -203,13 +203,17 @@ class Swim(Core):
 
     def effects(self) -> list[Effect]:
         """Drain what the driver shall do, in order."""
-        effects = list(self._effects)
+        if not self._effects:
+            return []
+        effects = self._effects.copy()
         self._effects.clear()
         return effects
 
     def events(self) -> list[Event]:
         """Drain what has happened, in order."""
-        events = list(self._events)
+        if not self._events:
+            return []
+        events = self._events.copy()
         self._events.clear()
         return events
 
@@ -289,8 +293,7 @@ class Swim(Core):
         """Return on which side of a partition this member finds itself."""
         up = [record.name for record in self._table.up()]
         lost = [name for name, _ in self._table.lost()]
-        last = next(reversed(self._heard.values()), self._company_since)
-        return judge(self.name, up, lost, heard_nobody=bool(up) and now > last + self._isolation_s())
+        return judge(self.name, up, lost, heard_nobody=bool(up) and self._hearing.is_silent(now))
 
     def rtt(self, a: str, b: str) -> float | None:
         """Return the round trip in seconds between two members, as network coordinates have it."""
@@ -318,7 +321,7 @@ class Swim(Core):
         parts = (
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
-            self._vivaldi, self.traffic, self.keys, self._spreading,
+            self._vivaldi, self.traffic, self.keys, self._spreading, self._reception, self._hearing,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:
@@ -328,6 +331,10 @@ class Swim(Core):
         return {**counted, "incarnation": self.own.incarnation, "seeds_pending": self._seeds.pending}
 
     # ---- inside -----------------------------------------------------------------------------
+
+    def _coordinate(self, name: str) -> Coordinate | None:
+        record = self._table.get(name)
+        return None if record is None else record.coordinate
 
     def _next_reap(self) -> float | None:
         return self._table.next_reap(self.config.reap_after_s)

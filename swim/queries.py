@@ -278,6 +278,8 @@ class Queries:
 
     def handle_timer(self, now: float) -> None:
         """End the queries whose time is up."""
+        if not self._open:
+            return
         for query_id in [query_id for query_id, query in self._open.items() if query.deadline <= now]:
             self._end(query_id)
 

@@ -9,7 +9,6 @@ on, and so a flood of them costs one signature check per packet.
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final, Protocol
 
 from swim.broadcast import RumourQueue
@@ -115,16 +114,19 @@ class Reception:
 
     def take(self, packet: Packet, source: Address, now: float) -> None:
         """Handle all messages of a packet."""
-        was_stranger = self._table.get(packet.sender) is None
+        sender = packet.sender
+        was_stranger = self._table.get(sender) is None
+        others: list[bytes] = []
         try:
             for encoded in packet.messages:  # news first, so that answers carry its consequences
                 if is_statement(encoded):
-                    self.take_statement(encoded, packet.sender, now)
-            if was_stranger and (record := self._table.get(packet.sender)) is not None:
+                    self.take_statement(encoded, sender, now)
+                else:
+                    others.append(encoded)
+            if was_stranger and (record := self._table.get(sender)) is not None:
                 self._repair.welcome(record)
-            for encoded in packet.messages:
-                if not is_statement(encoded):
-                    self._handle(decode_message(encoded, IN_DATAGRAM), packet.sender, source, now)
+            for encoded in others:
+                self._handle(decode_message(encoded, IN_DATAGRAM), sender, source, now)
         except DecodeError as error:
             self._counts[f"dropped_{error.reason}"] += 1
 
@@ -189,6 +191,10 @@ class Reception:
         if record.is_up and not by_stream:
             self._repair.compare(record, ack.root, now)
 
+    def statistics(self) -> dict[str, int]:
+        """Count statements whose bytes are remembered, and members that were corrected lately."""
+        return {"statements_seen": len(self._seen), "members_corrected": len(self._corrected)}
+
     # ---- inside -----------------------------------------------------------------------------
 
     def _correct(self, sender: str, newer: Sequence[bytes], now: float) -> None:
@@ -241,8 +247,7 @@ class Reception:
                 statements.append(known.encoded)
             self._owner.send_to(source, [Who(ping.sequence)], None, statements=statements)
             return
-        ack = self._owner.ack(ping.sequence)
-        tagged = replace(ack, tag=self._pairwise.tag(ack, record.alive.exchange_key))
+        tagged = self._pairwise.tagged(self._owner.ack(ping.sequence), record.alive.exchange_key)
         self._owner.send_to(source, [tagged], record)
         if record.is_up:
             self._repair.compare(record, ping.root, now)

@@ -77,6 +77,8 @@ class Seeds:
 
     def due(self, now: float) -> list[tuple[str, Address]]:
         """Return the seeds to try now, marking them as being tried."""
+        if not self._seeds:
+            return []
         due = [seed for seed in self._seeds.values() if not seed.trying and seed.next_at <= now]
         for seed in due:
             seed.trying = True

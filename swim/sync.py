@@ -53,6 +53,7 @@ from swim.messages import (
     UserFrame,
 )
 from swim.roll import Roll
+from swim.user_traffic import UserTraffic
 
 FRAME_LENGTH_BYTES: Final = 4
 TARGET_FRAME_BYTES: Final = 32_768
@@ -132,18 +133,6 @@ class Owner(Protocol):
     def learn_compared(self, encoded: bytes, sender: str, now: float) -> tuple[bytes, ...]:
         """Take a statement of a peer; return what is held against it."""
 
-    def clocks(self) -> SyncClocks:
-        """Return the clocks of user traffic."""
-
-    def take_clocks(self, clocks: SyncClocks) -> None:
-        """Take a peer's clocks of user traffic."""
-
-    def recent_events(self, limit_bytes: int) -> list[bytes]:
-        """Return the latest user events, encoded."""
-
-    def take_user_event(self, frame: UserFrame, now: float) -> None:
-        """Take a user event of a peer."""
-
     def stream_ping(self, ping: Ping, sender: str, now: float) -> Ack | None:
         """Answer a ping that came over a stream."""
 
@@ -169,6 +158,7 @@ class SyncStreams:
         envelope: protects frames.
         roll: the members that are compared.
         replicated: the map that is exchanged with the members.
+        traffic: user events, the latest of which go along.
         effects: where effects are appended.
         counts: where drops are counted.
     """
@@ -181,6 +171,7 @@ class SyncStreams:
         *,
         roll: Roll,
         replicated: Replicated,
+        traffic: UserTraffic,
         effects: list[Effect],
         counts: Counter[str],
     ) -> None:
@@ -189,6 +180,7 @@ class SyncStreams:
         self._envelope = envelope
         self._roll = roll
         self._replicated = replicated
+        self._traffic = traffic
         self._effects = effects
         self._counts = counts
         self._streams: dict[int, Sync] = {}
@@ -274,6 +266,8 @@ class SyncStreams:
 
     def handle_timer(self, now: float) -> None:
         """Give up what has taken too long."""
+        if not self._streams:
+            return
         for sync in [s for s in self._streams.values() if s.deadline <= now]:
             self._close(sync)
             if sync.ping is None:
@@ -325,9 +319,9 @@ class SyncStreams:
         elif isinstance(message, SyncRoot):
             sync.theirs = message.root
         elif isinstance(message, SyncClocks):
-            self._owner.take_clocks(message)
+            self._traffic.take_clocks(message)
         elif isinstance(message, UserFrame):
-            self._owner.take_user_event(message, now)
+            self._traffic.take_recent(message, now)
         elif isinstance(message, SyncRoll | SyncDigest):
             digest = sync.roll if isinstance(message, SyncRoll) else sync.digest
             digest += message.part
@@ -364,7 +358,7 @@ class SyncStreams:
             self._done(sync, now)
             self._close(sync)
             return
-        introduction = [*self._owner.introduction(), encode_message(self._owner.clocks())]
+        introduction = [*self._owner.introduction(), encode_message(self._traffic.clocks())]
         against, sync.against = list(sync.against), {}
         turn = (sync.initiator, sync.ends)
         if turn == (False, 1) and sync.theirs == self._owner.root():
@@ -398,7 +392,7 @@ class SyncStreams:
             raise DecodeError("bad_digest") from None
         units = self._replicated.bulk_units(bytes(sync.digest))
         sync.given_frames = len(units)
-        recent = self._owner.recent_events(MAX_EVENT_BYTES)
+        recent = self._traffic.recent(MAX_EVENT_BYTES)
         return [*words, *(encode_message(SyncUnit(unit)) for unit in units), *recent]
 
     def _send(self, sync: Sync, messages: Iterable[bytes]) -> None:

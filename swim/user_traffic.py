@@ -202,6 +202,11 @@ class UserTraffic:
         """Return the latest events, encoded, that fit: they repair what gossip lost."""
         return [encode_message(UserFrame(Kind.EVENT, frame)) for frame in self._said().recent(limit_bytes)]
 
+    def take_recent(self, frame: UserFrame, now: float) -> None:
+        """Take what `recent` has returned elsewhere; of other traffic nothing belongs into a push-pull."""
+        if frame.kind == Kind.EVENT:
+            self.take_event(frame, now)
+
     def take_clocks(self, clocks: SyncClocks) -> None:
         """Take the clocks of a member that was here before us."""
         self._said().joined(clocks.events)
@@ -237,7 +242,9 @@ class UserTraffic:
         return True
 
     def _report_finished(self) -> None:
-        self._events += [QueryFinished(query_id) for query_id in self._asked().finished()]
+        finished = self._asked().finished()
+        if finished:
+            self._events += [QueryFinished(query_id) for query_id in finished]
 
     def _said(self) -> UserEvents:
         if self._user_events is None:

@@ -17,6 +17,7 @@ from node.errors import CaxtonError
 from node.http import (
     answers,
     conversation_models,
+    deploy_models,
     mailbox_models,
     message_answers,
     models,
@@ -30,7 +31,8 @@ from swim import hlc
 from tests.docs_pages import DOCS, ROOT, column, plain, rows, tables
 
 MODELS = (
-    *(models, task_models, mailbox_models, conversation_models, webhook_models, validation_models),
+    *(deploy_models, models, task_models, mailbox_models, conversation_models),
+    *(webhook_models, validation_models),
     *(answers, message_answers),
 )
 
@@ -126,7 +128,7 @@ def test_the_examples_of_the_api_are_valid() -> None:
     for name, text in found:
         model = next(getattr(module, name) for module in MODELS if hasattr(module, name))
         body = model.model_validate(json.loads(text))
-        if isinstance(body, models.DeployBody):
+        if isinstance(body, deploy_models.DeployBody):
             assert parse_definition(body.file()).id == "greeter"
 
 

@@ -194,7 +194,7 @@ def _unconfirmed_doubt(
 
 
 def _refute_by_gossip(self: Core, statement: Statement, now: float) -> tuple[bytes, ...]:
-    self._own.hear(statement, now, lambda said: self._signatures_about_self(said, now))
+    self._own.hear(statement, now, lambda said: self._signatures_in(said, now))
     return ()
 
 

@@ -108,6 +108,7 @@ def cluster(
     *,
     loss: float = LOSS,
     replicated: Callable[[str], Replicated] | None = None,
+    shared_cryptography: bool = True,
 ) -> MemberCluster:
     """An empty cluster on links of 2 ms +- 1 ms.
 
@@ -116,6 +117,7 @@ def cluster(
         config: The parameters of all members; the profile ``lan`` by default.
         loss: Probability that a datagram is lost.
         replicated: Makes the map that rides along, by the member's name.
+        shared_cryptography: Whether one member uses what another has computed of signatures and keys.
     """
     return MemberCluster(
         seed,
@@ -123,6 +125,7 @@ def cluster(
         link=Link(delay_s=DELAY_S, jitter_s=JITTER_S, loss=loss),
         replicated=replicated,
         identities=identities(),
+        shared_cryptography=shared_cryptography,
     )
 
 

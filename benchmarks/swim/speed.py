@@ -5,11 +5,14 @@
 
 Three figures for each size, trace and its digest included: members that know each other already, idle; the
 same for a minute in which 1 % of them crash and as many new ones join; and members that all start at one
-moment, through one seed, until they agree.
+moment, through one seed, until they agree. Each member checks every signature and credential and agrees on
+every key for itself, as in production; with ``--cryptography shared`` members use each other's answers, which
+is how sweeps are run: the trace is the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -28,6 +31,8 @@ LASTS_S: Final = 60.0
 PATIENCE_S: Final = 60.0
 SEEDS: Final = 3
 """Through so many members new ones join."""
+CRYPTOGRAPHY: Final = ("own", "shared")
+"""Whether each member computes for itself, or uses what another one has computed."""
 
 
 class Task(NamedTuple):
@@ -39,6 +44,7 @@ class Task(NamedTuple):
         measure: A key of `MEASURES`.
         loss: Of each link.
         lasts_s: Virtual seconds, where they are given.
+        cryptography: One of `CRYPTOGRAPHY`.
     """
 
     seed: int
@@ -46,11 +52,12 @@ class Task(NamedTuple):
     measure: str
     loss: float
     lasts_s: float
+    cryptography: str = "own"
 
 
 def run(task: Task) -> Found:
     """Run one measure."""
-    prepared = runs.cluster(task.seed, loss=task.loss)
+    prepared = runs.cluster(task.seed, loss=task.loss, shared_cryptography=task.cryptography == "shared")
     for name in runs.names(task.members + _churned(task)):
         runs.identities().of(name)  # signing credentials is no part of what is measured
     began = time.process_time()
@@ -65,6 +72,7 @@ def run(task: Task) -> Found:
         "member_seconds_per_cpu_s": round(task.members * virtual_s / max(run_s, 1e-6)),
         "datagrams": sum(count for fate, count in prepared.fates.items() if fate != "full"),
         "happened": counted["happened"],
+        "signatures": counted["signatures_asked"],
         "digest": prepared.lines.digest(),
     }
     return Found([row], {})
@@ -122,21 +130,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = runs.parser("What simulating membership costs.", seeds="1")
     parser.add_argument("--members", type=runs.numbers, default=(100, 1000), help="sizes, as in 100,1000")
     parser.add_argument("--measures", default=",".join(MEASURES), help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--cryptography", default="own", help=f"of {', '.join(CRYPTOGRAPHY)}")
     parser.add_argument("--loss", type=float, default=runs.LOSS)
     parser.add_argument("--lasts", type=float, default=LASTS_S, help="virtual seconds")
     options = parser.parse_args(arguments)
     measures = options.measures.split(",")
     if unknown := [measure for measure in measures if measure not in MEASURES]:
         parser.error(f"--measures: there is no {unknown[0]}")
+    kinds = options.cryptography.split(",")
+    if unknown := [kind for kind in kinds if kind not in CRYPTOGRAPHY]:
+        parser.error(f"--cryptography: there is no {unknown[0]}")
     with Results("speed", options.csv) as results:
-        for members in options.members:
-            for measure in measures:
-                tasks = [Task(seed, members, measure, options.loss, options.lasts) for seed in options.seeds]
-                rows: list[Row] = []
-                for found in runs.each(run, tasks, options.jobs):
-                    rows += found.rows
-                    results.add(found.rows)
-                runs.line(f"{members} members, {measure}", summary(rows), REFERENCE, GOAL)
+        for members, measure, kind in itertools.product(options.members, measures, kinds):
+            tasks = [
+                Task(seed, members, measure, options.loss, options.lasts, kind) for seed in options.seeds
+            ]
+            rows: list[Row] = []
+            for found in runs.each(run, tasks, options.jobs):
+                rows += found.rows
+                results.add(found.rows)
+            runs.line(f"{members} members, {measure}, cryptography {kind}", summary(rows), REFERENCE, GOAL)
     return 0
 
 

@@ -21,7 +21,9 @@ import msgspec
 import trio
 
 from benchmarks.report import PROJECT, machine, percentile, show, write
-from benchmarks.wasm.costs import IN_FLIGHT, MESSAGE, messages, own_kb, runtime, starts
+from benchmarks.wasm.agents import MESSAGE, environment, runtime
+from benchmarks.wasm.costs import messages, own_kb
+from benchmarks.wasm.starts import starts
 from node.agents.definition import parse_definition
 from node.agents.journal import Journal
 from node.agents.settings import AgentSettings
@@ -30,14 +32,11 @@ from node.cli.build import build
 from node.cli.build_languages import ENGINES, LANGUAGES
 from node.cli.build_template import AGENT_FILE, new_project
 from node.cli.errors import BuildFailed, ToolchainMissing
-from node.environment import system_environment
-from node.messaging.delivery import Delivery
+from node.messaging.delivery import BATCH_LIMIT, Delivery
 
 STARTS: Final = 100
 SANDBOXES: Final = 30
 ASKED: Final = Delivery(msgspec.structs.replace(MESSAGE, content={"name": "Ada"}), "node-1", "", 1, 0, None)
-
-_environment = system_environment()
 
 
 async def _measure(language: str, engine: str | None, seconds: float) -> dict[str, Any]:
@@ -52,13 +51,13 @@ async def _measure(language: str, engine: str | None, seconds: float) -> dict[st
         source = module.read_bytes()
         definition = parse_definition((project / AGENT_FILE).read_bytes())
         policy = WasmPolicy.of(definition, AgentSettings())
-        journal = Journal(_environment.clock, 100)
+        journal = Journal(environment.clock, 100)
 
         shared = runtime()
         begun, cpu = time.perf_counter(), time.process_time()
         agent = await shared.load(source, agent="first", journal=journal, policy=policy)
         compiled_s, compiled_cpu_s = time.perf_counter() - begun, time.process_time() - cpu
-        per_s, cpu_s, _ = await messages(agent, ASKED, IN_FLIGHT, seconds)
+        per_s, cpu_s, _ = await messages(agent, ASKED, BATCH_LIMIT, seconds)
         _, _, alone = await messages(agent, ASKED, 1, seconds / 2)
         gc.collect()
         before_kb = own_kb()
@@ -67,7 +66,7 @@ async def _measure(language: str, engine: str | None, seconds: float) -> dict[st
             kept.append(await shared.load(source, agent=f"agent-{number}", journal=journal, policy=policy))
             await kept[-1].handle(ASKED)
         each_kb = (own_kb() - before_kb) / SANDBOXES
-        took, _ = await starts(source, STARTS, directory, ASKED, policy)
+        took = (await starts(source, STARTS, directory, ASKED, policy, first=True)).took
     return {
         "language": language if engine is None else f"{language} ({engine})",
         "module_kb": f"{len(source) / 1024:.0f}",

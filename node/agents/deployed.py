@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,11 +11,12 @@ import apsw
 
 from node.agents.ask import Requester
 from node.agents.bids import Contracts
-from node.errors import AgentNotFound, nearest
+from node.errors import AgentNotFound, AgentPlaced, nearest
 from node.labels import Labels, labels_shown
 from node.message import Message, iso8601
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import BatchHandler, Delivery, Draft, Handler
 from node.messaging.later import LaterBus
+from node.storage.agents import AgentRow
 
 T = TypeVar("T")
 
@@ -52,14 +53,7 @@ class AgentBus(Requester, Contracts, LaterBus, Protocol):
         """The latest messages of a conversation, in order of time."""
         ...
 
-    def attach(
-        self,
-        agent: str,
-        handler: Callable[[Delivery], Awaitable[Sequence[Draft]]],
-        *,
-        capacity: int,
-        concurrency: int,
-    ) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on."""
         ...
 
@@ -88,6 +82,7 @@ class AgentInfo:
         requires: Capabilities of others that it may ask.
         waiting_for: Those of them that nobody in the cluster offers now.
         labels: What messages may require of it.
+        deployment: The content that the cluster's deployment runs, of which it is a replica; empty for none.
     """
 
     id: str
@@ -110,6 +105,7 @@ class AgentInfo:
     requires: tuple[str, ...] = ()
     waiting_for: tuple[str, ...] = ()
     labels: Labels = ()
+    deployment: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """JSON values only."""
@@ -133,6 +129,7 @@ class AgentInfo:
             "waiting_for": list(self.waiting_for),
             "labels": labels_shown(self.labels),
             "signature": self.signature,
+            "deployment": self.deployment or None,
         }
         return found | ({"error": self.error} if self.error else {})
 
@@ -146,6 +143,25 @@ def no_such_agent(agent: str, known: Sequence[str]) -> AgentNotFound:
         fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
         details={"agent": agent[:80], "nearest": guess},
     )
+
+
+def refuse_placed(row: AgentRow, what: str) -> None:
+    """Refuse to change by hand what a deployment runs: it would be undone, or be there twice.
+
+    Args:
+        row: The agent.
+        what: What was to be done to it.
+
+    Raises:
+        AgentPlaced: a deployment runs it.
+    """
+    if row.deployment:
+        raise AgentPlaced(
+            f"the agent {row.id!r} cannot be {what} on one node",
+            why="a deployment of the cluster runs it, and says where",
+            fix="Change the deployment: `caxton agent scale`, `caxton agent undeploy`, `caxton deploy`.",
+            details={"agent": row.id},
+        )
 
 
 def fingerprint(content: bytes) -> str:

@@ -68,6 +68,7 @@ class Instance:
             description=definition.description,
             error=self.error,
             signature=self.signed,
+            deployment=self.row.deployment,
         )
 
 

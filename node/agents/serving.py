@@ -39,17 +39,13 @@ class Serving:
         runtime: Handles them.
         journal: Counts them.
         clock: Tells time.
-        swaps: Whether :meth:`renew` will ever be called; else nothing is remembered of conversations.
     """
 
-    def __init__(
-        self, agent: str, runtime: Runtime, journal: Journal, clock: Clock, *, swaps: bool = True
-    ) -> None:
+    def __init__(self, agent: str, runtime: Runtime, journal: Journal, clock: Clock) -> None:
         self._agent = agent
         self._versions = [runtime]
         self._journal = journal
         self._clock = clock
-        self._swaps = swaps
         self._conversations: OrderedDict[str, tuple[Runtime, float]] = OrderedDict()
 
     def renew(self, runtime: Runtime) -> int:
@@ -93,8 +89,6 @@ class Serving:
     def _runtime(self, conversation: str, now: float) -> Runtime:
         """The version for a conversation, which is noted for its next message."""
         newest = self._versions[-1]
-        if not self._swaps:
-            return newest
         kept = self._conversations.get(conversation)
         runtime = kept[0] if kept is not None and now - kept[1] <= KEPT_S else newest
         self._conversations[conversation] = runtime, now

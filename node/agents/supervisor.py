@@ -24,26 +24,24 @@ from node.agents.blueprint import (
     check_room,
     check_sizes,
     pack_artifacts,
-    read_blueprint,
-    unpack_artifacts,
 )
-from node.agents.configured import ConfiguredAgent
 from node.agents.definition import AgentDefinition
-from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent
+from node.agents.deployed import AgentBus, AgentInfo, Runtime, Store, no_such_agent, refuse_placed
 from node.agents.instance import Instance, offer_of
 from node.agents.journal import AgentLogRecord, Journal
-from node.agents.parking import ParkingAgent
 from node.agents.requirements import Offered, note_absent_providers
 from node.agents.serving import Serving
 from node.agents.settings import AgentSettings
 from node.agents.tool_notes import note_absent, note_change
-from node.agents.wasm import Outside, WasmAgent, WasmPolicy, WasmRuntime
-from node.agents.wasm.calls import BATCH_LIMIT
+from node.agents.wasm import WasmAgent, WasmRuntime
+from node.agents.wasm.serving import WasmServing
+from node.agents.workshop import Workshop
 from node.cluster.provider import RegistryWriter
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
+from node.messaging.delivery import BATCH_LIMIT, BatchHandler, Handler
 from node.storage.agents import AgentRow, delete_agent, load_agents, save_agent, set_agent_status
 from node.telemetry.tracing import Tracing
 from node.tools.host import ToolHost
@@ -90,12 +88,24 @@ class AgentSupervisor:
         offered: Offered = lambda _: True,
     ) -> None:
         self._environment, self._node, self._storage = environment, node, storage
-        self._registry, self._bus, self._providers = registry, bus, providers
-        self._tools, self._tracing = tools, tracing
+        self._registry, self._bus, self._tools = registry, bus, tools
         self._settings = settings or AgentSettings()
         self.approvals = Approvals(environment=environment, node=node, storage=storage, bus=bus, tools=tools)
-        self._memory, self._offered = memory, offered
+        self._offered = offered
         self._wasm = WasmRuntime(environment, node, tracing, storage, bus, wasm_cache)
+        self._workshop = Workshop(
+            environment=environment,
+            node=node,
+            tools=tools,
+            providers=providers,
+            bus=bus,
+            tracing=tracing,
+            settings=self._settings,
+            wasm=self._wasm,
+            memory=memory,
+            approvals=self.approvals,
+            on_quarantine=self._quarantine,
+        )
         self._agents: dict[str, Instance] = {}
         self._turn = trio.Lock()
         self._deploying = ""  # the last one, which is over when nobody has the turn
@@ -130,6 +140,7 @@ class AgentSupervisor:
         workspace: str = "default",
         replace: bool = False,
         auto_start: bool = True,
+        deployment: str = "",
     ) -> AgentInfo:
         """Deploy an agent file, or a WebAssembly module alone; all or nothing.
 
@@ -141,12 +152,15 @@ class AgentSupervisor:
             workspace: The workspace it belongs to.
             replace: Whether an agent of that name may be replaced.
             auto_start: Whether it is started at once.
+            deployment: What the cluster's deployment runs, if this is a replica of one: it takes the place of
+                an older replica, and of nothing else.
 
         Raises:
             AgentInvalid: the agent file has problems; all are listed.
             InvalidWasm: the module cannot be an agent.
             ArtifactUntrusted: it is not signed as this node wants it.
             AgentAlreadyExists: there is one of that name, and ``replace`` is false.
+            AgentPlaced: a deployment runs one of that name here.
             NameConflict: a client's mailbox has that name.
             ResourceLimitExceeded: too many agents, or too large.
             ProviderFailed: the file names a provider that is not configured.
@@ -155,15 +169,20 @@ class AgentSupervisor:
         files = dict(sorted((artifacts or {}).items()))
         check_sizes(content, files, workspace, self._settings)
         async with self._turn:
-            blueprint = await self._read(content, filename, files, name, self._environment.clock.wall())
+            blueprint = await self._workshop.read(
+                content, filename, files, name, self._environment.clock.wall()
+            )
             self._deploying = blueprint.definition.id
             self._bus.mailboxes.refuse_agent(self._deploying)
             old = self._agents.get(blueprint.definition.id)
-            known = None if old is None or replace else (old.definition.version, old.row.status)
+            replaced = replace if not deployment else old is not None and bool(old.row.deployment)
+            known = None if old is None or replaced else (old.definition.version, old.row.status)
+            if old is not None and not deployment:
+                refuse_placed(old.row, "deployed anew")
             full = old is None and len(self._agents) >= self._settings.max_agents
             check_room(blueprint.definition.id, known, full_at=self._settings.max_agents if full else None)
             journal = old.journal if old else Journal(self._environment.clock, self._settings.log_records)
-            definition, runtime = await self._build(blueprint, journal, workspace, content)
+            definition, runtime = await self._workshop.build(blueprint, journal, workspace, content)
             if auto_start:
                 self._registry.check(offer_of(definition))
             row = AgentRow(
@@ -176,6 +195,7 @@ class AgentSupervisor:
                 workspace=workspace,
                 status="running" if auto_start else "stopped",
                 deployed_at_s=self._environment.clock.wall(),
+                deployment=deployment,
             )
             agent = Instance(row, definition, journal, self._environment.new_id(), signed=blueprint.signature)
             await self._storage.write(lambda connection: save_agent(connection, row))
@@ -196,6 +216,25 @@ class AgentSupervisor:
             note_absent(self._tools, definition, journal)
             note_absent_providers(definition, self._offered, journal)
             return agent.info(self._tools, self._offered)
+
+    async def examine(
+        self, content: bytes, filename: str, files: Mapping[str, bytes], name: str | None, workspace: str
+    ) -> Blueprint:
+        """What :meth:`deploy` would read, judged as strictly, and nothing more.
+
+        Raises:
+            CaxtonError: as there.
+        """
+        check_sizes(content, files, workspace, self._settings)
+        return await self._workshop.read(content, filename, files, name, self._environment.clock.wall())
+
+    def replicas(self) -> dict[str, tuple[str, str, str]]:
+        """The replicas of deployments here: agent id -> (what it runs, its status, why that is ``error``)."""
+        return {
+            key: (agent.row.deployment, agent.row.status, agent.error)
+            for key, agent in sorted(self._agents.items())
+            if agent.row.deployment
+        }
 
     def knows(self, name: str) -> bool:
         """Whether an agent has this id, or is being deployed under it."""
@@ -222,9 +261,11 @@ class AgentSupervisor:
 
         Raises:
             AgentNotFound: there is none.
+            AgentPlaced: a deployment runs it.
         """
         async with self._turn:
             found = self._find(agent)
+            refuse_placed(found.row, "stopped")
             if found.row.status != "stopped":
                 await self._set_status(found, "stopped")
                 await self._take_down(found, drain_s=grace_s)
@@ -241,8 +282,8 @@ class AgentSupervisor:
         async with self._turn:
             found = self._find(agent)
             if found.runtime is None or found.error:
-                row, blueprint = found.row, await self._stored_blueprint(found.row)
-                built = await self._build(blueprint, found.journal, row.workspace, row.content)
+                row, blueprint = found.row, await self._workshop.stored(found.row)
+                built = await self._workshop.build(blueprint, found.journal, row.workspace, row.content)
                 found.definition, runtime = built
                 self._registry.check(offer_of(found.definition))
                 await self._set_status(found, "running")
@@ -252,16 +293,27 @@ class AgentSupervisor:
                 found.journal.log("info", "started")
             return found.info(self._tools, self._offered)
 
-    async def delete(self, agent: str, *, force: bool = False) -> None:
-        """Remove an agent for good; ``force`` does not wait for what it is handling.
+    async def delete(
+        self, agent: str, *, force: bool = False, grace_s: float = DRAIN_S, replica: bool = False
+    ) -> None:
+        """Remove an agent for good.
+
+        Args:
+            agent: Id or name.
+            force: Whether not to wait for what it is handling.
+            grace_s: Time for that otherwise.
+            replica: Whether it is a deployment that removes its replica.
 
         Raises:
             AgentNotFound: there is none.
+            AgentPlaced: a deployment runs it.
         """
         async with self._turn:
             found = self._find(agent)
+            if not replica:
+                refuse_placed(found.row, "removed")
             await self._storage.write(lambda connection: delete_agent(connection, found.row.id))
-            await self._take_down(found, drain_s=0.0 if force else DRAIN_S)
+            await self._take_down(found, drain_s=0.0 if force else grace_s)
             del self._agents[found.row.id]
             self.approvals.remove(found.row.id)
 
@@ -310,70 +362,6 @@ class AgentSupervisor:
             "approvals": self.approvals.statistics(),
         }
 
-    async def _read(
-        self,
-        content: bytes,
-        filename: str,
-        files: Mapping[str, bytes],
-        name: str | None,
-        now_s: float | None = None,
-    ) -> Blueprint:
-        """Read on a worker: a front matter of the largest size takes a noticeable time."""
-        return await self._environment.workers.run(
-            "files",
-            lambda: read_blueprint(
-                content,
-                filename=filename,
-                artifacts=files,
-                name=name,
-                known_tools=self._tools.known(),
-                settings=self._settings,
-                now_s=now_s,
-            ),
-        )
-
-    async def _stored_blueprint(self, row: AgentRow) -> Blueprint:
-        filename, files = unpack_artifacts(row.artifacts)
-        return await self._read(row.content, filename, files, row.name)
-
-    async def _build(
-        self, blueprint: Blueprint, journal: Journal, workspace: str, content: bytes
-    ) -> tuple[AgentDefinition, Runtime]:
-        """Make the runtime; nothing else changes. The definition gains what only the module knows."""
-        definition = blueprint.definition
-        await self._tools.tools_for(definition.tools, definition.restricted_tools)
-        if blueprint.module is not None:
-            policy = WasmPolicy.of(definition, self._settings)
-            agent = await self._wasm.load(
-                blueprint.module,
-                agent=definition.id,
-                journal=journal,
-                sha256="" if blueprint.signed is None else blueprint.signed.manifest.sha256,
-                policy=policy,
-                outside=Outside(
-                    definition, policy, workspace, self._environment, self._tools, self._memory, journal
-                ),
-                on_quarantine=partial(self._quarantine, definition.id),
-            )
-            if blueprint.asks_module:
-                definition = replace(definition, capabilities=await agent.capabilities())
-            return definition, agent
-        provider = self._providers.choose(definition.setting("llm", "provider"))
-        configured = ConfiguredAgent(
-            definition,
-            node=self._node,
-            environment=self._environment,
-            provider=provider,
-            tools=self._tools,
-            tracing=self._tracing,
-            bus=self._bus,
-            journal=journal,
-            settings=self._settings,
-            workspace=workspace,
-            memory=self._memory,
-        )
-        return definition, ParkingAgent(definition.id, content, self._node, configured, self.approvals)
-
     async def _restore(self, row: AgentRow) -> None:
         journal = Journal(self._environment.clock, self._settings.log_records)
         agent = Instance(
@@ -385,9 +373,15 @@ class AgentSupervisor:
         self._agents[row.id] = agent
         self.approvals.place(agent)
         try:
-            blueprint = await self._stored_blueprint(row)
+            blueprint = await self._workshop.stored(row)
             agent.definition, agent.signed = blueprint.definition, blueprint.signature
-            agent.definition, runtime = await self._build(blueprint, journal, row.workspace, row.content)
+            if row.deployment:  # whether it runs here is for the cluster to say, which may have moved on
+                agent.row = replace(row, status="waiting")
+                journal.log("info", "restored; it waits until the cluster is seen")
+                return
+            agent.definition, runtime = await self._workshop.build(
+                blueprint, journal, row.workspace, row.content
+            )
         except CaxtonError as error:
             agent.fail(str(error))
             journal.log("error", f"cannot be restored: {error}", code=error.code)
@@ -453,20 +447,18 @@ class AgentSupervisor:
     def _attach(self, agent: Instance, runtime: Runtime) -> None:
         agent.runtime = runtime
         self.approvals.place(agent)
-        swaps = not isinstance(runtime, WasmAgent)  # a sandbox is closed before the next one opens
-        serving = Serving(agent.row.id, runtime, agent.journal, self._environment.clock, swaps=swaps)
-        agent.serving = serving if swaps else None
-        concurrency = self._settings.concurrency
-        if isinstance(runtime, WasmAgent):  # it makes what waits together in one hop to a worker
-            concurrency = BATCH_LIMIT
+        handler: Handler | BatchHandler
+        clock, concurrency = self._environment.clock, self._settings.concurrency
+        if isinstance(runtime, WasmAgent):  # several messages are one hop to a worker
+            handler = WasmServing(agent.row.id, runtime, agent.journal, clock).handler
+            concurrency, agent.serving = BATCH_LIMIT, None
             if self._nursery is not None:
                 self._nursery.start_soon(runtime.run_timers)
-        self._bus.attach(
-            agent.row.id,
-            serving.handle,
-            capacity=self._settings.mailbox_capacity,
-            concurrency=concurrency,
-        )
+        else:
+            agent.serving = Serving(agent.row.id, runtime, agent.journal, clock)
+            handler = agent.serving.handle
+        room = self._settings.mailbox_capacity
+        self._bus.attach(agent.row.id, handler, capacity=room, concurrency=concurrency)
 
     def _publish(self, agent: Instance) -> None:
         self._registry.publish_many((offer_of(agent.definition),))

@@ -243,6 +243,15 @@ class BlobStore:
         self._counts["dropped"] += len(gone)
         return len(gone)
 
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Let go of these, whether or not they have been used lately.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        if await self._existing() is not None:
+            await self._drop(digests)
+
     def statistics(self) -> dict[str, Any]:
         """Counts and sizes."""
         blobs, size = self._held

@@ -1,4 +1,4 @@
-"""``caxton agent``: write, check, look into and try out agent files, and watch one while it is written."""
+"""``caxton agent``: write, check, look into and try out agent files, watch one, and change deployments."""
 
 from __future__ import annotations
 
@@ -9,16 +9,37 @@ from typing import Final
 
 import click
 
+from node.cli.deployment_lines import line_of
 from node.cli.options import Where, json_option, node_options
+from node.deployments.limits import REPLICAS_LIMIT
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACES: Final = click.Path(path_type=Path, exists=True)
 OUT: Final = click.Path(path_type=Path, dir_okay=False)
+_revision = click.option(
+    "--revision", metavar="N", help="Only as it was read: `caxton deployments AGENT` shows its revision."
+)
 
 
-@click.group("agent")
+class _Actions(click.Group):
+    """The actions, with the verb ``deploy`` among them, which is loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All actions, sorted."""
+        return sorted([*super().list_commands(ctx), "deploy"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """An action; None if there is no such one."""
+        if cmd_name != "deploy":
+            return super().get_command(ctx, cmd_name)
+        from node.cli.deploy import command as deploy  # noqa: PLC0415 - as said above
+
+        return deploy
+
+
+@click.group("agent", cls=_Actions)
 def command() -> None:
-    """Write, check, look into and try out agent files, and watch one while it is written."""
+    """Write, check, look into and try out agent files, watch one, and change deployments."""
 
 
 @command.command("init", epilog="For example: caxton agent init MyAnalyst --template data-analyzer")
@@ -139,3 +160,42 @@ def watch(
 
     find = partial(find_target, where)
     keep_watching(find, file, workspace, as_json=as_json)
+
+
+@command.command("scale", epilog="For example: caxton agent scale triage --replicas 3")
+@click.argument("agent")
+@click.option(
+    "--replicas", type=click.IntRange(0, REPLICAS_LIMIT), required=True, help="How many nodes run it."
+)
+@_revision
+@node_options
+def scale(agent: str, replicas: int, revision: str | None, as_json: bool, where: Where) -> None:
+    """Have another number of nodes run AGENT, which was deployed with --replicas; 0 for none."""
+    from node.cli.client import Client, find_target, segment  # noqa: PLC0415 - not for --help
+    from node.cli.output import print_json, safe  # noqa: PLC0415
+
+    body = {"replicas": replicas} | ({} if revision is None else {"revision": revision})
+    with Client(find_target(where)) as client:
+        found = client.call("POST", f"/deployments/{segment(agent)}/scale", body=body)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(safe(line_of(found)))
+
+
+@command.command("undeploy", epilog="For example: caxton agent undeploy triage")
+@click.argument("agent")
+@_revision
+@node_options
+def undeploy(agent: str, revision: str | None, as_json: bool, where: Where) -> None:
+    """Have no node run AGENT any more, which was deployed with --replicas."""
+    from node.cli.client import Client, find_target, segment  # noqa: PLC0415 - not for --help
+    from node.cli.output import print_json, safe  # noqa: PLC0415
+
+    query = {} if revision is None else {"revision": revision}
+    with Client(find_target(where)) as client:
+        client.call("DELETE", f"/deployments/{segment(agent)}", query=query)
+    if as_json:
+        print_json({"agent": agent, "undeployed": True})
+    else:
+        click.echo(safe(f"{agent} is undeployed; its replicas finish what they are handling"))

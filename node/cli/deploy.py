@@ -9,8 +9,10 @@ from typing import Any, Final
 import click
 
 from node.cli.client import Client, find_target
+from node.cli.deployment_lines import line_of
 from node.cli.options import Where, node_options, one_of
 from node.cli.output import print_json, safe
+from node.deployments.limits import PRIORITY_LIMIT, REPLICAS_LIMIT
 from node.errors import ValidationFailed
 
 FILE_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -23,7 +25,7 @@ COMPILE_WAIT_S: Final = 600.0
 """How long it may take with a module, which it compiles on one core: 18 MB of Python take half a minute."""
 
 
-@click.command("deploy")
+@click.command("deploy", epilog="For example: caxton deploy triage.md --replicas 2 --require gpu=yes")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--agent",
@@ -36,6 +38,20 @@ COMPILE_WAIT_S: Final = 600.0
 @click.option("--workspace", default="default", show_default=True)
 @click.option("--replace", is_flag=True, help="Replace an agent of that name.")
 @click.option("--no-start", is_flag=True, help="Deploy it without starting it.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(0, REPLICAS_LIMIT),
+    help="Have so many nodes of the cluster run it, wherever they are.",
+)
+@click.option(
+    "--require", "requires", metavar="NAME=VALUE", multiple=True, help="Label of those nodes; repeatable."
+)
+@click.option("--priority", type=click.IntRange(0, PRIORITY_LIMIT), help="Higher is started first (50).")
+@click.option(
+    "--minority",
+    type=click.Choice(["keep", "stop"]),
+    help="What replicas do on the smaller side of a partition (keep).",
+)
 @node_options
 def command(
     file: Path | None,
@@ -44,28 +60,65 @@ def command(
     workspace: str,
     replace: bool,
     no_start: bool,
+    replicas: int | None,
+    requires: tuple[str, ...],
+    priority: int | None,
+    minority: str | None,
     as_json: bool,
     where: Where,
 ) -> None:
-    """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat), with its manifest."""
+    """Deploy FILE: an agent in Markdown, or a WebAssembly module (.wasm, .wat), with its manifest.
+
+    It runs on the node that is asked, or, with --replicas, on so many nodes of the cluster, which move it
+    when one is lost; `caxton deployments` shows where.
+    """
     chosen = one_of("FILE", file, named)
     if chosen is None:
         raise click.UsageError("Missing argument 'FILE'.")
     body = deployment(chosen)
-    body |= {"workspace": workspace, "replace": replace, "auto_start": not no_start}
+    body |= {"workspace": workspace, "replace": replace}
     if name is not None:
         body["name"] = name
+    placing = {"priority": priority, "minority": minority, "require": labels(requires)}
+    placing = {key: value for key, value in placing.items() if value not in (None, {})}
+    if replicas is None:
+        if placing:
+            raise click.UsageError(f"--{next(iter(placing))} needs --replicas.")
+        body["auto_start"] = not no_start
+    elif no_start:
+        raise click.UsageError("--no-start does not go with --replicas; say --replicas 0.")
+    else:
+        body |= {"replicas": replicas} | placing
     target = find_target(where)
     with Client(target) as client:
         wait_s = COMPILE_WAIT_S if "content_base64" in body or body.get("artifacts") else WAIT_S
-        found = client.call("POST", "/agents", body=body, wait_s=wait_s)
+        route = "/agents" if replicas is None else "/deployments"
+        found = client.call("POST", route, body=body, wait_s=wait_s)
     if as_json:
         print_json(found)
+        return
+    if replicas is not None:
+        click.echo(safe(line_of(found)))
         return
     offers = ", ".join(str(c) for c in found.get("capabilities", []))
     click.echo(
         safe(f"{found.get('name')} is {found.get('status')}" + (f"; it offers {offers}" if offers else ""))
     )
+
+
+def labels(given: tuple[str, ...]) -> dict[str, list[str]]:
+    """Labels as ``NAME=VALUE``, each name with its values.
+
+    Raises:
+        click.UsageError: one is none.
+    """
+    found: dict[str, list[str]] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals and value):
+            raise click.UsageError(f"--require {each!r} is no label; write NAME=VALUE, as gpu=yes.")
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def deployment(file: Path) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _run(
 
     from node.collector import collect_less_often  # noqa: PLC0415
     from node.environment import system_environment  # noqa: PLC0415
-    from node.node import run_node  # noqa: PLC0415 - imports every room
+    from node.process import run_node  # noqa: PLC0415 - imports every room
     from node.recording.tape import RecordTo  # noqa: PLC0415
 
     recording = None if record is None else RecordTo(record, limit_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +13,15 @@ import trio
 
 from node.agents.definition import AgentDefinition, parse_definition
 from node.agents.grants import Grant
+from node.agents.journal import Journal
 from node.agents.settings import AgentSettings
+from node.agents.trial_rooms import trial_outside
 from node.agents.wasm.calls import Outcome
 from node.agents.wasm.failure import GuestFailed
 from node.agents.wasm.manifest import Manifest, check_expiry, definition_of, read_signed, within
+from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import WasmPolicy
-from node.agents.wasm.trial import Step, load_trial
+from node.agents.wasm.trial import NODE, Step, Trial, load_trial
 from node.cli.deploy import read_file
 from node.cli.output import print_json, safe
 from node.environment import Environment, system_environment
@@ -29,6 +33,8 @@ from node.vocabulary import Performative
 
 CAPABILITY: Final = "trial"
 """To which a message is sent, where no agent file names a capability."""
+NOTES_LIMIT: Final = 64
+"""Most lines that are shown of what tools and the memory said, the last ones."""
 
 
 def run(
@@ -65,18 +71,17 @@ def run(
         signed = _verified(manifest, source, environment)
         alone = definition_of(signed, module.name)
         definition = alone if definition is None else within(definition, signed)
-    policy = WasmPolicy(frozenset(Grant(name) for name in grants))
-    capability = CAPABILITY
-    if definition is not None:
-        policy = WasmPolicy.of(definition, AgentSettings())
-        policy = replace(policy, grants=policy.grants | {Grant(name) for name in grants})
-        capability = next(iter(definition.capabilities), CAPABILITY)
+    if definition is None:
+        definition = _nameless(module.name, grants)
+    policy = WasmPolicy.of(definition, AgentSettings())
+    policy = replace(policy, grants=policy.grants | {Grant(name) for name in grants})
+    capability = next(iter(definition.capabilities), CAPABILITY)
     if seed is not None:
         policy = replace(policy, deterministic=True, fresh=True)
     messages = [
         _message(number, content, performative, capability, seed, environment) for number in range(repeat)
     ]
-    return {"file": str(module)} | trio.run(_run, source, policy, environment, messages)
+    return {"file": str(module)} | trio.run(_run, source, definition, policy, environment, messages)
 
 
 def show(found: dict[str, Any], *, as_json: bool) -> int:
@@ -123,6 +128,19 @@ def _agent(file: Path, grants: Sequence[str]) -> tuple[Path, AgentDefinition | N
     return file.parent / definition.module, definition
 
 
+def _nameless(module: str, grants: Sequence[str]) -> AgentDefinition:
+    """The agent that a module is of which nobody has said anything."""
+    return AgentDefinition(
+        id=CAPABILITY,
+        name=CAPABILITY,
+        version="0.0.0",
+        capabilities=(CAPABILITY,),
+        runtime="wasm",
+        module=module,
+        groups={"wasm": {"grants": tuple(grants)}},
+    )
+
+
 def _verified(file: Path, module: bytes, environment: Environment) -> Manifest:
     signed = read_signed(read_file(file), module, ANYBODY)
     check_expiry(signed.manifest, environment.clock.wall())
@@ -151,9 +169,27 @@ def _message(
 
 
 async def _run(
-    source: bytes, policy: WasmPolicy, environment: Environment, messages: Sequence[Message]
+    source: bytes,
+    definition: AgentDefinition,
+    policy: WasmPolicy,
+    environment: Environment,
+    messages: Sequence[Message],
 ) -> dict[str, Any]:
-    trial = await load_trial(source, policy, environment)
+    journal = Journal(environment.clock, NOTES_LIMIT)
+    async with AsyncExitStack() as stack:
+        outside: Outside | None = None
+        if policy.grants & {Grant.MEMORY, Grant.TOOLS} and not policy.deterministic:
+            outside = await stack.enter_async_context(
+                trial_outside(definition, policy, environment, NODE, journal)
+            )
+        trial = await load_trial(source, policy, environment, outside=outside)
+        found = await _ask(trial, messages)
+    notes = journal.records(tail=NOTES_LIMIT, since_s=None, level="info")
+    found["log"] += [{"level": note.level, "message": note.text} for note in notes]
+    return found
+
+
+async def _ask(trial: Trial, messages: Sequence[Message]) -> dict[str, Any]:
     started = await trial.start()
     if started.outcome.failure is not None:
         failure = started.outcome.failure

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import trio
@@ -32,7 +33,7 @@ from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
 from node.telemetry.version import Release
 from swim import driver, events
-from swim.map_events import DuplicateIdentity, Rebased
+from swim.map_events import DuplicateIdentity, MapEvent, Rebased
 from swim.members import Member, State
 from swim.partition import Partition
 from swim.protocol import Swim
@@ -112,7 +113,7 @@ class Membership:
             self.node,
             is_up=self.is_alive,
             is_lost=self.is_lost,
-            flush=self._flush,
+            flush=self.flush,
             clock=environment.clock,
             rtt=lambda node: self.swim.rtt(self.node, node),
         )
@@ -123,13 +124,14 @@ class Membership:
             self.replicated,
             self.node,
             members=lambda: self.partition().remembered,
-            flush=self._flush,
+            flush=self.flush,
             clock=environment.clock,
         )
         self.holders = MemoryHolders(
-            self.replicated, self.node, is_up=self.is_alive, flush=self._flush, clock=environment.clock
+            self.replicated, self.node, is_up=self.is_alive, flush=self.flush, clock=environment.clock
         )
         self.listeners: list[MembershipListener] = []
+        self.watchers: list[Callable[[Sequence[MapEvent]], None]] = []
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)
         self._started_at = self._registry_changed_at = environment.clock.now()
@@ -349,7 +351,7 @@ class Membership:
             self._end(f"it listens on {event.address[0]}:{event.address[1]}")
         elif isinstance(member, Member) and member.name != self.node:
             self._on_member(event, member)
-        self._flush()
+        self.flush()
 
     def _on_member(self, event: events.Event, member: Member) -> None:
         self._remembered.pop(member.name, None)
@@ -372,12 +374,14 @@ class Membership:
             for listener in self.listeners:
                 listener.registry_changed()
 
-    def _flush(self) -> None:
-        """Hand on what changed in the maps."""
+    def flush(self) -> None:
+        """Hand on what changed in the maps: whoever has changed them calls it."""
         changes = self.replicated.events()
         for change in changes:
             if isinstance(change, DuplicateIdentity) and not change.stays:
                 self._end("both publish under one name, and the other one has the higher boot id")
+        for watch in self.watchers:
+            watch(changes)
         if self.registry.apply(changes):
             self._registry_changed_at = self._environment.clock.now()
             for listener in self.listeners:
@@ -408,7 +412,7 @@ class Membership:
         while True:
             await self._maps_changed.wait()
             self._maps_changed = trio.Event()
-            self._flush()
+            self.flush()
             await self._environment.clock.sleep(FLUSH_PAUSE_S)
 
     async def _publish_paths(self) -> None:
@@ -418,7 +422,7 @@ class Membership:
             self._paths_changed = trio.Event()
             try:
                 if self.reachability.publish(self.swim.lost_paths()):
-                    self._flush()
+                    self.flush()
             except StateError as error:
                 log.warning("the others cannot be told whom this node cannot reach: %s", error)
             await self._environment.clock.sleep(reachability.PUBLISH_INTERVAL_S)
@@ -431,7 +435,7 @@ class Membership:
         clock = self._environment.clock
         before = await self._memory.reserve_generation()
         self.replicated.start(before, clock.now(), clock.wall())
-        self._flush()
+        self.flush()
 
     async def _keep(self) -> None:
         """Write the snapshot now and then."""
@@ -439,12 +443,20 @@ class Membership:
             await self._environment.clock.sleep(SNAPSHOT_INTERVAL_S)
             await self._try_to_save()
 
-    async def _try_to_save(self) -> None:
-        """Write the snapshot; without one the next start is slower, and nothing else is lost."""
+    async def save(self) -> None:
+        """Write the snapshot, and so what was just written to the cluster map.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
         expected = [m.name for m in self.swim.members() if m.state is not State.LEFT]
         expected += [name for name in self._remembered if self.is_lost(name)]
+        await self._memory.save(expected)
+
+    async def _try_to_save(self) -> None:
+        """Write the snapshot; without one the next start is slower, and nothing else is lost."""
         try:
-            await self._memory.save(expected)
+            await self.save()
         except StorageFailed as error:
             self._save_failures += 1
             log.warning("the cluster's snapshot could not be written: %s", error)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from node.config.llm import LlmConfig
 from node.config.memory import MemoryConfig
@@ -21,6 +21,8 @@ from node.config.section import Section
 from node.config.swim_settings import SwimSettings
 from node.config.tool_servers import ToolsConfig
 from node.config.units import Bytes, Count, Networks, Port, PublicKeys, Seconds, Share, Text, Texts
+from node.errors import ValidationFailed
+from node.labels import Labels, check_labels, labels_of
 from node.message import BLOB_LIMIT_BYTES
 from swim.config import SwimConfig
 
@@ -74,6 +76,41 @@ class ServerConfig(Section):
     deploy_limit_bytes: Bytes = Field(default=48 * 1024**2, alias="deploy_limit", le=64 * 1024**2)
 
 
+def _labels(value: Any) -> Labels:
+    """Labels as a mapping of names to a text, or to several; environment variables hold ``name=value,...``.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if isinstance(value, tuple | list) and not value:
+        return ()
+    try:
+        if isinstance(value, str):
+            pairs = (item.partition("=") for item in value.split(",") if item.strip())
+            return check_labels([(name.strip(), text.strip()) for name, _, text in pairs])
+        return labels_of(value)
+    except ValidationFailed as error:
+        why = error.why
+    except (TypeError, AttributeError):
+        why = "they are no names with texts"
+    raise ValueError(f"{why}; write names and texts, as {{region: eu, gpu: 'yes'}}")
+
+
+class PlacementConfig(Section):
+    """Replicas that deployments of the cluster place on this node.
+
+    Attributes:
+        enabled: Whether this node takes any.
+        settle_s: How long a node has to be dead, or a majority to be seen, before replicas are moved or
+            started; the same on all nodes.
+        drain_s: Time a replica that moves has for what it is handling.
+    """
+
+    enabled: bool = True
+    settle_s: Seconds = Field(default=10.0, alias="settle")
+    drain_s: Seconds = Field(default=5.0, alias="drain")
+
+
 class ClusterConfig(Section):
     """Membership and peer links.
 
@@ -88,6 +125,8 @@ class ClusterConfig(Section):
         allowed_networks: Networks that members may have their addresses in; none for everywhere.
         stream_probes: Whether a silent member is also asked by TCP.
         swim: Single parameters of membership, on top of the profile.
+        labels: What deployments may require of this node.
+        placement: Replicas that deployments place on this node.
     """
 
     node_name: Annotated[str, Field(pattern=NODE_NAME_PATTERN)] = Field(default_factory=default_node_name)
@@ -100,6 +139,8 @@ class ClusterConfig(Section):
     allowed_networks: Networks = ()
     stream_probes: bool = True
     swim: SwimSettings = SwimSettings()
+    labels: Annotated[Labels, BeforeValidator(_labels)] = ()
+    placement: PlacementConfig = PlacementConfig()
 
     def swim_config(self, label: str) -> SwimConfig:
         """The parameters of membership.

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from node.http.answers import AgentBody, AgentsBody, ErrorBody, LogsBody
-from node.http.models import AgentQuery, DeleteQuery, DeployBody, LogQuery, StopBody
+from node.http.deploy_models import DeployBody
+from node.http.models import AgentQuery, DeleteQuery, LogQuery, StopBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 

@@ -447,7 +447,7 @@ class AgentBody(Answer):
     name: str
     version: str
     kind: str
-    status: Annotated[str, Field(examples=["running", "stopped", "error"])]
+    status: Annotated[str, Field(examples=["running", "stopped", "waiting", "error"])]
     description: str
     capabilities: list[str]
     topics: list[dict[str, str | None]]
@@ -462,6 +462,7 @@ class AgentBody(Answer):
     waiting_for: Annotated[list[str], Field(description="Those of them that nobody offers now.")]
     labels: Annotated[dict[str, list[str]], Field(description="What messages may require of it.")]
     signature: Annotated[SignatureBody | None, Field(description="Null without a signed module.")]
+    deployment: Annotated[str | None, Field(description="SHA-256 of what it is a replica of, or null.")]
     error: str | None = None
 
 

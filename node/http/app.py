@@ -19,6 +19,7 @@ from node.http.blobs import blob_routes
 from node.http.cluster import cluster_routes
 from node.http.conversations import conversation_routes
 from node.http.dead_letters import dead_letter_routes
+from node.http.deployments import deployment_routes
 from node.http.docs_page import PAGE_POLICY, docs_page
 from node.http.errors import RouteNotFound, UnsupportedMediaType, validation_failed
 from node.http.gate import Gate
@@ -96,6 +97,7 @@ def create_app(services: NodeServices) -> FastAPI:
         task_routes(services, traffic),
         conversation_routes(services, streams),
     ]
+    routers += [deployment_routes(services)]
     routers += [investigation_routes(services), dead_letter_routes(services)]
     routers += [mailbox_routes(services), reading_routes(services, streams), webhook_routes(services)]
     routers += [memory_routes(services), tool_routes(services), blob_routes(services, streams)]

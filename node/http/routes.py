@@ -18,7 +18,7 @@ STREAMED: Final = frozenset(
     {("POST", "/messages/stream"), ("PUT", "/blobs/{digest}"), ("POST", "/memory/import/stream")}
 )
 """Routes that read their body themselves while it arrives; that of any other is complete before."""
-DEPLOYMENTS: Final = frozenset({("POST", "/agents"), ("POST", "/config-agents")})
+DEPLOYMENTS: Final = frozenset({("POST", "/agents"), ("POST", "/config-agents"), ("POST", "/deployments")})
 """Routes whose body may be as large as ``server.deploy_limit``: it carries a module."""
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 

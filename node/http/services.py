@@ -10,6 +10,7 @@ import trio
 
 from node.agents.approvals import Approvals
 from node.cluster.provider import Provider
+from node.deployments.room import Deployments
 from node.environment import Environment
 from node.errors import CaxtonError
 from node.memory.room import MemoryRoom
@@ -450,6 +451,7 @@ class NodeServices:
         registry: Who offers what.
         bus: Takes messages.
         supervisor: Runs agents.
+        deployments: Has the cluster run agents.
         webhooks: Tells others what happens.
         memory: What agents remember.
         models: The language-model providers.
@@ -472,6 +474,7 @@ class NodeServices:
     registry: Capabilities
     bus: MessageBus
     supervisor: Agents
+    deployments: Deployments
     webhooks: Webhooks
     memory: MemoryRoom
     models: Models

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import apsw
@@ -60,6 +60,7 @@ class Blobs:
         self._workers = environment.workers
         self._node, self.store, self._storage = node, store, storage
         self.links: LinkSender | None = None
+        self.also_needed: Callable[[], set[str]] = set  # what something beside messages needs
         self._fetching: dict[str, trio.Lock] = {}
         self._held = 0
         self._freed = trio.Event()
@@ -107,7 +108,7 @@ class Blobs:
                 if await self.store.whole(attachment.blob) is None:
                     raise not_here(attachment.blob)
             elif len(attachment.data) > INLINE_BYTES:
-                digest = await self._keep(attachment.data)
+                digest = await self.keep(attachment.data)
                 size = len(attachment.data)
                 attachment = replace(attachment, data=b"", blob=digest, size=size)  # noqa: PLW2901
             attachments.append(attachment)
@@ -192,6 +193,56 @@ class Blobs:
             if not lock.locked():  # nobody else has waited for it, and has it now
                 self._fetching.pop(digest, None)
 
+    # For the node itself
+
+    async def keep(self, data: bytes) -> str:
+        """Have content here as a blob; returns its digest.
+
+        Raises:
+            ResourceLimitExceeded: there is no room for it.
+            ValidationFailed: it is larger than a blob may be.
+            StorageFailed: the disk refuses.
+        """
+        digest: str = await self._workers.run("blobs", _sha256, data)
+        row = await self.store.begin(digest, len(data))
+        if not row.complete:
+            chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+            for first in range(row.chunks, len(chunks), AT_ONCE):
+                await self.store.append(row, first, chunks[first : first + AT_ONCE])
+            await self.store.finish(row)
+        return digest
+
+    async def is_here(self, digest: str) -> bool:
+        """Whether a blob is here as a whole.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        return await self.store.whole(digest) is not None
+
+    async def content(self, digest: str) -> bytes | None:
+        """The content of a blob that is here as a whole; otherwise None.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        row = await self.store.whole(digest)
+        if row is None:
+            return None
+        found = []
+        for first in range(0, chunk_count(row.size), AT_ONCE):
+            found += await self.store.chunks(row, first, AT_ONCE)
+        return b"".join(found)
+
+    async def drop(self, digests: Sequence[str]) -> None:
+        """Let go of blobs that nothing needs any more.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        kept = await self._needed(digests)
+        await self.store.drop([digest for digest in digests if digest not in kept])
+
     # For clients
 
     async def attachment(self, message_id: str, name: str) -> tuple[Attachment, str]:
@@ -238,28 +289,16 @@ class Blobs:
     # Inside
 
     async def _needed(self, digests: Sequence[str]) -> set[str]:
-        return await self._storage.write(lambda connection: table.needed(connection, digests))
-
-    async def _keep(self, data: bytes) -> str:
-        digest: str = await self._workers.run("blobs", _sha256, data)
-        row = await self.store.begin(digest, len(data))
-        if not row.complete:
-            chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
-            for first in range(row.chunks, len(chunks), AT_ONCE):
-                await self.store.append(row, first, chunks[first : first + AT_ONCE])
-            await self.store.finish(row)
-        return digest
+        by_messages = await self._storage.write(lambda connection: table.needed(connection, digests))
+        return by_messages.union(self.also_needed().intersection(digests))
 
     async def _filled(self, attachment: Attachment) -> Attachment:
         if not attachment.blob:
             return attachment
-        row = await self.store.whole(attachment.blob)
-        if row is None:
+        data = await self.content(attachment.blob)
+        if data is None:
             raise not_here(attachment.blob)
-        found = []
-        for first in range(0, chunk_count(row.size), AT_ONCE):
-            found += await self.store.chunks(row, first, AT_ONCE)
-        return replace(attachment, data=b"".join(found))
+        return replace(attachment, data=data)
 
     def _free(self, size: int) -> None:
         self._held -= size

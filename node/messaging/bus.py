@@ -27,7 +27,7 @@ from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.contract_net import ContractNet
 from node.messaging.conversation_index import Conversations
 from node.messaging.conversations import Wait, Waits
-from node.messaging.delivery import Handler
+from node.messaging.delivery import BatchHandler, Handler
 from node.messaging.expectations import Expectations
 from node.messaging.handlers import Handlers
 from node.messaging.history import MessageHistory
@@ -314,14 +314,14 @@ class Bus:
         """
         return await self._storage.read(lambda connection: MessageHistory.load(connection, message_id))
 
-    def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
 
         Args:
             agent: Its id.
-            handler: Called once per message; its answers are sent when it returns.
+            handler: Called once per message, or with several; its answers are sent when it returns.
             capacity: Most messages of its mailbox in memory; more stay on disk.
-            concurrency: Most handler runs at once.
+            concurrency: Most runs at once that have one message.
         """
         self._handlers.attach(agent, handler, capacity=capacity, concurrency=concurrency)
 

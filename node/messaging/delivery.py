@@ -13,6 +13,8 @@ from node.vocabulary import DeliveryClass, Performative, RoutingStrategy
 
 DRAFT_LIMIT: Final = 64
 """Most messages one handler run may answer with."""
+BATCH_LIMIT: Final = 64
+"""Most messages one call of a handler of several is given, unless it says otherwise."""
 
 
 class Speech(Protocol):
@@ -94,6 +96,32 @@ class Draft:
 
 
 Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]
+Answer = Sequence[Draft] | Exception
+"""What became of one message of several: the answers to it, or what a handler of it alone would raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHandler:
+    """A handler of several messages at once, each of another conversation or sender.
+
+    Args:
+        many: Called with what is ready. Answers the first so many of them, at least one, in their order; the
+            others it is given again, first.
+        one: The same for a message alone: one that is tried again, that may be handled once at most, or for
+            which something had to be awaited.
+        runs: Most calls of ``many`` at once.
+        limit: Most messages of one such call.
+    """
+
+    many: Callable[[Sequence[Delivery]], Awaitable[Sequence[Answer]]]
+    one: Handler
+    runs: int = 1
+    limit: int = BATCH_LIMIT
+
+
+def handler_of_one(handler: Handler | BatchHandler) -> Handler:
+    """What is called with one message alone."""
+    return handler.one if isinstance(handler, BatchHandler) else handler
 
 
 def compose(draft: Draft, answered: Message, *, sender: str, identifier: str, wall_s: float) -> Message:

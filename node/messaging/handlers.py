@@ -1,42 +1,41 @@
 """The agents of this node: a mailbox and workers for each, and what becomes of what their handlers answer.
 
-A worker takes a message, runs the handler, and hands its answers to :mod:`node.messaging.settlement`, which
-writes them together with the settled mark. A handler that raises a CaxtonError has answered: with FAILURE.
-One that raises anything else is tried again, in place, so that order holds; after :data:`HANDLER_ATTEMPTS`
-runs the message has failed.
+A worker takes a message, runs the handler (:mod:`node.messaging.runs`), and hands its answers to
+:mod:`node.messaging.settlement`, which writes them together with the settled mark. Where the handler takes
+several messages at once, a worker takes all that are ready, one of each lane, and those that something has to
+be awaited for go their own way meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
-from node.errors import CaxtonError, ResourceLimitExceeded, StorageFailed, invariant
+from node.errors import CaxtonError, ResourceLimitExceeded, invariant
 from node.messaging.blobs import Blobs
 from node.messaging.client_mailboxes import ClientMailboxes
 from node.messaging.decisions import NO_SUCH_AGENT
-from node.messaging.delivery import Delivery, Draft, Handler, failure_content
-from node.messaging.inbox import BEGUN, STOPPED, Inbox
+from node.messaging.delivery import BatchHandler, Handler, handler_of_one
+from node.messaging.inbox import STOPPED, Inbox
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
 from node.messaging.partial_sources import PartialSources
 from node.messaging.ports import Tracer
 from node.messaging.protocols import is_plain
-from node.messaging.receiver import Handling
 from node.messaging.recording import record_mailbox
 from node.messaging.referee import Referee
-from node.messaging.settings import HANDLER_ATTEMPTS, Timing
+from node.messaging.runs import PAUSE_S, Runs, goes_along
+from node.messaging.settings import Timing
 from node.messaging.settlement import Handled, Settlement
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
-from node.vocabulary import Performative
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +43,6 @@ AGENT_LIMIT: Final = 10_000
 """Most agents attached, and most stopped ones remembered."""
 STREAK: Final = 64
 """Messages that one worker handles before it lets other tasks run."""
-RAISED_TEXT_LIMIT: Final = 300
-"""Most characters of what a handler raised that are told to the origin."""
-PAUSE_S: Final = 0.1
-"""Pause of a worker before a handler that raised is run again, and while the outbox is overfull."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +51,9 @@ class _Agent:
     handler: Handler
     mailbox: Mailbox
     concurrency: int
+    batches: BatchHandler | None = None
+    alone: int = 0
+    """Messages that are not handled in batches, and are being handled."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     arrivals: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     idle: trio.Event = field(default_factory=trio.Event)
@@ -115,18 +113,26 @@ class Handlers:
         self._recorder = recorder
         self._inbox: Inbox  # given by use_inbox: each of the two needs the other
         self._settlement: Settlement
+        self._runs: Runs
         self._agents: dict[str, _Agent] = {}
         self._referee = Referee(node=node, storage=storage)
         self._stopped: dict[str, None] = {}
         self._ruled_out: dict[int, None] = {}  # rows of clients' mailboxes that wait to be settled
-        self._running: dict[tuple[str, str], float] = {}  # as many as agents have workers
         self._nursery: trio.Nursery | None = None
         self._unclaimed_until = environment.clock.now() + timing.agent_wait_s
-        self._raised = 0
 
     def use_inbox(self, inbox: Inbox) -> None:
         """Give the inbox, which needs these handlers in turn."""
         self._inbox = inbox
+        self._runs = Runs(
+            environment=self._environment,
+            referee=self._referee,
+            outbox=self._outbox,
+            tracing=self._tracing,
+            blobs=self._blobs,
+            sources=self._sources,
+            inbox=inbox,
+        )
         self._settlement = Settlement(
             environment=self._environment,
             node=self._node,
@@ -138,7 +144,7 @@ class Handlers:
             tail=self._tail,
         )
 
-    def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on, those held for it first.
 
         Raises:
@@ -154,7 +160,8 @@ class Handlers:
         self._stopped.pop(agent, None)
         recorder = self._recorder
         mailbox = Mailbox(capacity) if recorder is None else record_mailbox(recorder, agent, capacity)
-        attached = self._agents[agent] = _Agent(agent, handler, mailbox, concurrency)
+        batches = handler if isinstance(handler, BatchHandler) else None
+        attached = self._agents[agent] = _Agent(agent, handler_of_one(handler), mailbox, concurrency, batches)
         if self._nursery is not None:
             self._nursery.start_soon(self._run_agent, attached)
 
@@ -220,7 +227,7 @@ class Handlers:
                 continue
             while self._outbox.overfull:
                 await self._clock.sleep(PAUSE_S)
-            ruled_out = await self._judged(client, entry)
+            ruled_out = await self._runs.judged(client, entry)
             if ruled_out is None:
                 found.append(entry)
                 continue
@@ -239,7 +246,7 @@ class Handlers:
 
     def running_since(self, agent: str, message_id: str) -> float | None:
         """Unix seconds at which the handler run began in which a message is now; None when it is in none."""
-        return self._running.get((agent, message_id))
+        return self._runs.running_since(agent, message_id)
 
     def load(self) -> float:
         """How busy the agents are, 0.0 to 1.0: half workers, half mailboxes."""
@@ -274,7 +281,7 @@ class Handlers:
             "agents_limit": AGENT_LIMIT,
             "mailboxes": sum(len(agent.mailbox) for agent in self._agents.values()),
             "running": sum(agent.mailbox.running for agent in self._agents.values()),
-            "raised": self._raised,
+            **self._runs.statistics(),
             **self._settlement.statistics(),
             "protocol": self._referee.statistics(),
         }
@@ -285,31 +292,91 @@ class Handlers:
         try:
             with agent.scope:
                 async with trio.open_nursery() as nursery:
+                    if agent.batches is not None:
+                        for _ in range(agent.batches.runs):
+                            nursery.start_soon(self._work_batches, agent, agent.batches, nursery)
+                        return
                     for _ in range(agent.concurrency):
                         nursery.start_soon(self._work, agent)
         finally:
             agent.gone.set()
 
     async def _work(self, agent: _Agent) -> None:
-        mailbox, settlement = agent.mailbox, self._settlement
         streak = 0
         while True:
-            entry = await self._next(agent)
-            handled: Handled | None = None
-            try:
-                handled = await self._handle(agent, entry)
-            finally:
-                mailbox.done(entry)  # opens its lane: what follows in it is taken below, by this worker
-                if handled is None:
-                    mailbox.forget(entry)
-                    self._see_whether_idle(agent)
-            settlement.add(handled)
+            await self._handle(agent, await self._next(agent))
             streak += 1
-            if settlement.full:
-                await settlement.room()
+            if self._settlement.full:
+                await self._settlement.room()
             elif streak >= STREAK:
                 streak = 0
                 await trio.lowlevel.checkpoint()
+
+    async def _handle(self, agent: _Agent, entry: Entry, *, again: bool = False) -> None:
+        handled: Handled | None = None
+        try:
+            if again:
+                await self._runs.count_attempt(entry)
+            handled = await self._runs.one(agent.name, agent.handler, entry)
+        finally:
+            agent.mailbox.done(entry)  # opens its lane: what follows in it is taken below, by this worker
+            if handled is None:
+                agent.mailbox.forget(entry)
+                self._see_whether_idle(agent)
+        self._settlement.add(handled)
+
+    async def _work_batches(self, agent: _Agent, batches: BatchHandler, nursery: trio.Nursery) -> None:
+        batch: list[Entry] = []
+        try:
+            while True:
+                await self._fill(agent, batch, batches.limit, nursery)
+                ran = await self._runs.several(agent.name, batches, batch)
+                taken = {handled.entry.seq for handled in ran.handled}
+                taken.update(entry.seq for entry in ran.raised)
+                batch = [entry for entry in batch if entry.seq not in taken]
+                for handled in ran.handled:
+                    agent.mailbox.done(handled.entry)
+                    self._settlement.add(handled)
+                for entry in ran.raised:
+                    self._start_alone(agent, entry, nursery, again=True)
+                if self._settlement.full:
+                    await self._settlement.room()
+                else:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            for entry in batch:  # they stay as they were in storage
+                agent.mailbox.done(entry)
+                agent.mailbox.forget(entry)
+            self._see_whether_idle(agent)
+
+    async def _fill(self, agent: _Agent, batch: list[Entry], limit: int, nursery: trio.Nursery) -> None:
+        """Add what is ready to what a batch has left; waits until there is something."""
+        while True:
+            while len(batch) < limit and agent.alone < agent.concurrency:
+                entry = agent.mailbox.take()
+                if entry is None:
+                    break
+                if goes_along(entry):
+                    batch.append(entry)
+                else:
+                    self._start_alone(agent, entry, nursery)
+            if batch:
+                return
+            await self._wait(agent)
+
+    def _start_alone(
+        self, agent: _Agent, entry: Entry, nursery: trio.Nursery, *, again: bool = False
+    ) -> None:
+        """Handle a message beside the batches."""
+        agent.alone += 1
+        nursery.start_soon(self._alone, agent, entry, again)
+
+    async def _alone(self, agent: _Agent, entry: Entry, again: bool) -> None:
+        try:
+            await self._handle(agent, entry, again=again)
+        finally:
+            agent.alone -= 1
+            agent.arrivals.unpark()  # its lane is open, and there is a place for another
 
     def _settled(self, batch: Sequence[Handled]) -> None:
         """What was handled is durable: it needs its place no more."""
@@ -337,14 +404,18 @@ class Handlers:
             entry = agent.mailbox.take()
             if entry is not None:
                 return entry
-            if agent.mailbox.spilled and not agent.refilling and agent.mailbox.room and not agent.draining:
-                agent.refilling = True
-                try:
-                    await self._refill(agent)
-                finally:
-                    agent.refilling = False
-            else:
-                await agent.arrivals.park()
+            await self._wait(agent)
+
+    async def _wait(self, agent: _Agent) -> None:
+        """Wait for messages, or look for those that had no place in the mailbox."""
+        if agent.mailbox.spilled and not agent.refilling and agent.mailbox.room and not agent.draining:
+            agent.refilling = True
+            try:
+                await self._refill(agent)
+            finally:
+                agent.refilling = False
+        else:
+            await agent.arrivals.park()
 
     async def _refill(self, agent: _Agent) -> None:
         mailbox = agent.mailbox
@@ -356,87 +427,3 @@ class Handlers:
             return
         mailbox.refill(found, exhausted=exhausted)
         agent.arrivals.unpark_all()
-
-    async def _handle(self, agent: _Agent, entry: Entry) -> Handled:
-        while self._outbox.overfull:
-            await self._clock.sleep(PAUSE_S)
-        ruled_out = None if is_plain(entry.message) else await self._judged(agent.name, entry)
-        if ruled_out is not None:
-            return ruled_out
-        if entry.message.once:
-            return await self._handle_once(agent, entry)
-        while True:
-            if self._clock.now() >= entry.deadline:
-                return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
-            with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
-                trace = span.traceparent or entry.traceparent
-                answered = await self._call(agent, entry, trace)
-            if not isinstance(answered, str):
-                return Handled(agent.name, entry, Handling.SUCCEEDED, "", answered, trace)
-            if entry.attempts + 1 >= HANDLER_ATTEMPTS:
-                reason = f"its handler raised {HANDLER_ATTEMPTS} times, at last {answered}"
-                return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
-            await self._inbox.count_attempt(entry)
-            await self._clock.sleep(PAUSE_S)
-
-    async def _handle_once(self, agent: _Agent, entry: Entry) -> Handled:
-        """Run the handler unless it may have run before; that it runs is durable before it does."""
-        if entry.attempts:
-            return Handled(agent.name, entry, Handling.EXHAUSTED, BEGUN)
-        if self._clock.now() >= entry.deadline:
-            return Handled(agent.name, entry, Handling.EXPIRED, "its time was up before it was handled")
-        entry.started_s = self._clock.wall()
-        await self._inbox.count_attempt(entry)
-        with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
-            trace = span.traceparent or entry.traceparent
-            answered = await self._call(agent, entry, trace)
-        if isinstance(answered, str):
-            reason = f"its handler raised {answered}, and it is delivered at most once"
-            return Handled(agent.name, entry, Handling.EXHAUSTED, reason)
-        return Handled(agent.name, entry, Handling.SUCCEEDED, "", answered, trace)
-
-    async def _judged(self, agent: str, entry: Entry) -> Handled | None:
-        """What becomes of a message that is out of protocol; None when the agent may have it."""
-        while True:
-            try:
-                return await self._referee.look_at(agent, entry)
-            except StorageFailed as error:
-                _log.warning("a message for %s cannot be judged yet: %s", agent, error)
-                await self._clock.sleep(PAUSE_S)
-
-    async def _call(self, agent: _Agent, entry: Entry, traceparent: str) -> Sequence[Draft] | str:
-        """What the handler answers, or what it raised, as text of bounded length."""
-        deadline = entry.deadline
-        entry.started_s = self._clock.wall()
-        self._running[agent.name, entry.message.id] = entry.started_s
-        attempt = entry.attempts + (not entry.message.once)  # one that runs once is counted before it does
-        delivery = Delivery(
-            entry.message, entry.origin, traceparent, attempt, entry.hops, deadline, self._sources
-        )
-        try:
-            if entry.message.attachments and entry.message.blobs:
-                return await self._call_with_blobs(agent, delivery)
-            return await self._answer(agent, delivery)
-        except CaxtonError as error:
-            return [Draft(Performative.FAILURE, failure_content(error))]
-        except Exception as error:  # an agent's bug is the agent's failure, never the node's end
-            self._raised += 1
-            _log.exception("the handler of %s raised on message %s", agent.name, entry.message.id)
-            return f"{type(error).__name__}: {error}".rstrip(": ")[:RAISED_TEXT_LIMIT]
-        finally:
-            self._running.pop((agent.name, entry.message.id), None)
-
-    async def _answer(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
-        drafts = list(await agent.handler(delivery))
-        for place, draft in enumerate(drafts):
-            if isinstance(draft, Draft) and draft.attachments:
-                drafts[place] = await self._blobs.outsourced(draft)
-        return drafts
-
-    async def _call_with_blobs(self, agent: _Agent, delivery: Delivery) -> list[Draft]:
-        message, deadline = delivery.message, delivery.deadline or float("inf")
-        filled = await self._blobs.filled(message, delivery.sender_node, deadline)
-        try:
-            return await self._answer(agent, replace(delivery, message=filled))
-        finally:
-            self._blobs.release(message)

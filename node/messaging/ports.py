@@ -102,6 +102,11 @@ class TraceSpan(Protocol):
 class Tracer(Protocol):
     """Starts spans (``node.telemetry.tracing.Tracing``)."""
 
+    @property
+    def enabled(self) -> bool:
+        """Whether spans can be recorded."""
+        ...
+
     def span(
         self,
         name: str,

@@ -87,6 +87,11 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/approvals/{approval_id}"): _P.APPROVE_TOOLS,
         ("POST", "/approvals/{approval_id}/approve"): _P.APPROVE_TOOLS,
         ("POST", "/approvals/{approval_id}/deny"): _P.APPROVE_TOOLS,
+        ("POST", "/deployments"): _P.DEPLOY_AGENT,
+        ("GET", "/deployments"): _P.VIEW_METRICS,
+        ("GET", "/deployments/{agent}"): _P.VIEW_METRICS,
+        ("POST", "/deployments/{agent}/scale"): _P.UPDATE_AGENT,
+        ("DELETE", "/deployments/{agent}"): _P.REMOVE_AGENT,
         ("GET", "/capabilities"): _P.VIEW_METRICS,
         ("GET", "/capabilities/{capability}"): _P.VIEW_METRICS,
         ("POST", "/messages"): _P.SEND_MESSAGE,
@@ -201,7 +206,8 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "demo": _P.PUBLIC,
         "build": _P.PUBLIC,
         "deploy": _P.DEPLOY_AGENT,
-        "agent": _P.DEPLOY_AGENT,  # of its actions, watch alone asks a node
+        "agent": _P.DEPLOY_AGENT,  # scale needs UpdateAgent, undeploy RemoveAgent; most ask no node
+        "deployments": _P.VIEW_METRICS,
         "send": _P.SEND_MESSAGE,
         "call": _P.SEND_MESSAGE,
         "dead-letters": _P.READ_MESSAGES,  # retry needs SendMessage, drop ManageCluster

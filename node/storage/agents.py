@@ -9,7 +9,7 @@ import apsw
 from node.storage.agent_state import delete_agent_state
 from node.storage.query import rows
 
-_COLUMNS = "id, name, version, kind, content, artifacts, workspace, status, deployed_at_s"
+_COLUMNS = "id, name, version, kind, content, artifacts, workspace, status, deployed_at_s, deployment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,9 @@ class AgentRow:
         content: The definition as it was deployed.
         artifacts: CBOR; what belongs to it beside the definition (a module's bytes).
         workspace: The workspace it was deployed to.
-        status: As the API shows it: starting, running, stopped, error.
+        status: As the API shows it: starting, running, waiting, stopped, error.
         deployed_at_s: Unix seconds.
+        deployment: SHA-256 of what a deployment of the cluster runs, if it is a replica of one.
     """
 
     id: str
@@ -37,12 +38,13 @@ class AgentRow:
     workspace: str
     status: str
     deployed_at_s: float
+    deployment: str = ""
 
 
 def save_agent(connection: apsw.Connection, row: AgentRow) -> None:
     """Store an agent, replacing one of the same id."""
     connection.execute(
-        f"INSERT OR REPLACE INTO agents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO agents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             row.id,
             row.name,
@@ -53,6 +55,7 @@ def save_agent(connection: apsw.Connection, row: AgentRow) -> None:
             row.workspace,
             row.status,
             row.deployed_at_s,
+            row.deployment,
         ),
     )
 

@@ -367,11 +367,17 @@ CREATE INDEX approvals_by_message ON approvals (message_id);
 CREATE INDEX approvals_by_state ON approvals (state, created_s);
 """
 
+_REPLICAS: Final = """
+-- What the cluster's deployment runs of which an agent is a replica; empty for one that was deployed here.
+ALTER TABLE agents ADD COLUMN deployment TEXT NOT NULL DEFAULT '';
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
     *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
     *(_MESSAGE_BLOBS, _TOOL_PINS, _APPROVALS),
+    _REPLICAS,
 )
 """Every step there has ever been, oldest first."""
 

@@ -20,6 +20,7 @@ from simulations.nodes.memories import (
     remembered_is_kept,
 )
 from simulations.nodes.observed import Nodes
+from simulations.nodes.placing import own_memory_follows_the_replica, replicas_are_as_wanted, replicas_of
 from simulations.nodes.spending import budgets_hold
 from simulations.nodes.witness import ANSWERED, RAISED, Execution
 from simulations.nodes.workload import Asked, Clients
@@ -65,6 +66,10 @@ class Ledger:
         if len(self.violations) < MAX_VIOLATIONS:
             self.violations.append(Violation(name, world.now_us if at_us is None else at_us, text))
 
+    def placed(self) -> set[str]:
+        """The nodes that run what the cluster has placed itself."""
+        return set()
+
     async def histories(self) -> list[tuple[Asked, MessageHistory | None]]:
         """What became of each accepted request whose origin runs; None where it knows nothing of it.
 
@@ -101,12 +106,14 @@ class SimulatedLedger(Ledger):
     Args:
         actions: The nodes, whose inside can be seen.
         rememberers: What they were told to remember; None without such clients.
+        remembered: What was stored that agents remember for themselves, by agent.
         plan: The faults of the run.
         fullest: The most messages that an agent was ever seen to have, as a part of what its mailbox takes.
     """
 
     actions: NodeActions = field(kw_only=True)
     rememberers: Rememberers | None = None
+    remembered: dict[str, list[str]] = field(default_factory=dict)
     plan: Sequence[Fault] = ()
     fullest: float = 0.0
 
@@ -116,6 +123,11 @@ class SimulatedLedger(Ledger):
             return life.node.statistics()
         except (AttributeError, CaxtonError):  # it could not start
             return {}
+
+    def placed(self) -> set[str]:
+        """The nodes that run what the cluster has placed itself."""
+        agents = [placed.id() for placed in self.actions.scenario.placed]
+        return {name for agent in agents for name in replicas_of(self.actions, agent)}
 
 
 Check = Callable[[Ledger], Coroutine[Any, Any, None]]
@@ -248,7 +260,7 @@ async def registries_agree(ledger: Ledger) -> None:
     """All nodes that run see the same providers: those that run."""
     running, scenario = ledger.nodes.running, ledger.nodes.scenario
     deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
-    expected = sorted(deployed & running.keys())
+    expected = sorted((deployed & running.keys()) | ledger.placed())
     for observer in running:
         seen = sorted(await ledger.nodes.providers(observer))
         ledger.checked("finally_registries_agree")
@@ -279,10 +291,12 @@ CHECKS: Final[Sequence[Check]] = (
 )  # fmt: skip
 """Made when a run ends; :func:`queues_are_bounded` is made all the time."""
 
-INSIDE: Final[Sequence[InsideCheck]] = (
+SHARED: Final[Sequence[InsideCheck]] = (
     budgets_hold, memories_agree, remembered_is_kept, forgotten_stays_forgotten,
 )  # fmt: skip
-"""Made when a run of simulated nodes ends; :mod:`simulations.nodes.credit` is asked all the time."""
+"""Of what nodes share, when a run ends; :mod:`simulations.nodes.credit` is asked all the time."""
+INSIDE: Final[Sequence[InsideCheck]] = (*SHARED, replicas_are_as_wanted, own_memory_follows_the_replica)
+"""Made when a run of simulated nodes ends."""
 
 
 def _us(seconds: float) -> int:

@@ -27,6 +27,12 @@ from simulations.nodes.knowledge import POLL_S as LOOK_S
 from simulations.nodes.knowledge import Knowledge, Truth
 from simulations.nodes.measures import measure
 from simulations.nodes.memories import Rememberers
+from simulations.nodes.placing import (
+    change_later,
+    one_replica_on_a_node,
+    place,
+    remember_later,
+)
 from simulations.nodes.properties import (
     CHECKS,
     INSIDE,
@@ -139,6 +145,8 @@ class NodeRun:
         self._note_losses(world, ledger)
         self._sample(world, ledger)
         self._look(world, actions)
+        change_later(world, nursery, actions)
+        remember_later(world, nursery, ledger)
         if clients is not None:
             nursery.start_soon(clients.run, scenario.safety_s)
         if rememberers is not None:
@@ -171,6 +179,7 @@ class NodeRun:
             except CaxtonError as error:
                 self._cannot_start = error
                 raise
+        await place(actions)
         deployed = {name for deployment in scenario.agents for name in deployment.on(scenario.names())}
         providers = deployed.intersection(names)
         capability = "" if scenario.workload is None else scenario.workload.capability
@@ -203,6 +212,7 @@ class NodeRun:
         for life in ledger.actions.running.values():
             queues_are_bounded(ledger, life.name, ledger.statistics(life))
             credit_is_kept(ledger, life)
+        one_replica_on_a_node(ledger)
         world.at(world.now() + SAMPLE_S, partial(self._sample, world, ledger))
 
     def _look(self, world: World, actions: NodeActions) -> None:

@@ -17,6 +17,7 @@ from node.samples import sample
 from simulations.faults import Chance, Fault, Restart
 from simulations.links import Link
 from simulations.nodes.memories import Remembering
+from simulations.nodes.placing import Placed
 from simulations.nodes.sometimes import SOMETIMES
 from simulations.nodes.witness import AGENT, CAPACITY
 from simulations.scenario import Network, Scenario
@@ -148,6 +149,7 @@ class NodeScenario(Scenario):
         network: The links.
         absent: So many nodes, the last by name, are not started until a fault starts them.
         agents: Which agents run where.
+        placed: Agents that the cluster places itself.
         workload: What is asked of them.
         memory: What they are told to remember, and to forget.
         settings: Configuration keys of all nodes, beside those of the simulation.
@@ -164,6 +166,7 @@ class NodeScenario(Scenario):
     network: NodeNetwork = Field(default_factory=NodeNetwork)
     absent: Annotated[int, Field(ge=0)] = 0
     agents: tuple[Deployment, ...] = ()
+    placed: tuple[Placed, ...] = ()
     workload: Workload | None = None
     memory: Remembering | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -214,6 +217,16 @@ class NodeScenario(Scenario):
                 self.workload.attachments()
         except OSError as error:
             raise ValueError(f"workload: files: {error}") from None
+        for placed in self.placed:
+            try:
+                placed.id()
+            except (OSError, CaxtonError) as error:
+                raise ValueError(f"placed: {placed.agent} cannot be read: {error}") from None
+            for change in placed.changes:
+                if change.node not in self.names():
+                    raise ValueError(
+                        f"placed: {change.node} is no node; they are {self.names()[0]} to {self.names()[-1]}"
+                    )
         for deployment in self.agents:
             try:
                 if not deployment.is_witness:

@@ -68,6 +68,8 @@ SOMETIMES: Final[Mapping[str, Callable[[SimulatedLedger], int]]] = {
     "sometimes_something_was_forgotten": lambda ledger: (
         ledger.rememberers.measures()["forgotten"] if ledger.rememberers is not None else 0
     ),
+    "sometimes_a_replica_was_started": _counted("deployments", "started"),
+    "sometimes_a_replica_was_stopped": _counted("deployments", "stopped"),
     "sometimes_two_releases_spoke": lambda ledger: int(
         len({life.node.release for life in ledger.actions.cluster.lives}) > 1
     ),

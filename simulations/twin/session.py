@@ -74,6 +74,8 @@ def prepare(
     """
     if not isinstance(scenario, NodeScenario):
         raise ScenarioError(f"{scenario.name}: only scenarios of whole nodes (`runs: nodes`) have a twin")
+    if scenario.placed:
+        raise ScenarioError(f"{scenario.name}: what the cluster places itself (`placed`) has no twin yet")
     chosen, plan = without(left_out, scenario, scenario.plan(seed))
     reasons = {"namespaces": machine.lacking["namespaces"]} if not machine.has("namespaces") else {}
     for need in needs(chosen, plan):

@@ -38,7 +38,7 @@ SMALLEST: dict[str, tuple[Callable[[list[str]], int], str, int]] = {
     "traffic": (traffic.main, "--members 4 --entries 40 --settle 2 --lasts 5", 1),
     "dissemination": (dissemination.main, "--members 4 --updates 2 --linger 5", 4),
     "oneway": (oneway.main, "--members 4 --faults cannot-send,udp-blocked --patience 70", 2),
-    "speed": (speed.main, "--members 5 --lasts 5", 3),
+    "speed": (speed.main, "--members 5 --lasts 5 --cryptography own,shared", 6),
 }
 """By the name of the raw results: the script, its options, and how many rows that makes."""
 
@@ -78,7 +78,7 @@ def test_the_report_has_a_line_for_each_cell_and_names_what_is_missing(
 ) -> None:
     found = list(report.lines(measured))
     assert all(line.reached and line.raw.startswith("swim-") for line in found)
-    assert len(found) == 1 + 2 + 5 + 3 + 1 + 2 + 1 + 2 + 2 + 3
+    assert len(found) == 1 + 2 + 5 + 3 + 1 + 2 + 1 + 2 + 2 + 6
     missing = list(report.lines(tmp_path))
     assert [line.what for line in missing] == [name for name, _ in report.PARTS]
     assert all(line.reached.startswith("not measured: ") for line in missing)

@@ -11,7 +11,8 @@ from node.config import load_config
 from node.errors import AddressInUse, CaxtonError, ConfigInvalid, NoReply, SecurityMaterialInvalid
 from node.message import Attachment, Message
 from node.messaging.tender import Award, Prefer
-from node.node import Node, run_node
+from node.node import Node
+from node.process import run_node
 from node.samples import sample
 from node.security.authority import create_cluster, issue_node
 from node.vocabulary import Performative, RoutingStrategy

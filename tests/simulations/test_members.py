@@ -10,6 +10,7 @@ from simulations.machines import SOCKET_BYTES, SocketBuffer
 from simulations.member_streams import MemberStream
 from simulations.members import MemberCluster
 from simulations.watcher import Watcher
+from swim import identity
 from swim.codec import encode_message, join_packet
 from swim.events import MemberDied, MemberJoined, MemberUpdated
 from swim.keyring import Channel, PlainEnvelope
@@ -81,7 +82,7 @@ def test_acquainted_members_hold_what_they_would_hold_had_they_loaded_each_other
             name,
             member.machine.address,
             random.Random(1),
-            cryptography=production.Cryptography(),
+            cryptography=production.Cryptography(made.identities.authority),
         )
         fresh.start(1.0)
         fresh.load(words, 1.0)
@@ -264,6 +265,44 @@ def test_the_same_seed_is_the_same_run_and_another_is_not():
         made.run_for(10)
         digests.append(made.lines.digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_members_that_compute_alone_leave_the_trace_of_those_that_share_answers():
+    digests, asked = [], []
+    for shared in (True, False):
+        made = MemberCluster(
+            3, CONFIG, link=Link(0.001, 0.002, loss=0.1), gossip_keys=[KEY], shared_cryptography=shared
+        )
+        made.start_converged(["m0", "m1", "m2", "m3", "m4"])
+        made.crash("m1")
+        made.start("m5", seeds=["m0"])
+        made.run_for(20)
+        assert [member.swim.member("m1").is_up for member in made.running.values()] == [False] * 5
+        digests.append(made.lines.digest())
+        asked.append(made.statistics()["signatures_asked"])
+    assert digests[0] == digests[1]
+    assert asked[0] == asked[1] > 20
+
+
+def test_members_that_compute_alone_share_no_answer(monkeypatch):
+    checked = []
+
+    def check(public_key, signature, data):
+        checked.append((public_key, signature, data))
+        return identity.verify(public_key, signature, data)
+
+    monkeypatch.setattr(production, "verify", check)
+    counts = []
+    for shared in (True, False):
+        checked.clear()
+        made = MemberCluster(3, CONFIG, shared_cryptography=shared)
+        made.start_converged(["m0", "m1", "m2", "m3", "m4"])
+        made.crash("m1")
+        made.run_for(20)
+        counts.append((len(checked), len(set(checked))))
+    (once, different), (often, as_different) = counts
+    assert once == different == as_different, "what is shared is checked once"
+    assert often >= once + 9, "and what is not, by each of the members that hear it"
 
 
 def test_a_name_runs_once():

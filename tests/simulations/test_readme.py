@@ -54,6 +54,8 @@ def test_the_example_of_whole_nodes_has_every_key_of_its_own_and_can_be_run(tmp_
 def test_every_property_of_whole_nodes_is_explained():
     short = ["safety_s=9", "faults=[]"]
     found = run(load("sick_agents", [*short, "workload.poison=0.5", "memory={}"]), 1).checks
+    placed = "placed=[{agent: triage, replicas: 1, remembers: true}]"
+    found |= run(load("sick_agents", [*short, placed]), 1).checks
     found |= run(load("shared_budget", short), 1).checks
     assert sorted([*rows("Always, of nodes"), *rows("Finally, of nodes")]) == sorted(found)
 

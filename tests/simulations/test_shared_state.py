@@ -17,7 +17,7 @@ from node.messaging.credit import Credits
 from simulations.faults import Partition
 from simulations.nodes import credit, memories, spending
 from simulations.nodes.bills import Bill
-from simulations.nodes.properties import INSIDE, SimulatedLedger
+from simulations.nodes.properties import SHARED, SimulatedLedger
 from simulations.nodes.run import NodeRun
 from simulations.nodes.scenario import NodeScenario
 from simulations.nodes.spending import beyond, left
@@ -164,7 +164,7 @@ def test_a_planted_bug_fails_exactly_its_property(planted: Planted, monkeypatch:
 def test_every_property_of_what_is_shared_has_a_bug_that_it_catches() -> None:
     names = {spending.NAME, credit.NAME, memories.AGREE, memories.KEPT, memories.GONE}
     assert {planted.property for planted in PLANTED} == names
-    assert len(INSIDE) + 1 == len(names), "a property that no bug was planted for"
+    assert len(SHARED) + 1 == len(names), "a property that no bug was planted for"
 
 
 # ---- what is stated of budgets ------------------------------------------------------------------------

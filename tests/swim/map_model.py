@@ -146,3 +146,11 @@ class Peers:
             a.bulk_receive(target, unit, self.now, self.wall_of(source))
         for unit in a.bulk_units(digest):
             b.bulk_receive(source, unit, self.now, self.wall_of(target))
+
+
+def three_with_a_roster() -> Peers:
+    """Three nodes of which each knows that there are three."""
+    peers = Peers("a", "b", "c")
+    for name in "abc":
+        peers[name].set_roster("abc")
+    return peers

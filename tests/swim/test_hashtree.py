@@ -94,3 +94,24 @@ def test_five_thousand_digests_are_listed_by_slot_and_by_branch() -> None:
             len(tree.digests(1 + branch, slot)) for slot in range(FANOUT)
         ]
     assert [slot for slot, _ in tree.occupied()] == sorted({(d[0] << 4) | (d[1] >> 4) for d in present})
+
+
+@fast
+@given(st.lists(st.tuples(st.booleans(), st.binary(min_size=8, max_size=8)), max_size=60))
+def test_a_hash_tree_is_a_function_of_its_set(changes: list[tuple[bool, bytes]]) -> None:
+    tree, present = HashTree(), {}
+    for add, digest in changes:
+        if add:
+            tree.add(digest)
+            present[digest] = None
+        else:
+            tree.remove(digest)
+            present.pop(digest, None)
+    rebuilt = HashTree()
+    for digest in sorted(present, reverse=True):
+        rebuilt.add(digest)
+    assert tree.root == rebuilt.root
+    assert tree.size == len(present)
+    assert all(digest in tree for digest in present)
+    assert listed(tree) == sorted(present)
+    assert tree.differing(0, rebuilt.hashes(0)) == []

@@ -147,7 +147,7 @@ def bounded(net: Net) -> None:
         assert counts["evidence_subjects"] <= MAX_SUBJECTS
         assert counts["suspicions"] + counts["private_doubts"] <= 20
         assert counts["paths_lost"] <= 20
-        assert len(swim._reception._seen) <= MAX_SEEN
+        assert counts["statements_seen"] <= MAX_SEEN
         held = swim._replicated.statistics()  # type: ignore[attr-defined]
         assert held["quarantined"] <= 16
         assert held["buckets"] <= 64

@@ -76,7 +76,7 @@ def test_the_statements_remembered_as_heard_are_bounded() -> None:
     net = settled(2, max_members=5)
     for number in range(MAX_SEEN + 50):
         net.inject("n0", doubt(stranger(f"m{number}"), "n1"), sender="n1")
-    assert len(net.hosts["n0"].swim._reception._seen) == MAX_SEEN
+    assert net.count("n0", "statements_seen") == MAX_SEEN
 
 
 def test_twenty_thousand_invented_members_cost_bounded_checks_and_no_memory(

@@ -70,3 +70,16 @@ def test_a_unit_too_long_for_the_room_does_not_keep_shorter_ones_back() -> None:
     assert queue.take(100, 10, 3) == [b"s" * 10]
     assert queue.take(2000, 10, 3, max_unit_bytes=100) == [b"s" * 10]
     assert queue.take(2000, 10, 3) == [b"l" * 900, b"s" * 10]
+
+
+def test_units_sent_least_go_first_and_each_a_bounded_number_of_times() -> None:
+    queue = UnitQueue()
+    queue.add(b"old", b"o" * 10)
+    assert queue.take(13, 10, 3) == [b"o" * 10]
+    queue.add(b"new", b"n" * 10)
+    assert queue.take(13, 10, 3) == [b"n" * 10]
+    sent = 2
+    while len(queue):
+        sent += len(queue.take(100, 10, 3))
+    assert sent == 2 * max_transmissions(10)
+    assert [max_transmissions(n) for n in (1, 3, 9, 10, 99, 100)] == [4, 4, 4, 8, 8, 12]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -12,7 +12,7 @@ from node.cluster.provider import Offer
 from node.environment import Environment
 from node.errors import CapabilityNotFound, NoReply, nearest
 from node.message import Message
-from node.messaging.delivery import Delivery, Draft, Handler, compose
+from node.messaging.delivery import BatchHandler, Delivery, Draft, Handler, compose, handler_of_one
 from node.storage.migrations import migrate
 from node.vocabulary import Performative
 
@@ -204,17 +204,10 @@ class TrialBus:
         """How busy the node is: not at all."""
         return 0.0
 
-    def attach(
-        self,
-        agent: str,
-        handler: Callable[[Delivery], Awaitable[Sequence[Draft]]],
-        *,
-        capacity: int,
-        concurrency: int,
-    ) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         """Deliver the agent's messages to ``handler`` from now on."""
         del capacity, concurrency
-        self._handlers[agent] = handler
+        self._handlers[agent] = handler_of_one(handler)
 
     async def detach(self, agent: str, *, drain_s: float) -> None:
         """Stop delivering."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -15,6 +15,7 @@ from node.agents.scenarios.bus import NODE, TrialBus
 from node.agents.scenarios.judging import ToolUse
 from node.agents.settings import AgentSettings
 from node.agents.supervisor import AgentSupervisor
+from node.agents.trial_rooms import trial_memory
 from node.config import ToolsConfig
 from node.environment import Environment
 from node.errors import CaxtonError
@@ -22,16 +23,10 @@ from node.llm.builtin import BuiltinProvider
 from node.llm.failures import RequestFailed
 from node.llm.provider import Completion, CompletionRequest, OnDelta, Provider
 from node.llm.registry import ProviderRegistry
-from node.memory.absent import AbsentEmbedder
-from node.memory.records import Limits
-from node.memory.room import MemoryRoom
 from node.telemetry.tracing import Tracing
 from node.tools.approval import ApprovalNeeded
 from node.tools.builtin_servers import ToolServer, builtin_servers
 from node.tools.host import CallContext, ToolHost, ToolSettings
-
-THRESHOLD: Final = 0.6
-"""Least similarity of memories that are found by their meaning, were there a model."""
 
 
 @dataclass(slots=True)
@@ -80,15 +75,7 @@ async def stage(
         directory: Of the run alone.
     """
     tracing, watch = Tracing.off(), Watch()
-    memory = MemoryRoom(
-        environment=environment,
-        path=directory / "memory.db",
-        durability="normal",
-        node=NODE,
-        limits=Limits(),
-        threshold=THRESHOLD,
-        make_embedder=_by_words,
-    )
+    memory = trial_memory(environment, directory, NODE)
     host = _WatchedTools(
         watch,
         environment=environment,
@@ -118,12 +105,6 @@ async def stage(
             nursery.cancel_scope.cancel()
     finally:
         memory.close()
-
-
-async def _by_words() -> AbsentEmbedder:
-    """No model: a run must not take a second for loading one, and words find what a scenario stores."""
-    await trio.lowlevel.checkpoint()
-    return AbsentEmbedder()
 
 
 class _Cast:

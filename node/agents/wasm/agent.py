@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,10 @@ import trio
 
 from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
-from node.agents.wasm.calls import Call, Calls, Outcome
+from node.agents.wasm.calls import Call, Outcome, Sandboxes
 from node.agents.wasm.failure import GuestFailed
-from node.agents.wasm.host import COUNTERS_LIMIT, Moment, Phase
+from node.agents.wasm.host import COUNTERS_LIMIT, SEED_BYTES, Moment, Phase
 from node.agents.wasm.messages import is_reply
-from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
 from node.agents.wasm.state import AgentState, StateChanges
@@ -30,14 +30,13 @@ from node.agents.wasm.watch import Watch
 from node.environment import Environment
 from node.errors import CaxtonError, InvalidWasm, ValidationFailed
 from node.message import Message, check_capability
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import Answer, Delivery, Draft
 from node.storage.agent_state import write_agent_state
-from node.telemetry.tracing import Tracing
+from node.telemetry.tracing import Span, Tracing
 from node.tools.spans import child_span
 from node.vocabulary import Performative
 
 if TYPE_CHECKING:
-    from node.agents.wasm.engine import GuestModule
     from node.agents.wasm.sandbox import Sandbox
 
 Failed = Callable[[str], None]
@@ -48,7 +47,7 @@ class WasmAgent:
 
     def __init__(
         self,
-        module: GuestModule,
+        sandboxes: Sequence[Sandbox],
         *,
         agent: str,
         node: str,
@@ -59,12 +58,9 @@ class WasmAgent:
         state: AgentState,
         store: Store | None,
         bus: AgentBus | None,
-        outside: Outside | None,
+        watch: Watch,
         on_quarantine: Failed,
     ) -> None:
-        from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
-
-        self._module = module
         self._agent, self._node = agent, node
         self._environment = environment
         self._clock = environment.clock
@@ -75,9 +71,9 @@ class WasmAgent:
         self._store = store
         self._bus = bus
         self._on_quarantine = on_quarantine
-        self._sandboxes = [Sandbox(module, policy, node, outside) for _ in range(policy.instances)]
-        self._watch = Watch(environment, module.engine, policy)
-        self._calls = Calls(self._sandboxes, self._make)
+        self._sandboxes = sandboxes
+        self._watch = watch
+        self._calls = Sandboxes(sandboxes)
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
         self._counts: dict[str, float] = {}
@@ -86,14 +82,12 @@ class WasmAgent:
         self._failures: deque[float] = deque(maxlen=policy.quarantine_after)
         self._quarantined = ""
 
-    async def begin(self) -> None:
-        """Start an instance.
+    def begin(self, outcome: Outcome, moment: Moment) -> None:
+        """Take over what came of the start of an instance at a moment.
 
         Raises:
             InvalidWasm: it does not start within its limits.
         """
-        moment = self._moment()
-        outcome = await self._watch.run(lambda progress: self._sandboxes[0].start(progress, moment))
         self._hear(outcome)
         if outcome.failure is not None:
             raise InvalidWasm(
@@ -109,13 +103,13 @@ class WasmAgent:
         Raises:
             InvalidWasm: it says nothing, or nothing that can be read.
         """
-        if "get_capabilities" not in self._module.has:
+        if not self._sandboxes[0].tells_capabilities:
             raise InvalidWasm(
                 "the WebAssembly module names no capabilities",
                 why="it does not export get_capabilities",
                 fix="Export it, or deploy the module with an agent file that names them.",
             )
-        moment = self._moment()
+        moment = moment_of(self._environment)
         raw = await self._watch.run(lambda progress: self._sandboxes[0].capabilities(progress, moment))
         try:
             names = json.loads(raw) if isinstance(raw, bytes) else None
@@ -125,26 +119,66 @@ class WasmAgent:
         except (ValueError, RecursionError, ValidationFailed):
             raise InvalidWasm("the module's capabilities cannot be read", why=str(raw)[:200]) from None
 
+    @property
+    def instances(self) -> int:
+        """How many batches can be made at once."""
+        return self._policy.instances
+
     async def handle(self, delivery: Delivery) -> Sequence[Draft]:
-        """Answer one message; whatever the guest does, the answer is drafts or one FAILURE."""
-        message = delivery.message
+        """Answer one message; whatever the guest does, the answer is drafts or one FAILURE.
+
+        Raises:
+            Exception: the node itself failed.
+        """
+        [answer] = await self.handle_many((delivery,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def handle_many(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        """Answer the first so many of several messages in one hop to a worker: each for itself, in order."""
         if self._quarantined:
-            return [_failure(GuestFailed("quarantine", self._quarantined), message)]
+            failure = GuestFailed("quarantine", self._quarantined)
+            return [[_failure(failure, delivery.message)] for delivery in deliveries]
+        with ExitStack() as stack:
+            spans = [self._span(stack, delivery) for delivery in deliveries]
+            calls = self._messages(deliveries, spans)
+            async with self._calls.one() as sandbox:
+                await self._make(sandbox, calls)
+            answers: list[Answer] = []
+            for call, delivery, span in zip(calls, deliveries, spans, strict=True):
+                if call.outcome is None:  # the batch has ended before it
+                    break
+                answer = self._answer(call.outcome, delivery.message)
+                answers.append(answer)
+                if span is not None and _is_failure(answer):
+                    span.fail("the guest failed")
+        return answers
+
+    def _messages(self, deliveries: Sequence[Delivery], spans: Sequence[Span | None]) -> list[Call]:
+        now_us = int(self._clock.wall() * 1_000_000)
+        seeds = self._environment.randomness.token(SEED_BYTES * len(deliveries))
+        return [
+            Call(
+                Phase.MESSAGE,
+                Moment(now_us, seeds[SEED_BYTES * place : SEED_BYTES * (place + 1)]),
+                delivery.message,
+                traceparent="" if span is None else span.traceparent,
+            )
+            for place, (delivery, span) in enumerate(zip(deliveries, spans, strict=True))
+        ]
+
+    def _span(self, stack: ExitStack, delivery: Delivery) -> Span | None:
         if not delivery.traceparent:  # not even a span that records nothing
-            outcome = await self._calls.submit(Call(Phase.MESSAGE, self._moment(), message))
-            return self._drafts(outcome, message)
+            return None
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.id": self._agent,
-            "gen_ai.conversation.id": message.conversation_id,
+            "gen_ai.conversation.id": delivery.message.conversation_id,
         }
-        with child_span(self._tracing, "agent.handle", delivery.traceparent, attributes) as span:
-            call = Call(Phase.MESSAGE, self._moment(), message, traceparent=span.traceparent)
-            outcome = await self._calls.submit(call)
-            drafts = self._drafts(outcome, message)
-            if any(draft.performative is Performative.FAILURE for draft in drafts):
-                span.fail("the guest failed")
-            return drafts
+        return stack.enter_context(
+            child_span(self._tracing, "agent.handle", delivery.traceparent, attributes)
+        )
 
     async def run_timers(self) -> None:
         """Call the guest's timers when they are due, until the agent is closed."""
@@ -167,7 +201,7 @@ class WasmAgent:
     async def aclose(self) -> None:
         """Let the guest shut down, within its limits, and throw its instances away."""
         self._timers_scope.cancel()
-        moment = self._moment()
+        moment = moment_of(self._environment)
         for sandbox in self._sandboxes:
             self._hear(await self._watch.run(partial(sandbox.shut_down, moment=moment)))
 
@@ -177,13 +211,10 @@ class WasmAgent:
             "state": self._state.statistics(),
             "timers": len(self._timers),
             "counters": dict(sorted(self._counts.items())),
-            "waiting": len(self._calls),
+            "waiting": self._calls.waiting,
             "instances_started": sum(sandbox.instances for sandbox in self._sandboxes),
             "quarantined": self._quarantined,
         }
-
-    def _moment(self) -> Moment:
-        return Moment(int(self._clock.wall() * 1_000_000), self._environment.randomness.token(16))
 
     async def _make(self, sandbox: Sandbox, batch: list[Call]) -> None:
         """Make the calls of a batch, and carry out what they asked for."""
@@ -224,9 +255,13 @@ class WasmAgent:
     async def _fire(self, timer: int, at_us: int) -> None:
         if self._quarantined:
             return
-        now = self._moment()
+        now = moment_of(self._environment)
         moment = Moment(at_us, now.seed) if self._policy.deterministic else now
-        outcome = await self._calls.submit(Call(Phase.TIMER, moment, timer=timer))
+        call = Call(Phase.TIMER, moment, timer=timer)
+        async with self._calls.one() as sandbox:
+            await self._make(sandbox, [call])
+        outcome = call.outcome
+        assert outcome is not None  # the first call of a batch is made
         if outcome.error is not None:
             self._journal.log("error", f"timer {timer}: {outcome.error}")
             return
@@ -287,9 +322,9 @@ class WasmAgent:
             self._journal.log("error", self._quarantined)
             self._on_quarantine(self._quarantined)
 
-    def _drafts(self, outcome: Outcome, message: Message) -> Sequence[Draft]:
+    def _answer(self, outcome: Outcome, message: Message) -> Answer:
         if outcome.error is not None:
-            raise outcome.error
+            return outcome.error
         failure = outcome.failure or self._over_rate(outcome.drafts)
         if failure is None and not outcome.drafts and message.expects_reply:
             failure = GuestFailed("answer", "the module sent no answer")
@@ -302,6 +337,11 @@ class WasmAgent:
         return [_failure(failure, message)]
 
 
+def moment_of(environment: Environment) -> Moment:
+    """The world as a call sees it that is made now."""
+    return Moment(int(environment.clock.wall() * 1_000_000), environment.randomness.token(SEED_BYTES))
+
+
 def _traced(failure: GuestFailed) -> dict[str, Any]:
     """The functions in which it happened, innermost first, as a field of a log record."""
     return {"backtrace": list(failure.frames)} if failure.frames else {}
@@ -309,3 +349,7 @@ def _traced(failure: GuestFailed) -> dict[str, Any]:
 
 def _failure(failure: GuestFailed, message: Message) -> Draft:
     return Draft(Performative.FAILURE, failure.content(), protocol=message.protocol)
+
+
+def _is_failure(answer: Answer) -> bool:
+    return isinstance(answer, Exception) or any(d.performative is Performative.FAILURE for d in answer)

@@ -1,14 +1,9 @@
-"""The calls of one agent's guest: they wait in order, and are made in batches on a worker.
-
-A thread hop costs more than most calls, so whoever waits first leads: it takes what is waiting, makes one
-hop for all of it, and wakes the others with what came out. Nobody waits for a batch to fill.
-"""
+"""The calls of one agent's guest, and its sandboxes: each makes a batch of calls at a time on a worker."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -19,8 +14,6 @@ from node.agents.wasm.host import Moment, Phase
 from node.message import Message
 from node.messaging.delivery import Draft
 
-BATCH_LIMIT: Final = 64
-"""Most calls in one hop to a worker."""
 BATCH_FUEL: Final = 20_000_000
 """Instructions after which a batch ends early, so that the agents of a node share its workers fairly."""
 
@@ -72,7 +65,6 @@ class Call:
     timer: int = 0
     traceparent: str = ""
     outcome: Outcome | None = None
-    wake: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(slots=True)
@@ -107,56 +99,28 @@ class Progress:
         return self.waited_s + (0.0 if self.waiting_since is None else now - self.waiting_since)
 
 
-class Calls(Generic[L]):
-    """The waiting calls, and who makes them.
+class Sandboxes(Generic[L]):
+    """The sandboxes of one agent; who waits longest for a free one gets it.
 
     Args:
         sandboxes: Each makes one batch at a time.
-        make: Makes the calls of a batch, in order, and leaves an outcome in those it made.
     """
 
-    def __init__(self, sandboxes: list[L], make: Callable[[L, list[Call]], Awaitable[None]]) -> None:
+    def __init__(self, sandboxes: Sequence[L]) -> None:
         self._free = list(sandboxes)
-        self._make = make
-        self._waiting: deque[Call] = deque()  # bounded by the agent's handler runs and timers
+        self._places = trio.Semaphore(len(self._free))
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def waiting(self) -> int:
+        """Batches that wait for one; bounded by the agent's handler runs and timers."""
+        return self._places.statistics().tasks_waiting
 
-    async def submit(self, call: Call) -> Outcome:
-        """Have a call made; returns when what it asked for may be carried out."""
-        self._waiting.append(call)
-        try:
-            while call.outcome is None:
-                if self._free and self._waiting:
-                    await self._lead()
-                else:
-                    await call.wake.wait()
-                    if call.outcome is None:
-                        call.wake = trio.Event()
-        finally:
-            if call.outcome is None and call in self._waiting:
-                self._waiting.remove(call)
-            self._pass_on()
-        return call.outcome
-
-    async def _lead(self) -> None:
-        sandbox = self._free.pop()
-        batch: list[Call] = []
-        try:
-            await trio.lowlevel.checkpoint()  # those that are ready now come along
-            while self._waiting and len(batch) < BATCH_LIMIT:
-                batch.append(self._waiting.popleft())
-            if batch:
-                await self._make(sandbox, batch)
-        finally:
-            self._waiting.extendleft(reversed([c for c in batch if c.outcome is None]))
-            self._free.append(sandbox)
-            for call in batch:
-                if call.outcome is not None:
-                    call.wake.set()
-
-    def _pass_on(self) -> None:
-        """Let the first that waits lead, if a sandbox is free: whoever led has got what it waited for."""
-        if self._free and self._waiting:
-            self._waiting[0].wake.set()
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[L]:
+        """A sandbox that nobody else has."""
+        async with self._places:
+            sandbox = self._free.pop()
+            try:
+                yield sandbox
+            finally:
+                self._free.append(sandbox)

@@ -9,7 +9,7 @@ import msgspec
 import wasmtime
 from wasmtime import component
 
-from node.agents.wasm import interface, world
+from node.agents.wasm import interface, shapes, world
 from node.agents.wasm.failure import GuestFailed, backtrace, where
 from node.agents.wasm.host import Host, Moment, Phase, Said
 from node.agents.wasm.instance import CAPABILITIES_LIMIT_BYTES, MESSAGE_LIMIT_BYTES, last_line
@@ -65,6 +65,8 @@ class ComponentModule:
     def __init__(self, engine: WasmEngine, module: component.Component) -> None:
         self.engine = engine
         self.module = module
+        self.shapes: dict[str, shapes.Shape] = {}
+        """Types of its exports, once they have been called."""
 
     def instance(
         self, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]
@@ -79,7 +81,7 @@ class ComponentInstance:
     def __init__(
         self, module: ComponentModule, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]
     ) -> None:
-        self._current = module.engine.current
+        self._current, self._shapes = module.engine.current, module.shapes
         self.policy = policy
         self.is_stopped = is_stopped
         self.failed: Exception | None = None
@@ -157,7 +159,9 @@ class ComponentInstance:
         instance = self._enter(
             _INSTANTIATION, lambda: module.engine.components.instantiate(self._store, module.module)
         )
-        self._functions = {name: instance.get_func(self._store, name) for name in EXPORT_TYPES}
+        self._functions: dict[str, Any] = {
+            name: instance.get_func(self._store, name) for name in EXPORT_TYPES
+        }
         self._finish("start")
 
     def _begin(
@@ -177,9 +181,10 @@ class ComponentInstance:
         return self.host.said
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        function: Any = self._functions[name]
-
-        return self._enter(name, lambda: function(self._store, *arguments))
+        function, shape = self._functions[name], self._shapes.get(name)
+        if shape is None:
+            shape = self._shapes[name] = shapes.Shape.of(function.type(self._store))
+        return self._enter(name, lambda: shapes.call(function, self._store, shape, *arguments))
 
     def _enter(self, name: str, call: Callable[[], Any]) -> Any:
         before, self._current.guest = self._current.guest, self

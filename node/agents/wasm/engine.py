@@ -136,12 +136,10 @@ class CoreModule:
     """
 
     def __init__(self, engine: WasmEngine, module: wasmtime.Module, grants: Collection[Grant]) -> None:
-        interface.check_exports(module)
+        self.has = interface.check_exports(module)
         interface.check_imports(module, grants)
-        known = {**interface.REQUIRED_EXPORTS, **interface.OPTIONAL_EXPORTS, "memory": None}
         self.engine = engine
         self.module = module  # kept: the runtime finds it again as long as an agent has it
-        self.has: frozenset[str] = frozenset(e.name for e in module.exports if e.name in known)
         self.pre = engine.link(module)
 
     def instance(self, policy: WasmPolicy, moment: Moment, is_stopped: Callable[[], bool]) -> WasmInstance:

@@ -39,6 +39,9 @@ TIMER_LIMIT_US: Final = 86_400_000_000
 TIMER_MINIMUM_US: Final = 10_000
 """Shortest delay of a timer, in microseconds; a shorter one is stretched to it."""
 
+SEED_BYTES: Final = 16
+"""Length of a call's seed."""
+
 
 class Status(IntEnum):
     """What host functions answer with."""
@@ -248,7 +251,10 @@ class Host:
         if self._phase not in (Phase.MESSAGE, Phase.TIMER):
             raise NotDone("unavailable", "only while a message or a timer is handled")
         if self.errands is None:
-            raise NotDone("unavailable", "there is no node here, or the agent is deterministic")
+            deterministic = self._policy.deterministic
+            raise NotDone(
+                "unavailable", "a deterministic agent has none" if deterministic else "there is no node here"
+            )
         return self.errands
 
     def keep_answer(self, answer: bytes) -> int:

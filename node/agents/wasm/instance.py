@@ -6,7 +6,7 @@ Nothing here touches Trio: it runs on a worker thread, one call at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack, cast
 
 import wasmtime
 
@@ -37,6 +37,9 @@ TABLE_LIMIT: Final = 10_000
 """Most elements of an instance's tables."""
 PATTERN_LIMIT_BYTES: Final = 512
 """Longest pattern over topics."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _WORD: Final = 0xFFFF_FFFF
 
@@ -187,32 +190,29 @@ class WasmInstance:
 
     def _start(self) -> None:
         self._native.refuel(self.policy.fuel)
-        self._enter(self._instantiate, "its start function")
+        self._enter("its start function", self._instantiate)
         exports: Any = self._exports
-        self._functions = {name: exports[name] for name in self._module.has if name != "memory"}
+        self._functions = {name: self._native.function(exports[name]) for name in self._module.has}
         if INITIALIZE in self._functions:
             self._call(INITIALIZE)
         status = self._call("agent_init")
         if status != 0:
             raise GuestFailed("agent_init", f"agent_init returned {_signed(status)}")
 
-    def _instantiate(self) -> int:
+    def _instantiate(self) -> None:
         instance = self._module.pre.instantiate(self._store)
         self._exports = instance.exports(self._store)
         self._native.use_memory(cast("wasmtime.Memory", self._exports["memory"]))
-        return 0
 
     def _call(self, name: str, *words: int) -> int:
-        return self._enter(lambda: self._native.call(self._functions[name], *words), name)
+        return self._enter(name, self._native.call, self._functions[name], *words)
 
-    def _enter(self, call: Callable[[], int], name: str) -> int:
+    def _enter(self, name: str, call: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
         current = self._module.engine.current
         before, current.guest = current.guest, self
         try:
-            return call()
-        except wasmtime.Trap as trap:
-            raise self._failure(name, trap) from None
-        except wasmtime.WasmtimeError as error:
+            return call(*arguments)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise self._failure(name, error) from None
         finally:
             current.guest = before

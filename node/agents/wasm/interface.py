@@ -111,8 +111,11 @@ _FUNCTION_SECTION: Final = 3
 _NESTED_SECTIONS: Final = (1, 4)  # of a component: a core module, a component
 
 
-def check_exports(module: wasmtime.Module) -> None:
+def check_exports(module: wasmtime.Module) -> frozenset[str]:
     """Check that everything is there that an agent must have.
+
+    Returns:
+        Which of the functions of an agent it exports.
 
     Raises:
         InvalidWasm: names what is missing or has another signature.
@@ -128,6 +131,7 @@ def check_exports(module: wasmtime.Module) -> None:
             wrong.append(f"the function {name}{show(signature)}")
     if wrong:
         raise invalid("it does not export " + ", ".join(wrong), missing=wrong)
+    return frozenset(found) & {*REQUIRED_EXPORTS, *OPTIONAL_EXPORTS}
 
 
 def check_imports(module: wasmtime.Module, grants: Collection[Grant]) -> None:

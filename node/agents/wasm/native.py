@@ -5,8 +5,8 @@ measured, where the calls below take 9 us. More than speed, wasmtime's wrapper k
 raised in one variable of the process, so of two guests that fail at once one would be told the other's
 reason. Here a host function never raises into WebAssembly: it notes its failure with its instance and traps.
 
-This is the one module that reaches into wasmtime's ctypes layer; the pinned major makes that bearable, and
-``tests/node/agents/wasm/test_native.py`` notices when it moves.
+This module, ``byte_lists`` and ``shapes`` reach into wasmtime's ctypes layer; the pinned major makes that
+bearable, and their tests notice when it moves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -142,6 +142,13 @@ def deadline_callback(current: Current) -> Any:
     return DeadlineCallback(called)
 
 
+class Function(NamedTuple):
+    """An export and where wasmtime's handle of it lies."""
+
+    at: int
+    exported: wasmtime.Func
+
+
 class NativeStore:
     """A store's fuel and deadline, and the memory and functions of the one instance in it."""
 
@@ -190,7 +197,11 @@ class NativeStore:
         if data:
             ctypes.memmove(_memory_data(self._context, self._memory_at) + at, data, len(data))
 
-    def call(self, function: wasmtime.Func, *words: int) -> int:
+    def function(self, exported: wasmtime.Func) -> Function:
+        """An export of the instance, to be called often."""
+        return Function(ctypes.addressof(exported._func), exported)
+
+    def call(self, function: Function, *words: int) -> int:
         """Call an export of one or two parameters at most; its result as an unsigned 32-bit word.
 
         Raises:
@@ -201,13 +212,7 @@ class NativeStore:
         values[0] = 0
         for index, word in enumerate(words):
             values[2 * index] = word
-        error = _call(
-            self._context,
-            ctypes.addressof(function._func),
-            self._values_at,
-            max(1, len(words)),
-            self._trap_at,
-        )
+        error = _call(self._context, function.at, self._values_at, len(words) or 1, self._trap_at)
         if error:
             raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
         if self._trap.value:

@@ -6,8 +6,8 @@ the work. Waiting is not the guest's own time (it executes nothing) and has a li
 call. What a guest may ask for stands in its agent file and nowhere else: tools go through the same host, with
 the same checks, as those of agents that a model answers for; the memory is asked as the viewer the agent is.
 
-Where guests run on the event loop itself, as in simulations, they cannot wait for it, and a deterministic
-agent must not depend on what others have stored: both are told that there is nothing.
+A deterministic agent must not depend on what others have stored, and a job that runs on the event loop itself
+cannot wait for it: both are told that there is nothing.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
-from node.agents.wasm.agent import Failed, WasmAgent
+from node.agents.wasm.agent import Failed, WasmAgent, moment_of
+from node.agents.wasm.calls import Outcome, Progress
 from node.agents.wasm.compiled import CompiledModules, artifact_name
 from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import AgentState
+from node.agents.wasm.watch import Watch
 from node.environment import Environment
 from node.storage.agent_state import load_agent_state
 from node.storage.own_keys import own_key
@@ -23,6 +25,7 @@ from node.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from node.agents.wasm.engine import Compiled, GuestModule, WasmEngine
+    from node.agents.wasm.sandbox import Sandbox
 
 
 @dataclass(slots=True)
@@ -77,12 +80,21 @@ class WasmRuntime:
             fresh = self.environment.randomness.token(32)
             key = await self.store.write(lambda connection: own_key(connection, "wasm-cache", fresh))
             self._compiled = CompiledModules(self.cache, key)
-        module = await self.environment.workers.run("wasm", self._module, source, policy, sha256)
         stored: dict[bytes, bytes] = {}
         if self.store is not None:
             stored = await self.store.read(lambda connection: load_agent_state(connection, agent))
+        watch, moment = Watch(self.environment, self._tick, policy), moment_of(self.environment)
+
+        def begin(progress: Progress) -> tuple[list[Sandbox], Outcome]:
+            from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
+
+            module = self._module(source, policy, sha256)
+            sandboxes = [Sandbox(module, policy, self.node, outside) for _ in range(policy.instances)]
+            return sandboxes, sandboxes[0].start(progress, moment)
+
+        sandboxes, outcome = await watch.run(begin)
         found = WasmAgent(
-            module,
+            sandboxes,
             agent=agent,
             node=self.node,
             environment=self.environment,
@@ -92,10 +104,10 @@ class WasmRuntime:
             state=AgentState(stored),
             store=self.store,
             bus=self.bus,
-            outside=outside,
+            watch=watch,
             on_quarantine=on_quarantine,
         )
-        await found.begin()
+        found.begin(outcome, moment)
         return found
 
     def statistics(self) -> dict[str, Any]:
@@ -104,6 +116,10 @@ class WasmRuntime:
         if self._compiled is not None:
             found["compiled"] = self._compiled.statistics()
         return found
+
+    def _tick(self) -> None:
+        if self._engine is not None:
+            self._engine.tick()
 
     def _module(self, source: bytes, policy: WasmPolicy, sha256: str) -> GuestModule:
         """Runs on a worker."""
@@ -126,10 +142,10 @@ class WasmRuntime:
         name = artifact_name(sha256, VERSION, CONFIGURATION, CHECKED)
         compiled = self._modules.get(name)
         if compiled is None:
-            interface.check_size(binary, COMPONENT_LIMIT_BYTES)
             if self._compiled is not None:
                 compiled = self._compiled.load(name, partial(self._engine.deserialize, binary))
             if compiled is None:
+                interface.check_size(binary, COMPONENT_LIMIT_BYTES)
                 compiled = self._engine.compile(binary)
                 self._engine.check(compiled)
                 if self._compiled is not None:

@@ -70,6 +70,11 @@ class Sandbox:
             if used > BATCH_FUEL or outcome.slept_us or progress.waited_s:
                 return
 
+    @property
+    def tells_capabilities(self) -> bool:
+        """Whether the module says what it offers."""
+        return "get_capabilities" in self._module.has
+
     def start(self, progress: Progress, moment: Moment) -> Outcome:
         """Have an instance, so that a module that does not start is known at its deployment."""
         self._progress = progress

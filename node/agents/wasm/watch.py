@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -11,9 +11,6 @@ from node.agents.grants import Grant
 from node.agents.wasm.calls import Progress
 from node.agents.wasm.policy import WasmPolicy
 from node.environment import Environment
-
-if TYPE_CHECKING:
-    from node.agents.wasm.engine import WasmEngine
 
 T = TypeVar("T")
 
@@ -30,14 +27,14 @@ class Watch:
 
     Args:
         environment: Clock and workers.
-        engine: The engine of the guests.
+        tick: Has every guest that runs asked whether it must end.
         policy: How long a call may take.
     """
 
-    def __init__(self, environment: Environment, engine: WasmEngine, policy: WasmPolicy) -> None:
+    def __init__(self, environment: Environment, tick: Callable[[], None], policy: WasmPolicy) -> None:
         self._environment = environment
         self._clock = environment.clock
-        self._engine = engine
+        self._tick = tick
         self._lane = "wasm_waiting" if _WAITS & policy.grants else "wasm"
         self._timeout_s = policy.timeout_s
         if policy.deterministic:
@@ -45,12 +42,16 @@ class Watch:
 
     async def run(self, job: Callable[[Progress], T]) -> T:
         """Run guest code; ``job`` says in its :class:`Progress` which call it is making."""
-        progress = Progress()
+        progress, raised = Progress(), list[Exception]()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, progress)
-            result = await self._environment.workers.run(self._lane, job, progress)
-            nursery.cancel_scope.cancel()
-        return result
+            try:
+                return await self._environment.workers.run(self._lane, job, progress)
+            except Exception as error:  # as it is, not in the nursery's group
+                raised.append(error)
+            finally:
+                nursery.cancel_scope.cancel()
+        raise raised[0]
 
     def _own_s(self, progress: Progress, since: float) -> float:
         """Seconds of a call that began at ``since``, without those that it waited."""
@@ -68,7 +69,7 @@ class Watch:
                     seen, since = progress.call, self._clock.now()
                 elif seen >= 0 and self._own_s(progress, since) >= timeout_s * (1 - 1 / _CHECKS):
                     progress.expired = seen
-                    self._engine.tick()
+                    self._tick()
         finally:  # a caller that goes away ends the guest too
             progress.cancelled = True
-            self._engine.tick()
+            self._tick()

@@ -23,6 +23,7 @@ from node.agents.wasm.failure import GuestFailed, NotDone
 from node.agents.wasm.host import SENT_LIMIT_BYTES, Status, Way
 from node.agents.wasm.native import Current
 from node.agents.wasm.outside import Errands
+from node.agents.wasm.shapes import define_function
 from node.agents.wasm.signatures import IMPORT_TYPES
 from node.agents.wasm.state import KEY_LIMIT_BYTES, VALUE_LIMIT_BYTES
 
@@ -211,24 +212,33 @@ def link_world(engine: wasmtime.Engine, current: Current, kept: list[Any]) -> co
             with root.add_instance(f"wasi:{name}@{WASI_VERSION}") as instance:
                 types = IMPORT_TYPES[f"wasi:{name}"]
                 for function, host in functions.items():
-                    _define(instance, function, types[function], _guarded(host, current, None), kept)
+                    _define(instance, function, types[function], _guarded(host, current, None), current, kept)
         for name, (grant, functions) in INTERFACES.items():
             with root.add_instance(f"caxton:agent/{name}@{VERSION}") as instance:
                 types = IMPORT_TYPES[f"caxton:agent/{name}"]
                 for function, host in functions.items():
                     needs = Grant.MESSAGES if function in ("send", "request-capability") else grant
-                    _define(instance, function, types[function], _guarded(host, current, needs), kept)
+                    _define(
+                        instance, function, types[function], _guarded(host, current, needs), current, kept
+                    )
     return linker
 
 
-def _define(
-    instance: component.LinkerInstance, name: str, kind: str, function: HostFunction, kept: list[Any]
+def _define(  # noqa: PLR0917 - one call each for the two kinds of interfaces
+    instance: component.LinkerInstance,
+    name: str,
+    kind: str,
+    function: HostFunction,
+    current: Current,
+    kept: list[Any],
 ) -> None:
     result = kind.rpartition(" -> ")[2]
     if result in ("list<u8>", "option<list<u8>>"):
         kept.append(define_bytes_function(instance, name, function, optional=result.startswith("option")))
-    else:
+    elif result == "own":
         instance.add_func(name, function)
+    else:
+        kept.append(define_function(instance, name, function, current))
 
 
 def _check_grant(guest: Any, grant: Grant | None) -> None:

@@ -20,7 +20,7 @@ from node.llm.registry import ProviderRegistry
 from node.memory.room import MemoryRoom
 from node.message import Attachment, Message
 from node.messaging.client_mailboxes import NameConflict
-from node.messaging.delivery import Delivery, Draft
+from node.messaging.delivery import BatchHandler, Delivery, Draft, handler_of_one
 from node.messaging.letterbox import Insertion
 from node.storage.migrations import migrate
 from node.telemetry.tracing import Tracing
@@ -111,10 +111,10 @@ class FakeBus:
             await self.store.write(lambda connection: together_with(connection, letter))
         self.accepted.append(message)
 
-    def attach(self, agent: str, handler: Handler, *, capacity: int, concurrency: int) -> None:
+    def attach(self, agent: str, handler: Handler | BatchHandler, *, capacity: int, concurrency: int) -> None:
         assert agent not in self.handlers
         assert capacity > 0
-        self.handlers[agent] = handler
+        self.handlers[agent] = handler_of_one(handler)
         self.concurrency[agent] = concurrency
 
     async def detach(self, agent: str, *, drain_s: float) -> None:

@@ -74,12 +74,7 @@ async def test_versions_and_conversations_are_bounded() -> None:
     assert await asked(here, "first") == 10
 
 
-async def test_what_is_never_swapped_remembers_nothing() -> None:
-    clock = TestClock()
-    here = Serving("a", Version(1), Journal(clock, 10), clock, swaps=False)
-    assert [await asked(here, name) for name in ("x", "y")] == [1, 1]
-    found = here.statistics()
-    assert (found["conversations"], found["versions"]) == (0, 1)
+def test_what_is_remembered_is_bounded_and_told() -> None:
     assert serving().statistics()["conversations_limit"] == CONVERSATIONS_LIMIT
 
 

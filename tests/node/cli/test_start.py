@@ -31,10 +31,10 @@ class Ready:
 
 
 class FakeNodeModule(ModuleType):
-    """Stands where ``node.node`` is: becomes ready, gets a signal, ends when it is told to."""
+    """Stands where ``node.process`` is: becomes ready, gets a signal, ends when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__("node.node")
+        super().__init__("node.process")
         self.configs: list[Any] = []
         self.record: Any = None
         self.announced: list[str] = []
@@ -71,7 +71,7 @@ class FakeNodeModule(ModuleType):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNodeModule]:
     module = FakeNodeModule()
-    monkeypatch.setitem(sys.modules, "node.node", module)
+    monkeypatch.setitem(sys.modules, "node.process", module)
     root = logging.getLogger()
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
     root.handlers = []

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from node.agents.wasm.host import Status
 from node.agents.wasm.manifest import SUFFIX
 from tests.node.agents.wasm.guests import guest
+from tests.node.agents.wasm.test_outside import SUMMARY, asking, calling, file, text
 from tests.node.cli.conftest import Shell
 
 AGENTS = Path(__file__).parents[3] / "configs" / "agents"
@@ -22,6 +24,13 @@ COUNT = guest(
     (call $answer (i32.load8_u (i32.const 3000)))""",
     imports=("load_data", "store_data"),
     data={2000: "n"},
+)
+
+REMEMBERING = asking(
+    f"""(drop (call $store_memory {text(2000, "tea is green")}))
+    (call $tell (call $search_memory {text(4000, "tea")} (i32.const 1)))""",
+    "tea is green",
+    "tea",
 )
 
 
@@ -126,3 +135,47 @@ def test_what_cannot_be_run_is_an_error_that_says_why(
     assert shell("wasm", "run", str(tmp_path / file), "--message", "1") == 2
     assert why in shell.err
     assert "Traceback" not in shell.err
+
+
+def agent_file(directory: Path, source: bytes, grants: str, more: str = "") -> str:
+    (directory / "asker.wat").write_bytes(source)
+    path = directory / "asker.md"
+    path.write_bytes(file(grants, more))
+    return str(path)
+
+
+def test_tools_that_the_agent_file_grants_are_called(shell: Shell, tmp_path: Path) -> None:
+    source = calling("text_summary", SUMMARY)
+    path = agent_file(tmp_path, source, "tools", "tools: [text/text_summary]")
+    found = shell.json("wasm", "run", path, "--message", "1")
+    assert "Tea is green." in str(found["sent"][0]["content"])
+    path = agent_file(tmp_path, source, "tools", "tools: [text/text_log]")
+    found = shell.json("wasm", "run", path, "--message", "1")
+    assert found["sent"][0]["content"] == Status.UNAVAILABLE or found["sent"][0]["content"] == Status.REFUSED
+    assert "may not use the tool" in str(found["log"])
+    found = shell.json("wasm", "run", module(tmp_path, source), "--message", "1", "--grant", "tools")
+    assert "may not use the tool" in str(found["log"])
+
+
+def test_the_memory_is_there_and_gone_with_the_run(shell: Shell, tmp_path: Path) -> None:
+    path = agent_file(tmp_path, REMEMBERING, "memory")
+    for _ in range(2):
+        found = shell.json("wasm", "run", path, "--message", "1", "--repeat", "3")
+        assert (found["failed"], found["sent"][0]["content"]) == (0, ["tea is green"])
+    found = shell.json("wasm", "run", module(tmp_path, REMEMBERING), "--message", "1", "--grant", "memory")
+    assert found["sent"][0]["content"] == ["tea is green"]
+
+
+def test_a_deterministic_run_has_neither_and_says_so(shell: Shell, tmp_path: Path) -> None:
+    path = agent_file(tmp_path, calling("text_summary", SUMMARY), "tools", "tools: [text]")
+    found = shell.json("wasm", "run", path, "--message", "1", "--deterministic", "3")
+    assert found["sent"][0]["content"] == Status.UNAVAILABLE
+    assert "a deterministic agent has none" in str(found["log"])
+
+
+def test_a_module_that_does_not_start_is_told_as_one_error_with_tools_around_it(
+    shell: Shell, tmp_path: Path
+) -> None:
+    path = module(tmp_path, guest(init="(unreachable)"))
+    assert shell("wasm", "run", path, "--message", "1", "--grant", "tools", "--grant", "memory") == 2
+    assert "does not start" in shell.err

@@ -313,6 +313,19 @@ def test_durations_have_units(tmp_path: Path, text: str, value: float) -> None:
     assert config.messaging.retention_s == pytest.approx(value)
 
 
+@pytest.mark.parametrize("text", ["{region: [eu, ch], gpu: 'yes'}", "'gpu=yes, region=eu,region=ch'"])
+def test_labels_of_a_node_are_names_with_texts(tmp_path: Path, text: str) -> None:
+    labels = load(tmp_path, f"cluster: {{labels: {text}}}").cluster.labels
+    assert labels == (("gpu", "yes"), ("region", "ch"), ("region", "eu"))
+
+
+@pytest.mark.parametrize("text", ["{gpu: yes}", "{gpu: 1}", "[gpu]", "3", "{No Name: x}", "{gpu: ''}", "gpu"])
+def test_what_are_no_labels_is_refused(tmp_path: Path, text: str) -> None:
+    found = problems(tmp_path, f"cluster: {{labels: {text}}}")[0]
+    assert found["key"] == "cluster.labels"
+    assert "write names and texts" in found["what"]
+
+
 @pytest.mark.parametrize("text", ["-1s", "0", "1 year", ".inf", "true", "[1]", "9999999d", "1e400"])
 def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, f"messaging: {{default_ttl: {text}}}")[0]["key"] == "messaging.default_ttl"

@@ -550,6 +550,7 @@ class World:
     ) -> None:
         self.bus: Any = bus or FakeBus()
         self.webhooks: Any = webhooks or NoWebhooks()
+        self.deployments: Any = None
         self.agents, self.stopped = FakeAgents(), 0
         self.members = FakeMembers()
         self.environment = Environment(TrioClock(), SeededRandomness(), SystemNetwork(), ThreadWorkers())
@@ -566,6 +567,7 @@ class World:
             registry=FakeRegistry(),
             bus=self.bus,
             supervisor=self.agents,
+            deployments=self.deployments,
             webhooks=self.webhooks,
             memory=memory or NoMemory(),
             models=ProviderRegistry(),

@@ -18,18 +18,20 @@ from node.environment import SystemClock, system_environment
 from node.http import (
     answers,
     approval_models,
+    deployment_models,
     memory_answers,
     memory_upkeep_answers,
     message_answers,
     tool_answers,
     validation_models,
 )
-from node.node import run_node
+from node.process import run_node
 from node.samples import sample
 from tests.node.http.fakes import World
 from tests.node.tools.test_external import RAW
 
 DEPLOY = {"content": sample("agents/data_analyzer.md").read_text(), "filename": "data_analyzer.md"}
+PLACED = DEPLOY | {"replicas": 1, "require": {"node": "alpha"}, "minority": "stop", "priority": 60}
 MESSAGE = {"capability": "data-analysis", "content": {"action": "analyze"}, "conversation_id": "talk"}
 FILE = {"sales": 1}
 DIGEST = hashlib.sha256(json.dumps(FILE, separators=(",", ":")).encode()).hexdigest()
@@ -140,6 +142,22 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("POST", "/agents/data-analyzer/start", None, 200),
     ("DELETE", "/agents/data-analyzer", None, 204),
     ("GET", "/agents/data-analyzer", None, 404),
+    ("POST", "/deployments", PLACED, 201),
+    ("POST", "/deployments", PLACED, 409),
+    ("POST", "/deployments", PLACED | {"replace": True, "revision": "1"}, 409),
+    ("POST", "/deployments", PLACED | {"replicas": 101}, 400),
+    ("POST", "/deployments", PLACED | {"require": {"No Label": "x"}}, 400),
+    ("POST", "/deployments", PLACED | {"replca": 1}, 400),
+    ("POST", "/deployments", PLACED | {"content": "---\nnonsense: 1\n---\n"}, 422),
+    ("GET", "/deployments", None, 200),
+    ("GET", "/deployments/data-analyzer", None, 200),
+    ("POST", "/deployments/data-analyzer/scale", {"replicas": 2}, 200),
+    ("POST", "/deployments/data-analyzer/scale", {"replicas": 1, "revision": "1"}, 409),
+    ("POST", "/deployments/data-analyzer/scale", {}, 400),
+    ("DELETE", "/deployments/data-analyzer?revision=1", None, 409),
+    ("DELETE", "/deployments/data-analyzer", None, 204),
+    ("GET", "/deployments/data-analyzer", None, 404),
+    ("POST", "/deployments/data-analyzer/scale", {"replicas": 2}, 404),
     ("GET", "/cluster/members", None, 200),
     ("GET", "/cluster/members/alpha/why", None, 200),
     ("GET", "/cluster/members/talk/why", None, 404),
@@ -200,6 +218,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     places = (
         answers,
         approval_models,
+        deployment_models,
         message_answers,
         memory_answers,
         memory_upkeep_answers,

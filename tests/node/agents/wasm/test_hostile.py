@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
 from node.agents.wasm.interface import FUNCTIONS_LIMIT, IMPORTS, MODULE_LIMIT_BYTES
-from node.environment import Environment, ThreadWorkers
+from node.environment import Environment, ThreadWorkers, system_environment
 from node.errors import InvalidWasm
 from tests.node.agents.inline import inline_environment
+from tests.node.agents.rooms import delivery
 from tests.node.agents.wasm.guests import House, answers, ask, guest
 
 OUTSIDE = [
@@ -274,3 +277,17 @@ async def test_the_functions_of_a_trap_are_in_the_log() -> None:
         r for r in house.journal.records(tail=9, since_s=None, level="error") if "backtrace" in r.fields
     ]
     assert record.fields["backtrace"][:2] == ["inner", "outer"]
+
+
+async def test_a_message_that_takes_too_long_ends_alone_in_its_batch() -> None:
+    spin = "(if (i32.gt_u (local.get $length) (i32.const 1000)) (then (loop $l (br $l))))"
+    agent = await House(system_environment()).load(
+        guest(f"{spin} (call $answer (i32.const 7))"), fuel=10**12, timeout_s=0.3
+    )
+    several = [delivery(content) for content in (None, "x" * 1000, None, None)]
+    found: list[Any] = []
+    while len(found) < len(several):  # what was stopped has used up the instructions of its batch
+        found += await agent.handle_many(several[len(found) :])
+    contents = [answer[0].content for answer in found]
+    assert [contents[place] for place in (0, 2, 3)] == [7, 7, 7]
+    assert contents[1]["details"]["limit"] == "wall_clock"

@@ -86,7 +86,7 @@ class Case:
         self.current.guest = self
         self.native.refuel(fuel)
         try:
-            return self.native.call(self.function)
+            return self.native.call(self.native.function(self.function))
         finally:
             self.current.guest = None
 

@@ -1,0 +1,1 @@
+"""Deployments of the cluster: so many replicas of an agent, placed by every node on its own, alike."""
