@@ -1,11 +1,11 @@
 """Hands messages to agents of the node that accepts them, in the transaction that does.
 
 The ordinary way of a message from outbox to inbox costs a task, a write and a wait; between agents of one
-node all three can be saved. Under load, where writes are shared anyway, it is the other way round: many
-messages cost less together than each for itself, so only a few are handed over, and only while nobody else
-writes, or has just written along with others. What is claimed (:mod:`node.messaging.claims`) is judged as an
-arrival, written in the job that writes it to the outbox, and offered to its mailbox right after the commit. A
-reply that somebody waits for ends as it arrives, so its end is written with it, too.
+node all three can be saved. Under load, where writes and wakings are shared anyway, nothing is saved, so only
+a few are handed over, and only while nobody else writes, or has just written along with others. What is
+claimed (:mod:`node.messaging.claims`) is judged as an arrival, written in the job that writes it to the
+outbox, and offered to its mailbox right after the commit. A reply that somebody waits for ends as it arrives,
+so its end is written with it, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from node.storage import outbox as table
 from node.storage.storage import Storage
 
 HANDED_LIMIT: Final = 16
-"""Most messages that are handed over in one write; more go the ordinary way, which costs less for each."""
+"""Most messages that are handed over in one write; more share their writes on the ordinary way as well."""
 
 
 @dataclass(slots=True)
