@@ -27,6 +27,7 @@ from node.environment import Environment, system_environment
 from node.memory.embedding import Embedder, EmbeddingModel, Vectors
 from node.memory.graph import Direction, Walk
 from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraft, Scope
+from node.memory.planes import Planes
 from node.memory.question import Question
 from node.memory.schema import MEMORY
 from node.memory.scopes import Scoped, for_agent
@@ -120,19 +121,22 @@ async def measured(ask: Callable[[int], Awaitable[object]], count: int) -> tuple
     return wall, processor
 
 
-async def nearest(storage: Storage, vector: Vector) -> list[int]:
+async def nearest(storage: Storage, vector: Vector, planes: Planes) -> list[int]:
     """Keys of the ten that are found by meaning alone, the nearest first."""
-    found = await storage.read(lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, ("1", ())))
+    found = await storage.read(
+        lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, ("1", ()), planes=planes)
+    )
     return [key for key, _, _ in found[:NEAREST]]
 
 
 async def recall(storage: Storage, corpus: Corpus) -> float:
     """The part of the exact ten nearest by float32 that is found."""
+    planes = Planes()
     keys = await storage.read(lambda c: c.execute("SELECT key FROM observations ORDER BY key").fetchall())
     shares = []
     for _, vector in corpus.questions:
         exact = np.argpartition(-(corpus.vectors @ vector), NEAREST)[:NEAREST]
-        found = await nearest(storage, vector)
+        found = await nearest(storage, vector, planes)
         shares.append(len({keys[place][0] for place in exact} & set(found)) / NEAREST)
     return sum(shares) / len(shares)
 
@@ -230,13 +234,14 @@ def _asked(
     memory: MemoryStore, storage: Storage, corpus: Corpus, real: Embedder | None
 ) -> dict[str, Callable[[int], Awaitable[object]]]:
     """What is measured, as functions of the number of a call."""
+    planes = Planes()
     common = common_words(corpus.texts, 2 * COMMON)
     threes = [" ".join(words) for words in itertools.combinations(common, COMMON)]
     texts = [text for text, _ in corpus.questions]
     short = [" ".join(text.split()[:8]) for text in texts]
     way = Walk(depth=3, nodes=2_000, direction=Direction.OUT)
     asked: dict[str, Callable[[int], Awaitable[object]]] = {
-        "vector search": lambda n: nearest(storage, corpus.questions[n % len(texts)][1]),
+        "vector search": lambda n: nearest(storage, corpus.questions[n % len(texts)][1], planes),
         "hybrid search": lambda n: memory.search(ADA, Question(texts[n % len(texts)])),
         "hybrid search, common words": lambda n: memory.search(ADA, Question(threes[n % len(threes)])),
         "hybrid search, of one type": lambda n: memory.search(
@@ -266,8 +271,9 @@ async def _searched(path: Path, questions: NDArray[np.float32]) -> float:
     before = _resident_mb()
     environment = system_environment()
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
+    planes = Planes()
     for vector in questions:
-        await nearest(storage, vector)
+        await nearest(storage, vector, planes)
     after = _resident_mb()
     storage.close()
     return after - before

@@ -21,7 +21,7 @@ from node.errors import ValidationFailed
 from node.memory.embedding import EmbeddingModel
 from node.memory.exporting import FORMAT, VERSION
 from node.memory.model import DIMENSION_LIMIT, NAME_LIMIT, STRENGTH, TYPE_LIMIT
-from node.memory.vectors import SCALE, Vector
+from node.memory.vectors import SCALE, Vector, unquantised
 
 LINE_BYTES_LIMIT: Final = 8 * 1024**2
 """Longest line of an import, in bytes: an observation of 1 MB all of whose characters are escaped fits."""
@@ -69,7 +69,10 @@ class VectorLine(_Strict):
         if len(raw) != width * model.dimension:
             return None
         if self.dtype == "int8":
-            found = np.frombuffer(raw, np.int8).astype(np.float32) / np.float32(SCALE)
+            whole = np.frombuffer(raw, np.int8)
+            if np.abs(whole, dtype=np.int16).max() == SCALE:
+                return unquantised(raw)
+            found = whole.astype(np.float32) / np.float32(SCALE)  # of before each had a scale of its own
         else:
             found = np.frombuffer(raw, "<f4").astype(np.float32)
         length = float(np.linalg.norm(found))

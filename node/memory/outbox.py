@@ -20,7 +20,7 @@ import numpy as np
 
 from node.memory.indexes import keep_setting, postponed, spaces, vectors_in
 from node.memory.scopes import OPERATOR, Scoped
-from node.memory.vectors import SCALE
+from node.memory.vectors import unquantised
 from node.storage.query import number, rows
 
 BATCH: Final = 256
@@ -125,7 +125,7 @@ def changes(connection: apsw.Connection, limit: int = BATCH) -> list[Change]:
         if not numbers.any():  # near nothing: no server needs to know
             told.append(Change(change, key))
             continue
-        vector = tuple((numbers / np.float32(SCALE)).tolist())
+        vector = tuple(unquantised(stored).tolist())
         told.append(Change(change, key, digest, realm, vector))
     return told
 

@@ -13,6 +13,9 @@ from node.memory.model import NOBODY, Provenance
 THRESHOLD: Final = 0.3
 """Least similarity of what is found by its meaning alone; what is about other things is mostly below."""
 
+PLANES_BYTES: Final = 64 * 1024**2
+"""Memory that the signs of vectors may have, in bytes: a million vectors of 384 numbers."""
+
 
 class Outcome(StrEnum):
     """What came of an answer that memories were used for."""
@@ -43,10 +46,12 @@ class MemorySettings:
     Attributes:
         limits: How much is remembered at most.
         threshold: Least similarity of what is found by its meaning alone, 0 to 1.
+        planes_bytes: Memory that the signs of vectors may have, in bytes.
     """
 
     limits: Limits = field(default_factory=Limits)
     threshold: float = THRESHOLD
+    planes_bytes: int = PLANES_BYTES
 
 
 @dataclass(frozen=True, slots=True)

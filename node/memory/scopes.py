@@ -14,13 +14,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
 from node.errors import MemoryLimitExceeded, ScopeDenied, ValidationFailed, invariant
 from node.memory.model import NOBODY, Provenance, Realm, Scope, checked_name
 from node.storage.query import each, number, rows
+
+if TYPE_CHECKING:
+    from node.memory.planes import Planes
 
 WORKSPACES_LIMIT: Final = 64
 """Most workspaces that one viewer is in."""
@@ -34,7 +37,7 @@ CHECKED_CACHED: Final = 512
 """Statements that are not checked again; their scopes, which may be long, are not kept with them."""
 
 _GUARDED: Final = ("entities", "observations", "relations")
-_BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+)(?![}\w])")
+_BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+|changes)(?![}\w])")
 _INDEXES: Final = {"words": "{observations}", "names": "{entities}"}
 """Full-text index -> the table that a statement must join it with."""
 
@@ -291,26 +294,45 @@ class Scoped:
             oldest = "SELECT key FROM requests WHERE realm = ? ORDER BY at_s, key LIMIT 1"
             execute(f"DELETE FROM requests WHERE realm = ? AND key = ({oldest})", (realm, realm))  # noqa: S608
 
-    def nearest(self, model: int, bits: bytes, each_shard: int, *, past: bool) -> list[int]:
-        """Keys of observations whose bits are near: candidates, not yet in order.
+    def observations(self) -> int:
+        """How many observations there are in the realms of this viewer."""
+        where = f"key{self._reach.removeprefix('realm')}"
+        return number(self._connection, f"SELECT coalesce(sum(observations), 0) FROM realms WHERE {where}")  # noqa: S608
+
+    def nearest(
+        self,
+        model: int,
+        bits: bytes,
+        dimension: int,
+        count: int,
+        *,
+        past: bool,
+        planes: Planes | None = None,
+    ) -> list[int]:
+        """Keys of observations whose vectors may be near: candidates, not yet in order.
 
         Args:
             model: Number of the embedding model whose space is searched.
             bits: The signs of the question's vector.
-            each_shard: Candidates from each of the 16 shards.
+            dimension: Of the model's vectors.
+            count: How many; where the signs in the file are searched, a few more.
             past: Whether those that ended are looked at, too; they are filed under minus their realm.
+            planes: The signs in memory, of this connection; without them those in the file are searched.
         """
+        if self._shared or not (self._everything or self._realms):  # other nodes do not search here
+            return []
+        total = self.totals()["observations"]
+        if planes is not None and planes.follow(self._connection, model, dimension, total):
+            return planes.nearest(bits, self.numbers, count, past=past)
         if self._everything:
             reach = "" if past else "AND realm > 0"
-        elif not self._realms or self._shared:  # other nodes do not search here
-            return []
         else:
             keys = sorted(self._realms)
             reach = f"AND realm IN ({','.join(str(key) for key in keys + [-k for k in keys if past])})"
         sql = f"SELECT key FROM vectors_{model} WHERE bits MATCH vec_bit(?) AND k = ? AND shard = ? {reach}"  # noqa: S608
         found: list[int] = []
         for shard in range(SHARDS):
-            found += [row[0] for row in rows(self._connection, sql, (bits, each_shard, shard))]
+            found += [row[0] for row in rows(self._connection, sql, (bits, -(-count // SHARDS), shard))]
         return found
 
     def narrowed(self, aim: Aim) -> Scoped:

@@ -7,7 +7,8 @@ Buettcher, 2009), divided by what the first in all lists would get. Ranks need n
 and BM25 do not have.
 
 Where who asks sees few observations, or the filters leave few, all their vectors are compared. Otherwise
-the signs of all are searched in 16 parts, and the best of each are compared by their 8-bit numbers.
+the signs of all are searched, in memory where they have room (:mod:`node.memory.planes`) and else in the
+file, and the nearest are compared by their 8-bit numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import apsw
 from node.memory.embedding import EmbeddingModel
 from node.memory.indexes import space_of
 from node.memory.model import NOW
+from node.memory.planes import Planes
 from node.memory.question import Question
 from node.memory.reading import (
     Entity,
@@ -39,9 +41,9 @@ from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
 
 EXACT_LIMIT: Final = 2_000
 """Up to so many observations, all vectors are compared."""
-EACH_SHARD: Final = 24
-"""Candidates from each part of the signs."""
-EACH_SHARD_FILTERED: Final = 64
+NEAREST: Final = 256
+"""Observations with the nearest signs that are compared by their numbers."""
+NEAREST_FILTERED: Final = 1_024
 """The same when filters will drop some of them."""
 SHOWN: Final = 5
 """Most observations of one hit that are shown."""
@@ -164,6 +166,7 @@ def search(
     vector: Vector | None,
     model: EmbeddingModel | None,
     threshold: float,
+    planes: Planes | None = None,
     candidates: Sequence[int] | None = None,
 ) -> Found:
     """Answer a question from one snapshot of the memory.
@@ -177,6 +180,7 @@ def search(
         vector: Of the question, or None when it could not be embedded.
         model: Of the vector.
         threshold: Least similarity of what is found by its meaning alone, where the question names none.
+        planes: The signs in memory, of this reader.
         candidates: Keys of observations that may be near, where a server of vectors has been asked.
 
     Raises:
@@ -188,7 +192,7 @@ def search(
     space = None if vector is None or model is None else space_of(connection, model)
     if vector is not None and space is not None:
         for key, entity, near in by_meaning(
-            scoped, question, space.key, vector, about_both, candidates=candidates
+            scoped, question, space.key, vector, about_both, planes=planes, candidates=candidates
         ):
             lists.similarity[key] = near
             if near > 0.0:
@@ -234,6 +238,7 @@ def by_meaning(
     vector: Vector,
     condition: _Condition,
     *,
+    planes: Planes | None = None,
     candidates: Sequence[int] | None = None,
 ) -> list[tuple[int, int, float]]:
     """Observations near a question, the nearest first: (key, entity, similarity).
@@ -244,33 +249,62 @@ def by_meaning(
         space: Number of the model's space.
         vector: Of the question.
         condition: On ``e`` (entity) and ``o`` (its observation), with its bindings.
+        planes: The signs in memory, of this reader.
         candidates: What else has looked for them has found, as keys of observations.
     """
     where, bindings = condition
     joined = "{entities} e JOIN {observations} o ON o.entity = e.key"
-    few = candidates is None and sum(counted[1] for counted in scoped.counts().values()) <= EXACT_LIMIT
+    few = candidates is None and scoped.observations() <= EXACT_LIMIT
     if not few and question.filtered:
         [(matching,)] = scoped.rows(
             f"SELECT count(*) FROM (SELECT 1 FROM {joined} WHERE o.model = ? AND {where} LIMIT ?)",  # noqa: S608
             (space, *bindings, EXACT_LIMIT + 1),
         )
         few = matching <= EXACT_LIMIT
-    chosen, keys = "1", []
-    if not few:
-        each_shard = EACH_SHARD_FILTERED if question.filtered else EACH_SHARD
+    if few:
+        found = scoped.rows(
+            f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE o.model = ? AND {where}",  # noqa: S608
+            (space, *bindings),
+        )
+        return _by_similarity(vector, found)[:CANDIDATES]
+    if candidates is None:
+        count = NEAREST_FILTERED if question.filtered else NEAREST
         past = question.period != NOW
-        if candidates is None:
-            candidates = scoped.nearest(space, signs(vector), each_shard, past=past)
-        chosen, keys = "o.key IN (SELECT value FROM json_each(?))", [json.dumps(list(candidates))]
-        # In this order: SQLite would go through all entities of the scope, and all that is known of them.
-        joined = "{observations} o CROSS JOIN {entities} e ON e.key = o.entity"
+        candidates = scoped.nearest(space, signs(vector), len(vector), count, past=past, planes=planes)
     found = scoped.rows(
-        f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE {chosen} AND o.model = ? AND {where}",  # noqa: S608
-        (*keys, space, *bindings),
+        "SELECT o.key, o.entity, o.vector FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"
+        " WHERE o.model = ?",
+        (json.dumps(list(candidates)), space),
     )
+    return _fitting(scoped, condition, _by_similarity(vector, found))
+
+
+def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[tuple[int, int, float]]:
+    """Rows of (key, entity, vector) as (key, entity, similarity), the nearest first."""
     near = similarities(vector, [row[2] for row in found])
     best = sorted(zip(near.tolist(), found, strict=True), key=lambda each: (-each[0], each[1][0]))
-    return [(row[0], row[1], similarity) for similarity, row in best[:CANDIDATES]]
+    return [(row[0], row[1], similarity) for similarity, row in best]
+
+
+def _fitting(
+    scoped: Scoped, condition: _Condition, ordered: Sequence[tuple[int, int, float]]
+) -> list[tuple[int, int, float]]:
+    """The first of these that a question's condition leaves: most of them are never looked up."""
+    where, bindings = condition
+    found: list[tuple[int, int, float]] = []
+    for first in range(0, len(ordered), CANDIDATES):
+        some = ordered[first : first + CANDIDATES]
+        fit = scoped.rows(
+            # In this order: SQLite would go through all entities of the scope, and all that is known of them.
+            "SELECT o.key FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"  # noqa: S608
+            f" CROSS JOIN {{entities}} e ON e.key = o.entity WHERE {where}",
+            (json.dumps([key for key, _, _ in some]), *bindings),
+        )
+        keys = {key for (key,) in fit}
+        found += [each for each in some if each[0] in keys]
+        if len(found) >= CANDIDATES:
+            break
+    return found[:CANDIDATES]
 
 
 def _compare_the_rest(scoped: Scoped, lists: _Lists, space: int, vector: Vector) -> None:

@@ -34,6 +34,7 @@ from node.memory.model import (
     checked_request,
     embedded_text,
 )
+from node.memory.planes import Planes
 from node.memory.question import Question
 from node.memory.reading import (
     Entity,
@@ -98,6 +99,7 @@ class MemoryStore:
         self._node = node
         self._settings = settings or MemorySettings()
         self._vocabulary: Vocabulary | None = None
+        self._planes = Planes(self._settings.planes_bytes)
         self.shared: SharedMemory | None = None
         if replica is not None:
             limits = self._settings.limits
@@ -257,6 +259,7 @@ class MemoryStore:
                 vector=vector,
                 model=None if vector is None else self._embedder.model,
                 threshold=self._settings.threshold,
+                planes=self._planes,
                 candidates=candidates,
             )
 
@@ -426,6 +429,7 @@ class MemoryStore:
             **self._counts,
             "entities_limit": limits.entities,
             "observations_limit": OBSERVATIONS_LIMIT,
+            "signs": self._planes.statistics(),
             "embedding_error": self._embedding_error,
         }
 

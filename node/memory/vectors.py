@@ -1,7 +1,10 @@
-"""Vectors as they are stored: whole numbers of 8 bits with one scale for all, and their signs.
+"""Vectors as they are stored: whole numbers of 8 bits, the largest of each vector as 127, and their signs.
 
-The signs are searched, the numbers say how near a candidate really is. Similarity is the cosine, cut to 0
-to 1: what points away from a question is not more unlike it than what has nothing to do with it.
+The signs are searched, the numbers say how near a candidate really is. Similarity is the cosine, for which
+the scale of a vector does not matter, cut to 0 to 1: what points away from a question is not more unlike it
+than what has nothing to do with it. (A vector of 384 numbers and length 1 has none beyond 0.3, so that one
+scale for all left most of the eight bits unused, and two of a hundred nearest were lost by rounding alone.
+Vectors that were stored so stay as they are.)
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from node.errors import EmbeddingFailed
 from node.memory.model import DIMENSION_LIMIT
 
 SCALE: Final = 127
-"""The whole number that stands for 1.0."""
+"""The whole number that stands for the largest number of a vector."""
 
 Vector: TypeAlias = NDArray[np.float32]
 """One float32 vector of length 1."""
@@ -52,8 +55,22 @@ def checked_vectors(vectors: NDArray[np.float32], count: int, dimension: int) ->
 
 
 def quantised(vector: Vector) -> bytes:
-    """A vector as int8 of one global scale."""
-    return np.rint(vector * SCALE).clip(-SCALE, SCALE).astype(np.int8).tobytes()
+    """A vector as int8."""
+    return _whole(vector[np.newaxis]).tobytes()
+
+
+def unquantised(stored: bytes) -> Vector:
+    """A stored vector as float32 of length 1; zeros stay zeros."""
+    numbers = np.frombuffer(stored, np.int8).astype(np.float32)
+    length = np.float32(np.linalg.norm(numbers))
+    return numbers / length if length > 0 else numbers
+
+
+def _whole(matrix: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Rows as whole numbers, the largest of each as 127."""
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    factor = np.divide(np.float32(SCALE), largest, out=np.zeros_like(largest), where=largest > 0)
+    return np.rint(matrix * factor).astype(np.int8)
 
 
 class Packed(NamedTuple):
@@ -68,9 +85,8 @@ def packed(vectors: Sequence[Vector]) -> list[Packed]:
     if not vectors:
         return []
     matrix = np.stack(vectors)
-    numbers = np.rint(matrix * SCALE).clip(-SCALE, SCALE).astype(np.int8)
     bits = np.packbits(matrix > 0, axis=1, bitorder="little")
-    return [Packed(row.tobytes(), each.tobytes()) for row, each in zip(numbers, bits, strict=True)]
+    return [Packed(row.tobytes(), each.tobytes()) for row, each in zip(_whole(matrix), bits, strict=True)]
 
 
 def signs(vector: Vector) -> bytes:

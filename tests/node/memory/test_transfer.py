@@ -337,7 +337,7 @@ async def test_the_strategies_differ_in_what_differs(memory: MemoryStore, import
     [
         {"digest": "0" * 64},
         {"data": base64.b64encode(b"\x01" * 383).decode()},
-        {"data": base64.b64encode(b"\x7f" * 384).decode()},
+        {"data": base64.b64encode(b"\x40" * 384).decode()},
         {"data": "no base64!"},
         {"dtype": "float32", "data": base64.b64encode(np.full(384, np.nan, "<f4").tobytes()).decode()},
     ],

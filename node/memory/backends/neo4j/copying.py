@@ -15,7 +15,7 @@ from node.memory.backends.neo4j.writing import kept_metadata, written
 from node.memory.embedding import EmbeddingModel
 from node.memory.exporting import PAGE_BYTES, PART_OBSERVATIONS, Counted, Part, known
 from node.memory.model import Provenance, Realm, Scope, decoded_metadata, text_digest
-from node.memory.vectors import SCALE, quantised
+from node.memory.vectors import quantised, unquantised
 
 if TYPE_CHECKING:
     from neo4j import ManagedTransaction
@@ -214,7 +214,7 @@ def _take_observation(tx: ManagedTransaction, entity: str, realm: Realm, told: d
     spaced = ""
     if "vector" in told:
         vector = told["vector"]
-        numbers = np.frombuffer(base64.b64decode(vector["data"]), np.int8) / np.float32(SCALE)
+        numbers = unquantised(base64.b64decode(vector["data"]))
         model = EmbeddingModel(vector["model"], vector["digest"], len(numbers))
         values |= {"vector": numbers.tolist(), "model": model.name, "space": model.digest}
         spaced = f", o:{label(model)}"
