@@ -31,7 +31,7 @@ from node.memory.planes import Planes
 from node.memory.question import Question
 from node.memory.schema import MEMORY
 from node.memory.scopes import Scoped, for_agent
-from node.memory.search import by_meaning
+from node.memory.search import Conditions, by_meaning
 from node.memory.store import MemoryStore
 from node.memory.vectors import Vector
 from node.storage import Storage
@@ -124,7 +124,7 @@ async def measured(ask: Callable[[int], Awaitable[object]], count: int) -> tuple
 async def nearest(storage: Storage, vector: Vector, planes: Planes) -> list[int]:
     """Keys of the ten that are found by meaning alone, the nearest first."""
     found = await storage.read(
-        lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, ("1", ()), planes=planes)
+        lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, Conditions(), planes=planes)
     )
     return [key for key, _, _ in found[:NEAREST]]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import apsw
 
@@ -43,8 +43,8 @@ EXACT_LIMIT: Final = 2_000
 """Up to so many observations, all vectors are compared."""
 NEAREST: Final = 256
 """Observations with the nearest signs that are compared by their numbers."""
-NEAREST_FILTERED: Final = 1_024
-"""The same when filters will drop some of them."""
+NEAREST_FILTERED: Final = (512, 2_048)
+"""The same when filters will drop some of them: the second where they have left too few of the first."""
 SHOWN: Final = 5
 """Most observations of one hit that are shown."""
 RANK_CONSTANT: Final = 60
@@ -187,20 +187,20 @@ def search(
         ScopeDenied: the question aims at somebody else's scope.
     """
     scoped = Scoped(connection, viewer, question.aim)
-    about_entity, about_both = _conditions(question, now_s)
+    conditions = _conditions(question, now_s)
     lists = _Lists()
     space = None if vector is None or model is None else space_of(connection, model)
     if vector is not None and space is not None:
         for key, entity, near in by_meaning(
-            scoped, question, space.key, vector, about_both, planes=planes, candidates=candidates
+            scoped, question, space.key, vector, conditions, planes=planes, candidates=candidates
         ):
             lists.similarity[key] = near
             if near > 0.0:
                 lists.add("meaning", entity, key)
     asked = vocabulary.asked(scoped, question.text, scoped.totals()["observations"])
-    for hit in word_hits(scoped, asked, *about_both):
+    for hit in word_hits(scoped, asked, *conditions.both):
         lists.add("words", hit.entity, hit.observation, tuple(asked.terms[place] for place in hit.terms))
-    for entity in name_hits(scoped, asked.terms, *about_entity, CANDIDATES):
+    for entity in name_hits(scoped, asked.terms, *conditions.entity, CANDIDATES):
         lists.add("name", entity)
     if vector is not None and space is not None:
         _compare_the_rest(scoped, lists, space.key, vector)
@@ -211,19 +211,34 @@ def search(
     return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
 
 
-_Condition = tuple[str, tuple[Any, ...]]
+_Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 
 
-def _conditions(question: Question, now_s: float) -> tuple[_Condition, _Condition]:
+class Conditions(NamedTuple):
+    """What is left of what is found, each with its bindings.
+
+    Args:
+        entity: On ``e``, an entity that is found by its name.
+        both: On ``e`` and ``o``, an entity and its observation.
+        observation: What of it can be told of ``o`` alone.
+        rest: What of it is then still to be told.
+    """
+
+    entity: _Condition = ("1", ())
+    both: _Condition = ("1", ())
+    observation: _Condition = ("1", ())
+    rest: _Condition = ("1", ())
+
+
+def _conditions(question: Question, now_s: float) -> Conditions:
     """What an entity must be, and what it and its observation must be together."""
-    types, time = of_types("e", question.types), at_time("e", question.period, now_s)
-    also = at_time("o", question.period, now_s)
-    alone, both = [types, time], [types, time, also]
+    alone = [of_types("e", question.types), at_time("e", question.period, now_s)]
+    also, rest = at_time("o", question.period, now_s), list(alone)
     for key, value in question.metadata.items():
         path, wanted = f'$."{key}"', json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         alone.append(("e.metadata -> ? = ?", (path, wanted)))
-        both.append(("(e.metadata -> ? = ? OR o.metadata -> ? = ?)", (path, wanted, path, wanted)))
-    return _all(alone), _all(both)
+        rest.append(("(e.metadata -> ? = ? OR o.metadata -> ? = ?)", (path, wanted, path, wanted)))
+    return Conditions(_all(alone), _all([*rest, also]), also, _all(rest))
 
 
 def _all(conditions: Sequence[_Condition]) -> _Condition:
@@ -236,7 +251,7 @@ def by_meaning(
     question: Question,
     space: int,
     vector: Vector,
-    condition: _Condition,
+    conditions: Conditions,
     *,
     planes: Planes | None = None,
     candidates: Sequence[int] | None = None,
@@ -248,49 +263,57 @@ def by_meaning(
         question: What narrows it.
         space: Number of the model's space.
         vector: Of the question.
-        condition: On ``e`` (entity) and ``o`` (its observation), with its bindings.
+        conditions: What it leaves.
         planes: The signs in memory, of this reader.
         candidates: What else has looked for them has found, as keys of observations.
     """
-    where, bindings = condition
-    joined = "{entities} e JOIN {observations} o ON o.entity = e.key"
-    few = candidates is None and scoped.observations() <= EXACT_LIMIT
-    if not few and question.filtered:
-        [(matching,)] = scoped.rows(
-            f"SELECT count(*) FROM (SELECT 1 FROM {joined} WHERE o.model = ? AND {where} LIMIT ?)",  # noqa: S608
-            (space, *bindings, EXACT_LIMIT + 1),
-        )
-        few = matching <= EXACT_LIMIT
-    if few:
-        found = scoped.rows(
-            f"SELECT o.key, o.entity, o.vector FROM {joined} WHERE o.model = ? AND {where}",  # noqa: S608
-            (space, *bindings),
-        )
-        return _by_similarity(vector, found)[:CANDIDATES]
-    if candidates is None:
-        count = NEAREST_FILTERED if question.filtered else NEAREST
+    if candidates is not None:
+        return _compared(scoped, candidates, space, vector, conditions)
+    if scoped.observations() <= EXACT_LIMIT:
+        return _exactly(scoped, space, vector, conditions)
+    found: list[tuple[int, int, float]] = []
+    for count in NEAREST_FILTERED if question.filtered else (NEAREST,):
         past = question.period != NOW
-        candidates = scoped.nearest(space, signs(vector), len(vector), count, past=past, planes=planes)
-    found = scoped.rows(
-        "SELECT o.key, o.entity, o.vector FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"
-        " WHERE o.model = ?",
-        (json.dumps(list(candidates)), space),
+        nearest = scoped.nearest(space, signs(vector), len(vector), count, past=past, planes=planes)
+        found = _compared(scoped, nearest, space, vector, conditions)
+        if len(found) >= CANDIDATES or not question.filtered:
+            return found
+    where, bindings = conditions.both
+    [(matching,)] = scoped.rows(
+        "SELECT count(*) FROM (SELECT 1 FROM {entities} e JOIN {observations} o ON o.entity = e.key"  # noqa: S608
+        f" WHERE o.model = ? AND {where} LIMIT ?)",
+        (space, *bindings, EXACT_LIMIT + 1),
     )
-    return _fitting(scoped, condition, _by_similarity(vector, found))
+    return found if matching > EXACT_LIMIT else _exactly(scoped, space, vector, conditions)
 
 
-def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[tuple[int, int, float]]:
-    """Rows of (key, entity, vector) as (key, entity, similarity), the nearest first."""
-    near = similarities(vector, [row[2] for row in found])
-    best = sorted(zip(near.tolist(), found, strict=True), key=lambda each: (-each[0], each[1][0]))
-    return [(row[0], row[1], similarity) for similarity, row in best]
-
-
-def _fitting(
-    scoped: Scoped, condition: _Condition, ordered: Sequence[tuple[int, int, float]]
+def _exactly(
+    scoped: Scoped, space: int, vector: Vector, conditions: Conditions
 ) -> list[tuple[int, int, float]]:
-    """The first of these that a question's condition leaves: most of them are never looked up."""
-    where, bindings = condition
+    """All that a question leaves, compared."""
+    where, bindings = conditions.both
+    found = scoped.rows(
+        "SELECT o.key, o.entity, o.vector FROM {entities} e JOIN {observations} o ON o.entity = e.key"  # noqa: S608
+        f" WHERE o.model = ? AND {where}",
+        (space, *bindings),
+    )
+    return _by_similarity(vector, found)[:CANDIDATES]
+
+
+def _compared(
+    scoped: Scoped, keys: Sequence[int], space: int, vector: Vector, conditions: Conditions
+) -> list[tuple[int, int, float]]:
+    """The nearest of some observations that a question leaves: of most of them no entity is looked up."""
+    where, bindings = conditions.observation
+    ordered = _by_similarity(
+        vector,
+        scoped.rows(
+            "SELECT o.key, o.entity, o.vector FROM json_each(?) j CROSS JOIN {observations} o"  # noqa: S608
+            f" ON o.key = j.value WHERE o.model = ? AND {where}",
+            (json.dumps(list(keys)), space, *bindings),
+        ),
+    )
+    where, bindings = conditions.rest
     found: list[tuple[int, int, float]] = []
     for first in range(0, len(ordered), CANDIDATES):
         some = ordered[first : first + CANDIDATES]
@@ -300,11 +323,18 @@ def _fitting(
             f" CROSS JOIN {{entities}} e ON e.key = o.entity WHERE {where}",
             (json.dumps([key for key, _, _ in some]), *bindings),
         )
-        keys = {key for (key,) in fit}
-        found += [each for each in some if each[0] in keys]
+        keys_left = {key for (key,) in fit}
+        found += [each for each in some if each[0] in keys_left]
         if len(found) >= CANDIDATES:
             break
     return found[:CANDIDATES]
+
+
+def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[tuple[int, int, float]]:
+    """Rows of (key, entity, vector) as (key, entity, similarity), the nearest first."""
+    near = similarities(vector, [row[2] for row in found])
+    best = sorted(zip(near.tolist(), found, strict=True), key=lambda each: (-each[0], each[1][0]))
+    return [(row[0], row[1], similarity) for similarity, row in best]
 
 
 def _compare_the_rest(scoped: Scoped, lists: _Lists, space: int, vector: Vector) -> None:
@@ -350,12 +380,10 @@ def _weighed(
 ) -> list[tuple[int, float, float | None]]:
     """The same in their final order, after recency, use and outcomes."""
     best = {entity: _best_observation(lists, entity) for entity, _, _ in ranked}
-    known = uses_by_key(scoped, [key for key in best.values() if key])
-    found = []
-    for entity, score, similarity in ranked:
-        use = known.get(best[entity])
-        factor = 1.0 if use is None else question.weighing.factor(use, now_s)
-        found.append((entity, score * factor, similarity))
+    # Age counts for all; where it does not, those that nobody has used yet have nothing to be weighed by.
+    known = uses_by_key(scoped, [key for key in best.values() if key], all_=question.weighing.recency > 0)
+    factors = {key: question.weighing.factor(use, now_s) for key, use in known.items()}
+    found = [(entity, score * factors.get(best[entity], 1.0), near) for entity, score, near in ranked]
     return sorted(found, key=lambda each: (-each[1], -(each[2] or 0.0), each[0]))
 
 

@@ -9,13 +9,14 @@ from these alone, so that it does not tell how common a word is in the scopes of
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from node.memory.scopes import Scoped
 
@@ -164,18 +165,17 @@ def word_hits(
         f" WHERE words MATCH ? AND {where} ORDER BY {order} LIMIT ?",
         (match(terms), *bindings, limit),
     )
-    candidates = [(key, entity, _read(told)) for key, entity, told in found]
-    if not candidates:
+    if not found:
         return []
-    frequency = [sum(1 for _, _, told in candidates if told[1][place]) for place in range(len(terms))]
-    weight = [math.log(1 + (len(candidates) - df + 0.5) / (df + 0.5)) for df in frequency]
-    mean = sum(told[0] for _, _, told in candidates) / len(candidates) or 1.0
-    hits = []
-    for key, entity, (length, times) in candidates:
-        norm = _K1 * (1 - _B + _B * length / mean)
-        score = sum(w * tf * (_K1 + 1) / (tf + norm) for w, tf in zip(weight, times, strict=True) if tf)
-        hits.append(WordHit(key, entity, score, tuple(i for i, tf in enumerate(times) if tf)))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.observation))
+    told = _read([row[2] for row in found])
+    lengths, times = told[:, :1], told[:, 1:]
+    frequency = np.count_nonzero(times, axis=0)
+    weight = np.log(1 + (len(found) - frequency + 0.5) / (frequency + 0.5))
+    norm = _K1 * (1 - _B + _B * lengths / (lengths.mean() or 1.0))
+    scores = (times * (_K1 + 1) / (times + norm)) @ weight
+    order = sorted(zip((-scores).tolist(), range(len(found)), strict=True), key=lambda o: (o[0], found[o[1]][0]))
+    has = [tuple(np.flatnonzero(row).tolist()) for row in times]
+    return [WordHit(found[place][0], found[place][1], -score, has[place]) for score, place in order]
 
 
 def name_hits(
@@ -189,8 +189,11 @@ def name_hits(
         f" WHERE names MATCH ? AND {where} ORDER BY names.rank LIMIT ?",
         (match(terms), *bindings, limit),
     )
-    told = [(key, _read(row)) for key, row in found]
-    order = [(-sum(1 for tf in times if tf) / len(terms), length, key) for key, (length, times) in told]
+    if not found:
+        return []
+    told = _read([row[1] for row in found])
+    had = (-np.count_nonzero(told[:, 1:], axis=1)).tolist()
+    order = zip(had, told[:, 0].tolist(), (key for key, _ in found), strict=True)
     return [key for _, _, key in sorted(order)]
 
 
@@ -200,6 +203,7 @@ def _terms_of_row(api: apsw.FTS5ExtensionApi, *_: object) -> str:
     return ",".join(map(str, (api.column_size(-1), *times)))
 
 
-def _read(told: str) -> tuple[int, list[int]]:
-    length, *times = map(int, told.split(","))
-    return length, times
+def _read(told: Sequence[str]) -> NDArray[np.int64]:
+    """What the function has told of rows: for each its length, then how often it has each term."""
+    numbers = np.array([int(number) for row in told for number in row.split(",")], np.int64)
+    return numbers.reshape(len(told), -1)
