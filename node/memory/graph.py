@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from node.errors import ValidationFailed
 from node.memory.ids import RELATION, show_id
@@ -94,11 +94,10 @@ class Walk:
         checked_share(self.min_strength, "min_strength")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An entity of a walk.
 
-    Attributes:
+    Args:
         entity: Which one.
         depth: How many relations it is away from the start.
     """
@@ -107,8 +106,7 @@ class Node:
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A relation of a walk, with the ids of its ends."""
 
     id: str
@@ -196,36 +194,50 @@ class _Walker:
     edges: dict[int, _Row] = field(default_factory=dict)
     cause: dict[int, int] = field(default_factory=dict)
     """Entity -> the relation over which it was met first."""
+    known: dict[int, Entity] = field(default_factory=dict)
+    """What was read of entities so far."""
     cut: bool = False
 
     def step(self, frontier: Sequence[int]) -> list[int]:
         """Follow the relations of one level; returns the entities that are new."""
-        met = self._relations(frontier)
-        ends = sorted({end for row in met for end in row[2:4] if end not in self.depth})
-        marks = json.dumps(ends)
-        seen = {
-            row[0]
-            for row in self.scoped.rows(
-                # In this order: SQLite would go through all entities of the scope.
-                "SELECT e.key FROM json_each(?) j CROSS JOIN {entities} e ON e.key = j.value",
-                (marks,),
-            )
-        }
-        level = self.depth[frontier[0]] + 1
+        met, depth = self._relations(frontier), self.depth
+        seen = self._seen({end for row in met for end in row[2:4] if end not in depth})
+        level = depth[frontier[0]] + 1
         new: list[int] = []
         for row in met:
-            fresh = [end for end in row[2:4] if end not in self.depth]
-            if any(end not in seen for end in fresh):
+            fresh = [end for end in row[2:4] if end not in depth]
+            if not seen.issuperset(fresh):
                 continue
-            if len(self.depth) + len(fresh) > self.way.nodes:
+            if len(depth) + len(fresh) > self.way.nodes:
                 self.cut = True
                 continue
             self.edges[row[0]] = row
             for end in fresh:
-                self.depth[end] = level
+                depth[end] = level
                 self.cause[end] = row[0]
                 new.append(end)
         return new
+
+    def entities(self, keys: Sequence[int]) -> dict[int, Entity]:
+        """The entities of a walk, in the order of their keys here."""
+        self.known |= entities_of(self.scoped, [key for key in keys if key not in self.known])
+        return {key: self.known[key] for key in keys}
+
+    def _seen(self, ends: set[int]) -> set[int]:
+        """Which of these entities who asks may see."""
+        if len(ends) <= self.way.nodes - len(self.depth):
+            # All of them will be told, so they are read at once.
+            found = entities_of(self.scoped, sorted(ends))
+            self.known |= found
+            return set(found)
+        return {
+            row[0]
+            for row in self.scoped.rows(
+                # In this order: SQLite would go through all entities of the scope.
+                "SELECT e.key FROM json_each(?) j CROSS JOIN {entities} e ON e.key = j.value",
+                (json.dumps(sorted(ends)),),
+            )
+        }
 
     def _relations(self, frontier: Sequence[int]) -> list[_Row]:
         """Relations of one level that were not met yet, the strongest first."""
@@ -282,11 +294,11 @@ def walk(scoped: Scoped, start: str, way: Walk, now_s: float) -> Graph:
     order = list(walker.depth)
     if way.order is Order.DEPTH:
         order = _depth_first(key, walker)
-    known = entities_of(scoped, order)
+    known = walker.entities(order)
     if way.observations:
         for each in order:
             told = observations_of(scoped, each, way.period, now_s, limit=WALK_OBSERVATIONS_LIMIT)
-            known[each] = replace(known[each], observations=tuple(told))
+            known[each] = known[each]._replace(observations=tuple(told))
     nodes = tuple(Node(known[each], walker.depth[each]) for each in order)
     return Graph(nodes, tuple(_edge(known, row) for row in walker.edges.values()), walker.cut)
 
@@ -319,7 +331,7 @@ def shortest_path(scoped: Scoped, start: str, end: str, way: Walk, now_s: float)
         rows.append(row)
         keys.append(row[2] if row[3] == keys[-1] else row[3])
     keys.reverse()
-    known = entities_of(scoped, keys)
+    known = walker.entities(keys)
     nodes = tuple(Node(known[each], depth) for depth, each in enumerate(keys))
     return Path(nodes, tuple(_edge(known, row) for row in reversed(rows)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from node.memory.ids import ENTITY, OBSERVATION, RELATION, read_id, show_id
@@ -30,9 +30,12 @@ _ENTITY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Something that was observed; see :class:`node.memory.model.ObservationDraft`."""
+class Observation(NamedTuple):
+    """Something that was observed; see :class:`node.memory.model.ObservationDraft`.
+
+    A tuple, as an entity is: an answer has hundreds of them, and a frozen dataclass sets its attributes one by
+    one, which takes seven times as long.
+    """
 
     id: str
     text: str
@@ -123,8 +126,7 @@ class Relation:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Entity:
+class Entity(NamedTuple):
     """A thing that something is known about; see :class:`node.memory.model.EntityDraft`."""
 
     id: str
@@ -141,8 +143,8 @@ class Entity:
     source: Provenance
     observation_count: int
     metadata: Mapping[str, Any]
-    observations: tuple[Observation, ...] = field(default=())
-    relations: tuple[Relation, ...] = field(default=())
+    observations: tuple[Observation, ...] = ()
+    relations: tuple[Relation, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -324,9 +326,14 @@ def relations_of(
 
 
 def _entity(scoped: Scoped, row: Sequence[Any]) -> Entity:
-    told: list[Any] = [show_id(ENTITY, row[1]), scoped.realm_of(row[2]), *row[3:12]]
-    told += [scoped.source(row[12]), row[13], decoded_metadata(row[14])]
-    return Entity(*told)
+    return Entity(
+        show_id(ENTITY, row[1]),
+        scoped.realm_of(row[2]),
+        *row[3:12],
+        scoped.source(row[12]),
+        row[13],
+        decoded_metadata(row[14]),
+    )
 
 
 def _observation(scoped: Scoped, row: Sequence[Any]) -> Observation:
@@ -334,16 +341,16 @@ def _observation(scoped: Scoped, row: Sequence[Any]) -> Observation:
     if row[8] is not None:
         found = scoped.rows("SELECT id FROM {observations} WHERE key = ?", (row[8],))
         successor = show_id(OBSERVATION, found[0][0]) if found else None
-    told: list[Any] = [
+    return Observation(
         show_id(OBSERVATION, row[1]),
         *row[2:7],
         bool(row[7]),
         successor,
         *row[9:13],
         bool(row[13]),
-    ]
-    told += [decoded_metadata(row[14]), scoped.source(row[15])]
-    return Observation(*told)
+        decoded_metadata(row[14]),
+        scoped.source(row[15]),
+    )
 
 
 def _time(seconds: float | None) -> str | None:

@@ -411,7 +411,7 @@ def _shown(
             observations = observations_of(scoped, key, question.period, now_s, limit=SHOWN)
         near = {known[each].id: lists.similarity[each] for each in chosen[key] if each in lists.similarity}
         relations = relations_of(scoped, key, question.period, now_s) if question.relations else []
-        entity = replace(entities[key], observations=tuple(observations), relations=tuple(relations))
+        entity = entities[key]._replace(observations=tuple(observations), relations=tuple(relations))
         hits.append(Hit(entity, score, similarity, near, lists.reasons[key]))
     return hits
 
@@ -442,7 +442,7 @@ def within_budget(hits: Sequence[Hit], max_tokens: int | None) -> tuple[list[Hit
                 break
             fitting.append(observation)
         if fitting or (left >= 0 and not hit.entity.observations):
-            kept.append(replace(hit, entity=replace(hit.entity, observations=tuple(fitting))))
+            kept.append(replace(hit, entity=hit.entity._replace(observations=tuple(fitting))))
         if left < 0:
             return kept, True
     return kept, False

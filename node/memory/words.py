@@ -174,8 +174,10 @@ def word_hits(
     norm = _K1 * (1 - _B + _B * lengths / (lengths.mean() or 1.0))
     scores = (times * (_K1 + 1) / (times + norm)) @ weight
     order = sorted(zip((-scores).tolist(), range(len(found)), strict=True), key=lambda o: (o[0], found[o[1]][0]))
-    has = [tuple(np.flatnonzero(row).tolist()) for row in times]
-    return [WordHit(found[place][0], found[place][1], -score, has[place]) for score, place in order]
+    has: list[list[int]] = [[] for _ in found]
+    for place, term in np.argwhere(times).tolist():
+        has[place].append(term)
+    return [WordHit(found[place][0], found[place][1], -score, tuple(has[place])) for score, place in order]
 
 
 def name_hits(

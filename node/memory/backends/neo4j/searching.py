@@ -271,7 +271,7 @@ def _shown(
         if not told:
             told = observations(tx, reach, each.entity, question.period, now_s, limit=SHOWN)
         related = relations(tx, reach, each.entity, question.period, now_s) if question.relations else []
-        shown = replace(known[each.entity], observations=tuple(told), relations=tuple(related))
+        shown = known[each.entity]._replace(observations=tuple(told), relations=tuple(related))
         near = {one.id: lists.similarity[one.id] for one in told if one.id in lists.similarity}
         hits.append(Hit(shown, each.score, each.similarity, near, lists.reasons[each.entity]))
     return hits

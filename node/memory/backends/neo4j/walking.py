@@ -114,7 +114,7 @@ def walk(tx: ManagedTransaction, reach: Reach, start: str, way: Walk, now_s: flo
     if way.observations:
         for each in order:
             told = observations(tx, reach, each, way.period, now_s, limit=WALK_OBSERVATIONS_LIMIT)
-            known[each] = replace(known[each], observations=tuple(told))
+            known[each] = known[each]._replace(observations=tuple(told))
     nodes = tuple(Node(known[each], walker.depth[each]) for each in order)
     return Graph(nodes, tuple(map(_edge, walker.edges.values())), walker.cut)
 
