@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from node.config.llm import is_near
 from node.config.section import Section
-from node.config.units import Count, Port, Seconds, Share, Text
+from node.config.units import Bytes, Count, Port, Seconds, Share, Text
 
 OPTIONS_LIMIT: Final = 64
 """Most options of a backend of another package."""
@@ -28,12 +28,15 @@ class EmbeddedMemoryConfig(Section):
         max_entities: Most entities in all.
         max_entities_per_owner: Most entities of one agent or workspace, and in the global scope.
         semantic_threshold: Least similarity, 0 to 1, of what is found by its meaning alone.
+        signs_memory_bytes: Memory that the signs of vectors may have, 62 bytes for each of 384
+            numbers. Where they need more, those in the file are searched.
     """
 
     database_path: Path | None = None
     max_entities: Count = 100_000
     max_entities_per_owner: Count = 100_000
     semantic_threshold: Share = 0.3
+    signs_memory_bytes: Bytes = Field(default=64 * 1024**2, alias="signs_memory")
 
 
 class EmbeddingConfig(Section):

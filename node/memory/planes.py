@@ -283,9 +283,8 @@ class Planes:
 
 def _changes(connection: apsw.Connection) -> tuple[int, int]:
     """Numbers of the newest change that was put down, and of the oldest that still is; 0 for none."""
-    sql = "SELECT coalesce((SELECT max(change) FROM changes), 0), coalesce((SELECT min(change) FROM changes), 0)"
-    [(newest, oldest)] = rows(connection, sql)
-    return int(newest), int(oldest)
+    newest = number(connection, "SELECT coalesce(max(change), 0) FROM changes")
+    return newest, number(connection, "SELECT coalesce(min(change), 0) FROM changes")
 
 
 def _width(dimension: int) -> int:

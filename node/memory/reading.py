@@ -33,8 +33,8 @@ _ENTITY: Final = (
 class Observation(NamedTuple):
     """Something that was observed; see :class:`node.memory.model.ObservationDraft`.
 
-    A tuple, as an entity is: an answer has hundreds of them, and a frozen dataclass sets its attributes one by
-    one, which takes seven times as long.
+    A tuple, as an entity is: an answer has hundreds of them, and a frozen dataclass sets its attributes one
+    by one, which takes seven times as long.
     """
 
     id: str

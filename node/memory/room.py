@@ -19,7 +19,7 @@ from node.environment import Environment
 from node.errors import CaxtonError, EmbeddingFailed, InvariantViolation, MemoryNotOffered, StorageFailed
 from node.memory.absent import AbsentEmbedder
 from node.memory.backends.gate import ScopeGate
-from node.memory.records import Limits, MemorySettings, Retain
+from node.memory.records import PLANES_BYTES, Limits, MemorySettings, Retain
 
 if TYPE_CHECKING:
     from node.memory.backends.protocol import BackendContext, MemoryBackend, OutsideBackend
@@ -49,6 +49,7 @@ class MemoryRoom:
         limits: How much is remembered at most.
         threshold: Least similarity of what is found by its meaning alone, 0 to 1.
         make_embedder: Makes the embedder when the memory is opened.
+        planes_bytes: Memory that the signs of vectors may have, in bytes.
         retain: How long what is remembered is kept; for ever by default.
         make_replica: Makes what tells other nodes of what is shared; without it nobody hears of anything.
         make_vectors: Makes what keeps the vectors on a server, too; without it they are in the file alone.
@@ -65,6 +66,7 @@ class MemoryRoom:
         limits: Limits,
         threshold: float,
         make_embedder: Callable[[], Awaitable[Embedder]],
+        planes_bytes: int = PLANES_BYTES,
         retain: Retain | None = None,
         make_replica: Callable[[], Replica] | None = None,
         make_vectors: Callable[[Storage], QdrantIndex] | None = None,
@@ -76,6 +78,7 @@ class MemoryRoom:
         self._node = node
         self._limits = limits
         self._threshold = threshold
+        self._planes_bytes = planes_bytes
         self._make_embedder = make_embedder
         self._retain = retain or Retain()
         self._make_replica = make_replica
@@ -83,6 +86,8 @@ class MemoryRoom:
         self._make_outside = make_outside
         self.on_change: Callable[[], None] = _nobody_listens
         """Called after this node has changed what is shared, and when its file is made."""
+        self.on_open: Callable[[], None] = _nobody_listens
+        """Called when the memory was opened, with all that it loads."""
         self._gate: ScopeGate | None = None
         self._store: MemoryStore | None = None
         self._vectors: QdrantIndex | None = None
@@ -110,6 +115,7 @@ class MemoryRoom:
             if self._gate is None:
                 self._gate = ScopeGate(await self._open())
                 self._opened.set()
+                self.on_open()
                 if self._store is not None and self._store.shared is not None:
                     self._store.shared.on_change = self._changed
                     self.on_change()
@@ -227,7 +233,7 @@ class MemoryRoom:
             from node.memory.store import MemoryStore  # noqa: PLC0415 - loaded on the thread above
             from node.memory.upkeep import Upkeep  # noqa: PLC0415
 
-            settings = MemorySettings(self._limits, self._threshold)
+            settings = MemorySettings(self._limits, self._threshold, self._planes_bytes)
             replica = None if self._make_replica is None else self._make_replica()
             store = MemoryStore(
                 storage, embedder, self._environment, node=self._node, settings=settings, replica=replica

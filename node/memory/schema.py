@@ -209,8 +209,8 @@ CHANGES_KEPT: Final = 50_000
 """Changes of vectors that are put down; who has fallen further behind reads all vectors anew."""
 
 _CHANGES: Final = f"""
--- Rows whose vector, scope or end has changed since they were stored, and rows that are gone, of the last while:
--- who has the signs in memory reads here what is out of date. New rows are known by their keys.
+-- Rows whose vector, scope or end has changed since they were stored, and rows that are gone, of the last
+-- while: who has the signs in memory reads here what is out of date. New rows are known by their keys.
 CREATE TABLE changes (change INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
 CREATE TRIGGER changes_made AFTER UPDATE OF model, vector, ended, realm ON observations
 WHEN old.model IS NOT NULL OR new.model IS NOT NULL BEGIN
@@ -222,7 +222,7 @@ CREATE TRIGGER changes_gone AFTER DELETE ON observations BEGIN
     INSERT INTO changes (key) VALUES (old.key);
     DELETE FROM changes WHERE change <= last_insert_rowid() - {CHANGES_KEPT};
 END;
-"""
+"""  # noqa: S608 - a number of our own
 
 STEPS: Final = (_FIRST, _SHARED, _OUTBOX, _CHANGES)
 """Every step there has ever been, oldest first."""

@@ -37,7 +37,9 @@ CHECKED_CACHED: Final = 512
 """Statements that are not checked again; their scopes, which may be long, are not kept with them."""
 
 _GUARDED: Final = ("entities", "observations", "relations")
-_BARE: Final = re.compile(r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+|changes)(?![}\w])")
+_BARE: Final = re.compile(
+    r"(?<![{\w])(entities|observations|relations|realms|requests|vectors_\w+|changes)(?![}\w])"
+)
 _INDEXES: Final = {"words": "{observations}", "names": "{entities}"}
 """Full-text index -> the table that a statement must join it with."""
 

@@ -289,8 +289,7 @@ class MemoryStore:
         def query(connection: apsw.Connection) -> Entity:
             scoped = Scoped(connection, viewer, aim)
             key = entity_key(scoped, name)
-            return replace(
-                entities_of(scoped, [key])[key],
+            return entities_of(scoped, [key])[key]._replace(
                 observations=tuple(observations_of(scoped, key, period, now_s, after=after)),
                 relations=tuple(relations_of(scoped, key, period, now_s)),
             )

@@ -6,7 +6,7 @@ from node.memory import search, words
 from node.memory.graph import Walk
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, RelationDraft, Scope, Timing
 from node.memory.question import Question, Weighing
-from node.memory.records import Outcome
+from node.memory.records import MemorySettings, Outcome
 from node.memory.scopes import Aim, for_agent
 from node.memory.search import tokens
 
@@ -305,8 +305,12 @@ async def test_no_statement_of_a_search_or_a_walk_goes_through_all_of_a_scope(me
         assert not [step for step in plan if "(realm=?)" in step or step.startswith("SCAN entities")], sql
 
 
-async def test_signs_and_rescoring_find_what_comparing_everything_finds(memory, monkeypatch):
-    """The candidates of the sixteen parts hold nearly all of the exact best, filtered or not."""
+@pytest.mark.parametrize("planes_bytes", [64 * 1024**2, 0])
+async def test_signs_and_rescoring_find_what_comparing_everything_finds(
+    open_memory, monkeypatch, planes_bytes
+):
+    """The candidates in memory, and of the sixteen parts in the file, hold nearly all of the exact best."""
+    memory = open_memory(settings=MemorySettings(planes_bytes=planes_bytes))
     vocabulary = [f"word{n}" for n in range(200)]
     chance = np.random.default_rng(5)
     drafts = [
@@ -327,8 +331,8 @@ async def test_signs_and_rescoring_find_what_comparing_everything_finds(memory, 
             monkeypatch.setattr(search, "EXACT_LIMIT", 2_000)
             exact = names(await memory.search(ADA, ask))
             monkeypatch.setattr(search, "EXACT_LIMIT", 0)
-            monkeypatch.setattr(search, "EACH_SHARD", 8)
-            monkeypatch.setattr(search, "EACH_SHARD_FILTERED", 16)
+            monkeypatch.setattr(search, "NEAREST", 128)
+            monkeypatch.setattr(search, "NEAREST_FILTERED", (32, 256))
             quick = names(await memory.search(ADA, ask))
             shared += len(set(exact) & set(quick)) / len(exact)
     assert shared / 20 >= 0.9

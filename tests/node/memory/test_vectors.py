@@ -25,7 +25,10 @@ def test_a_vector_keeps_its_direction_whatever_its_largest_number_is():
     assert np.abs(np.linalg.norm(kept, axis=1) - 1.0).max() < 1e-5
     cosines = np.einsum("ij,ij->i", kept, vectors)
     assert cosines.min() > 0.9999
-    assert abs(float(similarities(vectors[0], [quantised(vectors[1])])[0] - max(0.0, vectors[0] @ vectors[1]))) < 2e-3
+    assert (
+        abs(float(similarities(vectors[0], [quantised(vectors[1])])[0] - max(0.0, vectors[0] @ vectors[1])))
+        < 2e-3
+    )
 
 
 def test_a_vector_of_one_scale_for_all_is_still_compared():

@@ -173,8 +173,7 @@ class Neo4jBackend:
 
         def job(tx: ManagedTransaction) -> Entity:
             found = reading.entity(reading.find(tx, reach, name))
-            return replace(
-                found,
+            return found._replace(
                 observations=tuple(reading.observations(tx, reach, found.id, period, now_s, after=after)),
                 relations=tuple(reading.relations(tx, reach, found.id, period, now_s)),
             )

@@ -7,7 +7,7 @@ of entities; a statement for each level can.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from node.memory.backends.neo4j.graph_schema import Reach, all_of, at_time, of_types

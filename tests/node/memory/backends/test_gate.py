@@ -1,6 +1,5 @@
 """The gate above every backend: what it refuses before, and withholds after."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -87,10 +86,10 @@ async def test_an_answer_with_something_of_others_is_withheld(hers, verb):
 
 
 async def test_a_relation_of_others_is_withheld_with_its_entity(hers):
-    shown = replace(hers, realm=MINE)
+    shown = hers._replace(realm=MINE)
     with pytest.raises(MemoryBackendFailed):
         await ScopeGate(Leaky(shown)).get(ADA, "secret")
-    assert await ScopeGate(Leaky(replace(shown, relations=()))).get(ADA, "secret")
+    assert await ScopeGate(Leaky(shown._replace(relations=()))).get(ADA, "secret")
 
 
 async def test_more_than_was_aimed_at_is_withheld(hers):
