@@ -170,6 +170,7 @@ async def change(memory: MemoryStore, told: tuple[str, int, Realm], ids: list[st
         # The key of the last row is given to the next.
         ["add 0", "look", "forget 1", "look", "add 0", "look", "forget 1", "look", "add 0", "supersede 0"],
         ["add 0", "look", "forget 1", "add 0", "look", "supersede 0", "look"],
+        ["add 3", "add 3", "add 0", "look", "forget 1", "look", "add 0", "look", "forget 1", "look"],
         # So is that of a row without a vector, and then it has one.
         ["add 0", "lose 0", "look", "forget 1", "add 0", "look"],
         # A vector that comes late is found at its place, and goes from it.
