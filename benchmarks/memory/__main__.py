@@ -69,6 +69,7 @@ GOALS: Final = (
 )
 CURVES: Final = {
     "vector search": "processor_p50",
+    "vector search, signs in the file": "processor_p50",
     "hybrid search": "processor_p50",
     "hybrid search, common words": "processor_p50",
     "walk, depth 3 and fan-out 10": "processor_p50",
