@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from node.memory.ids import ENTITY, OBSERVATION, RELATION, read_id, show_id
-from node.memory.model import Period, Provenance, Realm, Timing, decoded_metadata
+from node.memory.model import NOBODY, Period, Provenance, Realm, Timing, decoded_metadata
 from node.memory.records import not_found
 from node.memory.scopes import Scoped
 from node.message import iso8601
@@ -326,13 +326,14 @@ def relations_of(
 
 
 def _entity(scoped: Scoped, row: Sequence[Any]) -> Entity:
+    source, metadata = row[12], row[14]
     return Entity(
-        show_id(ENTITY, row[1]),
+        ENTITY + row[1].hex(),
         scoped.realm_of(row[2]),
         *row[3:12],
-        scoped.source(row[12]),
+        NOBODY if source is None else scoped.source(source),
         row[13],
-        decoded_metadata(row[14]),
+        {} if metadata is None else decoded_metadata(metadata),
     )
 
 

@@ -28,7 +28,7 @@ TERM_CHARACTERS_LIMIT: Final = 64
 """Longest term that is searched."""
 CANDIDATES: Final = 100
 """Most observations that are put in order."""
-COMMON_ROWS: Final = 2_000
+COMMON_ROWS: Final = 1_000
 """A term that more observations have is common, whatever share of all they are; counting stops there."""
 RANKED_ROWS: Final = 1_000
 """Most observations that the terms of a query have, all together: SQLite's rank reads each of them twice."""
