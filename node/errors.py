@@ -26,12 +26,6 @@ def invariant(condition: object, message: str) -> None:
         raise InvariantViolation(message)
 
 
-def first_error(group: BaseExceptionGroup[CaxtonError]) -> CaxtonError:
-    """The first operating error in a group, however deep."""
-    inner = group.exceptions[0]
-    return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like ``word``, or None when none is near enough to suggest."""
     found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.6)

@@ -8,7 +8,6 @@ which others at work lengthen, and as the processor has it.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import json
 import subprocess
@@ -24,6 +23,7 @@ import trio
 from numpy.typing import NDArray
 
 from benchmarks.report import PROJECT, percentile
+from node.collector import collect_less_often
 from node.environment import Environment, system_environment
 from node.memory.embedding import Embedder, EmbeddingModel, Vectors
 from node.memory.graph import Direction, Walk
@@ -196,7 +196,7 @@ async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None
         )
 
     environment, embedder = system_environment(), GivenEmbedder(corpus.questions)
-    gc.freeze()  # as a node does when it has opened its memory
+    collect_less_often()  # as a process that is a node does
     path = folder / "memory.db"
     lags: list[float] = []
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
@@ -213,7 +213,6 @@ async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
     memory = MemoryStore(storage, embedder, environment, node="bench")
     await grow_tree(memory)
-    gc.freeze()
     planes, began = Planes(), time.perf_counter()
     await nearest(storage, corpus.questions[0][1], planes)
     note("signs read into memory", "s", wall=time.perf_counter() - began)

@@ -86,8 +86,6 @@ class MemoryRoom:
         self._make_outside = make_outside
         self.on_change: Callable[[], None] = _nobody_listens
         """Called after this node has changed what is shared, and when its file is made."""
-        self.on_open: Callable[[], None] = _nobody_listens
-        """Called when the memory was opened, with all that it loads."""
         self._gate: ScopeGate | None = None
         self._store: MemoryStore | None = None
         self._vectors: QdrantIndex | None = None
@@ -115,7 +113,6 @@ class MemoryRoom:
             if self._gate is None:
                 self._gate = ScopeGate(await self._open())
                 self._opened.set()
-                self.on_open()
                 if self._store is not None and self._store.shared is not None:
                     self._store.shared.on_change = self._changed
                     self.on_change()

@@ -19,7 +19,7 @@ from node.memory.planes import Planes
 from node.memory.question import Question
 from node.memory.records import MemorySettings
 from node.memory.reembedding import Reembedding
-from node.memory.schema import CHANGES_KEPT, MEMORY
+from node.memory.schema import CHANGES_KEPT, MEMORY, STEPS
 from node.memory.scopes import OPERATOR, REPLICA, Aim, Scoped, Viewer, for_agent
 from node.memory.search import EXACT_LIMIT
 from node.memory.store import MemoryStore
@@ -324,6 +324,30 @@ async def test_vectors_of_another_model_are_another_copy(open_chance, chance) ->
         return [scoped.nearest(s, bits, DIMENSION, 9, past=False, planes=planes) for s in (1, 2, 1)]
 
     assert await memory.storage.read(both) == [[1], [2], [1]]
+
+
+async def test_a_file_of_before_is_searched_and_followed(open_chance, chance, tmp_path, environment) -> None:
+    """With a vector of one scale for all, and one that waits for its place in the file."""
+    before = replace(MEMORY, steps=STEPS[:3])
+    memory = open_chance(name="memory.db", design=before)
+    facts = tuple(ObservationDraft(f"fact {each}") for each in range(4))
+    await memory.remember(OPERATOR, ALL, [EntityDraft("a", "thing", facts)])
+
+    def as_it_was(connection) -> None:
+        for key, text in connection.execute("SELECT key, text FROM observations").fetchall():
+            stored = np.rint(chance.vector(f"a (thing): {text}") * 127).astype(np.int8).tobytes()
+            connection.execute("UPDATE observations SET vector = ? WHERE key = ?", (stored, key))
+        connection.execute("DELETE FROM vectors_1 WHERE key = 3")
+        connection.execute("INSERT INTO postponed (key) VALUES (3)")
+
+    await memory.storage.write(as_it_was)
+    memory.storage.close()
+    after, planes = open_chance(name="memory.db"), Planes()
+    await agree(after.storage, planes, chance.vector("x"))
+    await after.forget_observation(OPERATOR, (await after.get(OPERATOR, "a")).observations[0].id)
+    await after.remember(OPERATOR, ALL, [EntityDraft("a", "thing", (ObservationDraft("new"),))])
+    await agree(after.storage, planes, chance.vector("x"))
+    assert planes.statistics()["vectors"] == 4
 
 
 async def test_a_damaged_vector_is_no_candidate(open_chance, chance) -> None:

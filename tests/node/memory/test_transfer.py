@@ -28,6 +28,7 @@ from node.memory.question import Question
 from node.memory.records import Limits, MemorySettings, Outcome
 from node.memory.scopes import EVERYWHERE, OPERATOR, Aim, Viewer
 from node.memory.store import MemoryStore
+from node.memory.vectors import unquantised
 from tests.node.memory.stand_in import WordEmbedder
 
 WORLD, ADA, LAB = Realm(Scope.GLOBAL), Realm(Scope.AGENT, "ada"), Realm(Scope.WORKSPACE, "lab")
@@ -330,6 +331,21 @@ async def test_the_strategies_differ_in_what_differs(memory: MemoryStore, import
     assert stopped.stopped_by["error"]["code"] == "ENTITY_CONFLICT"
     await importing(memory, lines, strategy=Strategy.UPDATE)
     assert await there() == (0.9, {"x": 1}, 2, 0.8)
+
+
+async def test_a_vector_of_one_scale_for_all_is_taken_as_it_is(
+    memory: MemoryStore, open_memory: Opening, embedder: WordEmbedder, importing: Any
+) -> None:
+    """As exports of before have them."""
+    await memory.remember(OPERATOR, WORLD, [EntityDraft("tea", "drink", (ObservationDraft("is green"),))])
+    lines = objects(await exported(memory, vectors=True))
+    told = lines[1]["observations"][0]["vector"]
+    unit = unquantised(base64.b64decode(told["data"]))
+    told["data"] = base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()
+    calls, other = embedder.calls, open_memory(name="other/memory.db")
+    assert (await importing(other, lines)).report.vectors_taken == 1
+    assert embedder.calls == calls
+    assert (await other.search(OPERATOR, Question("is green"))).hits[0].similarity > 0.5
 
 
 @pytest.mark.parametrize(
