@@ -28,6 +28,7 @@ from benchmarks.memory.plot import growth
 from benchmarks.memory.search import Corpus, Row
 from benchmarks.memory.vectors import Cache, made_up
 from benchmarks.report import machine, show, write
+from node.collector import collect_less_often
 from node.environment import system_environment
 from node.memory.embedding import AnyEmbedder, EmbeddingSettings, make_embedder
 from node.memory.embedding.folder import BUNDLED
@@ -222,4 +223,5 @@ def _plot(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
+    collect_less_often()  # as a process that is a node does
     sys.exit(main())

@@ -23,7 +23,6 @@ import trio
 from numpy.typing import NDArray
 
 from benchmarks.report import PROJECT, percentile
-from node.collector import collect_less_often
 from node.environment import Environment, system_environment
 from node.memory.embedding import Embedder, EmbeddingModel, Vectors
 from node.memory.graph import Direction, Walk
@@ -196,7 +195,6 @@ async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None
         )
 
     environment, embedder = system_environment(), GivenEmbedder(corpus.questions)
-    collect_less_often()  # as a process that is a node does
     path = folder / "memory.db"
     lags: list[float] = []
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from benchmarks.memory import __main__ as whole
-from benchmarks.memory import corpus, embedding
+from benchmarks.memory import corpus, embedding, parts, recall
 from benchmarks.memory.vectors import Cache, made_up
 from node.memory.embedding import Vectors
 from node.memory.embedding.hashing import HashEmbedder
@@ -112,3 +112,32 @@ def test_made_up_vectors_are_as_near_to_real_ones_as_is_said() -> None:
     made = made_up(real, 4)
     assert np.allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
     assert np.allclose((made * real[[0, 1, 0, 1]]).sum(1), 0.86, atol=0.03)
+
+
+def test_parts_and_recall_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: dict[str, Sequence[Mapping[str, object]]] = {}
+
+    def write(name: str, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> Path:
+        written[name] = rows
+        return tmp_path / f"{name}.csv"
+
+    texts = [f"This is the sentence number {number} of them all." for number in range(90)]
+    (tmp_path / "sentences.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    embedder = HashEmbedder()
+    cache = Cache(tmp_path, embedder.model.digest, 384)
+    trio.run(cache.fill, texts, embedder)
+    for module in (parts, recall):
+        monkeypatch.setattr(module, "write", write)
+        monkeypatch.setattr(module, "QUESTIONS", 5)
+    monkeypatch.setattr(parts, "ROUNDS", 1)
+    monkeypatch.setattr(parts, "WALKS", 1)
+    assert parts.main(["--cache", str(tmp_path), "--stored", "30", "--csv"]) == 0
+    told = {(row["measure"], row["part"]) for row in written["memory-parts"]}
+    assert {("hybrid search", f"{name}, p50") for name in ("all of it", "by words", "by meaning")} <= told
+    assert {("storing", "all of it"), ("walk, depth 3 and fan-out 10", "statements, p99")} <= told
+    assert recall.main(["--cache", str(tmp_path), "--questions", "5", "--csv"]) == 0
+    shares = {row["way"]: row["recall"] for row in written["memory-recall"]}
+    assert {"a scale for each", "a scale for each, centred", "one scale for all, all compared"} <= set(shares)
+    assert all(0.0 < float(str(share)) <= 1.0 for share in shares.values())
