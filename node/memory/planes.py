@@ -61,6 +61,22 @@ class Planes:
         limit_bytes: Memory that the signs may have; 0 for none, so that the signs in the file are searched.
     """
 
+    _space: int | None
+    """Number of the model whose signs are here; None while there are none."""
+    _dimension: int
+    _count: int
+    """Places that are taken, by key."""
+    _gone: int
+    """How many of them have no vector any more: their realm is 0."""
+    _change: int
+    """The last change that was taken over."""
+    _last: int
+    """The highest key that was there then."""
+    _keys: NDArray[np.int64]
+    _realms: NDArray[np.int32]
+    _planes: NDArray[np.uint64]
+    _distances: NDArray[np.uint16]
+
     def __init__(self, limit_bytes: int = PLANES_BYTES) -> None:
         self._limit = limit_bytes
         self._counts = {"loads": 0, "added": 0, "changed": 0, "searches": 0, "too_large": 0}
@@ -245,7 +261,7 @@ class Planes:
             self._planes[:, :count] = planes[:, :count]
 
     def _drop(self) -> None:
-        self._space: int | None = None
+        self._space = None
         self._dimension = self._count = self._gone = self._change = self._last = 0
         self._keys = np.zeros(0, np.int64)
         self._realms = np.zeros(0, np.int32)

@@ -220,10 +220,10 @@ def entity_key(scoped: Scoped, name: str) -> int:
     found = scoped.rows("SELECT key FROM {entities} WHERE id = ?", (read_id(ENTITY, name),))
     if found:
         return int(found[0][0])
-    named = entities_named(scoped, name)
-    if not named:
-        raise not_found("entity", name)
-    return next(iter(named))
+    key: int
+    for key in entities_named(scoped, name):
+        return key
+    raise not_found("entity", name)
 
 
 def entity_observed(scoped: Scoped, observation_id: str) -> tuple[str, str] | None:
@@ -327,13 +327,17 @@ def relations_of(
 
 def _entity(scoped: Scoped, row: Sequence[Any]) -> Entity:
     source, metadata = row[12], row[14]
-    return Entity(
-        ENTITY + row[1].hex(),
-        scoped.realm_of(row[2]),
-        *row[3:12],
-        NOBODY if source is None else scoped.source(source),
-        row[13],
-        {} if metadata is None else decoded_metadata(metadata),
+    return Entity._make(
+        (
+            ENTITY + row[1].hex(),
+            scoped.realm_of(row[2]),
+            *row[3:12],
+            NOBODY if source is None else scoped.source(source),
+            row[13],
+            {} if metadata is None else decoded_metadata(metadata),
+            (),
+            (),
+        )
     )
 
 
@@ -342,15 +346,17 @@ def _observation(scoped: Scoped, row: Sequence[Any]) -> Observation:
     if row[8] is not None:
         found = scoped.rows("SELECT id FROM {observations} WHERE key = ?", (row[8],))
         successor = show_id(OBSERVATION, found[0][0]) if found else None
-    return Observation(
-        show_id(OBSERVATION, row[1]),
-        *row[2:7],
-        bool(row[7]),
-        successor,
-        *row[9:13],
-        bool(row[13]),
-        decoded_metadata(row[14]),
-        scoped.source(row[15]),
+    return Observation._make(
+        (
+            show_id(OBSERVATION, row[1]),
+            *row[2:7],
+            bool(row[7]),
+            successor,
+            *row[9:13],
+            bool(row[13]),
+            decoded_metadata(row[14]),
+            scoped.source(row[15]),
+        )
     )
 
 

@@ -70,7 +70,8 @@ def _whole(matrix: NDArray[np.float32]) -> NDArray[np.int8]:
     """Rows as whole numbers, the largest of each as 127."""
     largest = np.abs(matrix).max(axis=1, keepdims=True)
     factor = np.divide(np.float32(SCALE), largest, out=np.zeros_like(largest), where=largest > 0)
-    return np.rint(matrix * factor).astype(np.int8)
+    whole: NDArray[np.int8] = np.rint(matrix * factor).astype(np.int8)
+    return whole
 
 
 class Packed(NamedTuple):

@@ -173,13 +173,13 @@ def word_hits(
     weight = np.log(1 + (len(found) - frequency + 0.5) / (frequency + 0.5))
     norm = _K1 * (1 - _B + _B * lengths / (lengths.mean() or 1.0))
     scores = (times * (_K1 + 1) / (times + norm)) @ weight
-    order = sorted(
+    ranked = sorted(
         zip((-scores).tolist(), range(len(found)), strict=True), key=lambda o: (o[0], found[o[1]][0])
     )
     has: list[list[int]] = [[] for _ in found]
     for place, term in np.argwhere(times).tolist():
         has[place].append(term)
-    return [WordHit(found[place][0], found[place][1], -score, tuple(has[place])) for score, place in order]
+    return [WordHit(found[place][0], found[place][1], -score, tuple(has[place])) for score, place in ranked]
 
 
 def name_hits(
