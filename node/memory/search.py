@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import apsw
+import numpy as np
 
 from node.memory.embedding import EmbeddingModel
 from node.memory.indexes import space_of
@@ -54,11 +55,10 @@ BYTES_PER_TOKEN: Final = 4
 _LISTS: Final = ("meaning", "words", "name")
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why an entity is in one of the lists.
 
-    Attributes:
+    Args:
         rank: Its place there, from 1.
         observation: The key of the observation that brought it there; 0 in the list of names.
         terms: The words it has, in the list of words.
@@ -222,12 +222,14 @@ class Conditions(NamedTuple):
         both: On ``e`` and ``o``, an entity and its observation.
         observation: What of it can be told of ``o`` alone.
         rest: What of it is then still to be told.
+        rest_of_entity: Whether that can be told of ``e`` alone.
     """
 
     entity: _Condition = ("1", ())
     both: _Condition = ("1", ())
     observation: _Condition = ("1", ())
     rest: _Condition = ("1", ())
+    rest_of_entity: bool = True
 
 
 def _conditions(question: Question, now_s: float) -> Conditions:
@@ -238,7 +240,7 @@ def _conditions(question: Question, now_s: float) -> Conditions:
         path, wanted = f'$."{key}"', json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         alone.append(("e.metadata -> ? = ?", (path, wanted)))
         rest.append(("(e.metadata -> ? = ? OR o.metadata -> ? = ?)", (path, wanted, path, wanted)))
-    return Conditions(_all(alone), _all([*rest, also]), also, _all(rest))
+    return Conditions(_all(alone), _all([*rest, also]), also, _all(rest), not question.metadata)
 
 
 def _all(conditions: Sequence[_Condition]) -> _Condition:
@@ -317,14 +319,18 @@ def _compared(
     found: list[tuple[int, int, float]] = []
     for first in range(0, len(ordered), CANDIDATES):
         some = ordered[first : first + CANDIDATES]
-        fit = scoped.rows(
-            # In this order: SQLite would go through all entities of the scope, and all that is known of them.
-            "SELECT o.key FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"  # noqa: S608
-            f" CROSS JOIN {{entities}} e ON e.key = o.entity WHERE {where}",
-            (json.dumps([key for key, _, _ in some]), *bindings),
-        )
-        keys_left = {key for (key,) in fit}
-        found += [each for each in some if each[0] in keys_left]
+        # In this order: SQLite would go through all entities of the scope, and all that is known of them.
+        if conditions.rest_of_entity:
+            asked, column = sorted({entity for _, entity, _ in some}), 1
+            joined = "SELECT e.key FROM json_each(?) j CROSS JOIN {entities} e ON e.key = j.value"
+        else:
+            asked, column = [key for key, _, _ in some], 0
+            joined = (
+                "SELECT o.key FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"
+                " CROSS JOIN {entities} e ON e.key = o.entity"
+            )
+        fit = {key for (key,) in scoped.rows(f"{joined} WHERE {where}", (json.dumps(asked), *bindings))}
+        found += [each for each in some if each[column] in fit]
         if len(found) >= CANDIDATES:
             break
     return found[:CANDIDATES]
@@ -333,8 +339,8 @@ def _compared(
 def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[tuple[int, int, float]]:
     """Rows of (key, entity, vector) as (key, entity, similarity), the nearest first."""
     near = similarities(vector, [row[2] for row in found])
-    best = sorted(zip(near.tolist(), found, strict=True), key=lambda each: (-each[0], each[1][0]))
-    return [(row[0], row[1], similarity) for similarity, row in best]
+    order = np.lexsort(([row[0] for row in found], -near)).tolist()
+    return [(found[place][0], found[place][1], float(near[place])) for place in order]
 
 
 def _compare_the_rest(scoped: Scoped, lists: _Lists, space: int, vector: Vector) -> None:

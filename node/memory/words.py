@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 import numpy as np
@@ -43,11 +43,10 @@ _K1: Final = 1.2
 _B: Final = 0.75
 
 
-@dataclass(frozen=True, slots=True)
-class WordHit:
+class WordHit(NamedTuple):
     """An observation that has some of the terms.
 
-    Attributes:
+    Args:
         observation: Its key.
         entity: The key of its entity.
         score: BM25 among the candidates.
