@@ -25,7 +25,11 @@ NEAREST: Final = 10
 CANDIDATES: Final = (64, 128, 160, 192, 256, 384, 512)
 QUESTIONS: Final = 300
 
+WIDER: Final = 4
+"""How many times as many are weighed."""
+
 Matrix = NDArray[np.float32]
+Words = NDArray[np.uint64]
 Row = dict[str, object]
 
 
@@ -66,32 +70,36 @@ def measured(stored: Matrix, questions: Matrix) -> list[Row]:
 
     for name, whole in rounded.items():
         note(f"{name}, all compared", len(stored), whole, [np.arange(len(stored))] * len(questions))
-    signs, asked, mean = _words(stored > 0), _words(questions > 0), stored.mean(axis=0)
-    centred, asked_centred = _words(stored > mean), _words(questions > mean)
+    mean = stored.mean(axis=0)
+    plain = _nearest(_words(questions > 0), _words(stored > 0))
+    centred = _nearest(_words(questions > mean), _words(stored > mean))
     for count in CANDIDATES:
-        near = [_nearest(question, signs, count) for question in asked]
         for name, whole in rounded.items():
-            note(name, count, whole, near)
-        note(
-            "a scale for each, centred",
-            count,
-            each,
-            [_nearest(question, centred, count) for question in asked_centred],
-        )
-        wide = [_nearest(question, signs, 4 * count) for question in asked]
-        some = [_weighed(v, stored, places, count) for v, places in zip(questions, wide, strict=True)]
+            note(name, count, whole, plain[count])
+        note("a scale for each, centred", count, each, centred[count])
+        wide = zip(questions, plain[WIDER * count], strict=True)
+        some = [_weighed(vector, stored, places, count) for vector, places in wide]
         note("a scale for each, weighed", count, each, some)
     return rows
 
 
-def _nearest(question: NDArray[np.uint64], stored: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
-    """Places of the vectors whose signs are nearest, and of those as near as the last."""
-    distances = np.bitwise_count(stored ^ question).sum(axis=1, dtype=np.uint16)
-    last = min(count, len(distances)) - 1
-    return np.flatnonzero(distances <= np.partition(distances, last)[last])
+def _nearest(questions: Words, stored: Words) -> dict[int, list[NDArray[np.int64]]]:
+    """For each number of candidates the places of the nearest, and of those as near as the last of them."""
+    counts = sorted({*CANDIDATES, *(WIDER * count for count in CANDIDATES)})
+    found: dict[int, list[NDArray[np.int64]]] = {count: [] for count in counts}
+    planes = np.ascontiguousarray(stored.T)
+    for question in questions:
+        distances = np.zeros(len(stored), np.uint16)
+        for plane, word in zip(planes, question, strict=True):
+            distances += np.bitwise_count(plane ^ word)
+        lasts = [min(count, len(distances)) - 1 for count in counts]
+        borders = np.partition(distances, lasts)[lasts]
+        for count, border in zip(counts, borders, strict=True):
+            found[count].append(np.flatnonzero(distances <= border))
+    return found
 
 
-def _words(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
+def _words(signs: NDArray[np.bool_]) -> Words:
     bits = np.packbits(signs, axis=1)
     padded = np.zeros((len(bits), -(-bits.shape[1] // 8) * 8), np.uint8)
     padded[:, : bits.shape[1]] = bits
