@@ -202,7 +202,8 @@ class Planes:
         for page in pages:
             first, end = self._count, self._count + len(page.keys)
             if end > len(self._keys):
-                self._make_room(int(end * GROWTH))
+                most = self._limit // self.bytes_for(1, self._dimension)
+                self._make_room(max(end, min(int(end * GROWTH), most)))
             self._keys[first:end] = page.keys
             self._realms[first:end] = page.realms
             self._planes[:, first:end] = page.bits.T

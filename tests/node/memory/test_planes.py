@@ -282,6 +282,20 @@ async def test_signs_that_need_too_much_memory_are_searched_in_the_file(
     assert memory.statistics()["signs"]["vectors"] == 20
 
 
+async def test_signs_grow_within_their_memory(open_chance, chance) -> None:
+    memory, planes = open_chance(), Planes(Planes.bytes_for(50, DIMENSION))
+    sizes = []
+    for number in range(25):
+        facts = tuple(ObservationDraft(f"fact {number} {each}") for each in range(2))
+        await memory.remember(OPERATOR, ALL, [EntityDraft("thing", "thing", facts)])
+        await agree(memory.storage, planes, chance.vector(f"question {number}"))
+        told = planes.statistics()
+        assert told["bytes"] <= told["limit_bytes"]
+        sizes.append(told["bytes"])
+    assert planes.statistics()["vectors"] == 50
+    assert len(set(sizes)) < len(sizes) / 2  # there is some room ahead
+
+
 async def test_who_has_fallen_behind_reads_all_vectors_anew(open_chance, chance) -> None:
     memory, planes = open_chance(), Planes()
     facts = tuple(ObservationDraft(f"fact {each}") for each in range(20))
