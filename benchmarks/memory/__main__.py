@@ -130,7 +130,11 @@ async def _measured(options: argparse.Namespace) -> tuple[list[Row], int]:
         extra = made_up(vectors, max(0, size - len(vectors)))
         some = Corpus(_texts(stored, size), np.concatenate([vectors[:size], extra]), questions)
         with tempfile.TemporaryDirectory(prefix="caxton-memory-") as folder:
-            rows += await search.run(some, Path(folder), options.searches, embedder)
+            # Beyond the goals' size as many fewer calls as there is more to search.
+            calls = max(1, options.searches * options.observations // max(size, options.observations))
+            found = await search.run(some, Path(folder), calls, embedder)
+        show(tuple(found[0]), [tuple(row.values()) for row in found])
+        rows += found
     if options.seconds:
         rows += await _embedded(embedder, stored, options.seconds)
     await embedder.aclose()
@@ -191,7 +195,6 @@ def _row(observations: int, measure: str, figure: str, value: float, unit: str) 
 
 def _report(rows: Sequence[Row], size: int) -> list[Goal]:
     """Print all figures, then what was reached of the goals; returns what was missed."""
-    show(tuple(rows[0]), [tuple(row.values()) for row in rows])
     print()
     table, missed = [], []
     for goal in GOALS:

@@ -29,6 +29,7 @@ from node.memory.graph import Direction, Walk
 from node.memory.model import EntityDraft, ObservationDraft, Realm, RelationDraft, Scope
 from node.memory.planes import Planes
 from node.memory.question import Question
+from node.memory.records import Limits, MemorySettings
 from node.memory.schema import MEMORY
 from node.memory.scopes import Scoped, for_agent
 from node.memory.search import Conditions, by_meaning
@@ -48,6 +49,7 @@ COMMON: Final = 3
 ADA: Final = for_agent("ada")
 HERS: Final = Realm(Scope.AGENT, "ada")
 LAG_EVERY_S: Final = 0.002
+ROOMY: Final = MemorySettings(Limits(1_000_000, 1_000_000))
 IN_THE_FILE: Final = "vector search, signs in the file"
 """As it is where the signs have no room in memory; a tenth of the calls, since it takes ten times as long."""
 MODEL: Final = EmbeddingModel("given", "f" * 64, 384)
@@ -200,7 +202,7 @@ async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lag, environment, lags)
-        memory = MemoryStore(storage, embedder, environment, node="bench")
+        memory = MemoryStore(storage, embedder, environment, node="bench", settings=ROOMY)
         wall, processor = await fill(memory, corpus)
         nursery.cancel_scope.cancel()
     storage.close()
@@ -209,7 +211,7 @@ async def run(corpus: Corpus, folder: Path, searches: int, real: Embedder | None
     note("size of an observation", "bytes", file=path.stat().st_size / size)
     note("resident memory of searches", "MB", added=resident(path, corpus))
     storage = Storage.open(path, durability="normal", environment=environment, design=MEMORY)
-    memory = MemoryStore(storage, embedder, environment, node="bench")
+    memory = MemoryStore(storage, embedder, environment, node="bench", settings=ROOMY)
     await grow_tree(memory)
     planes, began = Planes(), time.perf_counter()
     await nearest(storage, corpus.questions[0][1], planes)
