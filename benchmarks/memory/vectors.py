@@ -83,11 +83,12 @@ def made_up(real: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         count: How many.
     """
     chance = np.random.default_rng(1)
-    base = real[np.arange(count) % len(real)]
-    noise = chance.standard_normal(base.shape, dtype=np.float32) * (NOISE / np.sqrt(real.shape[1]))
-    made = base + noise
-    unit: NDArray[np.float32] = made / np.linalg.norm(made, axis=1, keepdims=True)
-    return unit
+    made = chance.standard_normal((count, real.shape[1]), dtype=np.float32)
+    made *= np.float32(NOISE / np.sqrt(real.shape[1]))
+    for first in range(0, count, len(real)):  # a million vectors are large enough once
+        made[first : first + len(real)] += real[: count - first]
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
 
 
 def _key(text: str) -> bytes:
