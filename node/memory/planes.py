@@ -29,10 +29,13 @@ from numpy.typing import NDArray
 
 from node.errors import invariant
 from node.memory.records import PLANES_BYTES
+from node.memory.vectors import Packed
 from node.storage.query import each, number, rows
 
 PAGE: Final = 4_096
 """Vectors that are read at once."""
+WIDER: Final = 4
+"""How many times as many vectors are weighed as are answered."""
 CHUNK: Final = 16_384
 """Vectors that are compared at once: what fits into the processor's cache."""
 GROWTH: Final = 1.25
@@ -103,11 +106,15 @@ class Planes:
             raise
         return True
 
-    def nearest(self, signs: bytes, realms: Sequence[int] | None, count: int, *, past: bool) -> list[int]:
-        """Keys of the vectors whose signs are nearest, the oldest first.
+    def nearest(self, sought: Packed, realms: Sequence[int] | None, count: int, *, past: bool) -> list[int]:
+        """Keys of vectors that are near by their signs, the oldest first.
+
+        The nearest by the number of signs that differ are put in order by the signs weighed by the question's
+        numbers, in which a sign of a large number counts more than one of a small: half as many candidates
+        then hold as many of the nearest.
 
         Args:
-            signs: Of the question, as :func:`node.memory.vectors.signs` makes them.
+            sought: The question's vector, as it would be stored.
             realms: Numbers of the scopes that may be seen, or None for all.
             count: How many at most; of those that are equally far the newest are taken.
             past: Whether those that ended are looked at, too.
@@ -115,18 +122,21 @@ class Planes:
         invariant(self._space is not None, "signs are searched that were not loaded")
         self._counts["searches"] += 1
         far = 64 * len(self._planes) + 1
-        distances = self._compare(_words(signs, len(self._planes)))
+        distances = self._compare(_words(sought.bits, len(self._planes)))
         np.copyto(distances, far, where=~self._seen(realms, past))
         reached = np.cumsum(np.bincount(distances, minlength=far + 1)[:far])
         if not reached[-1]:
             return []
-        border = int(np.searchsorted(reached, min(count, int(reached[-1]))))
+        wide = WIDER * count
+        border = int(np.searchsorted(reached, min(wide, int(reached[-1]))))
         places = np.flatnonzero(distances <= border)
-        if len(places) > count:
+        if len(places) > wide:
             at_border = distances[places] == border
             ties = np.flatnonzero(at_border)
-            at_border[ties[len(places) - count :]] = False
+            at_border[ties[len(places) - wide :]] = False
             places = places[~at_border]
+        if len(places) > count:
+            places = self._weighed(places, sought, count)
         found: list[int] = self._keys[places].tolist()
         return found
 
@@ -283,6 +293,15 @@ class Planes:
                 np.bitwise_count(differing[:size], out=counted[:size])
                 np.add(distances, counted[:size], out=distances)
         return self._distances[: self._count]
+
+    def _weighed(self, places: NDArray[np.int64], sought: Packed, count: int) -> NDArray[np.int64]:
+        """Of some places those whose signs, weighed by the question's numbers, are nearest."""
+        bits = np.ascontiguousarray(self._planes[:, places].T).view(np.uint8)
+        signs = np.unpackbits(bits, axis=1, count=self._dimension, bitorder="little").astype(np.float32)
+        # Whole numbers, whose sums float32 has exactly: equal signs are equally near.
+        weights = signs @ np.frombuffer(sought.stored, np.int8).astype(np.float32)
+        best: NDArray[np.int64] = np.sort(places[np.lexsort((-places, -weights))[:count]])
+        return best
 
     def _seen(self, realms: Sequence[int] | None, past: bool) -> NDArray[np.bool_]:
         """Which vectors are in scopes that may be seen."""

@@ -24,6 +24,7 @@ from node.storage.query import each, number, rows
 
 if TYPE_CHECKING:
     from node.memory.planes import Planes
+    from node.memory.vectors import Packed
 
 WORKSPACES_LIMIT: Final = 64
 """Most workspaces that one viewer is in."""
@@ -304,8 +305,7 @@ class Scoped:
     def nearest(
         self,
         model: int,
-        bits: bytes,
-        dimension: int,
+        sought: Packed,
         count: int,
         *,
         past: bool,
@@ -315,17 +315,16 @@ class Scoped:
 
         Args:
             model: Number of the embedding model whose space is searched.
-            bits: The signs of the question's vector.
-            dimension: Of the model's vectors.
-            count: How many; where the signs in the file are searched, a few more.
+            sought: The question's vector, as it would be stored.
+            count: How many; where the signs in the file are searched, twice as many.
             past: Whether those that ended are looked at, too; they are filed under minus their realm.
             planes: The signs in memory, of this connection; without them those in the file are searched.
         """
         if self._shared or not (self._everything or self._realms):  # other nodes do not search here
             return []
         total = self.totals()["observations"]
-        if planes is not None and planes.follow(self._connection, model, dimension, total):
-            return planes.nearest(bits, self.numbers, count, past=past)
+        if planes is not None and planes.follow(self._connection, model, len(sought.stored), total):
+            return planes.nearest(sought, self.numbers, count, past=past)
         if self._everything:
             reach = "" if past else "AND realm > 0"
         else:
@@ -334,7 +333,9 @@ class Scoped:
         sql = f"SELECT key FROM vectors_{model} WHERE bits MATCH vec_bit(?) AND k = ? AND shard = ? {reach}"  # noqa: S608
         found: list[int] = []
         for shard in range(SHARDS):
-            found += [row[0] for row in rows(self._connection, sql, (bits, -(-count // SHARDS), shard))]
+            found += [
+                row[0] for row in rows(self._connection, sql, (sought.bits, -(-2 * count // SHARDS), shard))
+            ]
         return found
 
     def narrowed(self, aim: Aim) -> Scoped:

@@ -37,14 +37,14 @@ from node.memory.reading import (
     uses_by_key,
 )
 from node.memory.scopes import Aim, Scoped, Viewer
-from node.memory.vectors import Vector, signs, similarities
+from node.memory.vectors import Vector, packed, similarities
 from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
 
 EXACT_LIMIT: Final = 2_000
 """Up to so many observations, all vectors are compared."""
-NEAREST: Final = 256
+NEAREST: Final = 128
 """Observations with the nearest signs that are compared by their numbers."""
-NEAREST_FILTERED: Final = (512, 2_048)
+NEAREST_FILTERED: Final = (256, 1_024)
 """The same when filters will drop some of them: the second where they have left too few of the first."""
 SHOWN: Final = 5
 """Most observations of one hit that are shown."""
@@ -274,9 +274,10 @@ def by_meaning(
     if scoped.observations() <= EXACT_LIMIT:
         return _exactly(scoped, space, vector, conditions)
     found: list[tuple[int, int, float]] = []
+    [sought] = packed([vector])
     for count in NEAREST_FILTERED if question.filtered else (NEAREST,):
         past = question.period != NOW
-        nearest = scoped.nearest(space, signs(vector), len(vector), count, past=past, planes=planes)
+        nearest = scoped.nearest(space, sought, count, past=past, planes=planes)
         found = _compared(scoped, nearest, space, vector, conditions)
         if len(found) >= CANDIDATES or not question.filtered:
             return found

@@ -15,7 +15,7 @@ from node.errors import EmbeddingFailed, InvariantViolation
 from node.memory import search
 from node.memory.embedding import EmbeddingModel, Vectors
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, Scope, Timing
-from node.memory.planes import Planes
+from node.memory.planes import WIDER, Planes
 from node.memory.question import Question
 from node.memory.records import MemorySettings
 from node.memory.reembedding import Reembedding
@@ -23,7 +23,7 @@ from node.memory.schema import CHANGES_KEPT, MEMORY, STEPS
 from node.memory.scopes import OPERATOR, REPLICA, Aim, Scoped, Viewer, for_agent
 from node.memory.search import EXACT_LIMIT
 from node.memory.store import MemoryStore
-from node.memory.vectors import signs
+from node.memory.vectors import Packed, packed
 from node.storage import Storage
 
 DIMENSION = 100
@@ -67,18 +67,25 @@ def open_chance(
     return open_
 
 
-def in_the_file(connection, viewer: Viewer, bits: bytes, count: int, *, past: bool) -> list[int]:
+def sought(vector: np.ndarray) -> Packed:
+    return packed([vector])[0]
+
+
+def in_the_file(connection, viewer: Viewer, question: Packed, count: int, *, past: bool) -> list[int]:
     """The same as the signs in memory answer, from the rows, in the plainest way."""
     numbers = Scoped(connection, viewer).numbers
+    weights = np.frombuffer(question.stored, np.int8).astype(int)
     found = []
     for key, realm, ended, vector in connection.execute(
         "SELECT key, realm, ended, vector FROM observations WHERE model = 1"
     ).fetchall():
         if (numbers is None or realm in numbers) and (past or not ended):
-            there = np.packbits(np.frombuffer(vector, np.int8) > 0, bitorder="little")
-            differing = np.unpackbits(there ^ np.frombuffer(bits, np.uint8)).sum()
-            found.append((int(differing), -key))
-    return sorted(-key for _, key in sorted(found)[:count])
+            positive = np.frombuffer(vector, np.int8) > 0
+            there = np.packbits(positive, bitorder="little")
+            differing = np.unpackbits(there ^ np.frombuffer(question.bits, np.uint8)).sum()
+            found.append((int(differing), -key, -int(weights[positive].sum())))
+    weighed = sorted((weight, key) for _, key, weight in sorted(found)[: WIDER * count])
+    return sorted(-key for _, key in weighed[:count])
 
 
 async def agree(
@@ -91,9 +98,9 @@ async def agree(
             for past in (False, True):
                 for count in counts:
                     found = Scoped(connection, viewer).nearest(
-                        1, signs(vector), DIMENSION, count, past=past, planes=planes
+                        1, sought(vector), count, past=past, planes=planes
                     )
-                    assert found == in_the_file(connection, viewer, signs(vector), count, past=past)
+                    assert found == in_the_file(connection, viewer, sought(vector), count, past=past)
 
     await storage.read(look)
 
@@ -234,7 +241,7 @@ async def test_what_was_not_committed_is_not_seen_and_what_was_acknowledged_is(o
 
     def keys(connection) -> list[int]:
         return Scoped(connection, OPERATOR).nearest(
-            1, signs(chance.vector("x")), DIMENSION, 100, past=False, planes=planes
+            1, sought(chance.vector("x")), 100, past=False, planes=planes
         )
 
     await memory.remember(OPERATOR, ALL, [EntityDraft("a", "thing", (ObservationDraft("one"),))])
@@ -331,11 +338,11 @@ async def test_vectors_of_another_model_are_another_copy(open_chance, chance) ->
     await memory.remember(OPERATOR, ALL, [EntityDraft("a", "thing", (ObservationDraft("one"),))])
     memory._embedder = ChanceEmbedder("other")
     await memory.remember(OPERATOR, ALL, [EntityDraft("a", "thing", (ObservationDraft("two"),))])
-    bits = signs(chance.vector("x"))
+    x = sought(chance.vector("x"))
 
     def both(connection) -> list[list[int]]:
         scoped = Scoped(connection, OPERATOR)
-        return [scoped.nearest(s, bits, DIMENSION, 9, past=False, planes=planes) for s in (1, 2, 1)]
+        return [scoped.nearest(s, x, 9, past=False, planes=planes) for s in (1, 2, 1)]
 
     assert await memory.storage.read(both) == [[1], [2], [1]]
 
@@ -372,9 +379,7 @@ async def test_a_damaged_vector_is_no_candidate(open_chance, chance) -> None:
         lambda c: c.execute("UPDATE observations SET vector = x'01' WHERE key = 2").fetchall()
     )
     found = await memory.storage.read(
-        lambda c: Scoped(c, OPERATOR).nearest(
-            1, signs(chance.vector("x")), DIMENSION, 9, past=False, planes=planes
-        )
+        lambda c: Scoped(c, OPERATOR).nearest(1, sought(chance.vector("x")), 9, past=False, planes=planes)
     )
     assert found == [1, 3]
 
@@ -385,14 +390,14 @@ async def test_other_nodes_and_who_sees_nothing_are_shown_no_key(open_chance, ch
     for viewer, aim in ((REPLICA, Aim()), (for_agent("eve"), Aim()), (OPERATOR, Aim(Scope.WORKSPACE))):
         assert not await memory.storage.read(
             lambda c, viewer=viewer, aim=aim: Scoped(c, viewer, aim).nearest(
-                1, signs(chance.vector("x")), DIMENSION, 9, past=True, planes=planes
+                1, sought(chance.vector("x")), 9, past=True, planes=planes
             )
         )
 
 
 def test_signs_that_were_not_loaded_are_not_searched() -> None:
     with pytest.raises(InvariantViolation):
-        Planes().nearest(bytes(13), None, 1, past=False)
+        Planes().nearest(Packed(bytes(100), bytes(13)), None, 1, past=False)
 
 
 async def test_many_scopes_are_looked_up_at_once(open_chance, chance) -> None:
@@ -404,7 +409,7 @@ async def test_many_scopes_are_looked_up_at_once(open_chance, chance) -> None:
     for some in (names[:2], names[3:12]):
         found = await memory.storage.read(
             lambda c, some=some: Scoped(c, for_agent("ada", some)).nearest(
-                1, signs(chance.vector("x")), DIMENSION, 99, past=False, planes=planes
+                1, sought(chance.vector("x")), 99, past=False, planes=planes
             )
         )
         assert found == [names.index(name) + 1 for name in some]
