@@ -211,6 +211,7 @@ class Node:
             node=self.name,
             limits=Limits(embedded.max_entities, embedded.max_entities_per_owner),
             threshold=embedded.semantic_threshold,
+            planes_bytes=embedded.signs_memory_bytes,
             make_embedder=partial(_embedder, config.memory.embedding, self.environment),
             retain=Retain(keep.max_age_s, keep.max_entities_per_owner, keep.every_s),
             make_replica=self._make_replica,
