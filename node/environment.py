@@ -204,7 +204,7 @@ class Workers(Protocol):
         ...
 
 
-_DRAWN_BITS: Final = 0x0FFF_3FFF_FFFF_FFFF_FFFF
+_DRAWN_BITS: Final = 0x3FFF_FFFF_FFFF_FFFF
 """What of an identifier is drawn."""
 _VERSION_BITS: Final = 0x7000_8000_0000_0000_0000
 """Its version and variant."""
@@ -220,9 +220,13 @@ class Environment:
     workers: Workers
 
     def new_id(self) -> str:
-        """A new UUIDv7 (RFC 9562 section 5.7): identifiers that sort by the time they were made."""
-        drawn = int.from_bytes(self.randomness.token(10), "big")
-        text = f"{int(self.clock.wall() * 1000) << 80 | drawn & _DRAWN_BITS | _VERSION_BITS:032x}"
+        """A new UUIDv7 (RFC 9562, 5.7 and 6.2 method 3): identifiers that sort by the time they were made.
+
+        A quarter of a microsecond tells those of one process apart, since making one takes longer.
+        """
+        milliseconds, part = divmod(int(self.clock.wall() * 4_096_000), 4096)
+        drawn = int.from_bytes(self.randomness.token(8), "big") & _DRAWN_BITS
+        text = f"{milliseconds << 80 | part << 64 | drawn | _VERSION_BITS:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
