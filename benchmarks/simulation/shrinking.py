@@ -16,7 +16,7 @@ from unittest import mock
 from benchmarks.swim import runs
 from benchmarks.swim.runs import Found, Results, Row, fixed
 from node.cluster.registry import CapabilityRegistry
-from node.messaging.handlers import Handlers
+from node.messaging.runs import Runs
 from node.storage import storage as storage_room
 from simulations.runner import run as run_scenario
 from simulations.scenario import check
@@ -78,7 +78,7 @@ BUGS: Final[dict[str, tuple[Callable[[], Any], list[dict[str, Any]]]]] = {
         ],
     ),
     "registry-loses-one-node": (_entries_of_one_node_are_lost, []),
-    "settled-without-its-handler": (lambda: mock.patch.object(Handlers, "_call", _nothing), []),
+    "settled-without-its-handler": (lambda: mock.patch.object(Runs, "_call", _nothing), []),
 }
 """How each is planted, and the faults that bring it to light."""
 

@@ -286,7 +286,6 @@ class Webhooks:
         self._counts["failures"] += 1
         attempts = delivery.attempts + 1
         if attempts >= self._settings.max_attempts:
-            self._counts["dead"] += 1
             _log.warning(
                 "the webhook %s was not told of %s %s: %s",
                 hook.row.id,
@@ -297,6 +296,7 @@ class Webhooks:
             await self._storage.write(
                 lambda connection: table.give_up(connection, delivery, reason, DEAD_LIMIT)
             )
+            self._counts["dead"] += 1  # what is counted as dead is shown as dead
             return
         pause_s = min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 16))
         next_s = self._clock.wall() + pause_s * (0.75 + 0.5 * self._chance.random())

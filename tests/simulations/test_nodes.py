@@ -10,12 +10,12 @@ import apsw
 import pytest
 
 from node.cluster.registry import CapabilityRegistry
-from node.messaging import handlers
+from node.messaging import runs
 from node.messaging.decisions import Decisions
 from node.messaging.delivery import Draft
-from node.messaging.handlers import Handlers
 from node.messaging.mailboxes import Entry, Mailbox
 from node.messaging.outbox import Outbox
+from node.messaging.runs import Runs
 from node.storage import inbox as inbox_table
 from node.storage import outbox as outbox_table
 from node.storage import storage as storage_room
@@ -123,7 +123,7 @@ def a_message_settles_without_its_handler(patch: Patch) -> None:
     async def nothing(*_: object) -> list[Draft]:
         return []
 
-    patch.setattr(Handlers, "_call", nothing)
+    patch.setattr(Runs, "_call", nothing)
 
 
 def every_answer_counts(patch: Patch) -> None:
@@ -133,7 +133,7 @@ def every_answer_counts(patch: Patch) -> None:
 
 def a_handler_may_raise_for_ever(patch: Patch) -> None:
     """There is no end to the runs of a handler that raises."""
-    patch.setattr(handlers, "HANDLER_ATTEMPTS", 50)
+    patch.setattr(runs, "HANDLER_ATTEMPTS", 50)
 
 
 def a_link_waits_for_ever(patch: Patch) -> None:
