@@ -55,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=64, help="for throughput")
     parser.add_argument("--window", type=int, default=3_000, help="open messages, one way")
     parser.add_argument("--rate", type=float, default=100.0, help="requests per second of the fixed rate")
+    parser.add_argument("--one-way-rate", type=float, default=10_000.0, help="messages per second, one way")
     parser.add_argument("--kind", choices=mixed.KINDS, help="of all agents of the mixed load")
     parser.add_argument("--agents", type=int, default=mixed.AGENTS, help="of the mixed load")
     parser.add_argument(

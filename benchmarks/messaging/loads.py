@@ -129,6 +129,36 @@ class Origin:
         load.drained = self._settled() - before - load.settled
         return load
 
+    async def one_way_at_rate(self, name: str, *, per_s: float, duration_s: float) -> Load:
+        """Send ``per_s`` messages a second that want no answer; a latency is from when one is due to its end.
+
+        Messages end in about the order in which they were accepted, so the n-th end is counted as that of the
+        n-th message; it is looked for every half millisecond.
+        """
+        load = Load(name, f"{per_s:g} per second")
+        before, total = self._settled(), int(per_s * duration_s)
+        began = time.perf_counter()
+
+        async def note_ends() -> None:
+            while len(load.latencies) + load.failures < total:
+                await trio.sleep(0.0005)
+                now, ended = time.perf_counter() - began, self._settled() - before
+                load.latencies += [now - n / per_s for n in range(len(load.latencies), ended)]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note_ends)
+            sent = 0
+            while sent < total:
+                due = min(total, int((time.perf_counter() - began) * per_s) + 1) - sent
+                if due <= 0:
+                    await trio.sleep(0.0005)
+                    continue
+                accepted = await self._node.bus.accept_many([self._message(SINK) for _ in range(due)])
+                load.failures += sum(isinstance(each, CaxtonError) for each in accepted)
+                sent += due
+        load.seconds = time.perf_counter() - began
+        return load
+
     def _settled(self) -> int:
         return int(self._node.bus.statistics()["outbox"]["settled"])
 

@@ -3,8 +3,8 @@
 Loads per run, after a warm-up: requests one at a time (the latency of an idle cluster), at a fixed rate
 (latency counted from the moment a request was due, so that a stall is not hidden), as many as go with a
 fixed number in flight (throughput), and messages that want no answer (one way; with two nodes only from an
-agent in Python): accepted a hundred at a time while fewer than a window are open, and counted when their end
-is on disk at their origin.
+agent in Python), counted when their end is on disk at their origin: ten thousand a second, from when each is
+due, and accepted a hundred at a time while fewer than a window are open.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ async def _loads(origin: Origin, options: argparse.Namespace, *, one_way: bool) 
         await origin.closed("throughput", in_flight=options.in_flight, duration_s=options.seconds),
     ]
     if one_way:
+        per_s, last_s = options.one_way_rate, options.seconds
+        loads.append(await origin.one_way_at_rate("one way at a rate", per_s=per_s, duration_s=last_s))
         loads.append(await origin.one_way("one way", window=options.window, duration_s=options.seconds))
     return loads
 
@@ -99,9 +101,11 @@ def _report(chosen: Sequence[Row], rows: Sequence[dict[str, Any]]) -> None:
             ("throughput", ("per_s", "p50_ms", "p99_ms")),
             ("idle", ("p50_ms", "p99_ms")),
             ("fixed rate", ("p50_ms", "p99_ms")),
+            ("one way at a rate", ("p50_ms", "p99_ms")),
         ):
             runs = [r for r in rows if r["row"] == row.name and r["load"] == load]
             cells += [f"{median(float(r[column]) for r in runs):.4g}" if runs else "-" for column in columns]
         table.append(cells)
     header = ("row", "one way/s", "requests/s", "p50 ms", "p99 ms")
-    show((*header, "idle p50", "idle p99", "rate p50", "rate p99"), table)
+    header += ("idle p50", "idle p99", "rate p50", "rate p99", "one way at a rate p50", "the same, p99")
+    show(header, table)
