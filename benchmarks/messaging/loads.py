@@ -21,6 +21,8 @@ SINK: Final = "sink"
 PAYLOAD: Final = "x" * 200
 BATCH: Final = 100
 """Messages accepted in one write, one way."""
+AT_ONCE: Final = 1_000
+"""Most messages that are accepted at once where a rate is to be kept."""
 REQUEST_TIMEOUT_S: Final = 30.0
 READY_S: Final = 180.0
 
@@ -150,6 +152,7 @@ class Origin:
             sent = 0
             while sent < total:
                 due = min(total, int((time.perf_counter() - began) * per_s) + 1) - sent
+                due = min(due, AT_ONCE)
                 if due <= 0:
                     await trio.sleep(0.0005)
                     continue

@@ -140,6 +140,24 @@ class Planes:
         found: list[int] = self._keys[places].tolist()
         return found
 
+    def visible(self, keys: Sequence[int], realms: Sequence[int] | None) -> int | None:
+        """How many of these observations are in scopes that may be seen, as far as this copy was brought.
+
+        Args:
+            keys: Of observations, those that ended included.
+            realms: Numbers of the scopes, or None for all.
+
+        Returns:
+            Their number; None where one of them has no vector here, so that it cannot be told.
+        """
+        places, known = self._places(np.array(keys, np.int64))
+        if not known.all():
+            return None
+        found = np.abs(self._realms[places])
+        if not found.all():
+            return None
+        return len(keys) if realms is None else int(np.count_nonzero(np.isin(found, realms)))
+
     def statistics(self) -> dict[str, int]:
         """Vectors and bytes in memory, the limit, and counts since the start."""
         held = self._keys.nbytes + self._realms.nbytes + self._planes.nbytes + self._distances.nbytes

@@ -197,7 +197,7 @@ def search(
             lists.similarity[key] = near
             if near > 0.0:
                 lists.add("meaning", entity, key)
-    asked = vocabulary.asked(scoped, question.text, scoped.totals()["observations"])
+    asked = vocabulary.asked(scoped, question.text, scoped.totals()["observations"], planes)
     for hit in word_hits(scoped, asked, *conditions.both):
         lists.add("words", hit.entity, hit.observation, tuple(asked.terms[place] for place in hit.terms))
     for entity in name_hits(scoped, asked.terms, *conditions.entity, CANDIDATES):

@@ -18,6 +18,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from node.memory.planes import Planes
 from node.memory.scopes import Scoped
 
 QUERY_CHARACTERS_LIMIT: Final = 8_192
@@ -85,16 +86,17 @@ class Vocabulary:
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._counted_at = 0
 
-    def asked(self, scoped: Scoped, text: str, observations: int) -> Asked:
+    def asked(self, scoped: Scoped, text: str, observations: int, planes: Planes | None = None) -> Asked:
         """The terms of a query that are worth a search, in their order.
 
         Args:
             scoped: The memory as who asks sees it.
             text: Any text of a caller.
             observations: How many there are in all, to know when frequencies are out of date.
+            planes: The signs in memory, which know the scopes of rows.
         """
         found = self.all_terms(text)
-        rows = {term: self._rows(scoped, term, observations) for term in found}
+        rows = {term: self._rows(scoped, term, observations, planes) for term in found}
         rare = _rarest({term: count for term, count in rows.items() if count <= COMMON_ROWS})
         return Asked((rare or found)[:TERMS_LIMIT], common=bool(found) and not rare)
 
@@ -108,23 +110,18 @@ class Vocabulary:
                     terms.setdefault(term)
         return tuple(terms)[: 2 * TERMS_LIMIT]
 
-    def _rows(self, scoped: Scoped, term: str, observations: int) -> int:
+    def _rows(self, scoped: Scoped, term: str, observations: int, planes: Planes | None) -> int:
         """How many observations have a term, as far as it is counted."""
         if abs(observations - self._counted_at) > RECOUNT_SHARE * max(self._counted_at, COMMON_ROWS):
             self._known.clear()
             self._counted_at = observations
         known = self._known.get((scoped.reach, term))
         if known is None:
-            # Counting stops at the limit: to walk all that have a common word is what is to be spared.
-            [(known,)] = scoped.rows(
-                "SELECT count(*) FROM (SELECT 1 FROM words JOIN {observations} o ON o.key = words.rowid"
-                " WHERE words MATCH ? LIMIT ?)",
-                (match([term]), COMMON_ROWS + 1),
-            )
+            known = scoped.having(match([term]), COMMON_ROWS + 1, planes)
             self._known[scoped.reach, term] = known
             while len(self._known) > CACHE_LIMIT:
                 self._known.popitem(last=False)
-        return int(known)
+        return known
 
 
 def _rarest(rows: Mapping[str, int]) -> tuple[str, ...]:

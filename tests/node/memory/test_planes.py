@@ -101,6 +101,10 @@ async def agree(
                         1, sought(vector), count, past=past, planes=planes
                     )
                     assert found == in_the_file(connection, viewer, sought(vector), count, past=past)
+            scoped = Scoped(connection, viewer)
+            for word in ("fact", "new", "unheard"):
+                for limit in (1, 3, 99):
+                    assert scoped.having(word, limit, planes) == scoped.having(word, limit)
 
     await storage.read(look)
 
@@ -413,6 +417,23 @@ async def test_many_scopes_are_looked_up_at_once(open_chance, chance) -> None:
             )
         )
         assert found == [names.index(name) + 1 for name in some]
+
+
+async def test_rows_of_a_word_are_counted_by_the_scopes_in_memory_page_by_page(open_chance, chance) -> None:
+    memory, planes = open_chance(), Planes()
+    for number in range(10):
+        facts = (ObservationDraft(f"hers {number}"), ObservationDraft(f"his {number}"))
+        await memory.remember(OPERATOR, HERS, [EntityDraft("a", "thing", facts[:1])])
+        await memory.remember(OPERATOR, HIS, [EntityDraft("a", "thing", facts[1:])])
+
+    def counted(connection) -> list[int | None]:
+        both = "hers OR his"
+        before = Scoped(connection, ADA)._counted(both, 4, planes)
+        Scoped(connection, ADA).nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
+        limits = (4, 10, 99)
+        return [before, *(Scoped(connection, ADA)._counted(both, limit, planes) for limit in limits)]
+
+    assert await memory.storage.read(counted) == [None, 4, 10, 10]
 
 
 @pytest.mark.parametrize("limit_bytes", [64 * 1024**2, 0])
