@@ -308,8 +308,8 @@ class Scoped:
         Args:
             expression: See :func:`node.memory.words.match`.
             limit: Where counting stops: to walk all that have a common word is what is to be spared.
-            planes: The signs in memory, of this connection, which know the scopes: to look each row up in the
-                file takes five times as long.
+            planes: The signs in memory, of this connection: they know the scopes, which else are looked up in
+                the file, row by row.
         """
         counted = None if planes is None or self._shared else self._counted(expression, limit, planes)
         if counted is not None:
