@@ -86,9 +86,9 @@ async def _loads(origin: Origin, options: argparse.Namespace, *, one_way: bool) 
         await origin.closed("throughput", in_flight=options.in_flight, duration_s=options.seconds),
     ]
     if one_way:
+        loads.append(await origin.one_way("one way", window=options.window, duration_s=options.seconds))
         per_s, last_s = options.one_way_rate, options.seconds
         loads.append(await origin.one_way_at_rate("one way at a rate", per_s=per_s, duration_s=last_s))
-        loads.append(await origin.one_way("one way", window=options.window, duration_s=options.seconds))
     return loads
 
 
