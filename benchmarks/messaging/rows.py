@@ -80,15 +80,17 @@ async def _measure(row: Row, directory: Path, options: argparse.Namespace) -> li
 async def _loads(origin: Origin, options: argparse.Namespace, *, one_way: bool) -> list[Load]:
     await origin.wait_for_provider()
     await origin.closed("warm-up", in_flight=8, duration_s=1.0)
-    loads = [
+    loads = []
+    if one_way:  # first: what is forgotten of a load before is work of the one that is measured
+        per_s, last_s = options.one_way_rate, options.seconds
+        loads.append(await origin.one_way_at_rate("one way at a rate", per_s=per_s, duration_s=last_s))
+    loads += [
         await origin.closed("idle", in_flight=1, duration_s=options.seconds),
         await origin.at_rate("fixed rate", per_s=options.rate, duration_s=options.seconds),
         await origin.closed("throughput", in_flight=options.in_flight, duration_s=options.seconds),
     ]
     if one_way:
         loads.append(await origin.one_way("one way", window=options.window, duration_s=options.seconds))
-        per_s, last_s = options.one_way_rate, options.seconds
-        loads.append(await origin.one_way_at_rate("one way at a rate", per_s=per_s, duration_s=last_s))
     return loads
 
 
