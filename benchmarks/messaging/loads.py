@@ -138,6 +138,8 @@ class Origin:
         n-th message; it is looked for every half millisecond.
         """
         load = Load(name, f"{per_s:g} per second")
+        while self._node.bus.statistics()["outbox"]["open"]:  # else ends of before are taken for ends of these
+            await trio.sleep(0.01)
         before, total = self._settled(), int(per_s * duration_s)
         began = time.perf_counter()
 
