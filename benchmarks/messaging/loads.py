@@ -138,7 +138,8 @@ class Origin:
         n-th message; it is looked for every half millisecond.
         """
         load = Load(name, f"{per_s:g} per second")
-        while self._node.bus.statistics()["outbox"]["open"]:  # else ends of before are taken for ends of these
+        bus = self._node.bus
+        while bus.statistics()["outbox"]["open"]:  # else ends of before are taken for ends of these
             await trio.sleep(0.01)
         before, total = self._settled(), int(per_s * duration_s)
         began = time.perf_counter()
@@ -158,7 +159,7 @@ class Origin:
                 if due <= 0:
                     await trio.sleep(0.0005)
                     continue
-                accepted = await self._node.bus.accept_many([self._message(SINK) for _ in range(due)])
+                accepted = await bus.accept_many([self._message(SINK) for _ in range(due)])
                 load.failures += sum(isinstance(each, CaxtonError) for each in accepted)
                 sent += due
         load.seconds = time.perf_counter() - began
