@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -52,6 +53,8 @@ BATCH: Final = 25
 DOWN_S: Final = (0.0, 0.5, 2.0, 6.0)
 """How long a killed node stays away: below and above what membership takes to declare it dead."""
 TTL_S: Final = 900.0
+NEAR: Final = 12
+"""Runs that are shown on either side of one that came out of order."""
 DRAIN_S: Final = 180.0
 EXAMPLES: Final = 3
 """Most broken promises of one kind that are told with their particulars."""
@@ -343,8 +346,10 @@ def check_runs(runs: list[Run], report: Report) -> None:
             report.problem("a handler ran twice for one message in one life of its node", key)
     for line, numbers in lines.items():
         report.counts["in_order"] += len(numbers)
-        if any(later <= earlier for earlier, later in pairwise(numbers)):
-            report.problem("a conversation was handled out of order", (line, numbers))
+        for place, (earlier, later) in enumerate(pairwise(numbers)):
+            if later <= earlier:
+                around = numbers[max(0, place - NEAR) : place + NEAR]
+                report.problem("a conversation was handled out of order", (line, place, around))
 
 
 def _open(node: Node) -> int:
@@ -378,6 +383,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5, help="in each round")
     parser.add_argument("--partitions", type=int, default=0, help="in each round; needs root")
     parser.add_argument("--full-disks", type=int, default=0, help="in each round; needs root")
+    parser.add_argument("--keep", type=Path, help="where to leave what is on the disks of a broken round")
     parser.add_argument("--csv", action="store_true", help="write the figures to results/")
     options = parser.parse_args()
     missing = why_not(apart=options.partitions > 0, small=options.full_disks > 0)
@@ -395,6 +401,8 @@ def main() -> int:
                 partitions=options.partitions,
                 full_disks=options.full_disks,
             )
+            if report.problems and options.keep is not None:
+                shutil.copytree(directory, options.keep / f"history-{seed}", dirs_exist_ok=True)
         rows.append({"seed": seed} | {key: report.counts[key] for key in COLUMNS})
         print(f"seed {seed}:", ", ".join(f"{key} {value}" for key, value in sorted(report.counts.items())))
         for problem in report.problems:
