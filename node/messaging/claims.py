@@ -90,7 +90,7 @@ class Claims:
 
     def _follows_another(self, letter: Letter, route: Route) -> bool:
         """Whether something of the same conversation is on its way to the same agent, or waits to be."""
-        for earlier in self._decisions.in_order(letter):
+        for earlier in self._decisions.order.latest_first(letter):
             if earlier.ended != OPEN:
                 continue
             same = earlier.routes.get(route.target)

@@ -8,7 +8,7 @@ makes durable and then acts upon. What may happen to a route is looked up in :mo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from node.messaging.calendar import Calendar
 from node.messaging.explanation import Decision, Target
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.order import Order
 from node.messaging.origin import ACTIVE, RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
 from node.messaging.ports import Time
@@ -29,7 +30,6 @@ from node.storage import outbox as table
 from node.storage.decisions import DecisionRow
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 
-_NOBODY: Final[dict[int, Letter]] = {}
 RECENT_LIMIT: Final = 10_000
 """Ended messages whose end is remembered, to tell late outcomes from repeated ones."""
 NO_SUCH_AGENT: Final = "no such agent"
@@ -121,15 +121,24 @@ class Decisions:
         """Of their sealed forms."""
         self.open_for: dict[str, int] = {}
         """How many of them are for each capability, receiver or topic."""
+        self.order = Order()
         self.counts = dict.fromkeys(
             ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
         )
-        self._by_order: dict[tuple[str, str], dict[int, Letter]] = {}
         self._recent: OrderedDict[str, tuple[int, Target | None]] = OrderedDict()
 
-    def place(self, letter: Letter, changes: Changes | None, now: float) -> None:
-        """Give a message to a provider, or let it wait for one."""
-        choice = self.placement.decide(letter, now, self._followed(letter) if changes is None else None)
+    def place(self, letter: Letter, changes: Changes | None, now: float, *, follows: bool = False) -> None:
+        """Give a message to a provider, or let it wait for one.
+
+        Args:
+            letter: The message.
+            changes: What the round decides; None for a message that is not written yet.
+            now: Monotonic seconds.
+            follows: Whether it goes where the one before it in its conversation is; a new one does.
+        """
+        choice = self.placement.decide(
+            letter, now, self.order.followed(letter) if follows or changes is None else None
+        )
         decision, encoded = choice.decision, choice.encoded
         if not decision.targets and letter.message.topic is not None:
             self._nobody_listens(letter, choice, changes)
@@ -164,20 +173,6 @@ class Decisions:
                 changes.save(route)
                 changes.queued.append(route)
 
-    def _followed(self, letter: Letter) -> Target | None:
-        """Who has the message before this one in its conversation, and has not ended it.
-
-        A provider that is not seen (right after a start, or before its death is noticed) is followed all the
-        same: what it has comes back in order, or moves in order.
-        """
-        before = self._by_order.get(letter.order)
-        if before is None or letter.address is not None or letter.broadcast:
-            return None
-        for earlier in reversed(before.values()):
-            if earlier.wanted == letter.wanted:
-                return next((route.target for route in earlier.active_routes()), None)
-        return None
-
     def _nobody_listens(self, letter: Letter, choice: Choice, changes: Changes | None) -> None:
         """A message to a topic is for whoever subscribes, be it nobody: it has reached them all."""
         if changes is None:
@@ -192,13 +187,18 @@ class Decisions:
 
     def move(self, route: Route, how: str, changes: Changes) -> None:
         """Give a route's message to another provider, and all that follow it in its conversation."""
-        letter = route.letter
-        self.placement.unstick(letter)
-        for _, later in sorted(self._by_order.get(letter.order, {}).items()):
+        self.placement.unstick(route.letter)
+        self._move(route, how, changes, follows=False)
+
+    def rejoin(self, changes: Changes) -> None:
+        """Give messages that are astray, and what follows them, to whoever has what is before them."""
+        for route in self.order.astray():
+            self._move(route, "its conversation has moved", changes, follows=True)
+
+    def _move(self, route: Route, how: str, changes: Changes, *, follows: bool) -> None:
+        for later in list(self.order.behind(route.letter)):
             same = later.routes.get(route.target)
-            if later.seq < letter.seq or later.wanted != letter.wanted or same is None:
-                continue
-            if later is not letter and not same.active:
+            if same is None or (later is not route.letter and not same.active):
                 continue
             if same.answered:  # nobody waits for the answer of another
                 self.settled_by_its_reply(same, changes)
@@ -215,7 +215,7 @@ class Decisions:
             if later.placements >= ROUTE_LIMIT:
                 self.end(later, "failed", f"given to a provider {ROUTE_LIMIT} times", changes)
             else:
-                self.place(later, changes, self._time.now())
+                self.place(later, changes, self._time.now(), follows=follows)
 
     def _end_uncertain(self, route: Route, how: str, changes: Changes) -> None:
         """Give up a message that may have been handled, and must not be handled twice."""
@@ -450,18 +450,10 @@ class Decisions:
         letter = self.open.get(key.message_id)
         return None if letter is None else letter.routes.get((key.target, peer))
 
-    def in_order(self, letter: Letter) -> Iterable[Letter]:
-        """The open messages of the conversation and sender of another one, the latest first."""
-        return reversed(self._by_order.get(letter.order, _NOBODY).values())
-
     def hold(self, letter: Letter) -> None:
         """A message is durable, and open until it ends; :meth:`watch` is called for it next."""
         self.open[letter.message.id] = letter
-        same_order = self._by_order.get(letter.order)
-        if same_order is None:
-            self._by_order[letter.order] = {letter.seq: letter}
-        else:
-            same_order[letter.seq] = letter
+        self.order.add(letter)
         self.bytes += len(letter.sealed)
         self.open_for[letter.wanted] = self.open_for.get(letter.wanted, 0) + 1
         if letter.waiting_since is not None:
@@ -478,10 +470,7 @@ class Decisions:
         self.calendar.remove(letter)
         if self.placement.is_anybody_waiting:
             self.placement.waits_no_more(letter)
-        same_order = self._by_order[letter.order]
-        del same_order[letter.seq]
-        if not same_order:
-            del self._by_order[letter.order]
+        self.order.remove(letter)
         self.bytes -= len(letter.sealed)
         self.open_for[letter.wanted] -= 1
         if not self.open_for[letter.wanted]:

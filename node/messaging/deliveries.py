@@ -89,8 +89,7 @@ class Deliveries:
         self.is_roomy, self.waiting_for_credit = self._decisions.is_roomy, self._decisions.waiting_for_credit
         claims = Claims(time=around.time, decisions=self._decisions)
         self.claim, self.settling, self.not_settled = claims.claim, claims.settling, claims.not_settled
-        self._next_seq = 1
-        self._changes = 0
+        self._next_seq, self._changes = 1, 0
         self._lost_nodes: dict[str, str] = {}
         self._awaited: dict[str, None] = {}
         self._registry_changed = False
@@ -180,7 +179,7 @@ class Deliveries:
     # Acceptance
 
     def take_up(self, stored: Iterable[table.StoredMessage]) -> None:
-        """Take up messages that had not ended when the node stopped."""
+        """Take up messages that had not ended when the node stopped, in order."""
         now, wall = self._time.now(), self._time.wall()
         for row, own, further in stored:
             letter = stored_letter(row, now, wall)
@@ -192,13 +191,16 @@ class Deliveries:
                     route.state = RouteState.QUEUED
                     if letter.message.once and route.target[1] != self._node:
                         route.attempts = max(1, route.attempts)  # what was sent is not written down
-                    self._lanes.queue(route)
                     self._awaited[route.target[1]] = None
-                    self._decisions.placement.stick(letter, route.target)
             letter.placements = letter.epoch + 1
-            if not any(letter.active_routes()):
+            routes = list(letter.active_routes())
+            if not routes:
                 letter.waiting_since = now
             self._decisions.hold(letter)
+            if not self._decisions.order.goes_astray(letter):
+                for route in routes:
+                    self._lanes.queue(route)
+                    self._decisions.placement.stick(letter, route.target)
             self._decisions.watch(letter)
 
     def begin(self, last_seq: int, backlog: Iterable[Sum] = ()) -> None:
@@ -267,7 +269,7 @@ class Deliveries:
         """Take up messages that are durable now, and send them on their way.
 
         Returns:
-            Whether a node was found to be lost, so that :meth:`attend` is needed soon.
+            Whether :meth:`attend` is needed soon: a node is lost, or a conversation has moved meanwhile.
         """
         taken = []
         for letter in letters:
@@ -288,16 +290,17 @@ class Deliveries:
                 letter.own.decision = None
                 self._lanes.handed_over(letter.own)
                 continue
-            movable = letter.address is None
+            astray, movable = self._decisions.order.goes_astray(letter), letter.address is None
             for route in letter.routes.values():
                 route.decision = None
-                self._lanes.queue(route)
-                nodes[route.target[1]] = nodes.get(route.target[1], False) or movable
+                if not astray:
+                    self._lanes.queue(route)
+                    nodes[route.target[1]] = nodes.get(route.target[1], False) or movable
         for node in nodes:
             self._lanes.pump(node)
         for letter in letters:
             self._decisions.watch(letter)
-        found = False
+        found = self._decisions.order.is_anybody_astray
         for node, movable in nodes.items():
             if movable and not self._decisions.placement.reaches(node):
                 self.node_lost(node, "died")  # while the messages were being written
@@ -410,6 +413,7 @@ class Deliveries:
     def attend(self) -> Changes:
         """One round: what the loss of nodes, the registry and time demand."""
         changes = self._new_changes()
+        self._decisions.rejoin(changes)
         lost, self._lost_nodes = self._lost_nodes, {}
         for node, how in lost.items():
             self._decisions.leave_node(node, how, changes)

@@ -28,7 +28,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 10
+VERSION: Final = 11
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
