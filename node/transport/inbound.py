@@ -239,10 +239,12 @@ class InboundLink:
         if len(self._told) >= OPEN_LIMIT:
             raise rejected("limit", f"{self.peer} asks without reading the answers")
         if ask.question == CREDIT_QUESTION and not self._knows_credit:
+            self._answers.append(encode(Answer(ask.number, "known")))  # before the first window
             self._knows_credit = True
             self._handler.on_accepted(self.peer, knows_credit=True)
-            answer = Answer(ask.number, "known")
-        elif self._allowance.spend(self._clock.now()):
+            self._session.wake()
+            return
+        if self._allowance.spend(self._clock.now()):
             body = await self._handler.on_ask(self.peer, ask.question, ask.about)
             answer = Answer(ask.number, "unknown") if body is None else Answer(ask.number, "known", body)
         else:
