@@ -16,6 +16,7 @@ import msgspec
 from node.config.model import MessagingConfig
 from node.errors import ValidationFailed
 from node.message import Message
+from node.messaging.fences import BEHIND, FENCES_LIMIT, Fences, Line
 from node.messaging.mailboxes import Entry
 from node.messaging.ports import Time
 from node.messaging.receiver import OUTCOMES, ArrivalAction, ItemState
@@ -108,6 +109,7 @@ class Arrivals:
         self._node, self._settings, self._around = node, settings, around
         self._time = around.time
         self._held = self._rows = self._batches = 0
+        self._fences = Fences(around.time.now)
         self._unsure: dict[str, float | None] = {}
         self._booted_s = around.time.wall()
         self._counts = dict.fromkeys(
@@ -131,7 +133,7 @@ class Arrivals:
                 self._counts["poison"] += 1
                 batch.outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
                 continue
-            refusal = "" if decoded.kept else self._around.accepts(item.envelope.target)
+            refusal = "" if decoded.kept else self._refusal(decoded)
             if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
                 refusal = OVERLOADED
             decoded.turned_away = refusal  # what is here already is answered with how it stands
@@ -152,6 +154,15 @@ class Arrivals:
             if decoded.action is not ArrivalAction.WITHDRAW and (key := decoded.item.key) not in ended
         ]
         self._around.tell(batch.origin, received, outcomes)
+
+    def gave_back(self, given: Sequence[tuple[str, str, str, str, int]]) -> None:
+        """Held messages go back to their origins, for now.
+
+        Args:
+            given: Of each the origin, the agent, the conversation, the sender and the route epoch.
+        """
+        for origin, target, conversation_id, sender, epoch in given:
+            self._fences.refused(Line(origin, target, conversation_id, sender), epoch)
 
     def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """Held messages have ended, durably; with replies (ids) an origin is told when those arrive."""
@@ -206,8 +217,17 @@ class Arrivals:
             "held_limit": self._settings.inbox_capacity,
             "rows": self._rows,
             "rows_limit": INBOX_ROW_LIMIT,
+            "fences": len(self._fences),
+            "fences_limit": FENCES_LIMIT,
             **self._counts,
         }
+
+    def _refusal(self, decoded: Arriving) -> str:
+        """Why a message that is to be held would be turned away now, whatever room there is."""
+        envelope = decoded.item.envelope
+        if self._fences and self._fences.keeps_out(_line(decoded), envelope.route_epoch):
+            return BEHIND
+        return self._around.accepts(envelope.target)
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None, wall: float) -> Arriving:
         message = known or Message.unseal(item.sealed)
@@ -239,6 +259,7 @@ class Arrivals:
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.REFUSE:
             self._counts["refused"] += 1
+            self._fences.refused(_line(decoded), item.envelope.route_epoch)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
         if action is ArrivalAction.WITHDRAW:
@@ -263,6 +284,11 @@ class Arrivals:
             self._held += 1
             entry = _entry(decoded.row, decoded.seq, decoded.message, now, wall)
             self._around.offer(item.envelope.target, entry)
+
+
+def _line(decoded: Arriving) -> Line:
+    message = decoded.message
+    return Line(decoded.row.origin, decoded.row.target, message.conversation_id, message.sender)
 
 
 def _entry(row: table.InboxRow, seq: int, message: Message, now: float, wall: float) -> Entry:

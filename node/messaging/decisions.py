@@ -324,6 +324,8 @@ class Decisions:
             self.fail_broadcast_route(route, reason, changes)
         elif letter.address is not None and reason == NO_SUCH_AGENT:
             self.end(letter, "failed", f"there is {reason} {letter.message.receiver}", changes)
+        elif self.order.followed(letter) == route.target:
+            self._move(route, reason, changes, follows=True)  # it waits for what is before it there
         else:
             self.move(route, reason, changes)
 

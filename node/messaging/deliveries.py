@@ -212,8 +212,7 @@ class Deliveries:
         """
         self._backlog.recall(backlog)
         self._next_seq = 1 + last_seq
-        now = self._time.now()
-        self._swept_at = now
+        self._swept_at = now = self._time.now()
         awaited, self._awaited = self._awaited, {}
         self._sweep.expect(awaited, now + self._timing.agent_wait_s)
 
@@ -343,6 +342,7 @@ class Deliveries:
             if route is None:
                 continue
             if route.state is not RouteState.RECEIVED:
+                self._lanes.holds(route)  # be it since before its link was
                 route.received_s = wall
                 route.state, _ = step(route.state, RouteEvent.RECEIVED)
             route.timeouts = 0

@@ -287,10 +287,16 @@ class Inbox:
             with self.ending() as wall:
                 job = functools.partial(_finish, ends=ends, wall=wall)
                 ended = await durably(self._storage, self._clock, job) if ends else []
+                messages = [Message.unseal(each.row.sealed) for each in ended]
+                given = [
+                    (each.row.origin, target, message.conversation_id, message.sender, each.row.epoch)
+                    for each, message in zip(ended, messages, strict=True)
+                    if each.state is ItemState.REFUSED
+                ]
+                self._core.gave_back(given)
                 self.ended([(each.ended(target), ()) for each in ended])
             if self._tail.listeners:
-                for each in ended:
-                    message = Message.unseal(each.row.sealed)
+                for each, message in zip(ended, messages, strict=True):
                     self._tail.handled(message, target, each.state, each.reason)
             if exhausted:
                 return

@@ -111,6 +111,12 @@ class Lanes:
         lane = route.lane = self._lane(route.target)
         lane.join(route)
 
+    def holds(self, route: Route) -> None:
+        """The provider has a route's message, so that it takes a place in the window."""
+        if not route.counted:
+            lane = route.lane = self._lane(route.target)
+            lane.count(route, unsettled=True)
+
     def release(self, route: Route) -> None:
         """A route needs its place in the window no more."""
         if route.counted and route.lane is not None:

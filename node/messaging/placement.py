@@ -161,6 +161,9 @@ class Placement:
         if letter.message.require:
             followed = None  # what must be elsewhere is not kept in order with what need not
         if followed is not None and choice.decision.targets != (followed,):
+            if letter.excluded.get(followed, 0.0) > now:
+                reason = "what is before it is with {}@{}, which refused it for now".format(*followed)
+                return Choice.of(Decision((), "sticky", reason, sticky=followed, view=self._look(now)))
             reason = "it has earlier messages of this conversation"
             choice = Choice.of(Decision((followed,), "sticky", reason, sticky=followed, view=self._look(now)))
         if not self._breakers.are_all_closed:

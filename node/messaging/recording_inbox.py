@@ -16,7 +16,7 @@ from node.recording.tape import Recorder, Tape
 from node.transport.frames import DeliveryKey, Outcome
 
 CORE: Final = "arrivals"
-VERSION: Final = 4
+VERSION: Final = 5
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 
@@ -53,6 +53,7 @@ VERBS: Final[dict[str, Verb]] = {
     "begin": Verb(as_given),
     "judge": Verb(_arrived, batch_shown),
     "stored": Verb(answers_of),
+    "gave_back": Verb(as_given),
     "ended": Verb(as_given),
     "origin_lost": Verb(as_given),
     "origin_back": Verb(as_given),

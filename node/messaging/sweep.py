@@ -79,7 +79,7 @@ class Sweep:
         waiting_since = now if letter.waiting_since is None else letter.waiting_since
         if registry_changed or now >= letter.retry_at:
             letter.retry_at = now + self._timing.refusal_pause_s
-            self._decisions.place(letter, changes, now)
+            self._decisions.place(letter, changes, now, follows=True)
         if letter.waiting_since is None or letter.address is not None:
             return
         if self._decisions.placement.minority(letter, now) == "refuse":

@@ -367,13 +367,13 @@ async def test_a_refusal_moves_what_follows_in_the_conversation_and_nothing_else
         for message in (*talk, other):
             await c["a"].bus.accept(message)
         await pause(1)
-        await c["a"].bus.on_settled("b", refused(talk[1]))
+        await c["a"].bus.on_settled("b", refused(talk[0]))
         await pause(1)
         shown = [(await c["a"].bus.history(message.id)).as_json()["routed_to"] for message in (*talk, other)]
-        assert shown == [["worker@b"], ["worker@c"], ["worker@c"], ["worker@b"]]
-        await c["a"].bus.on_settled("c", refused(talk[1], epoch=0))  # an answer to an earlier visit
+        assert shown == [["worker@c"], ["worker@c"], ["worker@c"], ["worker@b"]]
+        await c["a"].bus.on_settled("c", refused(talk[0], epoch=0))  # an answer to an earlier visit
         await pause(1)
-        assert (await c["a"].bus.history(talk[1].id)).as_json()["routed_to"] == ["worker@c"]
+        assert (await c["a"].bus.history(talk[0].id)).as_json()["routed_to"] == ["worker@c"]
 
 
 async def test_a_later_message_waits_behind_one_that_was_refused(tmp_path, autojump_clock):

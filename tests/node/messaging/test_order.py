@@ -1,10 +1,21 @@
 """A conversation stays together while it moves: no handler gets an earlier message after a later one."""
 
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from itertools import pairwise
+
 import pytest
 import trio
 
+from node.errors import CaxtonError
+from node.messaging import fences
 from node.messaging.breakers import NODE_LIMITS
-from tests.node.messaging.rooms import cluster, echo, eventually, pause
+from node.messaging.fences import FENCED_S, Fences, Line
+from node.transport.frames import DeliveryKey, Outcome
+from node.vocabulary import Performative
+from tests.node.messaging.rooms import LATENCY_S, cluster, echo, eventually, pause
 
 ACCEPT = "_write"
 
@@ -26,8 +37,10 @@ def gated(storage, gate, *, after):
 
 
 async def accept(node, numbers):
-    for number in numbers:
-        await node.bus.accept(node.message(capability="work", conversation_id="t", content=number))
+    messages = [node.message(capability="work", conversation_id="t", content=number) for number in numbers]
+    for message in messages:
+        await node.bus.accept(message)
+    return messages
 
 
 def stop_reaching(node, name):
@@ -37,6 +50,10 @@ def stop_reaching(node, name):
 
 async def never(delivery):
     await trio.sleep_forever()
+
+
+def at_rest(c):
+    return lambda: not c["a"].bus.unsettled_by_node() and not c["a"].bus.statistics()["outbox"]["waiting"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is written", "after it is written"])
@@ -66,9 +83,8 @@ async def test_what_was_being_written_follows_a_conversation_that_moved_meanwhil
         c["b"].attach("worker", echo("b", log), "work")
         await c.crash("c")
         c.bury("c")
-        await eventually(lambda: not c["a"].bus.unsettled_by_node())
-        assert log == sorted(log)
-        assert set(log) == {1, 2, 3, 4, 5}
+        await eventually(at_rest(c))
+        assert log == [1, 2, 3, 4, 5]
 
 
 async def test_a_conversation_that_a_crash_has_left_apart_is_brought_together(tmp_path, autojump_clock):
@@ -79,7 +95,6 @@ async def test_a_conversation_that_a_crash_has_left_apart_is_brought_together(tm
         c["c"].attach("worker", echo("c", log), "work")
         await accept(c["a"], [1, 2, 3])
         await pause(1)
-        c["c"].links.links.clear()
         c.partition("a", "c")
         gate = trio.Event()
         gated(c["a"].storage, gate, after=True)
@@ -97,5 +112,225 @@ async def test_a_conversation_that_a_crash_has_left_apart_is_brought_together(tm
         await pause(1)
         assert c["a"].bus.unsettled_by_node() == {"c": 4}
         c.heal()
-        await eventually(lambda: not c["a"].bus.unsettled_by_node())
+        await eventually(at_rest(c))
         assert log == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ends", ["it is handled", "its node dies"])
+async def test_what_is_refused_waits_for_what_is_before_it_with_the_same_provider(
+    tmp_path, autojump_clock, ends
+):
+    log, goes_on = [], trio.Event()
+
+    async def handle(delivery):
+        await goes_on.wait()
+        return await echo("b", log)(delivery)
+
+    async with cluster(tmp_path, "a", "b", "c") as c:
+        c["b"].attach("worker", handle, "work", priority=90)
+        c["c"].attach("worker", echo("c", log), "work")
+        talk = await accept(c["a"], [1, 2, 3])
+        await pause(1)
+        told = Outcome(DeliveryKey(talk[1].id, "worker", 0), "refused", "the inbox is full")
+        await c["a"].bus.on_settled("b", [told])
+        await pause(1)
+        shown = [(await c["a"].bus.history(message.id)).as_json()["routed_to"] for message in talk]
+        assert shown == [["worker@b"], [], []]
+        explained = (await c["a"].bus.investigation.explain(talk[1].id)).as_json()["decisions"]
+        assert explained[-1]["reason"] == "what is before it is with worker@b, which refused it for now"
+        if ends == "its node dies":
+            await c.crash("b")
+            c.bury("b")
+        else:
+            goes_on.set()
+        await eventually(at_rest(c))
+        assert list(dict.fromkeys(log)) == [1, 2, 3]
+
+
+async def test_what_was_sent_behind_a_refused_message_does_not_overtake_it(tmp_path, autojump_clock):
+    """An inbox is full, and has room again before the origin has heard of it."""
+    log = []
+    async with cluster(tmp_path, "a", "b", settings={"inbox_capacity": 1}) as c:
+        c["b"].attach("worker", echo("b", log), "work")
+        inbox = c["b"].bus._inbox
+        first, second = await accept(c["a"], [1]), []
+        receive, held_up = inbox.receive, trio.Event()
+
+        async def full_at_first(origin, arrived, proof):
+            if not held_up.is_set():
+                held_up.set()
+                inbox._core._held += 1
+                await receive(origin, arrived, proof)
+                inbox._core._held -= 1
+                second.extend(await accept(c["a"], [2]))
+                return
+            await receive(origin, arrived, proof)
+
+        inbox.receive = full_at_first
+        await eventually(lambda: at_rest(c)() and second)
+        assert [first[0].content, second[0].content] == log == [1, 2]
+
+
+async def test_what_is_sent_while_an_agent_gives_its_messages_back_does_not_overtake_them(
+    tmp_path, autojump_clock
+):
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        await accept(c["a"], [1, 2])
+        await pause(1)
+        await accept(c["a"], [3])
+        await pause(LATENCY_S / 2)  # it is on its way
+        await c["b"].bus.detach("worker", drain_s=0)
+        c["b"].attach("worker", echo("b", log), "work")
+        await eventually(at_rest(c))
+        assert log == [1, 2, 3]
+
+
+async def test_what_a_provider_had_before_its_link_was_takes_its_place_in_the_window(
+    tmp_path, autojump_clock
+):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work", capacity=200)
+        await accept(c["a"], range(100))
+        await pause(1)
+        await c.crash("a")
+        await c.start("a")
+        await pause(5)
+        assert c["b"].bus.statistics()["inbox"]["held"] == 100
+        assert c["a"].bus.statistics()["outbox"]["on_the_way"] == 100
+
+
+def test_a_fence_is_opened_by_a_decision_that_was_made_anew_or_by_time(monkeypatch):
+    now = [0.0]
+    found, line, other = (
+        Fences(lambda: now[0]),
+        Line("a", "worker", "t", "x@a"),
+        Line("a", "worker", "u", "x@a"),
+    )
+    assert not found.keeps_out(line, 0)
+    found.refused(line, 1)
+    assert [found.keeps_out(line, epoch) for epoch in (0, 1)] == [True, True]
+    assert not found.keeps_out(other, 0)
+    found.refused(line, 0)  # an older one is refused later
+    assert found.keeps_out(line, 1)
+    assert not found.keeps_out(line, 2)
+    assert not found.keeps_out(line, 0)
+    found.refused(line, 3)
+    now[0] = FENCED_S
+    assert not found.keeps_out(line, 0)
+    assert len(found) == 0
+    monkeypatch.setattr(fences, "FENCES_LIMIT", 5)
+    for number in range(9):
+        found.refused(line._replace(conversation_id=str(number)), 0)
+    assert len(found) == 5
+    assert found.keeps_out(line._replace(conversation_id="8"), 0)
+
+
+class Storm:
+    """Clients that send batches, one conversation each, while nodes die and agents stop.
+
+    Args:
+        c: Three nodes.
+        seed: Draws when and what.
+        stops: Whether agents are stopped and attached again, too.
+    """
+
+    SHARE, BATCH, HARMS = 400, 25, 8
+
+    def __init__(self, c, seed, *, stops):
+        self.c, self.stops, self.chance = c, stops, random.Random(f"storm {seed}")
+        self.names = list(c.nodes)
+        self.lives, self.lines = defaultdict(int), defaultdict(list)
+        self.service_s = self.chance.choice([0.002, 0.005, 0.02])
+
+    def attach(self, name):
+        life = self.lives[name]
+
+        async def handle(delivery):
+            self.lines[name, life, delivery.message.conversation_id].append(delivery.message.content)
+            await pause(self.service_s)
+            return []
+
+        self.c[name].attach("witness", handle, "work", capacity=1_000, concurrency=4)
+
+    async def client(self, number):
+        name = self.names[number % len(self.names)]
+        for first in range(0, self.SHARE, self.BATCH):
+            batch = {f"{self.chance.getrandbits(128):032x}": first + n for n in range(self.BATCH)}
+            while batch:
+                batch = await self.send(name, f"c{number}", batch)
+            await pause(self.chance.choice([0.001, 0.02, 0.1, 0.8]))
+
+    async def send(self, name, conversation, batch):
+        """Send; returns what has to be sent again."""
+        node, results = self.c.nodes.get(name), None
+        if node is not None:
+            messages = [
+                node.message(
+                    id=identifier, performative=Performative.INFORM, capability="work",
+                    conversation_id=conversation, content=number,
+                )
+                for identifier, number in batch.items()
+            ]  # fmt: skip
+            with trio.CancelScope() as scope:
+                node.scopes[scope] = None
+                results = await node.bus.accept_many(messages, ttl_s=900)
+            node.scopes.pop(scope, None)
+        if results is None:  # the node died
+            await pause(0.2)
+            return batch
+        for place, result in enumerate(results):
+            if isinstance(result, CaxtonError) and result.code != "DUPLICATE_MESSAGE":
+                await pause(0.1)
+                return dict(list(batch.items())[place:])
+        return {}
+
+    async def harm(self):
+        for _ in range(self.HARMS):
+            await pause(self.chance.uniform(0.05, 1.5))
+            name = self.chance.choice(self.names)
+            if self.stops and self.chance.random() < 0.5:
+                await self.c[name].bus.detach("witness", drain_s=self.chance.choice([0, 0.1, 0.3]))
+                await pause(self.chance.choice([0, 0.5, 3]))
+            else:
+                await self.kill(name, self.chance.choice([0.0, 0.3, 0.5, 2.0, 6.0]))
+                self.lives[name] += 1
+            self.attach(name)
+            self.c.changed()
+
+    async def kill(self, name, away_s):
+        await self.c.crash(name)
+        for _ in range(int(away_s / 0.1)):
+            for node in self.c.nodes.values():
+                node.bus.on_unreachable(name, "no answer")
+            await pause(0.1)
+        if away_s > 3:
+            self.c.bury(name)
+            await pause(1)
+        await self.c.start(name)
+
+    async def run(self):
+        for name in self.names:
+            self.attach(name)
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(self.client, number)
+            nursery.start_soon(self.harm)
+        await eventually(lambda: not any(n.bus.unsettled_by_node() for n in self.c.nodes.values()), 300)
+
+
+@pytest.mark.parametrize("settings", [{}, {"inbox_capacity": 100}], ids=["room", "full inboxes"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_conversations_stay_in_order_whatever_dies_stops_or_is_full(
+    tmp_path, autojump_clock, settings, seed
+):
+    async with cluster(tmp_path, "a", "b", "c", seed=seed, settings=settings) as c:
+        storm = Storm(c, seed, stops=bool(settings))
+        await storm.run()
+        handled = defaultdict(set)
+        for (name, life, conversation), numbers in storm.lines.items():
+            handled[conversation].update(numbers)
+            broken = [(one, two) for one, two in pairwise(numbers) if two < one]
+            assert not broken, (name, life, conversation)
+        assert {len(numbers) for numbers in handled.values()} == {Storm.SHARE}
