@@ -334,8 +334,6 @@ class Deliveries:
 
     def received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         """The peer has these on disk."""
-        if not keys:
-            return
         now, wall = self._time.now(), self._time.wall()
         for key in keys:
             route = self._decisions.route(key, peer)
@@ -347,6 +345,7 @@ class Deliveries:
                 route.state, _ = step(route.state, RouteEvent.RECEIVED)
             route.timeouts = 0
             route.due = now + self._timing.probe_s
+            self._decisions.calendar.by(route.letter, min(route.letter.deadline, route.due))
             if route.letter.answers is not None:
                 self._around.on_arrival(key.message_id)
 

@@ -8,7 +8,7 @@ import trio
 from node.errors import StorageFailed
 from node.message import Envelope
 from node.messaging.delivery import Draft
-from node.messaging.settings import TTL_LIMIT_S
+from node.messaging.settings import TTL_LIMIT_S, Timing
 from node.transport.frames import DeliverItem, DeliveryKey, KeyState, Outcome
 from node.vocabulary import Performative, RoutingStrategy
 from tests.node.messaging.rooms import PROOF, cluster, echo, eventually, pause
@@ -280,3 +280,28 @@ async def tell_in_turn(c, number):
         capability="work", performative=Performative.INFORM, content=number, conversation_id="one"
     )
     await c["a"].bus.accept(message)
+
+
+async def test_what_a_provider_held_before_its_link_was_is_asked_for_when_its_end_is_not_told(
+    tmp_path, autojump_clock
+):
+    goes_on = trio.Event()
+
+    async def handle(delivery):
+        await goes_on.wait()
+        return []
+
+    async with cluster(tmp_path, "a", "b", timing=Timing(probe_s=5)) as c:
+        c["b"].attach("worker", handle, "work")
+        await c["a"].bus.accept(c["a"].message(capability="work"))
+        await pause(1)
+        await c.crash("a")
+        await c.start("a")
+        await pause(1)
+        assert c["a"].bus.statistics()["outbox"]["resent"] == 0
+        c["b"].links.lose_outcomes = True
+        goes_on.set()
+        await pause(1)
+        c["b"].links.lose_outcomes = False
+        assert c["a"].bus.unsettled_by_node() == {"b": 1}
+        await eventually(lambda: not c["a"].bus.unsettled_by_node(), 10)
