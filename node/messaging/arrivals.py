@@ -155,14 +155,14 @@ class Arrivals:
         ]
         self._around.tell(batch.origin, received, outcomes)
 
-    def gave_back(self, given: Sequence[tuple[str, str, str, str, int]]) -> None:
+    def gave_back(self, given: Sequence[tuple[str, str, str, str, str]]) -> None:
         """Held messages go back to their origins, for now.
 
         Args:
-            given: Of each the origin, the agent, the conversation, the sender and the route epoch.
+            given: Of each the origin, the agent, the conversation, the sender and the id, in their order.
         """
-        for origin, target, conversation_id, sender, epoch in given:
-            self._fences.refused(Line(origin, target, conversation_id, sender), epoch)
+        for origin, target, conversation_id, sender, message_id in given:
+            self._fences.refused(Line(origin, target, conversation_id, sender), message_id)
 
     def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """Held messages have ended, durably; with replies (ids) an origin is told when those arrive."""
@@ -224,10 +224,9 @@ class Arrivals:
 
     def _refusal(self, decoded: Arriving) -> str:
         """Why a message that is to be held would be turned away now, whatever room there is."""
-        envelope = decoded.item.envelope
-        if self._fences and self._fences.keeps_out(_line(decoded), envelope.route_epoch):
+        if self._fences and self._fences.keeps_out(_line(decoded), decoded.message.id):
             return BEHIND
-        return self._around.accepts(envelope.target)
+        return self._around.accepts(decoded.row.target)
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None, wall: float) -> Arriving:
         message = known or Message.unseal(item.sealed)
@@ -259,7 +258,7 @@ class Arrivals:
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.REFUSE:
             self._counts["refused"] += 1
-            self._fences.refused(_line(decoded), item.envelope.route_epoch)
+            self._fences.refused(_line(decoded), item.message_id)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
         if action is ArrivalAction.WITHDRAW:

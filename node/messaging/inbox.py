@@ -289,7 +289,7 @@ class Inbox:
                 ended = await durably(self._storage, self._clock, job) if ends else []
                 messages = [Message.unseal(each.row.sealed) for each in ended]
                 given = [
-                    (each.row.origin, target, message.conversation_id, message.sender, each.row.epoch)
+                    (each.row.origin, target, message.conversation_id, message.sender, message.id)
                     for each, message in zip(ended, messages, strict=True)
                     if each.state is ItemState.REFUSED
                 ]

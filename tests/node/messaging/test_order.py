@@ -201,30 +201,28 @@ async def test_what_a_provider_had_before_its_link_was_takes_its_place_in_the_wi
         assert c["a"].bus.statistics()["outbox"]["on_the_way"] == 100
 
 
-def test_a_fence_is_opened_by_a_decision_that_was_made_anew_or_by_time(monkeypatch):
-    now = [0.0]
-    found, line, other = (
-        Fences(lambda: now[0]),
-        Line("a", "worker", "t", "x@a"),
-        Line("a", "worker", "u", "x@a"),
-    )
-    assert not found.keeps_out(line, 0)
-    found.refused(line, 1)
-    assert [found.keeps_out(line, epoch) for epoch in (0, 1)] == [True, True]
-    assert not found.keeps_out(other, 0)
-    found.refused(line, 0)  # an older one is refused later
-    assert found.keeps_out(line, 1)
-    assert not found.keeps_out(line, 2)
-    assert not found.keeps_out(line, 0)
-    found.refused(line, 3)
+def test_a_fence_is_opened_by_the_first_message_that_was_refused_or_by_time(monkeypatch):
+    now, line = [0.0], Line("a", "worker", "t", "x@a")
+    found, other = Fences(lambda: now[0]), line._replace(conversation_id="u")
+    assert not found.keeps_out(line, "1")
+    found.refused(line, "1")
+    assert [found.keeps_out(line, message_id) for message_id in ("2", "3")] == [True, True]
+    found.refused(line, "2")
+    assert found.keeps_out(line, "2")
+    assert not found.keeps_out(other, "1")
+    assert not found.keeps_out(line, "1")
+    assert not found.keeps_out(line, "2")
+    found.refused(line, "2")
+    now[0] = FENCED_S / 2
+    found.refused(line, "3")  # which does not keep it up for longer
     now[0] = FENCED_S
-    assert not found.keeps_out(line, 0)
+    assert not found.keeps_out(line, "4")
     assert len(found) == 0
     monkeypatch.setattr(fences, "FENCES_LIMIT", 5)
     for number in range(9):
-        found.refused(line._replace(conversation_id=str(number)), 0)
+        found.refused(line._replace(conversation_id=str(number)), "1")
     assert len(found) == 5
-    assert found.keeps_out(line._replace(conversation_id="8"), 0)
+    assert found.keeps_out(line._replace(conversation_id="8"), "2")
 
 
 class Storm:
