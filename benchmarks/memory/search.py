@@ -130,7 +130,7 @@ async def nearest(storage: Storage, vector: Vector, planes: Planes) -> list[int]
     found = await storage.read(
         lambda c: by_meaning(Scoped(c, ADA), Question("x"), 1, vector, Conditions(), planes=planes)
     )
-    return [key for key, _, _ in found[:NEAREST]]
+    return [key for key, *_ in found[:NEAREST]]
 
 
 async def recall(storage: Storage, corpus: Corpus) -> float:

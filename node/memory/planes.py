@@ -36,8 +36,12 @@ PAGE: Final = 4_096
 """Vectors that are read at once."""
 WIDER: Final = 4
 """How many times as many vectors are weighed as are answered."""
-CHUNK: Final = 16_384
+CHUNK: Final = 32_768
 """Vectors that are compared at once: what fits into the processor's cache."""
+SUMMED: Final = 3
+"""Planes whose differing signs are summed in 8 bits: 64 each, 255 at most."""
+SAMPLED_EVERY: Final = 64
+"""One of so many distances is looked at to know where the nearest about end."""
 GROWTH: Final = 1.25
 """By how much there is more room than vectors whenever it has run out."""
 GONE_SHARE: Final = 0.25
@@ -124,10 +128,10 @@ class Planes:
         far = 64 * len(self._planes) + 1
         distances = self._compare(_words(sought.bits, len(self._planes)))
         np.copyto(distances, far, where=~self._seen(realms, past))
-        reached = np.cumsum(np.bincount(distances, minlength=far + 1)[:far])
+        wide = WIDER * count
+        reached = np.cumsum(np.bincount(_likely(distances, wide), minlength=far + 1)[:far])
         if not reached[-1]:
             return []
-        wide = WIDER * count
         border = int(np.searchsorted(reached, min(wide, int(reached[-1]))))
         places = np.flatnonzero(distances <= border)
         if len(places) > wide:
@@ -140,7 +144,7 @@ class Planes:
         found: list[int] = self._keys[places].tolist()
         return found
 
-    def visible(self, keys: Sequence[int], realms: Sequence[int] | None) -> int | None:
+    def visible(self, keys: NDArray[np.int64], realms: Sequence[int] | None) -> int | None:
         """How many of these observations are in scopes that may be seen, as far as this copy was brought.
 
         Args:
@@ -150,13 +154,9 @@ class Planes:
         Returns:
             Their number; None where one of them has no vector here, so that it cannot be told.
         """
-        places, known = self._places(np.array(keys, np.int64))
-        if not known.all():
-            return None
-        found = np.abs(self._realms[places])
-        if not found.all():
-            return None
-        return len(keys) if realms is None else int(np.count_nonzero(np.isin(found, realms)))
+        places, known = self._places(keys)
+        found = self._realms[places] if known.all() else np.zeros(1, np.int32)
+        return int(np.count_nonzero(self._among(found, realms, past=True))) if found.all() else None
 
     def statistics(self) -> dict[str, int]:
         """Vectors and bytes in memory, the limit, and counts since the start."""
@@ -273,10 +273,13 @@ class Planes:
     def _places(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where keys are, and which of them there are."""
         there = self._keys[: self._count]
-        places = np.searchsorted(there, keys)
-        known = places < self._count
-        known[known] = there[places[known]] == keys[known]
-        return places.astype(np.int64), known
+        if not len(there):
+            return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
+        if there[-1] - there[0] == len(there) - 1:  # one after the other, as most are stored
+            places = np.clip(keys - there[0], 0, len(there) - 1)
+        else:
+            places = np.searchsorted(there, keys).astype(np.int64)
+        return places, there.take(places, mode="clip") == keys
 
     def _make_room(self, vectors: int) -> None:
         """Make the arrays as long as that."""
@@ -301,15 +304,19 @@ class Planes:
 
     def _compare(self, question: NDArray[np.uint64]) -> NDArray[np.uint16]:
         """In how many signs each vector differs from the question."""
-        differing, counted = np.empty(CHUNK, np.uint64), np.empty(CHUNK, np.uint8)
+        differing = np.empty(CHUNK, np.uint64)
+        counted, summed = np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
         for first in range(0, self._count, CHUNK):
             end = min(first + CHUNK, self._count)
             distances, size = self._distances[first:end], end - first
             distances[:] = 0
-            for plane, word in zip(self._planes, question, strict=True):
-                np.bitwise_xor(plane[first:end], word, out=differing[:size])
-                np.bitwise_count(differing[:size], out=counted[:size])
-                np.add(distances, counted[:size], out=distances)
+            for start in range(0, len(self._planes), SUMMED):
+                summed[:size] = 0
+                for place in range(start, min(start + SUMMED, len(self._planes))):
+                    np.bitwise_xor(self._planes[place, first:end], question[place], out=differing[:size])
+                    np.bitwise_count(differing[:size], out=counted[:size])
+                    np.add(summed[:size], counted[:size], out=summed[:size])
+                np.add(distances, summed[:size], out=distances)
         return self._distances[: self._count]
 
     def _weighed(self, places: NDArray[np.int64], sought: Packed, count: int) -> NDArray[np.int64]:
@@ -323,7 +330,11 @@ class Planes:
 
     def _seen(self, realms: Sequence[int] | None, past: bool) -> NDArray[np.bool_]:
         """Which vectors are in scopes that may be seen."""
-        there = self._realms[: self._count]
+        return self._among(self._realms[: self._count], realms, past=past)
+
+    @staticmethod
+    def _among(there: NDArray[np.int32], realms: Sequence[int] | None, *, past: bool) -> NDArray[np.bool_]:
+        """Which of some places are of scopes that may be seen."""
         if realms is None:
             return there != 0 if past else there > 0
         wanted = np.array([*realms, *(-realm for realm in realms if past)], np.int32)
@@ -333,6 +344,19 @@ class Planes:
         for realm in wanted:
             seen |= there == realm
         return seen
+
+
+def _likely(distances: NDArray[np.uint16], wide: int) -> NDArray[np.uint16]:
+    """Distances among which the ``wide`` least are: those up to one that a sample tells, else all.
+
+    A histogram of them all takes a fourth of the time that it takes to compare the signs.
+    """
+    sample = np.sort(distances[::SAMPLED_EVERY])
+    if not len(sample):
+        return distances
+    border = sample[min(2 * wide // SAMPLED_EVERY + 8, len(sample) - 1)]
+    near = distances[distances <= border]
+    return near if len(near) >= wide else distances
 
 
 def _changes(connection: apsw.Connection) -> tuple[int, int]:

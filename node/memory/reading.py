@@ -265,18 +265,13 @@ def observations_by_key(scoped: Scoped, keys: Sequence[int]) -> dict[int, Observ
     return {row[0]: _observation(scoped, row) for row in found}
 
 
-def uses_by_key(scoped: Scoped, keys: Sequence[int], *, all_: bool) -> dict[int, Use]:
-    """Age and outcomes of the observations of these keys, as far as who asks may see them.
-
-    Args:
-        scoped: The memory as who asks sees it.
-        keys: Of the observations.
-        all_: Whether those that were never used are told, too.
-    """
+def uses_by_key(scoped: Scoped, keys: Sequence[int]) -> dict[int, Use]:
+    """Age and outcomes of the observations of these keys, as far as who asks may see them."""
+    if not keys:
+        return {}
     found = scoped.rows(
-        "SELECT o.key, o.created_s, o.used, o.accepted, o.corrected, o.rejected"  # noqa: S608 - own names
-        " FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"
-        f" WHERE {'1' if all_ else 'o.used > 0'}",
+        "SELECT o.key, o.created_s, o.used, o.accepted, o.corrected, o.rejected"
+        " FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value",
         (json.dumps(keys),),
     )
     return {key: Use(*told) for key, *told in found}

@@ -10,6 +10,7 @@ connection; a test reads the sources and keeps it so.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
+import numpy as np
 
 from node.errors import MemoryLimitExceeded, ScopeDenied, ValidationFailed, invariant
 from node.memory.model import NOBODY, Provenance, Realm, Scope, checked_name
@@ -302,18 +304,27 @@ class Scoped:
         where = f"key{self._reach.removeprefix('realm')}"
         return number(self._connection, f"SELECT coalesce(sum(observations), 0) FROM realms WHERE {where}")  # noqa: S608
 
-    def having(self, expression: str, limit: int, planes: Planes | None = None) -> int:
-        """How many observations that may be seen match a full-text expression, counted up to ``limit``.
+    def having(self, expressions: Sequence[str], limit: int, planes: Planes | None = None) -> list[int]:
+        """How many observations that may be seen match full-text expressions, each counted up to ``limit``.
 
         Args:
-            expression: See :func:`node.memory.words.match`.
+            expressions: See :func:`node.memory.words.match`; different ones.
             limit: Where counting stops: to walk all that have a common word is what is to be spared.
             planes: The signs in memory, of this connection: they know the scopes, which else are looked up in
                 the file, row by row.
         """
-        counted = None if planes is None or self._shared else self._counted(expression, limit, planes)
-        if counted is not None:
-            return counted
+        counted: list[int | None] = [None] * len(expressions)
+        if planes is not None and not self._shared:
+            pages = self._keys_of(expressions, 0, limit)
+            told = zip(expressions, pages, strict=True)
+            counted = [self._counted(expression, page, limit, planes) for expression, page in told]
+        return [
+            self._looked_up(expression, limit) if count is None else count
+            for expression, count in zip(expressions, counted, strict=True)
+        ]
+
+    def _looked_up(self, expression: str, limit: int) -> int:
+        """How many rows match by what the file knows of each."""
         [(found,)] = self.rows(
             "SELECT count(*) FROM (SELECT 1 FROM words JOIN {observations} o ON o.key = words.rowid"
             " WHERE words MATCH ? LIMIT ?)",
@@ -321,20 +332,32 @@ class Scoped:
         )
         return int(found)
 
-    def _counted(self, expression: str, limit: int, planes: Planes) -> int | None:
-        """The same by what the signs in memory know; None where they do not know all of the rows."""
-        sql = "SELECT rowid FROM words WHERE words MATCH ? AND rowid > ? ORDER BY rowid LIMIT ?"
-        count = last = 0
-        while count < limit:
-            keys = [key for (key,) in rows(self._connection, sql, (expression, last, limit))]
-            seen = planes.visible(keys, self.numbers) if keys else 0
+    def _counted(self, expression: str, page: str | None, limit: int, planes: Planes) -> int | None:
+        """The same by the signs in memory, from a first page on; None where they do not know all rows."""
+        count = 0
+        while page:
+            keys = np.fromstring(page, np.int64, sep=",")
+            seen = planes.visible(keys, self.numbers)
             if seen is None:
                 return None
             count += seen
-            if len(keys) < limit:
+            if len(keys) < limit or count >= limit:
                 break
-            last = keys[-1]
+            [page] = self._keys_of([expression], int(keys[-1]), limit)
         return min(count, limit)
+
+    def _keys_of(self, expressions: Sequence[str], after: int, limit: int) -> list[str | None]:
+        """The keys of rows that match each of some expressions, beyond a key, with commas between them.
+
+        As a text a thousand keys are read in half of the time that they take as rows.
+        """
+        sql = (
+            "SELECT (SELECT group_concat(rowid) FROM (SELECT rowid FROM words"
+            " WHERE words MATCH j.value AND rowid > ? ORDER BY rowid LIMIT ?))"
+            " FROM json_each(?) j ORDER BY j.key"
+        )
+        told = rows(self._connection, sql, (after, limit, json.dumps(list(expressions))))
+        return [text for (text,) in told]
 
     def nearest(
         self,

@@ -38,7 +38,7 @@ from node.memory.reading import (
 )
 from node.memory.scopes import Aim, Scoped, Viewer
 from node.memory.vectors import Vector, packed, similarities
-from node.memory.words import CANDIDATES, Vocabulary, name_hits, word_hits
+from node.memory.words import CANDIDATES, Vocabulary, WordHit, name_hits, word_hits
 
 EXACT_LIMIT: Final = 2_000
 """Up to so many observations, all vectors are compared."""
@@ -139,21 +139,30 @@ class _Lists:
     """The three lists by entity, and what is known of the observations in them."""
 
     similarity: dict[int, float] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
+    """Observations that were ever used."""
     entity_of: dict[int, int] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     """Observations, as they came into any list: better ones of each list first."""
     reasons: dict[int, dict[str, Reason]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
+    sums: dict[int, float] = field(default_factory=dict)
+    """Entity -> what its ranks add up to."""
 
-    def add(self, name: str, entity: int, observation: int = 0, terms: tuple[str, ...] = ()) -> None:
+    def add(
+        self, name: str, entity: int, observation: int = 0, terms: tuple[str, ...] = (), *, used: int = 0
+    ) -> None:
         """Put an entity at the end of a list, unless it is in it."""
         if observation:
             self.entity_of[observation] = entity
             self.order.append(observation)
+            if used:
+                self.used.add(observation)
         there = self.reasons.setdefault(entity, {})
         if name not in there:
-            self.lengths[name] = self.lengths.get(name, 0) + 1
-            there[name] = Reason(self.lengths[name], observation, terms)
+            rank = self.lengths[name] = self.lengths.get(name, 0) + 1
+            there[name] = Reason(rank, observation, terms)
+            self.sums[entity] = self.sums.get(entity, 0.0) + 1 / (RANK_CONSTANT + rank)
 
 
 def search(
@@ -191,26 +200,30 @@ def search(
     lists = _Lists()
     space = None if vector is None or model is None else space_of(connection, model)
     if vector is not None and space is not None:
-        for key, entity, near in by_meaning(
+        for key, entity, near, used in by_meaning(
             scoped, question, space.key, vector, conditions, planes=planes, candidates=candidates
         ):
             lists.similarity[key] = near
             if near > 0.0:
-                lists.add("meaning", entity, key)
+                lists.add("meaning", entity, key, used=used)
     asked = vocabulary.asked(scoped, question.text, scoped.totals()["observations"], planes)
-    for hit in word_hits(scoped, asked, *conditions.both):
-        lists.add("words", hit.entity, hit.observation, tuple(asked.terms[place] for place in hit.terms))
+    hits = word_hits(scoped, asked, *conditions.both, space=None if space is None else space.key)
+    for hit in hits:
+        terms = tuple([asked.terms[place] for place in hit.terms])
+        lists.add("words", hit.entity, hit.observation, terms, used=hit.used)
     for entity in name_hits(scoped, asked.terms, *conditions.entity, CANDIDATES):
         lists.add("name", entity)
     if vector is not None and space is not None:
-        _compare_the_rest(scoped, lists, space.key, vector)
+        _compare_the_rest(lists, hits, vector)
     ranked = _ranked(lists, question.min_similarity, threshold, by_meaning=space is not None)
     found = _weighed(scoped, lists, ranked, question, now_s)
     page = found[question.offset : question.offset + question.limit]
-    hits, cut = within_budget(_shown(scoped, lists, question, now_s, page), question.max_tokens)
-    return Found(tuple(hits), len(found), asked.terms, space is not None, cut)
+    shown, cut = within_budget(_shown(scoped, lists, question, now_s, page), question.max_tokens)
+    return Found(tuple(shown), len(found), asked.terms, space is not None, cut)
 
 
+Near: TypeAlias = tuple[int, int, float, int]
+"""An observation: its key, its entity, how similar it is, how often it was used."""
 _Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 
 
@@ -257,8 +270,8 @@ def by_meaning(
     *,
     planes: Planes | None = None,
     candidates: Sequence[int] | None = None,
-) -> list[tuple[int, int, float]]:
-    """Observations near a question, the nearest first: (key, entity, similarity).
+) -> list[Near]:
+    """Observations near a question, the nearest first.
 
     Args:
         scoped: The memory as who asks sees it.
@@ -273,7 +286,7 @@ def by_meaning(
         return _compared(scoped, candidates, space, vector, conditions)
     if scoped.observations() <= EXACT_LIMIT:
         return _exactly(scoped, space, vector, conditions)
-    found: list[tuple[int, int, float]] = []
+    found: list[Near] = []
     [sought] = packed([vector])
     for count in NEAREST_FILTERED if question.filtered else (NEAREST,):
         past = question.period != NOW
@@ -290,13 +303,11 @@ def by_meaning(
     return found if matching > EXACT_LIMIT else _exactly(scoped, space, vector, conditions)
 
 
-def _exactly(
-    scoped: Scoped, space: int, vector: Vector, conditions: Conditions
-) -> list[tuple[int, int, float]]:
+def _exactly(scoped: Scoped, space: int, vector: Vector, conditions: Conditions) -> list[Near]:
     """All that a question leaves, compared."""
     where, bindings = conditions.both
     found = scoped.rows(
-        "SELECT o.key, o.entity, o.vector FROM {entities} e JOIN {observations} o ON o.entity = e.key"  # noqa: S608
+        "SELECT o.key, o.entity, o.vector, o.used FROM {entities} e JOIN {observations} o ON o.entity = e.key"  # noqa: S608
         f" WHERE o.model = ? AND {where}",
         (space, *bindings),
     )
@@ -305,27 +316,27 @@ def _exactly(
 
 def _compared(
     scoped: Scoped, keys: Sequence[int], space: int, vector: Vector, conditions: Conditions
-) -> list[tuple[int, int, float]]:
+) -> list[Near]:
     """The nearest of some observations that a question leaves: of most of them no entity is looked up."""
     where, bindings = conditions.observation
     ordered = _by_similarity(
         vector,
         scoped.rows(
-            "SELECT o.key, o.entity, o.vector FROM json_each(?) j CROSS JOIN {observations} o"  # noqa: S608
+            "SELECT o.key, o.entity, o.vector, o.used FROM json_each(?) j CROSS JOIN {observations} o"  # noqa: S608
             f" ON o.key = j.value WHERE o.model = ? AND {where}",
             (json.dumps(list(keys)), space, *bindings),
         ),
     )
     where, bindings = conditions.rest
-    found: list[tuple[int, int, float]] = []
+    found: list[Near] = []
     for first in range(0, len(ordered), CANDIDATES):
         some = ordered[first : first + CANDIDATES]
         # In this order: SQLite would go through all entities of the scope, and all that is known of them.
         if conditions.rest_of_entity:
-            asked, column = sorted({entity for _, entity, _ in some}), 1
+            asked, column = sorted({near[1] for near in some}), 1
             joined = "SELECT e.key FROM json_each(?) j CROSS JOIN {entities} e ON e.key = j.value"
         else:
-            asked, column = [key for key, _, _ in some], 0
+            asked, column = [near[0] for near in some], 0
             joined = (
                 "SELECT o.key FROM json_each(?) j CROSS JOIN {observations} o ON o.key = j.value"
                 " CROSS JOIN {entities} e ON e.key = o.entity"
@@ -337,23 +348,24 @@ def _compared(
     return found[:CANDIDATES]
 
 
-def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[tuple[int, int, float]]:
-    """Rows of (key, entity, vector) as (key, entity, similarity), the nearest first."""
+def _by_similarity(vector: Vector, found: Sequence[Any]) -> list[Near]:
+    """Rows of (key, entity, vector, used), the nearest first."""
     near = similarities(vector, [row[2] for row in found])
     order = np.lexsort(([row[0] for row in found], -near)).tolist()
-    return [(found[place][0], found[place][1], float(near[place])) for place in order]
+    similar = near.tolist()
+    return [(found[place][0], found[place][1], similar[place], found[place][3]) for place in order]
 
 
-def _compare_the_rest(scoped: Scoped, lists: _Lists, space: int, vector: Vector) -> None:
-    """Find out how like the question the observations are that were found by their words."""
-    missing = [key for key in lists.entity_of if key not in lists.similarity]
-    found = scoped.rows(
-        "SELECT o.key, o.vector FROM {observations} o WHERE o.key IN (SELECT value FROM json_each(?))"
-        " AND o.model = ?",
-        (json.dumps(missing), space),
+def _compare_the_rest(lists: _Lists, hits: Sequence[WordHit], vector: Vector) -> None:
+    """Find out how like the question the observations are that were found by their words alone."""
+    # In the order of their keys: the last digits of a product depend on its place among the others.
+    rest = sorted(
+        (hit.observation, hit.vector)
+        for hit in hits
+        if hit.vector is not None and hit.observation not in lists.similarity
     )
-    near = similarities(vector, [row[1] for row in found])
-    lists.similarity.update(zip((row[0] for row in found), near.tolist(), strict=True))
+    near = similarities(vector, [stored for _, stored in rest])
+    lists.similarity.update(zip((key for key, _ in rest), near.tolist(), strict=True))
 
 
 def _ranked(
@@ -363,18 +375,18 @@ def _ranked(
     best: dict[int, float] = {}
     for observation, entity in lists.entity_of.items():
         near = lists.similarity.get(observation)
-        if near is not None:
-            best[entity] = max(near, best.get(entity, 0.0))
+        if near is not None and near >= best.get(entity, 0.0):
+            best[entity] = near
     top = len(_LISTS) / (RANK_CONSTANT + 1)
     found = []
     for entity, reasons in lists.reasons.items():
         similarity = best.get(entity)
         if by_meaning:
-            needed = least if least is not None else threshold if set(reasons) == {"meaning"} else 0.0
+            alone = len(reasons) == 1 and "meaning" in reasons
+            needed = least if least is not None else threshold if alone else 0.0
             if (similarity or 0.0) < needed:
                 continue
-        score = sum(1 / (RANK_CONSTANT + reason.rank) for reason in reasons.values()) / top
-        found.append((entity, score, similarity))
+        found.append((entity, lists.sums[entity] / top, similarity))
     return found
 
 
@@ -386,11 +398,14 @@ def _weighed(
     now_s: float,
 ) -> list[tuple[int, float, float | None]]:
     """The same in their final order, after recency, use and outcomes."""
-    best = {entity: _best_observation(lists, entity) for entity, _, _ in ranked}
+    found = ranked
     # Age counts for all; where it does not, those that nobody has used yet have nothing to be weighed by.
-    known = uses_by_key(scoped, [key for key in best.values() if key], all_=question.weighing.recency > 0)
-    factors = {key: question.weighing.factor(use, now_s) for key, use in known.items()}
-    found = [(entity, score * factors.get(best[entity], 1.0), near) for entity, score, near in ranked]
+    if question.weighing.recency > 0 or lists.used:
+        best = {entity: _best_observation(lists, entity) for entity, _, _ in ranked}
+        weighed = best.values() if question.weighing.recency > 0 else lists.used.intersection(best.values())
+        known = uses_by_key(scoped, [key for key in weighed if key])
+        factors = {key: question.weighing.factor(use, now_s) for key, use in known.items()}
+        found = [(entity, score * factors.get(best[entity], 1.0), near) for entity, score, near in ranked]
     return sorted(found, key=lambda each: (-each[1], -(each[2] or 0.0), each[0]))
 
 

@@ -9,6 +9,7 @@ from these alone, so that it does not tell how common a word is in the scopes of
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,12 +53,16 @@ class WordHit(NamedTuple):
         entity: The key of its entity.
         score: BM25 among the candidates.
         terms: Places of the terms it has in the list of terms.
+        used: How often it was used.
+        vector: As it is stored, where it is of the space that is searched.
     """
 
     observation: int
     entity: int
     score: float
     terms: tuple[int, ...]
+    used: int
+    vector: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,8 @@ class Vocabulary:
             planes: The signs in memory, which know the scopes of rows.
         """
         found = self.all_terms(text)
-        rows = {term: self._rows(scoped, term, observations, planes) for term in found}
-        rare = _rarest({term: count for term, count in rows.items() if count <= COMMON_ROWS})
+        rows = self._rows(scoped, found, observations, planes)
+        rare = _rarest({term: rows[term] for term in found if rows[term] <= COMMON_ROWS})
         return Asked((rare or found)[:TERMS_LIMIT], common=bool(found) and not rare)
 
     def all_terms(self, text: str) -> tuple[str, ...]:
@@ -110,18 +115,22 @@ class Vocabulary:
                     terms.setdefault(term)
         return tuple(terms)[: 2 * TERMS_LIMIT]
 
-    def _rows(self, scoped: Scoped, term: str, observations: int, planes: Planes | None) -> int:
-        """How many observations have a term, as far as it is counted."""
+    def _rows(
+        self, scoped: Scoped, terms: Sequence[str], observations: int, planes: Planes | None
+    ) -> dict[str, int]:
+        """How many observations have each term, as far as it is counted."""
         if abs(observations - self._counted_at) > RECOUNT_SHARE * max(self._counted_at, COMMON_ROWS):
             self._known.clear()
             self._counted_at = observations
-        known = self._known.get((scoped.reach, term))
-        if known is None:
-            known = scoped.having(match([term]), COMMON_ROWS + 1, planes)
-            self._known[scoped.reach, term] = known
-            while len(self._known) > CACHE_LIMIT:
-                self._known.popitem(last=False)
-        return known
+        reach = scoped.reach
+        new = [term for term in terms if (reach, term) not in self._known]
+        if new:
+            counts = scoped.having([match([term]) for term in new], COMMON_ROWS + 1, planes)
+            self._known.update({(reach, term): count for term, count in zip(new, counts, strict=True)})
+        rows = {term: self._known[reach, term] for term in terms}
+        while len(self._known) > CACHE_LIMIT:
+            self._known.popitem(last=False)
+        return rows
 
 
 def _rarest(rows: Mapping[str, int]) -> tuple[str, ...]:
@@ -141,7 +150,13 @@ def match(terms: Sequence[str]) -> str:
 
 
 def word_hits(
-    scoped: Scoped, asked: Asked, where: str, bindings: Sequence[Any], limit: int = CANDIDATES
+    scoped: Scoped,
+    asked: Asked,
+    where: str,
+    bindings: Sequence[Any],
+    *,
+    space: int | None = None,
+    limit: int = CANDIDATES,
 ) -> list[WordHit]:
     """Observations that have some of the terms, the best first.
 
@@ -150,20 +165,21 @@ def word_hits(
         asked: As :meth:`Vocabulary.asked` found it.
         where: Further conditions on ``o`` (observation) and ``e`` (its entity), or ``1``.
         bindings: Of the conditions.
+        space: Number of the model whose vectors are told along with them, or None for none.
         limit: Most candidates.
     """
     terms, order = asked.terms, "words.rowid DESC" if asked.common else "words.rank"
     if not terms:
         return []
     found = scoped.rows(
-        f"SELECT o.key, o.entity, {TERMS_FUNCTION}(words) FROM words"  # noqa: S608 - conditions of our own
-        " JOIN {observations} o ON o.key = words.rowid JOIN {entities} e ON e.key = o.entity"
+        f"SELECT o.key, o.entity, o.used, iif(o.model = ?, o.vector, NULL), {TERMS_FUNCTION}(words)"  # noqa: S608
+        " FROM words JOIN {observations} o ON o.key = words.rowid JOIN {entities} e ON e.key = o.entity"
         f" WHERE words MATCH ? AND {where} ORDER BY {order} LIMIT ?",
-        (match(terms), *bindings, limit),
+        (space, match(terms), *bindings, limit),
     )
     if not found:
         return []
-    told = _read([row[2] for row in found])
+    told = _read([row[4] for row in found])
     lengths, times = told[:, :1], told[:, 1:]
     frequency = np.count_nonzero(times, axis=0)
     weight = np.log(1 + (len(found) - frequency + 0.5) / (frequency + 0.5))
@@ -175,7 +191,11 @@ def word_hits(
     has: list[list[int]] = [[] for _ in found]
     for place, term in np.argwhere(times).tolist():
         has[place].append(term)
-    return [WordHit(found[place][0], found[place][1], -score, tuple(has[place])) for score, place in ranked]
+    hits = []
+    for score, place in ranked:
+        key, entity, used, vector, _ = found[place]
+        hits.append(WordHit(key, entity, -score, tuple(has[place]), used, vector))
+    return hits
 
 
 def name_hits(
@@ -197,13 +217,13 @@ def name_hits(
     return [key for _, _, key in sorted(order)]
 
 
-def _terms_of_row(api: apsw.FTS5ExtensionApi, *_: object) -> str:
-    """The length of a row in terms, then how often it has each term of the query."""
-    times = [sum(map(len, api.phrase_locations(place))) for place in range(api.phrase_count)]
-    return ",".join(map(str, (api.column_size(-1), *times)))
+def _terms_of_row(api: apsw.FTS5ExtensionApi, *_: object) -> bytes:
+    """The length of a row in terms, then how often it has each term of the query, in 32 bits each."""
+    places = map(api.phrase_locations, range(api.phrase_count))
+    times = [len(columns[0]) if len(columns) == 1 else sum(map(len, columns)) for columns in places]
+    return struct.pack(f"<{1 + len(times)}I", api.column_size(-1), *times)
 
 
-def _read(told: Sequence[str]) -> NDArray[np.int64]:
+def _read(told: Sequence[bytes]) -> NDArray[np.int64]:
     """What the function has told of rows: for each its length, then how often it has each term."""
-    numbers = np.array([int(number) for row in told for number in row.split(",")], np.int64)
-    return numbers.reshape(len(told), -1)
+    return np.frombuffer(b"".join(told), "<u4").astype(np.int64).reshape(len(told), -1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from node.environment import system_environment
 from node.errors import EmbeddingFailed, InvariantViolation
+from node.memory import planes as planes_module
 from node.memory import search
 from node.memory.embedding import EmbeddingModel, Vectors
 from node.memory.model import EntityDraft, ObservationDraft, Period, Realm, Scope, Timing
@@ -102,9 +103,9 @@ async def agree(
                     )
                     assert found == in_the_file(connection, viewer, sought(vector), count, past=past)
             scoped = Scoped(connection, viewer)
-            for word in ("fact", "new", "unheard"):
-                for limit in (1, 3, 99):
-                    assert scoped.having(word, limit, planes) == scoped.having(word, limit)
+            said = ["fact", "new", "unheard", "fact OR new"]
+            for limit in (1, 3, 99):
+                assert scoped.having(said, limit, planes) == scoped.having(said, limit)
 
     await storage.read(look)
 
@@ -427,11 +428,15 @@ async def test_rows_of_a_word_are_counted_by_the_scopes_in_memory_page_by_page(o
         await memory.remember(OPERATOR, HIS, [EntityDraft("a", "thing", facts[1:])])
 
     def counted(connection) -> list[int | None]:
-        both = "hers OR his"
-        before = Scoped(connection, ADA)._counted(both, 4, planes)
-        Scoped(connection, ADA).nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
-        limits = (4, 10, 99)
-        return [before, *(Scoped(connection, ADA)._counted(both, limit, planes) for limit in limits)]
+        both, hers = "hers OR his", Scoped(connection, ADA)
+
+        def count(limit: int) -> int | None:
+            [page] = hers._keys_of([both], 0, limit)
+            return hers._counted(both, page, limit, planes)
+
+        before = count(4)
+        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
+        return [before, *map(count, (4, 10, 99))]
 
     assert await memory.storage.read(counted) == [None, 4, 10, 10]
 
@@ -465,3 +470,42 @@ async def test_searches_beyond_the_exact_limit_show_nothing_of_others(
         assert told[0] == told[1]
         assert bool(told[0]) is (question.types != ("none",))
     assert bool(both.statistics()["signs"]["too_large"]) is (limit_bytes == 0)
+
+
+@given(
+    st.lists(st.integers(0, 385), max_size=400),
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.sampled_from([1, 7]),
+)
+def test_the_nearest_are_among_those_that_a_sample_makes_likely(told, times, wide, every) -> None:
+    distances = np.array(told * times, np.uint16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planes_module, "SAMPLED_EVERY", every)
+        likely = planes_module._likely(distances, wide)
+    assert np.array_equal(np.sort(likely)[:wide], np.sort(distances)[:wide])
+
+
+async def test_a_word_of_a_row_without_a_vector_is_looked_up_and_the_others_are_not(
+    open_chance, chance, monkeypatch
+) -> None:
+    async def failing(texts: list[str]) -> Vectors:
+        raise EmbeddingFailed("no model")
+
+    memory, planes = open_chance(), Planes()
+    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft("seen"),))])
+    monkeypatch.setattr(chance, "embed", failing)
+    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft("unseen"),))])
+    looked_up: list[str] = []
+    before = Scoped._looked_up
+    monkeypatch.setattr(
+        Scoped, "_looked_up", lambda self, word, limit: looked_up.append(word) or before(self, word, limit)
+    )
+
+    def counted(connection) -> list[int]:
+        hers = Scoped(connection, ADA)
+        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
+        return hers.having(["seen", "unseen", "unheard"], 9, planes)
+
+    assert await memory.storage.read(counted) == [1, 1, 0]
+    assert looked_up == ["unseen"]
