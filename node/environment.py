@@ -43,6 +43,10 @@ _LANES = {
     "graph": 4,
 }
 """Blocking work runs in named lanes, each with a bound on its threads."""
+WORK_S: Final = 0.002
+"""How long a job that rests works between two rests, in seconds."""
+REST_S: Final = 0.0005
+"""How long it rests, in seconds."""
 
 
 class Clock(Protocol):
@@ -181,6 +185,28 @@ class Network(Protocol):
         ...
 
 
+class Rests:
+    """Rests of a long job, which gives way before it is made to.
+
+    A thread that is stopped by the system in the middle of its work has, as often as not, Python's lock, and
+    then the event loop waits with it for a processor. Who sleeps often is seldom stopped.
+
+    Args:
+        now: Seconds.
+        sleep: Sleeps for seconds, without Python's lock.
+    """
+
+    def __init__(self, now: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._now, self._sleep = now, sleep
+        self._since = now()
+
+    def __call__(self) -> None:
+        """Between two steps: rest, if the job has worked for :data:`WORK_S`."""
+        if self._now() - self._since >= WORK_S:
+            self._sleep(REST_S)
+            self._since = self._now()
+
+
 class CannotWait(Exception):
     """A job runs on the event loop itself, and cannot wait for what only the loop can do."""
 
@@ -201,6 +227,10 @@ class Workers(Protocol):
             CannotWait: jobs run on the event loop here.
             trio.Cancelled: nobody waits for the job any more.
         """
+        ...
+
+    def rests(self) -> Callable[[], None]:
+        """Inside a job that is long: what to call between its steps, so that others get the processor."""
         ...
 
 
@@ -395,6 +425,10 @@ class ThreadWorkers:
     def wait(self, work: Callable[[], Awaitable[T]]) -> T:
         """From within a job: have the event loop do ``work``, in the task that called :meth:`run`."""
         return trio.from_thread.run(work)
+
+    def rests(self) -> Callable[[], None]:
+        """The rests of one job."""
+        return Rests(time.monotonic, time.sleep)
 
 
 def system_environment() -> Environment:

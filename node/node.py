@@ -327,7 +327,10 @@ class Node:
         authority = self.credentials.authority
         # Its own, for it is asked on the memory's thread.
         asked = ClusterAuthority(authority.ca_public_key, authority.cluster)
-        return Replica(self.credentials.identity, asked, self.environment.randomness.token)
+        environment = self.environment
+        return Replica(
+            self.credentials.identity, asked, environment.randomness.token, environment.workers.rests
+        )
 
     async def _run_rooms(self, task_status: trio.TaskStatus[ReadyInfo]) -> None:
         cluster = self.config.cluster

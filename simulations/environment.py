@@ -147,6 +147,10 @@ class InlineWorkers:
         """Have the event loop do ``work``; in lanes where jobs do not wait this is refused."""
         return self._turns.wait(work)
 
+    def rests(self) -> Callable[[], None]:
+        """No rest: nothing else can run meanwhile."""
+        return lambda: None
+
 
 def simulated_environment(
     world: World, network: VirtualNetwork, name: str, *, boot: int = 0, clock_offset_s: float = 0.0

@@ -175,14 +175,15 @@ async def _embedded(texts: Sequence[str], seconds: float) -> list[Row]:
 def _replicated(operations: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="caxton-replication-") as folder:
         told = replication.measured(Path(folder), operations, 4)
-    digests = {row["digest"] for row in told}
+    digests = {row["digest"] for row in told if row["digest"]}
     peers = [row for row in told if str(row["node"]).startswith("peer")]
     measure = "replication to each of 4 peers"
     figures = {"converged": ("converged_s", "s"), "processor": ("processor_s", "s")}
-    figures |= {"loop_lag_p999": ("lag_p999_ms", "ms")}
+    figures |= {"loop_lag_p999": ("lag_p999_ms", "ms"), "loop_lag_p999_own": ("held_p999_ms", "ms")}
     rows = [
         _row(operations, measure, name, max(float(peer[column]) for peer in peers), unit)
         for name, (column, unit) in figures.items()
+        if all(peer[column] != "" for peer in peers)
     ]
     return [*rows, _row(operations, "different digests after replication", "number", len(digests), "")]
 

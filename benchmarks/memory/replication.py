@@ -8,23 +8,29 @@ each of the four others holds them all, and that the digests of the rows are equ
 and is measured from when it is ready. Every process notes what it has cost it, and how late its event loop
 serves a task that wants to run every 2 ms. Vectors are made by the embedder ``hash``, so that embedding,
 which has a benchmark of its own, is not in the figures.
+
+Five nodes share the processors of one machine, so beside the lag it is told what of it is their own: the lag
+less what threads of the process have waited for a processor (``/proc``, Linux), and the most processor time
+that the loop has spent between two of these looks. A bystander, a process that does nothing but look how late
+it is, shows what the machine does to anybody meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import trio
 
-from benchmarks.memory.search import lag
+from benchmarks.memory.search import LAG_EVERY_S
 from benchmarks.nodes import running
 from benchmarks.report import caxton, machine, percentile, show, write
 from node.config import NodeConfig, load_config
@@ -37,6 +43,7 @@ OBSERVATIONS: Final = 99
 """Of each entity; with the entity itself a hundred operations."""
 LOOK_S: Final = 0.02
 LIMIT_S: Final = 120.0
+BYSTANDER: Final = "bystander"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = measured(Path(name), options.operations, options.peers)
     show(tuple(rows[0]), [row.values() for row in rows])
     print(f"\n{facts}\nraw: {write('memory-replication', facts, rows) if options.csv else 'not written'}")
-    return int(len({row["digest"] for row in rows}) != 1)
+    return int(len({row["digest"] for row in rows if row["digest"]}) != 1)
 
 
 def measured(directory: Path, operations: int, peers: int) -> list[dict[str, Any]]:
@@ -76,11 +83,16 @@ def measured(directory: Path, operations: int, peers: int) -> list[dict[str, Any
         for name in names[1:-1]:
             _line(running[name])
             _go(running[name])
+        running[BYSTANDER] = _start(directory, BYSTANDER, seed, operations)
+        _line(running[BYSTANDER])
         _go(running["origin"])
         wrote = _line(running["origin"])
+        _go(running[BYSTANDER])
         rows = [_row(name, _line(running[name]), wrote["at"]) for name in names[1:-1]]
         _go(running["origin"])
         rows.insert(0, _row("origin", _line(running["origin"]), wrote["at"]))
+        _go(running[BYSTANDER])
+        rows.append(_row(BYSTANDER, _line(running[BYSTANDER]), wrote["at"]))
         running["newcomer"] = _start(directory, "newcomer", seed, operations)
         ready = _line(running["newcomer"])
         _go(running["newcomer"])
@@ -95,11 +107,9 @@ def measured(directory: Path, operations: int, peers: int) -> list[dict[str, Any
 def _row(name: str, told: dict[str, Any], began: float) -> dict[str, Any]:
     return {
         "node": name,
-        "converged_s": round(told["at"] - began, 3) if name != "origin" else "",
+        "converged_s": round(told["at"] - began, 3) if name not in ("origin", BYSTANDER) else "",
         "processor_s": round(told["processor_s"], 2),
-        "lag_p50_ms": round(told["lag_ms"][0], 2),
-        "lag_p999_ms": round(told["lag_ms"][1], 2),
-        "lag_max_ms": round(told["lag_ms"][2], 2),
+        **{figure: "" if value is None else round(value, 2) for figure, value in told["lag"].items()},
         "digest": told["digest"][:16],
     }
 
@@ -145,6 +155,11 @@ def _config(directory: Path, name: str, seed: str) -> NodeConfig:
 
 
 async def _node(options: argparse.Namespace) -> None:
+    if options.node == BYSTANDER:
+        _tell(gossip="", at=time.monotonic())
+        await _asked()
+        await _measured(None, _asked)
+        return
     async with running(_config(options.directory, options.node, options.seed)) as (node, gossip):
         _tell(gossip=gossip, at=time.monotonic())
         if options.node == "origin":
@@ -181,17 +196,69 @@ async def _follow(node: Node, operations: int) -> None:
     await _measured(node, has_all)
 
 
-async def _measured(node: Node, wait: Callable[[], Awaitable[None]]) -> None:
+class Look(NamedTuple):
+    """One look at how late the event loop serves a task, in milliseconds."""
+
+    late: float
+    held: float | None
+    """Less what threads of this process have waited for a processor since the look before."""
+    spent: float
+    """Of a processor, by the loop's thread since the look before."""
+
+
+async def _looks(found: list[Look]) -> None:
+    clock, waits = system_environment().clock, Waits()
+    waited, spent = waits.total_ms(), time.thread_time()
+    while True:
+        wanted = clock.now() + LAG_EVERY_S
+        await clock.sleep_until(wanted)
+        late, since, until = (clock.now() - wanted) * 1000, waited, spent
+        waited, spent = waits.total_ms(), time.thread_time()
+        held = None if waited is None or since is None else max(0.0, late - max(0.0, waited - since))
+        found.append(Look(late, held, (spent - until) * 1000))
+
+
+class Waits:
+    """How long threads of this process could have run and had no processor; Linux counts it."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+
+    def total_ms(self) -> float | None:
+        """Since the process began, in milliseconds; None where nobody counts."""
+        waited = 0
+        try:
+            with os.scandir("/proc/self/task") as threads:
+                for thread in threads:
+                    waited += int(os.pread(self._file(thread), 64, 0).split()[1])
+        except OSError:  # no such system, or a thread has ended meanwhile
+            return None
+        return waited / 1e6
+
+    def _file(self, thread: os.DirEntry[str]) -> int:
+        if thread.name not in self._files:
+            self._files[thread.name] = os.open(f"{thread.path}/schedstat", os.O_RDONLY)
+        return self._files[thread.name]
+
+
+async def _measured(node: Node | None, wait: Callable[[], Awaitable[None]]) -> None:
     """Tell when something has come to pass, and what it has cost this process until then."""
-    late: list[float] = []
+    looks: list[Look] = []
     before_s = time.process_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lag, system_environment(), late)
+        nursery.start_soon(_looks, looks)
         await wait()
         nursery.cancel_scope.cancel()
     at, spent_s = time.monotonic(), time.process_time() - before_s
-    lags = (percentile(late, 0.5), percentile(late, 0.999), max(late))
-    _tell(at=at, processor_s=spent_s, lag_ms=lags, digest=await _digest(node))
+    late, held = [look.late for look in looks], [look.held for look in looks if look.held is not None]
+    lag = {
+        "lag_p50_ms": percentile(late, 0.5),
+        "lag_p999_ms": percentile(late, 0.999),
+        "lag_max_ms": max(late),
+        "held_p999_ms": percentile(held, 0.999) if held else None,
+        "loop_spent_max_ms": max(look.spent for look in looks),
+    }
+    _tell(at=at, processor_s=spent_s, lag=lag, digest="" if node is None else await _digest(node))
 
 
 async def _asked() -> None:

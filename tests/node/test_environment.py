@@ -1,4 +1,4 @@
-"""The production network looks names up anew each time, so that a name may lead elsewhere later."""
+"""The production network looks names up anew each time, and long jobs rest."""
 
 # ruff: noqa: TID251 (names are looked up by a fake that Trio is handed)
 
@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from node.environment import SystemNetwork
+from node.environment import REST_S, WORK_S, Rests, SystemNetwork
 
 
 class Names(trio.abc.HostnameResolver):
@@ -40,3 +40,19 @@ async def test_a_name_is_looked_up_each_time_it_is_asked_for():
     assert await network.resolve("seed.example", 7946) == [("10.0.0.2", 7946), ("10.0.0.3", 7946)]
     assert names.asked == 3
     assert await network.resolve("127.0.0.1", 7946) == [("127.0.0.1", 7946)]
+
+
+def test_a_job_rests_when_it_has_worked_for_a_while_and_not_before():
+    now_s, slept = 100.0, []
+    rest = Rests(lambda: now_s, slept.append)
+    rest()
+    now_s += WORK_S / 2
+    rest()
+    assert slept == []
+    now_s += WORK_S
+    rest()
+    rest()
+    assert slept == [REST_S]
+    now_s += 2 * WORK_S
+    rest()
+    assert slept == [REST_S, REST_S]

@@ -75,11 +75,19 @@ class Replica:
         identity: Signs this node's log.
         authority: Whose signatures count; asked on a worker thread.
         token: Makes ids of logs.
+        rests: Makes what a job calls between two operations that it carries out
+            (:meth:`node.environment.Workers.rests`).
     """
 
-    def __init__(self, identity: Identity, authority: Authority, token: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        authority: Authority,
+        token: Callable[[int], bytes],
+        rests: Callable[[], Callable[[], None]] = lambda: _go_on,
+    ) -> None:
         self.node = identity.name
-        self._identity, self._authority, self._token = identity, authority, token
+        self._identity, self._authority, self._token, self._rests = identity, authority, token, rests
         self._clock = HybridClock()
 
     def journal(self, connection: apsw.Connection, wall: float) -> Journal:
@@ -125,6 +133,7 @@ class Replica:
         journal = self.journal(connection, wall)
         merger = Merger(Rows(connection, Scoped(connection, REPLICA), limits), journal.logs, model)
         kept = void = refused = 0
+        rest = self._rests()
         latest = stamp_at(wall + MAX_SKEW_S)
         for stretch in page.stretches:
             name = (stretch.node, stretch.log)
@@ -150,6 +159,7 @@ class Replica:
                     read.append((seq, operation, facts, body))
                 journal.logs.expect([facts.element for _, _, facts, _ in read])
                 for seq, operation, facts, body in read:
+                    rest()
                     is_kept = merger.apply(log, seq, operation, facts, body)
                     kept, void = kept + is_kept, void + (not is_kept)
             except MemoryLimitExceeded:
@@ -213,6 +223,10 @@ class Replica:
         is_own = log.node == self.node and journal.has_log and journal.log is log
         if is_own and not journal.logs.knows(log, proof):
             journal.logs.move_unsealed(log, journal.begin())
+
+
+def _go_on() -> None:
+    """No rest."""
 
 
 def statement(node: str, log: bytes, first: int, signed_ms: int, hashes: bytes) -> bytes:

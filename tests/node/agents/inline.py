@@ -25,6 +25,9 @@ class InlineWorkers:
     def wait(self, work: Callable[[], Awaitable[T]]) -> T:
         raise CannotWait
 
+    def rests(self) -> Callable[[], None]:
+        return lambda: None
+
 
 class TestClock:
     __test__ = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -250,6 +251,25 @@ async def test_what_may_not_be_stored_is_counted_and_left_out_and_the_rest_is_ta
     assert await texts(peers["n1"]) == ["is fine"]
     assert (await peers["n2"].page_from(peers["n1"], have=())).stretches
     assert (await peers["n1"].shared.take(page)).kept == 0
+
+
+async def test_a_page_is_taken_with_a_rest_before_each_operation(peers):
+    alpha, beta = peers["n1"], peers["n2"]
+    await say(alpha, "tea", "is green", "is grown in uji", "is steeped")
+    made = []
+
+    def rests() -> Callable[[], None]:
+        made.append(0)
+
+        def rest() -> None:
+            made[-1] += 1
+
+        return rest
+
+    beta.replica._rests = rests
+    taken = await beta.shared.take(await beta.page_from(alpha))
+    assert taken.kept == 4
+    assert made == [4]
 
 
 @pytest.mark.parametrize("size", [0, 1, 383, 385, 4096])
