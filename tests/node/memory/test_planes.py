@@ -25,6 +25,7 @@ from node.memory.scopes import OPERATOR, REPLICA, Aim, Scoped, Viewer, for_agent
 from node.memory.search import EXACT_LIMIT
 from node.memory.store import MemoryStore
 from node.memory.vectors import Packed, packed
+from node.memory.words import Vocabulary, match
 from node.storage import Storage
 
 DIMENSION = 100
@@ -509,3 +510,18 @@ async def test_a_word_of_a_row_without_a_vector_is_looked_up_and_the_others_are_
 
     assert await memory.storage.read(counted) == [1, 1, 0]
     assert looked_up == ["unseen"]
+
+
+async def test_words_of_any_script_are_counted_alike_in_memory_and_in_the_file(open_chance, chance) -> None:
+    memory, planes = open_chance(), Planes()
+    text = "das 𐐷𐐷 Ünïcode 日本語 o'neil x\"y"
+    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft(text),))])
+
+    def counted(connection) -> tuple[list[int], list[int]]:
+        hers = Scoped(connection, ADA)
+        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
+        said = [match([term]) for term in (*Vocabulary(connection).all_terms(text), 'a"b', "nothing")]
+        return hers.having(said, 9, planes), hers.having(said, 9)
+
+    in_memory, in_the_file = await memory.storage.read(counted)
+    assert in_memory == in_the_file == [1] * 8 + [0, 0]
