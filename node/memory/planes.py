@@ -144,17 +144,17 @@ class Planes:
         found: list[int] = self._keys[places].tolist()
         return found
 
-    def visible(self, keys: NDArray[np.int64], realms: Sequence[int] | None) -> int | None:
+    def visible(self, keys: str, realms: Sequence[int] | None) -> int | None:
         """How many of these observations are in scopes that may be seen, as far as this copy was brought.
 
         Args:
-            keys: Of observations, those that ended included.
+            keys: Of observations, at least one, those that ended included; with commas between them.
             realms: Numbers of the scopes, or None for all.
 
         Returns:
             Their number; None where one of them has no vector here, so that it cannot be told.
         """
-        places, known = self._places(keys)
+        places, known = self._places(np.fromstring(keys, np.int64, sep=","))
         found = self._realms[places] if known.all() else np.zeros(1, np.int32)
         return int(np.count_nonzero(self._among(found, realms, past=True))) if found.all() else None
 

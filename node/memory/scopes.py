@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
-import numpy as np
 
 from node.errors import MemoryLimitExceeded, ScopeDenied, ValidationFailed, invariant
 from node.memory.model import NOBODY, Provenance, Realm, Scope, checked_name
@@ -336,14 +335,13 @@ class Scoped:
         """The same by the signs in memory, from a first page on; None where they do not know all rows."""
         count = 0
         while page:
-            keys = np.fromstring(page, np.int64, sep=",")
-            seen = planes.visible(keys, self.numbers)
+            seen = planes.visible(page, self.numbers)
             if seen is None:
                 return None
             count += seen
-            if len(keys) < limit or count >= limit:
+            if page.count(",") + 1 < limit or count >= limit:
                 break
-            [page] = self._keys_of([expression], int(keys[-1]), limit)
+            [page] = self._keys_of([expression], int(page.rpartition(",")[2]), limit)
         return min(count, limit)
 
     def _keys_of(self, expressions: Sequence[str], after: int, limit: int) -> list[str | None]:
