@@ -101,7 +101,8 @@ def measured(directory: Path, operations: int, peers: int) -> list[dict[str, Any
     finally:
         for process in running.values():
             process.kill()
-            process.wait()
+            with process:  # closes its pipes, and waits
+                pass
 
 
 def _row(name: str, told: dict[str, Any], began: float) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _compared(options: argparse.Namespace) -> tuple[list[Row], int]:
         finally:
             for process in asked.values():
                 process.kill()
-                process.wait()
+                with process:  # closes its pipes, and waits
+                    pass
     return [_row(kind, name, least, options.calls) for kind in KINDS for name in asked], different
 
 

@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from benchmarks.memory import __main__ as whole
-from benchmarks.memory import corpus, embedding, parts, recall
+from benchmarks.memory import corpus, embedding, parts, recall, replication, turns
 from benchmarks.memory.vectors import Cache, made_up
+from benchmarks.report import PROJECT
 from node.memory.embedding import Vectors
 from node.memory.embedding.hashing import HashEmbedder
 
@@ -114,6 +115,15 @@ def test_made_up_vectors_are_as_near_to_real_ones_as_is_said() -> None:
     assert np.allclose((made * real[[0, 1, 0, 1]]).sum(1), 0.86, atol=0.03)
 
 
+def _prepare(folder: Path) -> None:
+    """A folder that has sentences and vectors."""
+    texts = [f"This is the sentence number {number} of them all." for number in range(90)]
+    (folder / "sentences.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    embedder = HashEmbedder()
+    cache = Cache(folder, embedder.model.digest, 384)
+    trio.run(cache.fill, texts, embedder)
+
+
 def test_parts_and_recall_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,11 +133,7 @@ def test_parts_and_recall_are_measured(
         written[name] = rows
         return tmp_path / f"{name}.csv"
 
-    texts = [f"This is the sentence number {number} of them all." for number in range(90)]
-    (tmp_path / "sentences.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    embedder = HashEmbedder()
-    cache = Cache(tmp_path, embedder.model.digest, 384)
-    trio.run(cache.fill, texts, embedder)
+    _prepare(tmp_path)
     for module in (parts, recall):
         monkeypatch.setattr(module, "write", write)
         monkeypatch.setattr(module, "QUESTIONS", 5)
@@ -141,3 +147,21 @@ def test_parts_and_recall_are_measured(
     shares = {row["way"]: row["recall"] for row in written["memory-recall"]}
     assert {"a scale for each", "a scale for each, centred", "one scale for all, all compared"} <= set(shares)
     assert all(0.0 < float(str(share)) <= 1.0 for share in shares.values())
+
+
+def test_a_checkout_answers_as_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _prepare(tmp_path)
+    sizes = ["--observations", "40", "--calls", "3", "--rounds", "1"]
+    assert turns.main(["--cache", str(tmp_path), "--before", str(PROJECT), *sizes]) == 0
+    shown = capsys.readouterr().out
+    assert "answers that differ: 0" in shown
+    assert all(f"| {kind} | {checkout} |" in shown for kind in turns.KINDS for checkout in ("before", "now"))
+
+
+def test_how_long_threads_wait_for_a_processor_is_counted_where_the_system_counts_it() -> None:
+    waits = replication.Waits()
+    before, after = waits.total_ms(), waits.total_ms()
+    counts = Path("/proc/self/schedstat").exists()
+    assert (before is not None) == (after is not None) == counts
+    if before is not None and after is not None:
+        assert 0.0 <= before <= after
