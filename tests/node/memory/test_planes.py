@@ -25,7 +25,6 @@ from node.memory.scopes import OPERATOR, REPLICA, Aim, Scoped, Viewer, for_agent
 from node.memory.search import EXACT_LIMIT
 from node.memory.store import MemoryStore
 from node.memory.vectors import Packed, packed
-from node.memory.words import Vocabulary, match
 from node.storage import Storage
 
 DIMENSION = 100
@@ -421,27 +420,6 @@ async def test_many_scopes_are_looked_up_at_once(open_chance, chance) -> None:
         assert found == [names.index(name) + 1 for name in some]
 
 
-async def test_rows_of_a_word_are_counted_by_the_scopes_in_memory_page_by_page(open_chance, chance) -> None:
-    memory, planes = open_chance(), Planes()
-    for number in range(10):
-        facts = (ObservationDraft(f"hers {number}"), ObservationDraft(f"his {number}"))
-        await memory.remember(OPERATOR, HERS, [EntityDraft("a", "thing", facts[:1])])
-        await memory.remember(OPERATOR, HIS, [EntityDraft("a", "thing", facts[1:])])
-
-    def counted(connection) -> list[int | None]:
-        both, hers = "hers OR his", Scoped(connection, ADA)
-
-        def count(limit: int) -> int | None:
-            [page] = hers._keys_of([both], 0, limit)
-            return hers._counted(both, page, limit, planes)
-
-        before = count(4)
-        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
-        return [before, *map(count, (4, 10, 99))]
-
-    assert await memory.storage.read(counted) == [None, 4, 10, 10]
-
-
 @pytest.mark.parametrize("limit_bytes", [64 * 1024**2, 0])
 async def test_searches_beyond_the_exact_limit_show_nothing_of_others(
     open_chance, chance, monkeypatch, limit_bytes
@@ -485,43 +463,3 @@ def test_the_nearest_are_among_those_that_a_sample_makes_likely(told, times, wid
         patch.setattr(planes_module, "SAMPLED_EVERY", every)
         likely = planes_module._likely(distances, wide)
     assert np.array_equal(np.sort(likely)[:wide], np.sort(distances)[:wide])
-
-
-async def test_a_word_of_a_row_without_a_vector_is_looked_up_and_the_others_are_not(
-    open_chance, chance, monkeypatch
-) -> None:
-    async def failing(texts: list[str]) -> Vectors:
-        raise EmbeddingFailed("no model")
-
-    memory, planes = open_chance(), Planes()
-    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft("seen"),))])
-    monkeypatch.setattr(chance, "embed", failing)
-    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft("unseen"),))])
-    looked_up: list[str] = []
-    before = Scoped._looked_up
-    monkeypatch.setattr(
-        Scoped, "_looked_up", lambda self, word, limit: looked_up.append(word) or before(self, word, limit)
-    )
-
-    def counted(connection) -> list[int]:
-        hers = Scoped(connection, ADA)
-        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
-        return hers.having(["seen", "unseen", "unheard"], 9, planes)
-
-    assert await memory.storage.read(counted) == [1, 1, 0]
-    assert looked_up == ["unseen"]
-
-
-async def test_words_of_any_script_are_counted_alike_in_memory_and_in_the_file(open_chance, chance) -> None:
-    memory, planes = open_chance(), Planes()
-    text = "das 𐐷𐐷 Ünïcode 日本語 o'neil x\"y"
-    await memory.remember(ADA, HERS, [EntityDraft("a", "thing", (ObservationDraft(text),))])
-
-    def counted(connection) -> tuple[list[int], list[int]]:
-        hers = Scoped(connection, ADA)
-        hers.nearest(1, sought(chance.vector("x")), 1, past=True, planes=planes)
-        said = [match([term]) for term in (*Vocabulary(connection).all_terms(text), 'a"b', "nothing")]
-        return hers.having(said, 9, planes), hers.having(said, 9)
-
-    in_memory, in_the_file = await memory.storage.read(counted)
-    assert in_memory == in_the_file == [1] * 8 + [0, 0]
