@@ -357,10 +357,11 @@ class Core:
             self._learning.knock_answered(name, now)
 
     def check(self, record: Record, now: float) -> None:
-        """Ask a member a last time whether it lives, by every path."""
+        """Ask a member a last time whether it lives, by every path, and others what they know of it."""
         ping = self._prober.check(record)
         patience_s = self.config.probe_timeout_s * self.config.probe_verdict_mult
         self.probe_stream(record, ping, patience_s, now)
+        self._prober.ask_around(record, ping.sequence, patience_s / 2, now)
 
     def knock(self, record: Record, now: float) -> None:
         """Ask somebody who is not in the table whether it lives."""

@@ -28,6 +28,8 @@ MAX_RELAYED: Final = 256
 """Most indirect probes done for others at once; further requests are refused and counted."""
 MAX_QUESTIONS: Final = 256
 """Most members asked outside the turn at once; the one asked first is given up."""
+MAX_ASKED_AROUND_PER_S: Final = 32
+"""Most members in a second that others are asked for before a verdict."""
 MAX_AGAIN: Final = 64
 """Most members that are probed again soon, because the last probe left something open."""
 MAX_RELAY_PATIENCE_S: Final = 60.0
@@ -224,6 +226,7 @@ class Prober:
         self._probe: Probe | None = None
         self._next_at: float | None = None
         self._again: OrderedDict[str, None] = OrderedDict()
+        self._second = self._asked_around = 0
         self._was_again = False
         self._questions: OrderedDict[int, str] = OrderedDict()
         self._relayed: dict[int, Relayed] = {}
@@ -313,6 +316,21 @@ class Prober:
         ping = Ping(sequence, record.name, self._owner.root())
         self._owner.send(record, [ping], statements=statements)
         return ping
+
+    def ask_around(self, record: Record, sequence: int, patience_s: float, now: float) -> None:
+        """Ask some members for a member, who tell its latest word with their answers.
+
+        Who has missed a refutation would else bury somebody who is well for all others. When many seem to
+        have died at once it is not that, and no more than :data:`MAX_ASKED_AROUND_PER_S` are asked for.
+        """
+        if int(now) != self._second:
+            self._second, self._asked_around = int(now), 0
+        if self._asked_around >= MAX_ASKED_AROUND_PER_S:
+            return
+        self._asked_around += 1
+        request = PingRequest(sequence, record.name, max(1, int(1000 * min(patience_s, MAX_RELAY_PATIENCE_S))))
+        for relay in self._choose_relays(record.name, now):
+            self._owner.send(relay, [request])
 
     def relay(self, request: PingRequest, origin: Record, now: float) -> None:
         """Ping somebody for a peer."""
@@ -464,6 +482,7 @@ class Prober:
         doubt, said = b"", []
         if target is not None and target.is_up:
             doubt = self._owner.doubt(target)
+            said.append(target.encoded)
         elif target is not None:
             said.append(target.encoded_verdict)
         self._owner.send(origin, [Nack(relayed.sequence, doubt)], statements=said)

@@ -7,7 +7,8 @@ import pytest
 from swim.config import SwimConfig
 from swim.events import MemberDied, MemberRefuted, MemberSuspected
 from swim.members import State
-from swim.messages import Boot, Dead, Ping, PingRequest, Suspect
+from swim.messages import Alive, Boot, Dead, Nack, Ping, PingRequest, RollFrame, Suspect
+from swim.probe import MAX_ASKED_AROUND_PER_S
 from tests.swim.net import Net, Sent, cluster, settled
 from tests.swim.statements import doubt, stranger, verdict, word
 
@@ -461,3 +462,38 @@ def test_two_of_many_that_are_cut_off_together_give_up_all_others_before_long() 
     assert net.up("n0") == ["n1"]
     assert net.up("n1") == ["n0"]
     assert set(net.up("n2")) == {f"n{number}" for number in range(3, 40)}
+
+
+# The last question
+
+
+def test_who_has_missed_a_refutation_hears_of_it_before_it_buries() -> None:
+    net = settled(6, stream_probes=False)
+    net.freeze("n1")
+    net.run_for(5, until=lambda: all(net.state(n, "n1") is State.SUSPECT for n in net.hosts if n != "n1"))
+
+    def is_missed(sent: Sent) -> bool:
+        """Say whether a datagram would tell n0 in another way than by a relay's answer."""
+        words = [m for m in sent.messages if isinstance(m, (Alive, RollFrame))]
+        told = [m for m in words if isinstance(m, RollFrame) or m.name == "n1"]
+        return (sent.source == "n1" or bool(told)) and not any(isinstance(m, Nack) for m in sent.messages)
+
+    net.censor = lambda sent: sent.to == "n0" and is_missed(sent)
+    net.thaw("n1")
+    net.run_for(1.5)
+    assert [n for n in net.hosts if net.state(n, "n1") is State.SUSPECT] == ["n0"]
+    net.freeze("n1")
+    net.run_for(net.config.suspicion_max_s, until=lambda: net.state("n0", "n1") is not State.SUSPECT)
+    assert net.state("n0", "n1") is State.ALIVE
+    assert not net.told("n0", MemberDied)
+
+
+def test_others_are_asked_about_few_at_a_time() -> None:
+    net = settled(4)
+    swim = net.hosts["n0"].swim
+    before = len(net.sent)
+    for _ in range(2 * MAX_ASKED_AROUND_PER_S):
+        swim.check(swim._table.get("n1"), net.now)  # type: ignore[arg-type]
+    net.pump("n0")
+    asked = [m for sent in net.sent[before:] for m in sent.messages if isinstance(m, PingRequest)]
+    assert len(asked) == MAX_ASKED_AROUND_PER_S * min(net.config.indirect_probes, 2)
