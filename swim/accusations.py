@@ -11,9 +11,9 @@ longest suspicion, however, a member judges by whom it can reach: one that hears
 its own probes, and two that are cut off together with each other's.
 
 The members that have signed pass the verdict; others wait `doubt_margin_s` longer for it. Just before, the
-subject is asked once more, and others for its latest word. A Dead carries the signatures and is believed at once by whoever already
-suspects the subject. Whoever has no doubt yet takes it for a suspicion and tells the subject: so the two
-halves of a healed partition refute before they bury each other twice.
+subject is asked once more, and others for its latest word. A Dead carries the signatures and is believed at
+once by whoever already suspects the subject. Whoever has no doubt yet takes it for a suspicion and tells the
+subject: so the two halves of a healed partition refute before they bury each other twice.
 
 A subject that is impaired and says so (`Alive.patience_s`) is doubted in silence for that long.
 """

@@ -328,7 +328,8 @@ class Prober:
         if self._asked_around >= MAX_ASKED_AROUND_PER_S:
             return
         self._asked_around += 1
-        request = PingRequest(sequence, record.name, max(1, int(1000 * min(patience_s, MAX_RELAY_PATIENCE_S))))
+        patience_ms = max(1, int(1000 * min(patience_s, MAX_RELAY_PATIENCE_S)))
+        request = PingRequest(sequence, record.name, patience_ms)
         for relay in self._choose_relays(record.name, now):
             self._owner.send(relay, [request])
 
