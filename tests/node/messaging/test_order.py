@@ -156,15 +156,15 @@ async def test_what_was_sent_behind_a_refused_message_does_not_overtake_it(tmp_p
         first, second = await accept(c["a"], [1]), []
         receive, held_up = inbox.receive, trio.Event()
 
-        async def full_at_first(origin, arrived, proof):
+        async def full_at_first(origin, frames):
             if not held_up.is_set():
                 held_up.set()
                 inbox._core._held += 1
-                await receive(origin, arrived, proof)
+                await receive(origin, frames)
                 inbox._core._held -= 1
                 second.extend(await accept(c["a"], [2]))
                 return
-            await receive(origin, arrived, proof)
+            await receive(origin, frames)
 
         inbox.receive = full_at_first
         await eventually(lambda: at_rest(c)() and second)
