@@ -253,12 +253,16 @@ class Arrivals:
         )  # fmt: skip
         return Arriving(item, message, row, kept, state)
 
+    def _refused(self, decoded: Arriving) -> None:
+        self._counts["refused"] += 1
+        if decoded.reason != BEHIND:  # else it has its fence, or had: what that waited for came with it
+            self._fences.refused(_line(decoded), decoded.item.message_id)
+
     def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
         """What follows from one delivery."""
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.REFUSE:
-            self._counts["refused"] += 1
-            self._fences.refused(_line(decoded), item.message_id)
+            self._refused(decoded)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
         if action is ArrivalAction.WITHDRAW:
