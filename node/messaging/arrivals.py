@@ -1,6 +1,6 @@
 """The receiver's core: what is taken, what is refused, and what follows once storage has spoken.
 
-It does no I/O. A frame of deliveries is judged (:meth:`Arrivals.judge`); storage then looks each one up and
+It does no I/O. Deliveries are judged (:meth:`Arrivals.judge`); storage then looks each one up and
 says what :mod:`node.messaging.receiver` makes of it; with these answers :meth:`Arrivals.stored` acknowledges,
 offers to mailboxes and hands replies over. :mod:`node.messaging.inbox` runs it over storage.
 """
@@ -50,7 +50,7 @@ class Arriving(msgspec.Struct, eq=False):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The deliveries of one frame that are to be looked up, and the ends of those that are no messages."""
+    """Deliveries that came together and are to be looked up, and the ends of those that are no messages."""
 
     number: int
     origin: str
@@ -121,7 +121,7 @@ class Arrivals:
         self._held, self._rows = held, rows
 
     def judge(self, origin: str, arrived: Sequence[Arrived]) -> Batch:
-        """Decode the deliveries of one frame, and say of each what storage is to turn away if it is new."""
+        """Decode deliveries that came together, and say of each what storage is to turn away if it is new."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
         room = self.room
@@ -142,7 +142,7 @@ class Arrivals:
         return batch
 
     def stored(self, batch: Batch) -> None:
-        """What follows from the deliveries of a frame now that they are durable."""
+        """What follows from deliveries that came together, now that they are durable."""
         outcomes = list(batch.outcomes)
         now, wall = self._time.now(), self._time.wall()
         for decoded in batch.items:
@@ -253,12 +253,16 @@ class Arrivals:
         )  # fmt: skip
         return Arriving(item, message, row, kept, state)
 
+    def _refused(self, decoded: Arriving) -> None:
+        self._counts["refused"] += 1
+        if decoded.reason != BEHIND:  # else it has its fence, or had: what that waited for came with it
+            self._fences.refused(_line(decoded), decoded.item.message_id)
+
     def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
         """What follows from one delivery."""
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.REFUSE:
-            self._counts["refused"] += 1
-            self._fences.refused(_line(decoded), item.message_id)
+            self._refused(decoded)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
         if action is ArrivalAction.WITHDRAW:

@@ -48,8 +48,8 @@ from node.messaging.subscriptions import Subscriptions
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
 from node.storage.storage import Storage
-from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome, Partial
-from node.transport.proof import FrameProof
+from node.transport.frames import DeliveryKey, Grant, KeyState, Outcome, Partial
+from node.transport.handler import Proven
 
 
 class Bus:
@@ -395,9 +395,9 @@ class Bus:
         del storage_id
         await self._outbox.report(peer, states)
 
-    async def on_deliver(self, peer: str, items: Sequence[DeliverItem], proof: FrameProof) -> None:
-        """Take the messages of one frame; raises StorageFailed when they could not be stored."""
-        await self._inbox.receive(peer, [(item, None) for item in items], proof)
+    async def on_deliver(self, peer: str, frames: Sequence[Proven]) -> None:
+        """Take the messages of frames; raises StorageFailed when they could not be stored."""
+        await self._inbox.receive(peer, [([(i, None) for i in items], proof) for items, proof in frames])
 
     async def on_received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         """The peer has these on disk."""

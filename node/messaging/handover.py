@@ -19,10 +19,11 @@ import apsw
 from node.messaging.arrivals import Arriving, Batch
 from node.messaging.claims import Claim
 from node.messaging.dated import Dated
-from node.messaging.inbox import Inbox, store
+from node.messaging.inbox import Inbox
 from node.messaging.letters import OPEN, Letter
 from node.messaging.outbox import Outbox
 from node.messaging.receiver import ArrivalAction, ItemState
+from node.messaging.storing import store
 from node.storage import outbox as table
 from node.storage.storage import Storage
 

@@ -13,14 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import apsw
-import cbor2
 
 from node.config.model import MessagingConfig
 from node.environment import Environment
 from node.message import Message
-from node.messaging.arrivals import Arrivals, Arrived, Arriving, Batch, Ended, Receivers, Told
+from node.messaging.arrivals import Arrivals, Arrived, Batch, Ended, Receivers, Told
 from node.messaging.conversation_index import NOTED_AFTER_S
-from node.messaging.conversation_view import kin_of
 from node.messaging.conversations import Waits
 from node.messaging.credit import BEYOND, Credits
 from node.messaging.dated import Dated
@@ -29,19 +27,17 @@ from node.messaging.durably import durably
 from node.messaging.letters import Letter
 from node.messaging.mailboxes import Entry
 from node.messaging.owed import Owed
-from node.messaging.receiver import ArrivalAction, Handling, ItemState, arrive, end, reported
+from node.messaging.receiver import ArrivalAction, Handling, ItemState, end, reported
 from node.messaging.recording_inbox import record_arrivals
 from node.messaging.settings import CLIENTS, CONFIRMED_MARGIN_S, KEEP_ROWS, WATERMARK_S
+from node.messaging.storing import encoded, store_frames
 from node.messaging.tail import Tail
 from node.recording.tape import Recorder
-from node.storage import conversations as conversation_table
 from node.storage import inbox as table
-from node.storage import outbox as outbox_table
 from node.storage.query import Forgotten
 from node.storage.storage import Storage
 from node.transport.frames import DeliveryKey, KeyState, Outcome
 from node.transport.proof import FrameProof
-from node.vocabulary import Performative
 
 REFUSE_BATCH: Final = 500
 """Held messages refused in one write when an agent goes."""
@@ -50,8 +46,6 @@ OWED_LIMIT: Final = 200_000
 STOPPED: Final = "the agent is stopped"
 BEGUN: Final = "its handling was cut short, and it is delivered at most once"
 _TAKEN: Final = (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN)
-OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
-"""Answers that want an answer in turn, and get one however late they are."""
 
 
 class Inbox:
@@ -136,18 +130,20 @@ class Inbox:
 
     # Arrivals
 
-    async def receive(self, origin: str, arrived: Sequence[Arrived], proof: FrameProof | None) -> None:
-        """Take the deliveries of one frame.
+    async def receive(
+        self, origin: str, frames: Sequence[tuple[Sequence[Arrived], FrameProof | None]]
+    ) -> None:
+        """Take the deliveries of one or more frames, in one write.
 
         Raises:
             StorageFailed: the disk refused; nothing was acknowledged.
         """
-        encoded = None if proof is None else cbor2.dumps(_proof_values(proof))
+        proven = [(arrived, encoded(proof)) for arrived, proof in frames]
         with self.ending():  # replies that somebody waits for end as they arrive
-            batch = self._core.judge(origin, arrived)
+            batch = self._core.judge(origin, [each for arrived, _ in frames for each in arrived])
             self._check_credit(batch)
             if batch.items:
-                await self._storage.write(lambda connection: store(connection, batch.items, origin, encoded))
+                await self._storage.write(lambda connection: store_frames(connection, batch, proven))
             self.stored(batch)
 
     def takes(self, letters: Sequence[Letter]) -> list[Letter]:
@@ -401,55 +397,6 @@ class Inbox:
             self.credits.hold(batch.origin, target, count)
 
 
-def store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
-    """Store what is new of the deliveries of a frame; what is known already is left in the items."""
-    proof_id = None if proof is None else table.add_proof(connection, origin, proof)
-    for item in items:
-        if item.message.has_kin:
-            conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
-    if all(item.row.in_reply_to is None and not item.turned_away for item in items):
-        seqs = table.insert_many(connection, [item.row for item in items], proof_id)
-        if seqs is not None:
-            for item, seq in zip(items, seqs, strict=True):
-                item.seq = seq
-            return
-    stored = [_store_one(connection, item, origin, proof_id) for item in items]
-    if proof_id is not None and not any(stored):
-        table.drop_proof(connection, proof_id)
-
-
-def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_id: int | None) -> bool:
-    """Look one delivery up, and store it if it is new; returns whether it was."""
-    row = item.row
-    known = table.find_key(connection, origin, row.message_id, row.target)
-    if known is None and item.turned_away:
-        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
-        return False
-    if known is None:
-        message = item.message
-        if row.in_reply_to is not None and not outbox_table.reply_arrived(
-            connection,
-            row.in_reply_to,
-            message.sender,
-            row.received_s,
-            is_offer=message.performative in OFFERS,
-        ):
-            item.state, item.reason = ItemState.LATE, "another provider answered first"
-            row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)
-        item.seq = table.insert(connection, row, proof_id)
-        return True
-    item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
-    item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
-    if item.action is ArrivalAction.HOLD_AGAIN and item.turned_away:
-        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
-    if item.action is ArrivalAction.HOLD_AGAIN:
-        table.hold_again(connection, item.seq, row.epoch, row.expires_s)
-        item.state, item.reason = ItemState.HELD, ""
-    elif item.action is ArrivalAction.RAISE_EPOCH:
-        table.raise_epoch(connection, item.seq, row.epoch)
-    return False
-
-
 def _first_held(connection: apsw.Connection, target: str) -> tuple[list[table.InboxRow], bool]:
     found: list[table.InboxRow] = []
     for row in table.held(connection, target):
@@ -480,7 +427,3 @@ def _finish(connection: apsw.Connection, *, ends: list[_GivenBack], wall: float)
         table.finish_many(connection, [(e.state.value, wall, e.reason, None, 0, e.row.seq) for e in ends])
     )
     return [each for each in ends if each.row.seq in done]
-
-
-def _proof_values(proof: FrameProof) -> list[object]:
-    return [proof.credential, proof.receiver, list(proof.hashes), proof.envelopes, proof.signature]

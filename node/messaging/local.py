@@ -52,7 +52,7 @@ class LocalDeliveries:
             if not self._waiting:
                 self._arrived = trio.Event()
             try:
-                await inbox.receive(self._node, batch, None)
+                await inbox.receive(self._node, [(batch, None)])
             except StorageFailed as error:
                 _log.warning("local deliveries wait for the disk: %s", error)
                 self._waiting.extendleft(reversed(batch))

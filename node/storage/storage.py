@@ -27,6 +27,7 @@ import trio
 
 from node.environment import Environment
 from node.errors import DataDirectoryInUse, StorageFailed
+from node.storage.log import WriteAheadLog
 from node.storage.migrations import STEPS, migrate
 from node.storage.query import rows
 
@@ -46,12 +47,10 @@ BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite itself retries a locked file, in milliseconds."""
 CACHE_KIB: Final = 8_192
 """Page cache of each connection, in KiB, where a design does not say otherwise."""
-AUTOCHECKPOINT_PAGES: Final = 8_000
-"""WAL length at which a commit checkpoints by itself (32 MB); idle time usually comes first."""
 CHECKPOINT_EVERY_S: Final = 2.0
 """How often idle time is looked for."""
-CHECKPOINT_BYTES: Final = 262_144
-"""A WAL shorter than this is left alone in idle time."""
+CHECKPOINT_LANE: Final = "checkpoint"
+"""Worker lane of checkpoints, which run beside the commits."""
 
 _DISK_ERRORS: Final = (
     apsw.FullError,
@@ -137,9 +136,12 @@ class Storage:
         self._groups_failed = 0
         self._checkpoints = 0
         self._commits_seen_idle = -1
+        self._long = trio.Event()
+        self._in_turn: trio.lowlevel.Task | None = None  # the checkpoint that writers wait for next
         self._writer = _connect(path, vfs, design, writable=True, durability=durability)
         migrate(self._writer, design.steps)
         self._reader = _connect(path, vfs, design, writable=False, durability=durability)
+        self._log = WriteAheadLog(path, vfs=vfs, writer=self._writer, durability=durability)
         self.storage_id, self.boot_counter = _boot(self._writer, environment)
 
     @classmethod
@@ -242,29 +244,29 @@ class Storage:
         return found  # noqa: RET504 - the type of apsw lets its exit swallow what is raised
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Checkpoint the WAL whenever nothing was written for a while; runs until cancelled."""
+        """Checkpoint the log when it is long, or nothing was written for a while; runs until cancelled."""
         task_status.started()
+        clock = self._environment.clock
         while True:
-            await self._environment.clock.sleep(CHECKPOINT_EVERY_S)
+            with clock.move_on_after(CHECKPOINT_EVERY_S):
+                await self._long.wait()
+            self._long = trio.Event()
             idle = self._commits == self._commits_seen_idle
             self._commits_seen_idle = self._commits
-            if not idle or self._committing or self._wal_bytes() < CHECKPOINT_BYTES:
-                continue
-            self._committing = True  # writers wait behind the checkpoint as behind a commit
             try:
-                if self._inline:
-                    self._checkpoint()
-                else:
-                    with trio.CancelScope(shield=True):
-                        await self._environment.workers.run(self._write_lane, self._checkpoint)
-            finally:
-                self._hand_over()
+                if self._log.is_long:
+                    await self._checkpoint()
+                elif idle and not self._committing and not self._log.is_short:
+                    await self._copy_rest(beside=not self._inline)
+            except apsw.Error:
+                self._groups_failed += 1
+                await clock.sleep(CHECKPOINT_EVERY_S)  # a disk that refuses is not asked at every commit
 
     def statistics(self) -> dict[str, float]:
         """Sizes in bytes, and counters since the start."""
         return {
             "bytes": _size(self._path),
-            "wal_bytes": self._wal_bytes(),
+            "wal_bytes": self._log.bytes,
             "commits": self._commits,
             "jobs": self._jobs,
             "jobs_per_commit": self._jobs / self._commits if self._commits else 0.0,
@@ -289,7 +291,7 @@ class Storage:
         """Let go as a crash does: no checkpoint, what was not committed is lost."""
         if self._lock is None:
             return
-        for connection in (self._reader, self._writer):
+        for connection in (self._log, self._reader, self._writer):
             try:
                 connection.close(True)
             except apsw.Error:  # a sick disk keeps nobody from letting go; what is in the WAL stays there
@@ -309,14 +311,20 @@ class Storage:
                 with trio.CancelScope(shield=True):
                     await self._environment.workers.run(self._write_lane, self._commit, group)
         finally:
+            if self._log.is_long:
+                self._long.set()
             self._hand_over()
             for pending in group:
                 if pending.task is not None:
                     trio.lowlevel.reschedule(pending.task)
 
     def _hand_over(self) -> None:
-        """Tell the next in the queue to commit, or stop committing."""
+        """Tell the checkpoint or the next in the queue that it is their turn, or stop committing."""
         self._room.unpark(count=GROUP_LIMIT)
+        checkpoint, self._in_turn = self._in_turn, None
+        if checkpoint is not None:
+            trio.lowlevel.reschedule(checkpoint)
+            return
         if not self._queue:
             self._committing = False
             return
@@ -372,16 +380,29 @@ class Storage:
         except apsw.Error:  # SQLite rolls back by itself on the errors that lead here
             self._groups_failed += 1
 
-    def _checkpoint(self) -> None:
-        try:
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except apsw.Error:
-            self._groups_failed += 1
-        else:
-            self._checkpoints += 1
+    async def _checkpoint(self) -> None:
+        """Copy the log beside the writers, and while they wait what they have added meanwhile."""
+        run = self._environment.workers.run
+        for _ in range(2):  # the second copies what was added while the first was at work
+            await run(CHECKPOINT_LANE, self._log.copy)
+        if self._committing:
+            self._in_turn = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_not_abortable)
+        await self._copy_rest(beside=True)
 
-    def _wal_bytes(self) -> int:
-        return _size(self._path.with_name(self._path.name + "-wal"))
+    async def _copy_rest(self, *, beside: bool) -> None:
+        """Copy the log while writers wait behind it as behind a commit; on the loop, or beside it."""
+        self._committing = True
+        try:
+            if beside:
+                with trio.CancelScope(shield=True):
+                    await self._environment.workers.run(CHECKPOINT_LANE, self._log.copy)
+            else:
+                self._log.copy()
+            self._log.copied_whole()
+            self._checkpoints += 1
+        finally:
+            self._hand_over()
 
 
 def _not_abortable(_raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
@@ -410,7 +431,6 @@ def _connect(
         )
     connection.execute(f"PRAGMA synchronous = {durability.upper()}")
     connection.execute("PRAGMA foreign_keys = 1")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
     return connection
 
 

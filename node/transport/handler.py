@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 from node.transport.frames import DeliverItem, DeliveryKey, Grant, KeyState, Outcome, Partial
 from node.transport.proof import FrameProof
 
+Proven = tuple[Sequence[DeliverItem], FrameProof]
+"""The messages of one frame, and what proves them."""
 REJECT_REASONS: Final = (
     "tls", "timeout", "identity", "version", "frame", "signature", "oversize", "limit", "handler",
 )  # fmt: skip
@@ -39,8 +41,8 @@ class LinkHandler(Protocol):
         """Take what the acceptor knows of ours: one call per opening; what is unknown is to be sent again."""
         ...
 
-    async def on_deliver(self, peer: str, items: Sequence[DeliverItem], proof: FrameProof) -> None:
-        """Take messages; the next frame is read only when this returns, which is the backpressure."""
+    async def on_deliver(self, peer: str, frames: Sequence[tuple[Sequence[DeliverItem], FrameProof]]) -> None:
+        """Take the messages of frames; the next is read only when this returns, which is the backpressure."""
         ...
 
     async def on_received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from node.environment import Clock
+from node.errors import PeerRejected
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
     CREDIT_QUESTION,
@@ -38,8 +39,8 @@ from node.transport.frames import (
     encode,
     rejected,
 )
-from node.transport.handler import LinkCounters, LinkHandler, LinkLimits, PullHandler
-from node.transport.proof import verify_deliver
+from node.transport.handler import LinkCounters, LinkHandler, LinkLimits, Proven, PullHandler
+from node.transport.proof import FrameProof, verify_deliver
 from node.transport.questions import OPEN_LIMIT, Allowance
 from node.transport.session import FrameChannel, Session
 
@@ -107,7 +108,7 @@ class InboundLink:
             limits=limits,
             counters=counters,
             take=self._take,
-            handle=self._on_frame,
+            handle=self._on_frames,
             due=self._due,
         )
 
@@ -134,14 +135,19 @@ class InboundLink:
         if not self._received:
             self._received_since = self._clock.now()
         self._received.update(dict.fromkeys(keys))
-        self._bound_and_wake()
+        self._bound()
+        if len(self._received) >= MAX_KEYS:
+            self._session.wake()
+        else:
+            self._session.expect(self._received_since + RECEIVED_PAUSE_S)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Queue how these have ended."""
         self._outcomes.extend(outcomes)
         for outcome in outcomes if self._received else ():
             self._received.pop(outcome.key, None)
-        self._bound_and_wake()
+        self._bound()
+        self._session.wake()
 
     def grant(self, grants: Sequence[Grant]) -> None:
         """Have these windows told with what is told next; a peer that did not ask is told nothing."""
@@ -164,13 +170,12 @@ class InboundLink:
         self._session.wake()
         return True
 
-    def _bound_and_wake(self) -> None:
+    def _bound(self) -> None:
         if len(self._received) + len(self._outcomes) > self._limits.acknowledgements:
             self._counters.reject("limit")
             self._received.clear()
             self._outcomes.clear()
             self.end("acknowledgements are not read")
-        self._session.wake()
 
     def _take(self) -> bytes | None:
         if self._answers:
@@ -203,18 +208,38 @@ class InboundLink:
     def _due(self) -> float | None:
         return self._received_since + RECEIVED_PAUSE_S if self._received else None
 
+    async def _on_frames(self, frames: Sequence[Frame]) -> None:
+        """Take frames of one type; messages that came together are stored together."""
+        if not isinstance(frames[0], Deliver):
+            for frame in frames:
+                await self._on_frame(frame)
+            return
+        proven: list[Proven] = []
+        refusal: PeerRejected | None = None
+        for frame in frames:
+            if isinstance(frame, Deliver):
+                try:
+                    proven.append((frame.items, self._proof(frame)))
+                except PeerRejected as error:  # what came before it is taken all the same
+                    refusal = error
+                    break
+        if proven:
+            self._counters.items_received += sum(len(items) for items, _ in proven)
+            await self._handler.on_deliver(self.peer, proven)
+        if refusal is not None:
+            raise refusal
+
+    def _proof(self, frame: Deliver) -> FrameProof:
+        return verify_deliver(
+            frame,
+            receiver=self._credentials.name,
+            origin=self.peer,
+            authority=self._credentials.authority,
+            wall=self._clock.wall(),
+        )
+
     async def _on_frame(self, frame: Frame) -> None:
-        if isinstance(frame, Deliver):
-            proof = verify_deliver(
-                frame,
-                receiver=self._credentials.name,
-                origin=self.peer,
-                authority=self._credentials.authority,
-                wall=self._clock.wall(),
-            )
-            self._counters.items_received += len(frame.items)
-            await self._handler.on_deliver(self.peer, frame.items, proof)
-        elif isinstance(frame, Resume):
+        if isinstance(frame, Resume):
             if len(self._answers) >= MAX_ANSWERS:
                 raise rejected("limit", f"{self.peer} asks without reading the answers")
             states = await self._handler.on_resume(self.peer, self._peer_storage_id, frame.keys)

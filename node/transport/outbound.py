@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -238,7 +238,7 @@ class OutboundLink:
             limits=limits,
             counters=counters,
             take=self._take,
-            handle=self._on_frame,
+            handle=self._on_frames,
         )
         frame = await channel.receive()
         if not isinstance(frame, Welcome):
@@ -331,14 +331,22 @@ class OutboundLink:
         frame: Deliver = sign_deliver(self._credentials.identity, self.peer, items)
         return encode(frame)
 
-    async def _on_frame(self, frame: Frame) -> None:
-        if isinstance(frame, Received):
-            self._free(frame.keys)
-            await self._handler.on_received(self.peer, frame.keys)
-        elif isinstance(frame, Settled):
-            self._free(outcome.key for outcome in frame.outcomes)
-            await self._handler.on_settled(self.peer, frame.outcomes)
-        elif isinstance(frame, ResumeStates) and self._asking:
+    async def _on_frames(self, frames: Sequence[Frame]) -> None:
+        """Take frames of one type; acknowledgements that came together are one to the room above."""
+        if isinstance(frames[0], Received):
+            keys = [key for frame in frames if isinstance(frame, Received) for key in frame.keys]
+            self._free(keys)
+            await self._handler.on_received(self.peer, keys)
+        elif isinstance(frames[0], Settled):
+            outcomes = [each for frame in frames if isinstance(frame, Settled) for each in frame.outcomes]
+            self._free([outcome.key for outcome in outcomes])
+            await self._handler.on_settled(self.peer, outcomes)
+        else:
+            for frame in frames:
+                self._on_frame(frame)
+
+    def _on_frame(self, frame: Frame) -> None:
+        if isinstance(frame, ResumeStates) and self._asking:
             self._asking, self._answer = False, frame.states
             self._answered.set()
         elif isinstance(frame, Credit) and self._grants:

@@ -18,7 +18,16 @@ Ts = TypeVarTuple("Ts")
 
 class InlineWorkers:
     async def run(self, lane: str, job: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        assert lane in ("wasm", "wasm_waiting", "files", "memory_read", "memory_write", "storage", "model")
+        assert lane in (
+            "wasm",
+            "wasm_waiting",
+            "files",
+            "memory_read",
+            "memory_write",
+            "storage",
+            "checkpoint",
+            "model",
+        )
         await trio.lowlevel.checkpoint()
         return job(*args)
 

@@ -279,7 +279,7 @@ class MemoryLinks:
                 with trio.CancelScope() as scope:
                     other.scopes[scope] = None
                     try:
-                        await other.bus.on_deliver(self.name, items, PROOF)
+                        await other.bus.on_deliver(self.name, [(items, PROOF)])
                     except StorageFailed:  # which closes a link
                         await pause(0.2)
                         return

@@ -1,7 +1,9 @@
 """What the bus refuses, lets wait, gives up and gives away: full rooms, expiry, loops, bad input."""
 
 import json
+from dataclasses import replace
 
+import cbor2
 import pytest
 
 from node.errors import (
@@ -216,10 +218,41 @@ async def test_poison_is_answered_and_harms_nobody(tmp_path, autojump_clock):
         ]
         told = []
         c["b"].links.settle = lambda peer, outcomes: told.extend((peer, o.state) for o in outcomes)
-        await c["b"].bus.on_deliver("a", items, PROOF)
+        await c["b"].bus.on_deliver("a", [(items, PROOF)])
         await eventually(lambda: log == ["good"])
         assert told[:4] == [("a", "failed")] * 4
         assert c["b"].bus.statistics()["inbox"]["poison"] == 4
+
+
+async def test_frames_that_come_together_are_one_write_and_each_message_keeps_the_proof_of_its_own(
+    tmp_path, autojump_clock
+):
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo("w", log), "work")
+        messages = [c["a"].message(capability="work", content=n) for n in range(5)]
+        items = [DeliverItem(Envelope("worker"), m.id, m.seal()) for m in messages]
+        poison = DeliverItem(Envelope("worker"), "m", b"\xff garbage")
+        proofs = [replace(PROOF, signature=bytes([n])) for n in range(3)]
+        again = replace(PROOF, signature=b"again")
+        commits = c["b"].storage.statistics()["commits"]
+        written = []
+        c["b"].links.acknowledge = lambda peer, keys: written.append(
+            (len(keys), c["b"].storage.statistics()["commits"] - commits)
+        )
+        frames = [([items[0], poison, items[1]], proofs[0]), ([poison], proofs[1]), (items[2:], proofs[2])]
+        await c["b"].bus.on_deliver("a", [*frames, ([items[0]], again)])
+        assert written[0] == (6, 1)  # the last frame brings one again, which is told again
+        await eventually(lambda: sorted(log) == list(range(5)))
+
+        def query(connection):
+            rows = connection.execute("SELECT message_id, proof FROM inbox JOIN proofs USING (proof_id)")
+            stored = {name: cbor2.loads(proof)[-1] for name, proof in rows}
+            return stored, [cbor2.loads(p)[-1] for (p,) in connection.execute("SELECT proof FROM proofs")]
+
+        stored, kept = await c["b"].storage.read(query)
+        assert stored == {m.id: bytes([0 if n < 2 else 2]) for n, m in enumerate(messages)}
+        assert sorted(kept) == [b"\x00", b"\x02"]  # what proves nothing that is stored is not kept
 
 
 async def test_statistics_name_their_bounds_and_are_json(tmp_path, autojump_clock):

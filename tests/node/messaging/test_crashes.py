@@ -137,7 +137,7 @@ async def test_duplicates_are_known_and_answered_with_the_present_state(tmp_path
 
         async def deliver(epoch):
             item = DeliverItem(Envelope("worker", route_epoch=epoch), message.id, message.seal())
-            await c["b"].bus.on_deliver("a", [item, item], PROOF)
+            await c["b"].bus.on_deliver("a", [([item, item], PROOF)])
 
         keys = [DeliveryKey(message.id, "worker", epoch) for epoch in (0, 1, 2)]
         await deliver(1)
@@ -328,7 +328,7 @@ async def test_a_provider_that_dies_with_its_reply_is_replaced(tmp_path, autojum
         await eventually(lambda: log)
         await pause(1)
         item = DeliverItem(Envelope("worker"), message.id, message.seal())
-        await c["b"].bus.on_deliver("a", [item], PROOF)
+        await c["b"].bus.on_deliver("a", [([item], PROOF)])
         await pause(1)
         assert c["a"].bus.unsettled_by_node() == {"b": 1}
         c.cut("a", "b")
@@ -541,7 +541,7 @@ async def test_a_duplicate_at_a_full_inbox_is_answered_with_how_it_stands(tmp_pa
         async def deliver(message):
             told["received"], told["settled"] = [], []
             item = DeliverItem(Envelope("worker"), message.id, message.seal())
-            await c["b"].bus.on_deliver("a", [item], PROOF)
+            await c["b"].bus.on_deliver("a", [([item], PROOF)])
             await pause(0.1)
             return told
 
@@ -577,10 +577,10 @@ async def test_a_duplicate_for_an_agent_that_has_gone_is_answered_with_how_it_en
             performative=Performative.INFORM, capability="work", content="x", sender="client@a"
         )
         item = DeliverItem(Envelope("worker"), message.id, message.seal())
-        await c["b"].bus.on_deliver("a", [item], PROOF)
+        await c["b"].bus.on_deliver("a", [([item], PROOF)])
         await eventually(lambda: settled)
         await c["b"].bus.detach("worker", drain_s=1)
         settled.clear()
-        await c["b"].bus.on_deliver("a", [item], PROOF)
+        await c["b"].bus.on_deliver("a", [([item], PROOF)])
         assert settled == [Outcome(item.key, "settled", "")]  # and nobody else is given it
         assert log == ["x"]

@@ -385,13 +385,13 @@ async def test_what_a_peer_sends_beyond_its_credit_is_refused_and_counted(tmp_pa
         ]
         items = [DeliverItem(Envelope("worker", 1, 0, 0, 60.0, ""), m.id, m.seal()) for m in messages]
         for first in range(0, len(items), 20):
-            await bus.on_deliver("liar", items[first : first + 20], PROOF)
+            await bus.on_deliver("liar", [(items[first : first + 20], PROOF)])
         held = inbox(c, "b")["held"]
         assert CAPACITY <= held <= CAPACITY + SLACK
         assert {(each.state, each.reason) for each in told} == {("refused", BEYOND)}
         assert bus.statistics()["credit"]["beyond"] == inbox(c, "b")["refused"] == len(told) == 500 - held
         # What is here already is acknowledged as ever, whatever the credit: nobody else may be given it.
-        await bus.on_deliver("liar", items[:20], PROOF)
+        await bus.on_deliver("liar", [(items[:20], PROOF)])
         assert len(told) == 500 - held
 
 

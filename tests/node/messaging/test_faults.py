@@ -173,7 +173,7 @@ async def test_no_peer_makes_a_message_live_longer_than_a_day(tmp_path, autojump
         message = c["a"].message(receiver="worker@b")
         envelope = Envelope("worker", remaining_s=1e9, hops=3)
         now = c["b"].environment.clock.now()
-        await c["b"].bus.on_deliver("a", [DeliverItem(envelope, message.id, message.seal())], PROOF)
+        await c["b"].bus.on_deliver("a", [([DeliverItem(envelope, message.id, message.seal())], PROOF)])
         await eventually(lambda: seen)
         assert seen[0] - now <= TTL_LIMIT_S + 1
 

@@ -10,12 +10,13 @@ import pytest
 import trio
 
 from node.errors import CaxtonError
+from node.message import Envelope
 from node.messaging import fences
 from node.messaging.breakers import NODE_LIMITS
 from node.messaging.fences import FENCED_S, Fences, Line
-from node.transport.frames import DeliveryKey, Outcome
+from node.transport.frames import DeliverItem, DeliveryKey, Outcome
 from node.vocabulary import Performative
-from tests.node.messaging.rooms import LATENCY_S, cluster, echo, eventually, pause
+from tests.node.messaging.rooms import LATENCY_S, PROOF, cluster, echo, eventually, pause
 
 ACCEPT = "_write"
 
@@ -156,19 +157,47 @@ async def test_what_was_sent_behind_a_refused_message_does_not_overtake_it(tmp_p
         first, second = await accept(c["a"], [1]), []
         receive, held_up = inbox.receive, trio.Event()
 
-        async def full_at_first(origin, arrived, proof):
+        async def full_at_first(origin, frames):
             if not held_up.is_set():
                 held_up.set()
                 inbox._core._held += 1
-                await receive(origin, arrived, proof)
+                await receive(origin, frames)
                 inbox._core._held -= 1
                 second.extend(await accept(c["a"], [2]))
                 return
-            await receive(origin, arrived, proof)
+            await receive(origin, frames)
 
         inbox.receive = full_at_first
         await eventually(lambda: at_rest(c)() and second)
         assert [first[0].content, second[0].content] == log == [1, 2]
+
+
+async def test_a_message_that_comes_again_with_what_was_sent_behind_it_opens_the_fence_for_good(
+    tmp_path, autojump_clock
+):
+    """Both wait at the receiver, and are taken in one write."""
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo("b", log), "work")
+        first, second, third = (
+            c["a"].message(capability="work", content=n, conversation_id="talk", sender="x@a")
+            for n in (1, 2, 3)
+        )
+        c["b"].bus._inbox._core._fences.refused(Line("a", "worker", "talk", "x@a"), first.id)
+        told = []
+        c["b"].links.settle = lambda peer, outcomes: told.extend(
+            (o.key.message_id, o.state) for o in outcomes
+        )
+
+        def frame(*messages):
+            return [DeliverItem(Envelope("worker"), m.id, m.seal()) for m in messages], PROOF
+
+        await c["b"].bus.on_deliver("a", [frame(third), frame(first)])
+        assert told[0] == (third.id, "refused")
+        again = DeliverItem(Envelope("worker", route_epoch=1), third.id, third.seal())
+        await c["b"].bus.on_deliver("a", [frame(second), ([again], PROOF)])
+        await eventually(lambda: len(log) == 3)
+        assert log == [1, 2, 3]
 
 
 async def test_what_is_sent_while_an_agent_gives_its_messages_back_does_not_overtake_them(

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -237,6 +238,91 @@ async def test_idle_time_checkpoints_the_log(open_storage, environment, autojump
         nursery.cancel_scope.cancel()
     assert storage.statistics()["checkpoints"] >= 1
     assert await storage.read(keys) == ["a", "b"]
+
+
+@DURABILITIES
+async def test_a_long_log_is_copied_beside_the_writers_and_begins_anew(open_storage, durability, monkeypatch):
+    monkeypatch.setattr("node.storage.log.LONG_PAGES", 100)
+    storage = open_storage(durability=durability)
+    storage._log._long_at = 100  # it was made before
+    written, begun_anew, before = 0, 0, 0
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        while begun_anew < 3:
+            assert written < 20_000, "the log only grows"
+            await storage.write(put(f"{written:05}", b"x" * 2_000))
+            begun_anew += storage._log.pages < before
+            before = storage._log.pages
+            written += 1
+        nursery.cancel_scope.cancel()
+    assert storage.statistics()["checkpoints"] >= 3
+    assert storage.statistics()["groups_failed"] == 0
+    assert await storage.read(keys) == [f"{number:05}" for number in range(written)]
+
+
+async def test_writers_wait_for_the_last_part_of_a_checkpoint_and_no_longer(open_storage, environment):
+    storage = open_storage()
+    copying, go_on, copies = threading.Event(), threading.Event(), []
+    copy = storage._log.copy
+
+    def slow():
+        copies.append(storage._committing)
+        copying.set()
+        assert go_on.wait(30)
+        copy()
+
+    storage._log.copy = slow
+    await storage.write(put("a"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(storage._checkpoint)
+        await environment.workers.run("files", copying.wait)
+        await storage.write(put("b"))  # while the first part is being copied
+        go_on.set()
+    assert copies == [False, False, True]
+    await storage.write(put("c"))
+    assert await storage.read(keys) == ["a", "b", "c"]
+
+
+async def test_a_log_that_nobody_copies_has_a_limit(open_storage, monkeypatch):
+    monkeypatch.setattr("node.storage.log.LIMIT_PAGES", 200)
+    storage = open_storage()
+    for number in range(200):
+        await storage.write(put(f"{number:04}", b"x" * 20_000))
+    assert storage.statistics()["wal_bytes"] < 2 * 200 * 4_200
+    assert len(await storage.read(keys)) == 200
+
+
+async def test_a_checkpoint_that_the_disk_refuses_is_counted_and_tried_again_later(
+    open_storage, environment, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr("node.storage.storage.CHECKPOINT_LANE", "storage")
+    storage = open_storage(environment=dataclasses.replace(environment, workers=Inline()))
+    refusals = []
+
+    def refuse():
+        refusals.append(environment.clock.now())
+        if len(refusals) < 3:
+            raise apsw.FullError("disk full")
+
+    storage._log.copy = refuse
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        storage._log.pages = storage._log._long_at
+        storage._long.set()
+        while storage.statistics()["checkpoints"] == 0:
+            await environment.clock.sleep(0.5)
+            await storage.write(put("a"))  # what is written goes on
+            storage._log.pages = storage._log._long_at
+            storage._long.set()
+        nursery.cancel_scope.cancel()
+    assert storage.statistics()["groups_failed"] == 2
+    assert refusals[1] - refusals[0] >= 2  # not at every commit
+
+
+class Inline:
+    async def run(self, lane, job, *args):
+        await trio.lowlevel.checkpoint()
+        return job(*args)
 
 
 async def test_the_files_are_private_even_in_a_directory_that_others_read(tmp_path):

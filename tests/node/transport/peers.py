@@ -123,6 +123,7 @@ class Room:
         self.states: dict[DeliveryKey, KeyState] = {}
         self.arrivals: list[DeliveryKey] = []
         self.batches: list[int] = []
+        self.together: list[int] = []
         self.proofs: list[FrameProof] = []
         self.received: list[DeliveryKey] = []
         self.settled: list[Outcome] = []
@@ -162,19 +163,21 @@ class Room:
             elif state.state != "held":
                 self.outbox.pop(state.key, None)
 
-    async def on_deliver(self, peer: str, items: Sequence[DeliverItem], proof: FrameProof) -> None:
+    async def on_deliver(self, peer: str, frames: Sequence[tuple[Sequence[DeliverItem], FrameProof]]) -> None:
         if self.on_arrival is not None:
             await self.on_arrival()
-        self.batches.append(len(items))
-        self.proofs.append(proof)
-        for item in items:
-            self.arrivals.append(item.key)
-            self.inbox[item.key] = item
-        if self.auto_receive:
-            self.links.acknowledge(peer, [item.key for item in items])
-        if self.auto_settle:
-            self.states |= {item.key: KeyState(item.key, "settled") for item in items}
-            self.links.settle(peer, [Outcome(item.key, "settled") for item in items])
+        self.together.append(len(frames))
+        for items, proof in frames:
+            self.batches.append(len(items))
+            self.proofs.append(proof)
+            for item in items:
+                self.arrivals.append(item.key)
+                self.inbox[item.key] = item
+            if self.auto_receive:
+                self.links.acknowledge(peer, [item.key for item in items])
+            if self.auto_settle:
+                self.states |= {item.key: KeyState(item.key, "settled") for item in items}
+                self.links.settle(peer, [Outcome(item.key, "settled") for item in items])
 
     async def on_received(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         self.received += keys

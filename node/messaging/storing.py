@@ -1,0 +1,98 @@
+"""Writing deliveries that arrive: each is looked up by its deduplication key, and what is new is stored.
+
+All of it is part of a job of :class:`node.storage.storage.Storage`, and leaves its answers in the deliveries
+(:class:`node.messaging.arrivals.Arriving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import apsw
+import cbor2
+
+from node.messaging.arrivals import Arrived, Arriving, Batch
+from node.messaging.conversation_view import kin_of
+from node.messaging.receiver import ArrivalAction, ItemState, arrive
+from node.storage import conversations as conversation_table
+from node.storage import inbox as table
+from node.storage import outbox as outbox_table
+from node.transport.proof import FrameProof
+from node.vocabulary import Performative
+
+OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
+"""Answers that want an answer in turn, and get one however late they are."""
+
+
+def encoded(proof: FrameProof | None) -> bytes | None:
+    """A proof as it is stored."""
+    if proof is None:
+        return None
+    hashes = list(proof.hashes)
+    return cbor2.dumps([proof.credential, proof.receiver, hashes, proof.envelopes, proof.signature])
+
+
+def store_frames(
+    connection: apsw.Connection, batch: Batch, frames: Sequence[tuple[Sequence[Arrived], bytes | None]]
+) -> None:
+    """Store what is new of frames that came together; each has a proof of its own."""
+    judged = iter(batch.items)  # in order, without what is no message
+    found = next(judged, None)
+    for arrived, proof in frames:
+        items: list[Arriving] = []
+        for item, _ in arrived:
+            if found is not None and found.item is item:
+                items.append(found)
+                found = next(judged, None)
+        if items:
+            store(connection, items, batch.origin, proof)
+
+
+def store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
+    """Store what is new of the deliveries of a frame; what is known already is left in the items."""
+    proof_id = None if proof is None else table.add_proof(connection, origin, proof)
+    for item in items:
+        if item.message.has_kin:
+            conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
+    if all(item.row.in_reply_to is None and not item.turned_away for item in items):
+        seqs = table.insert_many(connection, [item.row for item in items], proof_id)
+        if seqs is not None:
+            for item, seq in zip(items, seqs, strict=True):
+                item.seq = seq
+            return
+    stored = [_store_one(connection, item, origin, proof_id) for item in items]
+    if proof_id is not None and not any(stored):
+        table.drop_proof(connection, proof_id)
+
+
+def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_id: int | None) -> bool:
+    """Look one delivery up, and store it if it is new; returns whether it was."""
+    row = item.row
+    known = table.find_key(connection, origin, row.message_id, row.target)
+    if known is None and item.turned_away:
+        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
+        return False
+    if known is None:
+        message = item.message
+        if row.in_reply_to is not None and not outbox_table.reply_arrived(
+            connection,
+            row.in_reply_to,
+            message.sender,
+            row.received_s,
+            is_offer=message.performative in OFFERS,
+        ):
+            item.state, item.reason = ItemState.LATE, "another provider answered first"
+            row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)
+        item.seq = table.insert(connection, row, proof_id)
+        return True
+    item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
+    item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
+    if item.action is ArrivalAction.HOLD_AGAIN and item.turned_away:
+        item.action, item.reason = ArrivalAction.REFUSE, item.turned_away
+    if item.action is ArrivalAction.HOLD_AGAIN:
+        table.hold_again(connection, item.seq, row.epoch, row.expires_s)
+        item.state, item.reason = ItemState.HELD, ""
+    elif item.action is ArrivalAction.RAISE_EPOCH:
+        table.raise_epoch(connection, item.seq, row.epoch)
+    return False
