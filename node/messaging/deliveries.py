@@ -440,6 +440,7 @@ class Deliveries:
         found = self._dispatch([letter for letter in changes.taken_up if letter.ended == OPEN])
         for letter in changes.ended:
             self._around.on_end(letter)
+            letter.part()
         return self.admit(changes.told) or found
 
     def send(self, changes: Changes) -> None:
