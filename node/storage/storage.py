@@ -255,7 +255,10 @@ class Storage:
                 continue
             await self._take_turn()
             try:
-                await self._on_thread(self._log.copy)
+                if self._inline:
+                    self._log.copy()
+                else:
+                    await self._on_thread(self._log.copy)
             finally:
                 self._hand_over()
 
