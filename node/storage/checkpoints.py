@@ -4,8 +4,7 @@ Theory of operation. A checkpoint copies the log's pages into the file; from the
 its beginning again. SQLite would do that inside a commit, 10 to 20 ms of the processor and two fsyncs for a
 log of 32 MB, while everything waits. Where commits are made on the event loop it is done in two steps: a
 connection of its own copies what is there on a thread, beside the commits, which go on behind; then what they
-have added meanwhile, which is little, is copied on the loop. (On the thread, all commits would wait until it
-gets a processor, which on a busy machine takes longer than the copy.) If all that is too slow for what is
+have added meanwhile, which is little, is copied while the next ones wait. If all that is too slow for what is
 written, a commit does it after all, so the log is bounded.
 
 Source: SQLite's "Write-Ahead Logging", sections 2.1, 3.1 and 6.

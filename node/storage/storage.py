@@ -255,10 +255,7 @@ class Storage:
                 continue
             await self._take_turn()
             try:
-                if self._inline:
-                    self._log.copy()
-                else:
-                    await self._on_thread(self._log.copy)
+                await self._on_thread(self._log.copy)
             finally:
                 self._hand_over()
 

@@ -62,7 +62,7 @@ async def kept(storage: Storage) -> list[str]:
     return await storage.read(lambda c: [key for (key,) in c.execute(query)])
 
 
-async def test_commits_go_on_while_a_long_log_is_copied_and_then_what_they_added_is(
+async def test_commits_go_on_while_a_long_log_is_copied_and_wait_for_what_they_added(
     storage: Storage, workers: Copying
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -71,39 +71,19 @@ async def test_commits_go_on_while_a_long_log_is_copied_and_then_what_they_added
         await workers.begun.acquire()
         assert workers.jobs == ["copy_beside"]
         await put(storage, "k2")  # nobody waits for that
-        assert await kept(storage) == ["k1", "k2"]
-        assert storage.statistics()["checkpoints"] == 0
         workers.go.release()
-        while storage.statistics()["checkpoints"] < 2:
-            await trio.testing.wait_all_tasks_blocked(0.001)
-        before = storage.statistics()["wal_bytes"]
-        await put(storage, "k3")  # from the beginning of the log
+        await workers.begun.acquire()
+        assert workers.jobs == ["copy_beside", "copy"]
+        nursery.start_soon(put, storage, "k3")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await kept(storage) == ["k1", "k2"]  # the third waits behind the copy
+        workers.go.release()
+        while len(await kept(storage)) < 3:
+            await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert await kept(storage) == ["k1", "k2", "k3"]
-    assert storage.statistics()["wal_bytes"] == before
-    assert workers.jobs == ["copy_beside"]
+    assert storage.statistics()["checkpoints"] == 2
     assert threading.get_ident() not in workers.threads
-
-
-async def test_a_commit_under_way_ends_before_what_it_added_is_copied(
-    storage: Storage, workers: Copying
-) -> None:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(storage.run)
-        await put(storage, "k1", 60)
-        await workers.begun.acquire()
-        storage._committing = True
-        workers.go.release()
-        while storage._turn is None:
-            await trio.testing.wait_all_tasks_blocked(0.001)
-        nursery.start_soon(put, storage, "k2")
-        await trio.testing.wait_all_tasks_blocked()
-        assert storage.statistics()["checkpoints"] == 1
-        storage._hand_over()  # that commit ends: first the log's turn, then the next commit's
-        while len(await kept(storage)) < 2:
-            await trio.testing.wait_all_tasks_blocked()
-        assert storage.statistics()["checkpoints"] == 2
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_log_is_written_from_its_beginning_after_that(storage: Storage, workers: Copying) -> None:
@@ -147,7 +127,7 @@ async def test_a_reader_that_keeps_the_log_is_not_asked_about_by_every_commit(
             await trio.testing.wait_all_tasks_blocked(0.001)
         nursery.cancel_scope.cancel()
     reader.close()
-    assert 1 <= len(workers.jobs) <= 10
+    assert 2 <= len(workers.jobs) <= 20
     assert len(await kept(storage)) == 100
 
 
