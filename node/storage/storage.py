@@ -5,8 +5,7 @@ committer: it lets the tasks that are ready now queue theirs, then opens one tra
 savepoint of its own, commits, and wakes everybody. So a thousand waiting jobs cost one commit, a lonely job
 waits for nobody, and no task of our own is needed. Under ``durability: normal`` (survives ``kill -9``) the
 group is committed inline on the loop, which is cheaper than handing it to a thread; under ``full``
-(survives power loss) the fsync is waited for on the worker lane ``storage``. How the log is copied into the
-file is told in :mod:`node.storage.checkpoints`. What differs between the files
+(survives power loss) the fsync is waited for on the worker lane ``storage``. What differs between the files
 that a node has stands in a :class:`Design`; one whose reads or writes take long has lanes of its own.
 
 Once a job is queued its caller cannot be cancelled any more: it waits for one commit, then knows.
@@ -28,7 +27,6 @@ import trio
 
 from node.environment import Environment
 from node.errors import DataDirectoryInUse, StorageFailed
-from node.storage.checkpoints import CHECKPOINT_BYTES, Log
 from node.storage.migrations import STEPS, migrate
 from node.storage.query import rows
 
@@ -48,8 +46,12 @@ BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite itself retries a locked file, in milliseconds."""
 CACHE_KIB: Final = 8_192
 """Page cache of each connection, in KiB, where a design does not say otherwise."""
+AUTOCHECKPOINT_PAGES: Final = 8_000
+"""WAL length at which a commit checkpoints by itself (32 MB); idle time usually comes first."""
 CHECKPOINT_EVERY_S: Final = 2.0
 """How often idle time is looked for."""
+CHECKPOINT_BYTES: Final = 262_144
+"""A WAL shorter than this is left alone in idle time."""
 
 _DISK_ERRORS: Final = (
     apsw.FullError,
@@ -133,11 +135,9 @@ class Storage:
         self._jobs = 0
         self._jobs_failed = 0
         self._groups_failed = 0
-        self._turn: trio.Event | None = None  # of whoever wants to be the next while nobody commits
+        self._checkpoints = 0
         self._commits_seen_idle = -1
         self._writer = _connect(path, vfs, design, writable=True, durability=durability)
-        beside = _connect(path, vfs, design, writable=True, durability=durability) if self._inline else None
-        self._log = Log(path, self._writer, beside)
         migrate(self._writer, design.steps)
         self._reader = _connect(path, vfs, design, writable=False, durability=durability)
         self.storage_id, self.boot_counter = _boot(self._writer, environment)
@@ -242,49 +242,35 @@ class Storage:
         return found  # noqa: RET504 - the type of apsw lets its exit swallow what is raised
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Checkpoint whenever nothing was written for a while, or the log is long; runs until cancelled."""
+        """Checkpoint the WAL whenever nothing was written for a while; runs until cancelled."""
         task_status.started()
         while True:
-            with self._environment.clock.move_on_after(CHECKPOINT_EVERY_S):
-                await self._log.is_long.wait()
+            await self._environment.clock.sleep(CHECKPOINT_EVERY_S)
             idle = self._commits == self._commits_seen_idle
             self._commits_seen_idle = self._commits
-            if self._log.is_long.is_set():
-                await self._on_thread(self._log.copy_beside)
-            elif not idle or self._committing or self._log.size < CHECKPOINT_BYTES:
+            if not idle or self._committing or self._wal_bytes() < CHECKPOINT_BYTES:
                 continue
-            await self._take_turn()
+            self._committing = True  # writers wait behind the checkpoint as behind a commit
             try:
-                await self._on_thread(self._log.copy)
+                if self._inline:
+                    self._checkpoint()
+                else:
+                    with trio.CancelScope(shield=True):
+                        await self._environment.workers.run(self._write_lane, self._checkpoint)
             finally:
                 self._hand_over()
-
-    async def _on_thread(self, job: Callable[..., None], *args: Any) -> None:
-        with trio.CancelScope(shield=True):
-            await self._environment.workers.run(self._write_lane, job, *args)
-
-    async def _take_turn(self) -> None:
-        """Wait until nobody commits; writers wait from then on, as behind a commit."""
-        if self._committing:
-            self._turn = trio.Event()
-            try:
-                await self._turn.wait()
-            except trio.Cancelled:
-                self._turn = None
-                raise
-        self._committing = True
 
     def statistics(self) -> dict[str, float]:
         """Sizes in bytes, and counters since the start."""
         return {
             "bytes": _size(self._path),
-            "wal_bytes": self._log.size,
+            "wal_bytes": self._wal_bytes(),
             "commits": self._commits,
             "jobs": self._jobs,
             "jobs_per_commit": self._jobs / self._commits if self._commits else 0.0,
             "jobs_failed": self._jobs_failed,
-            "groups_failed": self._groups_failed + self._log.failed,
-            "checkpoints": self._log.checkpoints,
+            "groups_failed": self._groups_failed,
+            "checkpoints": self._checkpoints,
             "queue": len(self._queue),
             "queue_limit": QUEUE_LIMIT,
         }
@@ -303,9 +289,9 @@ class Storage:
         """Let go as a crash does: no checkpoint, what was not committed is lost."""
         if self._lock is None:
             return
-        for let_go in (self._log.close, lambda: self._reader.close(True), lambda: self._writer.close(True)):
+        for connection in (self._reader, self._writer):
             try:
-                let_go()
+                connection.close(True)
             except apsw.Error:  # a sick disk keeps nobody from letting go; what is in the WAL stays there
                 self._groups_failed += 1
         os.close(self._lock)
@@ -320,7 +306,8 @@ class Storage:
             if self._inline:
                 self._commit(group)
             else:
-                await self._on_thread(self._commit, group)
+                with trio.CancelScope(shield=True):
+                    await self._environment.workers.run(self._write_lane, self._commit, group)
         finally:
             self._hand_over()
             for pending in group:
@@ -328,12 +315,8 @@ class Storage:
                     trio.lowlevel.reschedule(pending.task)
 
     def _hand_over(self) -> None:
-        """Tell whoever wants a turn, or the next in the queue to commit, or stop committing."""
+        """Tell the next in the queue to commit, or stop committing."""
         self._room.unpark(count=GROUP_LIMIT)
-        if self._turn is not None:
-            turn, self._turn = self._turn, None
-            turn.set()
-            return
         if not self._queue:
             self._committing = False
             return
@@ -389,6 +372,17 @@ class Storage:
         except apsw.Error:  # SQLite rolls back by itself on the errors that lead here
             self._groups_failed += 1
 
+    def _checkpoint(self) -> None:
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except apsw.Error:
+            self._groups_failed += 1
+        else:
+            self._checkpoints += 1
+
+    def _wal_bytes(self) -> int:
+        return _size(self._path.with_name(self._path.name + "-wal"))
+
 
 def _not_abortable(_raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
@@ -416,6 +410,7 @@ def _connect(
         )
     connection.execute(f"PRAGMA synchronous = {durability.upper()}")
     connection.execute("PRAGMA foreign_keys = 1")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
     return connection
 
 
