@@ -129,6 +129,8 @@ class Hops:
         except trio.Cancelled:
             if turn in self._waiting:
                 self._waiting.remove(turn)
+                if turn.leads:  # it was told so at the very moment at which it was cancelled
+                    self._pass_on()
             else:
                 turn.progress.cancelled = True
                 self._tick()
@@ -155,11 +157,15 @@ class Hops:
         finally:
             for turn in turns:
                 turn.told.set()
-            self._under_way = None
-            if self._waiting:
-                self._under_way = []  # nobody else begins one before the next leader does
-                self._waiting[0].leads = True
-                self._waiting[0].told.set()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """No hop is under way: the first of those that wait takes the next."""
+        self._under_way = None
+        if self._waiting:
+            self._under_way = []  # nobody else begins one before the next leader does
+            self._waiting[0].leads = True
+            self._waiting[0].told.set()
 
     async def _run(self, turns: list[Turn]) -> None:
         try:

@@ -156,6 +156,31 @@ async def test_who_goes_away_while_waiting_is_not_called_and_leaves_its_place_to
     assert rooms.ticks == 0
 
 
+async def test_who_is_told_to_lead_while_it_goes_away_leaves_the_lead_to_the_next(rooms: Rooms) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rooms.turn, "first")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(rooms.turn, "second")
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(rooms.turn, "third")
+                await trio.testing.wait_all_tasks_blocked()
+                pass_on = rooms.hops._pass_on
+
+                def cancelled_in_the_same_tick() -> None:
+                    scope.cancel()  # its task has this to hear, and has not heard it yet
+                    pass_on()
+
+                rooms.hops._pass_on = cancelled_in_the_same_tick  # type: ignore[method-assign]
+                rooms.worker.go.release()
+                await trio.sleep_forever()
+        rooms.hops._pass_on = pass_on  # type: ignore[method-assign]
+        rooms.worker.go.release()
+    assert rooms.results == {"first": "FIRST", "second": "cancelled", "third": "THIRD"}
+    assert rooms.made == ["first", "third"]
+
+
 async def test_who_goes_away_during_the_hop_ends_its_own_guest_and_waits_for_that(rooms: Rooms) -> None:
     async with trio.open_nursery() as nursery:
         _, _, third = await begin(nursery, rooms, "a", "b", "c")
