@@ -440,6 +440,7 @@ class Deliveries:
         found = self._dispatch([letter for letter in changes.taken_up if letter.ended == OPEN])
         for letter in changes.ended:
             self._around.on_end(letter)
+            letter.part()
         return self.admit(changes.told) or found
 
     def send(self, changes: Changes) -> None:
@@ -472,9 +473,8 @@ class Deliveries:
         self._backlog.prepare(letter.wanted, len(letter.sealed))
 
     def _backoff(self, attempt: int) -> float:
-        pause_s = min(
-            self._settings.retry_max_s, self._settings.retry_initial_s * 2.0 ** min(attempt - 1, 16)
-        )
+        settings = self._settings
+        pause_s = min(settings.retry_max_s, settings.retry_initial_s * 2.0 ** min(attempt - 1, 16))
         return pause_s * (0.75 + 0.5 * self._around.retry_chance.random())
 
     def _tell(self, letter: Letter) -> Letter:

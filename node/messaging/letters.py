@@ -195,6 +195,15 @@ class Letter(msgspec.Struct, eq=False):
         self.own, self.wait, self.waiting_since = None, None, None
         self.epoch, self.placements, self.parked = -1, 0, True
 
+    def part(self) -> None:
+        """It has ended, and that was told: it knows its routes no more.
+
+        They know it, so without this both would stay in memory until a search for cycles finds them, which
+        was a pause of 10 to 20 ms every thousand messages.
+        """
+        self.routes.clear()
+        self.own = None
+
     def active_routes(self) -> Iterator[Route]:
         """The routes whose provider is expected to do something."""
         return (route for route in self.routes.values() if route.state in ACTIVE)

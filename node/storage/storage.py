@@ -388,7 +388,7 @@ class Storage:
         if self._committing:
             self._in_turn = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_not_abortable)
-        await self._copy_rest(beside=True)
+        await self._copy_rest(beside=not self._inline)
 
     async def _copy_rest(self, *, beside: bool) -> None:
         """Copy the log while writers wait behind it as behind a commit; on the loop, or beside it."""

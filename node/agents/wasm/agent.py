@@ -220,8 +220,13 @@ class WasmAgent:
         """Make the calls of a batch, and carry out what they asked for."""
         changes = StateChanges(self._state)
         timers = self._timers.running
-        await self._watch.run(lambda progress: sandbox.make(batch, progress, changes, timers))
+        await self._watch.run_with_others(
+            lambda progress: sandbox.make(batch, progress, changes, timers), len(batch)
+        )
         made = [call for call in batch if call.outcome is not None]
+        self._watch.took(
+            max((call.outcome.fuel_used for call in made if call.outcome is not None), default=0)
+        )
         try:
             await self._keep(changes)
         except CaxtonError as error:

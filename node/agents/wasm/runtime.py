@@ -14,6 +14,7 @@ from node.agents.journal import Journal
 from node.agents.wasm.agent import Failed, WasmAgent, moment_of
 from node.agents.wasm.calls import Outcome, Progress
 from node.agents.wasm.compiled import CompiledModules, artifact_name
+from node.agents.wasm.hops import Hops
 from node.agents.wasm.outside import Outside
 from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import AgentState
@@ -47,9 +48,13 @@ class WasmRuntime:
     store: Store | None = None
     bus: AgentBus | None = None
     cache: Path | None = None
+    _hops: Hops = field(init=False)
     _engine: WasmEngine | None = None
     _compiled: CompiledModules | None = None
     _modules: weakref.WeakValueDictionary[str, Compiled] = field(default_factory=weakref.WeakValueDictionary)
+
+    def __post_init__(self) -> None:
+        self._hops = Hops(self.environment, self._tick)
 
     async def load(
         self,
@@ -83,7 +88,7 @@ class WasmRuntime:
         stored: dict[bytes, bytes] = {}
         if self.store is not None:
             stored = await self.store.read(lambda connection: load_agent_state(connection, agent))
-        watch, moment = Watch(self.environment, self._tick, policy), moment_of(self.environment)
+        watch, moment = Watch(self.environment, self._tick, policy, self._hops), moment_of(self.environment)
 
         def begin(progress: Progress) -> tuple[list[Sandbox], Outcome]:
             from node.agents.wasm.sandbox import Sandbox  # noqa: PLC0415 - wasmtime comes with the first module
@@ -112,7 +117,7 @@ class WasmRuntime:
 
     def statistics(self) -> dict[str, Any]:
         """How many modules are in memory, and what the cache of compiled ones does."""
-        found: dict[str, Any] = {"modules": len(self._modules)}
+        found: dict[str, Any] = {"modules": len(self._modules), "hops": self._hops.statistics()}
         if self._compiled is not None:
             found["compiled"] = self._compiled.statistics()
         return found

@@ -9,6 +9,7 @@ import trio
 
 from node.agents.grants import Grant
 from node.agents.wasm.calls import Progress
+from node.agents.wasm.hops import CHECKS, Expectation, Hops
 from node.agents.wasm.policy import WasmPolicy
 from node.environment import Environment
 
@@ -16,8 +17,6 @@ T = TypeVar("T")
 
 _WAITS: Final = frozenset((Grant.MEMORY, Grant.TOOLS))
 """With these a guest may wait for the event loop: in a lane of its own, or all others would wait, too."""
-_CHECKS: Final = 10
-"""How often within its time a running call is looked at: it may take a tenth longer than it has."""
 DETERMINISTIC_TIMEOUT_S: Final = 30.0
 """Wall time for one message in deterministic mode, where only instructions are meant to count."""
 
@@ -29,16 +28,32 @@ class Watch:
         environment: Clock and workers.
         tick: Has every guest that runs asked whether it must end.
         policy: How long a call may take.
+        hops: Takes short turns to a worker together with those of other guests.
     """
 
-    def __init__(self, environment: Environment, tick: Callable[[], None], policy: WasmPolicy) -> None:
+    def __init__(
+        self, environment: Environment, tick: Callable[[], None], policy: WasmPolicy, hops: Hops | None = None
+    ) -> None:
         self._environment = environment
         self._clock = environment.clock
         self._tick = tick
         self._lane = "wasm_waiting" if _WAITS & policy.grants else "wasm"
+        self._hops = hops if self._lane == "wasm" else None
+        self._expectation = Expectation()
         self._timeout_s = policy.timeout_s
         if policy.deterministic:
             self._timeout_s = max(policy.timeout_s, DETERMINISTIC_TIMEOUT_S)
+
+    async def run_with_others(self, job: Callable[[Progress], T], calls: int) -> T:
+        """The same as :meth:`run` for so many calls, in a hop with other guests if they are likely short."""
+        if self._hops is None or not self._expectation.is_short:
+            return await self.run(job)
+        found: T = await self._hops.run(job, calls, self._timeout_s, self._expectation)
+        return found
+
+    def took(self, fuel: int) -> None:
+        """The longest call of a job took so many instructions, which tells what to expect of the next."""
+        self._expectation.took(fuel)
 
     async def run(self, job: Callable[[Progress], T]) -> T:
         """Run guest code; ``job`` says in its :class:`Progress` which call it is making."""
@@ -64,10 +79,10 @@ class Watch:
         seen, since = -1, 0.0
         try:
             while True:
-                await self._clock.sleep(timeout_s / _CHECKS)
+                await self._clock.sleep(timeout_s / CHECKS)
                 if progress.call != seen:
                     seen, since = progress.call, self._clock.now()
-                elif seen >= 0 and self._own_s(progress, since) >= timeout_s * (1 - 1 / _CHECKS):
+                elif seen >= 0 and self._own_s(progress, since) >= timeout_s * (1 - 1 / CHECKS):
                     progress.expired = seen
                     self._tick()
         finally:  # a caller that goes away ends the guest too
