@@ -46,6 +46,8 @@ class Arriving(msgspec.Struct, eq=False):
     reason: str = ""
     turned_away: str = ""
     """Why nothing more is taken; storage refuses it for this reason unless it is here already."""
+    behind: int = 0
+    """The row of the refused message that it may be behind; 0 where that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +157,14 @@ class Arrivals:
         ]
         self._around.tell(batch.origin, received, outcomes)
 
-    def gave_back(self, given: Sequence[tuple[str, str, str, str, str]]) -> None:
+    def gave_back(self, given: Sequence[tuple[str, str, str, str, str, int]]) -> None:
         """Held messages go back to their origins, for now.
 
         Args:
-            given: Of each the origin, the agent, the conversation, the sender and the id, in their order.
+            given: Of each the origin, the agent, the conversation, the sender, the id and the row, in order.
         """
-        for origin, target, conversation_id, sender, message_id in given:
-            self._fences.refused(Line(origin, target, conversation_id, sender), message_id)
+        for origin, target, conversation_id, sender, message_id, seq in given:
+            self._fences.refused(Line(origin, target, conversation_id, sender), message_id, seq)
 
     def ended(self, several: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """Held messages have ended, durably; with replies (ids) an origin is told when those arrive."""
@@ -224,8 +226,11 @@ class Arrivals:
 
     def _refusal(self, decoded: Arriving) -> str:
         """Why a message that is to be held would be turned away now, whatever room there is."""
-        if self._fences and self._fences.keeps_out(_line(decoded), decoded.message.id):
-            return BEHIND
+        if self._fences:
+            behind = self._fences.keeps_out(_line(decoded), decoded.message.id)
+            if behind is not None:
+                decoded.behind = behind
+                return BEHIND
         return self._around.accepts(decoded.row.target)
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None, wall: float) -> Arriving:
@@ -256,7 +261,7 @@ class Arrivals:
     def _refused(self, decoded: Arriving) -> None:
         self._counts["refused"] += 1
         if decoded.reason != BEHIND:  # else it has its fence, or had: what that waited for came with it
-            self._fences.refused(_line(decoded), decoded.item.message_id)
+            self._fences.refused(_line(decoded), decoded.item.message_id, decoded.seq)
 
     def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
         """What follows from one delivery."""

@@ -3,17 +3,21 @@
 A refusal is for now: the inbox is full, the agent stops. When there is room again a moment later, what was
 sent behind the refused message is still arriving, and would be handled before it. So a refusal fences its
 conversation off. Links are in order: when the refused message comes again, all that was sent before its
-origin had heard of the refusal has come.
+origin had heard of the refusal has come. What is stored here already, and was before the refused message, is
+not behind it and comes in all the same.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 FENCED_S: Final = 30.0
 """How long something that was sent behind a refused message may be on its way, if that one goes elsewhere."""
+QUIET_S: Final = 1.0
+"""A fence is not opened by time while messages that it keeps out come in less: they come in order."""
 FENCES_LIMIT: Final = 10_000
 """Most conversations that are fenced off at once; the oldest are opened."""
 BEHIND: Final = "what was before it is refused"
@@ -35,6 +39,23 @@ class Line(NamedTuple):
     sender: str
 
 
+@dataclass(slots=True)
+class _Fence:
+    """One conversation's.
+
+    Args:
+        message_id: Of the message that opens it.
+        seq: Its row in the inbox; 0 where it has none.
+        until: When it is opened by time, on the monotonic clock.
+        kept_out: When a message was refused for it last.
+    """
+
+    message_id: str
+    seq: int
+    until: float
+    kept_out: float
+
+
 class Fences:
     """See the module's docstring.
 
@@ -44,7 +65,7 @@ class Fences:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._fences: OrderedDict[Line, tuple[str, float]] = OrderedDict()
+        self._fences: OrderedDict[Line, _Fence] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._fences)
@@ -52,19 +73,25 @@ class Fences:
     def __len__(self) -> int:
         return len(self._fences)
 
-    def refused(self, line: Line, message_id: str) -> None:
-        """A message was refused; what opens the fence is the first one that was."""
+    def refused(self, line: Line, message_id: str, seq: int) -> None:
+        """A message was refused, with this row or 0; what opens the fence is the first one that was."""
         if line not in self._fences:
-            self._fences[line] = message_id, self._now() + FENCED_S
+            now = self._now()
+            self._fences[line] = _Fence(message_id, seq, now + FENCED_S, now)
             if len(self._fences) > FENCES_LIMIT:
                 self._fences.popitem(last=False)
 
-    def keeps_out(self, line: Line, message_id: str) -> bool:
-        """Whether a message may have been sent before its origin has heard of the refusal."""
-        found = self._fences.get(line)
+    def keeps_out(self, line: Line, message_id: str) -> int | None:
+        """Whether a message may have been sent before its origin has heard of the refusal.
+
+        Returns:
+            The row of the refused message, 0 where it has none; None when nothing keeps the message out.
+        """
+        found, now = self._fences.get(line), self._now()
         if found is None:
-            return False
-        if message_id == found[0] or self._now() >= found[1]:
+            return None
+        if message_id == found.message_id or now >= max(found.until, found.kept_out + QUIET_S):
             del self._fences[line]
-            return False
-        return True
+            return None
+        found.kept_out = now
+        return found.seq

@@ -285,8 +285,8 @@ class Inbox:
                 ended = await durably(self._storage, self._clock, job) if ends else []
                 messages = [Message.unseal(each.row.sealed) for each in ended]
                 given = [
-                    (each.row.origin, target, message.conversation_id, message.sender, message.id)
-                    for each, message in zip(ended, messages, strict=True)
+                    (each.row.origin, target, m.conversation_id, m.sender, m.id, each.row.seq)
+                    for each, m in zip(ended, messages, strict=True)
                     if each.state is ItemState.REFUSED
                 ]
                 self._core.gave_back(given)

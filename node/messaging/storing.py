@@ -14,6 +14,7 @@ import cbor2
 
 from node.messaging.arrivals import Arrived, Arriving, Batch
 from node.messaging.conversation_view import kin_of
+from node.messaging.fences import BEHIND
 from node.messaging.receiver import ArrivalAction, ItemState, arrive
 from node.storage import conversations as conversation_table
 from node.storage import inbox as table
@@ -86,6 +87,8 @@ def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_i
             row = row._replace(state=item.state.value, reason=item.reason, ended_s=row.received_s)
         item.seq = table.insert(connection, row, proof_id)
         return True
+    if item.turned_away == BEHIND and not 0 < item.behind < known.seq:
+        item.turned_away = ""  # it was here before what was refused
     item.action = arrive(ItemState(known.state), known.epoch, row.epoch)
     item.seq, item.state, item.reason = known.seq, ItemState(known.state), known.reason
     if item.action is ArrivalAction.HOLD_AGAIN and item.turned_away:

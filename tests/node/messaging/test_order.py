@@ -13,7 +13,7 @@ from node.errors import CaxtonError
 from node.message import Envelope
 from node.messaging import fences
 from node.messaging.breakers import NODE_LIMITS
-from node.messaging.fences import FENCED_S, Fences, Line
+from node.messaging.fences import FENCED_S, QUIET_S, Fences, Line
 from node.transport.frames import DeliverItem, DeliveryKey, Outcome
 from node.vocabulary import Performative
 from tests.node.messaging.rooms import LATENCY_S, PROOF, cluster, echo, eventually, pause
@@ -188,7 +188,7 @@ async def test_a_message_that_comes_again_with_what_was_sent_behind_it_opens_the
             c["a"].message(capability="work", content=n, conversation_id="talk", sender="x@a")
             for n in (1, 2, 3)
         )
-        c["b"].bus._inbox._core._fences.refused(Line("a", "worker", "talk", "x@a"), first.id)
+        c["b"].bus._inbox._core._fences.refused(Line("a", "worker", "talk", "x@a"), first.id, 0)
         told = []
         c["b"].links.settle = lambda peer, outcomes: told.extend(
             (o.key.message_id, o.state) for o in outcomes
@@ -221,6 +221,24 @@ async def test_what_is_sent_while_an_agent_gives_its_messages_back_does_not_over
         assert log == [1, 2, 3]
 
 
+async def test_what_is_given_back_comes_again_before_what_was_refused_behind_it(tmp_path, autojump_clock):
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        await accept(c["a"], [1, 2])
+        await pause(1)
+        core = c["b"].bus._inbox._core
+        core._held += 100_000  # it is full
+        await accept(c["a"], [3, 4])
+        await pause(1)
+        core._held -= 100_000
+        await c["b"].bus.detach("worker", drain_s=0)
+        c["b"].attach("worker", echo("b", log), "work")
+        await accept(c["a"], [5])
+        await eventually(at_rest(c))
+        assert log == [1, 2, 3, 4, 5]
+
+
 async def test_what_a_provider_had_before_its_link_was_takes_its_place_in_the_window(
     tmp_path, autojump_clock
 ):
@@ -238,25 +256,33 @@ async def test_what_a_provider_had_before_its_link_was_takes_its_place_in_the_wi
 def test_a_fence_is_opened_by_the_first_message_that_was_refused_or_by_time(monkeypatch):
     now, line = [0.0], Line("a", "worker", "t", "x@a")
     found, other = Fences(lambda: now[0]), line._replace(conversation_id="u")
-    assert not found.keeps_out(line, "1")
-    found.refused(line, "1")
-    assert [found.keeps_out(line, message_id) for message_id in ("2", "3")] == [True, True]
-    found.refused(line, "2")
-    assert found.keeps_out(line, "2")
-    assert not found.keeps_out(other, "1")
-    assert not found.keeps_out(line, "1")
-    assert not found.keeps_out(line, "2")
-    found.refused(line, "2")
+
+    def let_in(line, message_id):
+        return found.keeps_out(line, message_id) is None
+
+    assert let_in(line, "1")
+    found.refused(line, "1", 7)
+    assert [found.keeps_out(line, message_id) for message_id in ("2", "3")] == [7, 7]
+    found.refused(line, "2", 0)
+    assert not let_in(line, "2")
+    assert let_in(other, "1")
+    assert let_in(line, "1")
+    assert let_in(line, "2")
+    found.refused(line, "2", 0)
     now[0] = FENCED_S / 2
-    found.refused(line, "3")  # which does not keep it up for longer
+    found.refused(line, "3", 0)  # which does not keep it up for longer
+    now[0] = FENCED_S - QUIET_S / 2
+    assert not let_in(line, "4")
     now[0] = FENCED_S
-    assert not found.keeps_out(line, "4")
+    assert not let_in(line, "5")  # which may be behind the fourth
+    now[0] = FENCED_S + QUIET_S
+    assert let_in(line, "4")
     assert len(found) == 0
     monkeypatch.setattr(fences, "FENCES_LIMIT", 5)
     for number in range(9):
-        found.refused(line._replace(conversation_id=str(number)), "1")
+        found.refused(line._replace(conversation_id=str(number)), "1", 0)
     assert len(found) == 5
-    assert found.keeps_out(line._replace(conversation_id="8"), "2")
+    assert not let_in(line._replace(conversation_id="8"), "2")
 
 
 class Storm:
