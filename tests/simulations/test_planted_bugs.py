@@ -221,7 +221,7 @@ PLANTED = [
     ),
     Planted(
         "always_corruption_is_dropped",
-        scenario({"disturb": {"at_s": 3, "for_s": 10, "corrupt": 0.1}}),
+        scenario({"disturb": {"at_s": 3, "for_s": 10, "corrupt": 0.3}}),
         no_checksum,
     ),
     Planted(
