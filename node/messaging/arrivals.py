@@ -135,11 +135,13 @@ class Arrivals:
                 self._counts["poison"] += 1
                 batch.outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
                 continue
-            refusal = "" if decoded.kept else self._refusal(decoded)
+            refusal = "" if decoded.kept else self._around.accepts(item.envelope.target)
             if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
                 refusal = OVERLOADED
-            decoded.turned_away = refusal  # what is here already is answered with how it stands
             room -= not (decoded.kept or refusal)
+            decoded.turned_away = refusal or self._behind(
+                decoded
+            )  # what is here is answered with how it stands
             batch.items.append(decoded)
         return batch
 
@@ -224,14 +226,15 @@ class Arrivals:
             **self._counts,
         }
 
-    def _refusal(self, decoded: Arriving) -> str:
-        """Why a message that is to be held would be turned away now, whatever room there is."""
-        if self._fences:
-            behind = self._fences.keeps_out(_line(decoded), decoded.message.id)
-            if behind is not None:
-                decoded.behind = behind
-                return BEHIND
-        return self._around.accepts(decoded.row.target)
+    def _behind(self, decoded: Arriving) -> str:
+        """Why a message that may come in is turned away all the same, if storage does not know better."""
+        if decoded.kept or not self._fences:
+            return ""
+        behind = self._fences.keeps_out(_line(decoded), decoded.message.id)
+        if behind is None:
+            return ""
+        decoded.behind = behind
+        return BEHIND
 
     def _decode(self, origin: str, item: DeliverItem, known: Message | None, wall: float) -> Arriving:
         message = known or Message.unseal(item.sealed)

@@ -74,12 +74,19 @@ class Fences:
         return len(self._fences)
 
     def refused(self, line: Line, message_id: str, seq: int) -> None:
-        """A message was refused, with this row or 0; what opens the fence is the first one that was."""
-        if line not in self._fences:
-            now = self._now()
+        """A message was refused, with this row or 0; what opens the fence is the first one in order.
+
+        That is the first that was refused, unless this one is stored here, and was before it.
+        """
+        found, now = self._fences.get(line), self._now()
+        if found is None:
             self._fences[line] = _Fence(message_id, seq, now + FENCED_S, now)
             if len(self._fences) > FENCES_LIMIT:
                 self._fences.popitem(last=False)
+            return
+        found.kept_out = now
+        if seq > 0 and (seq < found.seq or not found.seq):
+            found.message_id, found.seq = message_id, seq
 
     def keeps_out(self, line: Line, message_id: str) -> int | None:
         """Whether a message may have been sent before its origin has heard of the refusal.

@@ -16,7 +16,7 @@ from node.recording.tape import Recorder, Tape
 from node.transport.frames import DeliveryKey, Outcome
 
 CORE: Final = "arrivals"
-VERSION: Final = 6
+VERSION: Final = 7
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 

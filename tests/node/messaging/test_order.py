@@ -239,6 +239,36 @@ async def test_what_is_given_back_comes_again_before_what_was_refused_behind_it(
         assert log == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("why", ["the inbox is full", "the agent is stopped"])
+async def test_what_was_given_back_is_refused_again_where_there_is_no_place_for_it(
+    tmp_path, autojump_clock, why
+):
+    """It was before what has put up the fence, which makes no room and attaches no agent."""
+    log = []
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", never, "work")
+        await accept(c["a"], [1, 2])
+        await pause(1)
+        core = c["b"].bus._inbox._core
+        core._held += 100_000
+        await accept(c["a"], [3])
+        await pause(1)
+        await c["b"].bus.detach("worker", drain_s=0)
+        if why == "the inbox is full":
+            c["b"].attach("worker", echo("b", log), "work")
+        else:
+            core._held -= 100_000
+        await pause(10)
+        assert c["b"].bus.statistics()["inbox"]["held"] in {0, 100_000}
+        assert log == []
+        if why == "the inbox is full":
+            core._held -= 100_000
+        else:
+            c["b"].attach("worker", echo("b", log), "work")
+        await eventually(at_rest(c))
+        assert log == [1, 2, 3]
+
+
 async def test_what_a_provider_had_before_its_link_was_takes_its_place_in_the_window(
     tmp_path, autojump_clock
 ):
@@ -278,6 +308,12 @@ def test_a_fence_is_opened_by_the_first_message_that_was_refused_or_by_time(monk
     now[0] = FENCED_S + QUIET_S
     assert let_in(line, "4")
     assert len(found) == 0
+    found.refused(line, "9", 0)
+    found.refused(line, "8", 40)  # which is stored here, and so was before it
+    found.refused(line, "7", 30)
+    found.refused(line, "8", 40)
+    assert [found.keeps_out(line, message_id) for message_id in ("9", "8")] == [30, 30]
+    assert let_in(line, "7")
     monkeypatch.setattr(fences, "FENCES_LIMIT", 5)
     for number in range(9):
         found.refused(line._replace(conversation_id=str(number)), "1", 0)
