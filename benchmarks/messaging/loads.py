@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
+from benchmarks.messaging.metronome import metronome
 from benchmarks.report import percentile
 from node.errors import CaxtonError
 from node.message import Message
@@ -23,6 +26,8 @@ BATCH: Final = 100
 """Messages accepted in one write, one way."""
 AT_ONCE: Final = 1_000
 """Most messages that are accepted at once where a rate is to be kept."""
+BEAT_S: Final = 0.001
+"""How often messages of such a rate are offered, in seconds."""
 REQUEST_TIMEOUT_S: Final = 30.0
 READY_S: Final = 180.0
 
@@ -64,6 +69,28 @@ class Load:
             "p99_ms": round(1000 * percentile(times, 0.99), 3),
             "max_ms": round(1000 * max(times), 3),
         }
+
+
+class Ends:
+    """The moments at which messages have ended.
+
+    Args:
+        expected: How many there will be.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected, self.moments, self.all = expected, list[float](), trio.Event()
+
+    def note(self, messages: int) -> None:
+        """So many have ended now."""
+        self.moments += [time.perf_counter()] * messages
+        self.expect_fewer(0)
+
+    def expect_fewer(self, messages: int) -> None:
+        """So many will not end: they were refused."""
+        self.expected -= messages
+        if len(self.moments) >= self.expected:
+            self.all.set()
 
 
 class Origin:
@@ -134,36 +161,47 @@ class Origin:
     async def one_way_at_rate(self, name: str, *, per_s: float, duration_s: float) -> Load:
         """Send ``per_s`` messages a second that want no answer; a latency is from when one is due to its end.
 
+        What is due is offered every millisecond, in one call, as a gateway does that serves many clients.
         Messages end in about the order in which they were accepted, so the n-th end is counted as that of the
-        n-th message; it is looked for every half millisecond.
+        n-th message. It is when its write is done that a message has ended.
         """
         load = Load(name, f"{per_s:g} per second")
         bus = self._node.bus
         while bus.statistics()["outbox"]["open"]:  # else ends of before are taken for ends of these
             await trio.sleep(0.01)
-        before, total = self._settled(), int(per_s * duration_s)
-        began = time.perf_counter()
-
-        async def note_ends() -> None:
-            while len(load.latencies) + load.failures < total:
-                await trio.sleep(0.0005)
-                now, ended = time.perf_counter() - began, self._settled() - before
-                load.latencies += [now - n / per_s for n in range(len(load.latencies), ended)]
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(note_ends)
-            sent = 0
+        total, sent = int(per_s * duration_s), 0
+        with self._ends(total) as ends, metronome(BEAT_S) as beats:
+            began = time.perf_counter()
             while sent < total:
+                await beats.beat()
                 due = min(total, int((time.perf_counter() - began) * per_s) + 1) - sent
-                due = min(due, AT_ONCE)
-                if due <= 0:
-                    await trio.sleep(0.0005)
-                    continue
-                accepted = await bus.accept_many([self._message(SINK) for _ in range(due)])
-                load.failures += sum(isinstance(each, CaxtonError) for each in accepted)
-                sent += due
+                messages = [self._message(SINK) for _ in range(min(due, AT_ONCE))]
+                accepted = await bus.accept_many(messages)
+                refused = sum(isinstance(each, CaxtonError) for each in accepted)
+                load.failures += refused
+                ends.expect_fewer(refused)
+                sent += len(messages)
+            await ends.all.wait()
+        load.latencies = [at - began - n / per_s for n, at in enumerate(ends.moments)]
         load.seconds = time.perf_counter() - began
         return load
+
+    @contextmanager
+    def _ends(self, expected: int) -> Iterator[Ends]:
+        """When messages of this node end, inside a context: nothing tells it but the parts of the bus."""
+        ends = Ends(expected)
+        drain = self._node.bus._outbox._drain  # noqa: SLF001 - a watcher of its own would be a part of the load
+        ended = drain.ended
+
+        def noted(messages: int, now: float) -> None:
+            ended(messages, now)
+            ends.note(messages)
+
+        drain.ended = noted  # type: ignore[method-assign]
+        try:
+            yield ends
+        finally:
+            drain.ended = ended  # type: ignore[method-assign]
 
     def _settled(self) -> int:
         outbox = self._node.bus._outbox  # noqa: SLF001 - what all parts of the bus count would be half of the load
