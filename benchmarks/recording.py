@@ -14,7 +14,7 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -87,10 +87,14 @@ class Bench:
 
     wall = now
 
-    def deliver(self, peer: str, item: Any) -> bool:
+    def is_ready(self, peer: str) -> bool:
         """Links take everything."""
-        self.sent.append((peer, item.key))
         return True
+
+    def deliver(self, peer: str, items: Sequence[Any]) -> int:
+        """Links take everything."""
+        self.sent += [(peer, item.key) for item in items]
+        return len(items)
 
     def ensure(self, peer: str) -> None:
         """There is a link."""

@@ -85,7 +85,7 @@ def watch(marks: Marks) -> None:
 
     before(acceptance.Acceptance, "accept_many", "begun", lambda _, several, **__: [m.id for m in several])
     before(outbox.Outbox, "admit", "accepted", lambda _, letters: [each.message.id for each in letters])
-    before(outbound.OutboundLink, "deliver", "queued", lambda _, item: [item.message_id])
+    before(outbound.OutboundLink, "deliver", "queued", lambda _, items: _of_queued(items))
     before(outbound, "sign_deliver", "framed", lambda _, __, items: [each.message_id for each in items])
     before(inbound, "verify_deliver", "arrived", lambda frame, **_: _of_items(frame))
     before(inbox.Inbox, "receive", "received", lambda _, __, arrived, *___: _of_frames(arrived))
@@ -100,6 +100,11 @@ def watch(marks: Marks) -> None:
 
 def _of_items(frame: Deliver) -> list[str]:
     return [each.message_id for each in frame.items]
+
+
+def _of_queued(items: Any) -> list[str]:
+    """Of what a link is given at once, or, in earlier commits, of one message."""
+    return [each.message_id for each in ([items] if isinstance(items, DeliverItem) else items)]
 
 
 def _of_frames(arrived: Any) -> list[str]:

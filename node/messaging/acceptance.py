@@ -138,6 +138,7 @@ class Acceptance:
             prepared: list[Letter | CaxtonError] = []
             letters: list[Letter] = []
             size, moment = 0, self._outbox.moment()
+            spare = self._outbox.spare_bytes(len(messages))
             closed = await self._conversations.refusals(messages, moment[1])
             for message, life_s in zip(messages, _each(ttl_s, len(messages)), strict=True):
                 try:
@@ -146,7 +147,8 @@ class Acceptance:
                     if message.attachments and message.blobs:
                         message = await self._blobs.sized(message)  # noqa: PLW2901 - as it is sealed
                     message, sealed = self.check(message, hops)  # noqa: PLW2901 - with its full address
-                    self._outbox.check_room(message, sealed, len(letters), size)
+                    if size + len(sealed) > spare:
+                        self._outbox.check_room(message, sealed, len(letters), size)
                     letter = self._outbox.prepare(
                         message, sealed, at=moment, traceparent=trace, hops=hops, ttl_s=life_s
                     )

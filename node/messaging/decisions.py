@@ -400,15 +400,11 @@ class Decisions:
             self.lanes.queue(route)
         return action
 
-    def is_roomy(self, wanted: str, others: int, size: int) -> bool:
-        """Whether one more message, whatever it is, may come behind so many others."""
-        capacity = self._settings.outbox_capacity
-        return (
-            not self.backlog
-            and len(self.open) + others < capacity
-            and self.bytes + size <= OUTBOX_BYTES_LIMIT
-            and self.open_for.get(wanted, 0) + others < capacity // 2
-        )
+    def spare_bytes(self, count: int) -> int:
+        """How many bytes so many more messages may have, whatever they are for; none where that matters."""
+        if self.backlog or len(self.open) + count > self._settings.outbox_capacity // 2:
+            return 0
+        return max(0, OUTBOX_BYTES_LIMIT - self.bytes)
 
     def waiting_for_credit(self, message: Message, others: int) -> int:
         """How many wait for what a message is for, where that is too many and all who offer it are full.
@@ -474,10 +470,21 @@ class Decisions:
             self.placement.waits_no_more(letter)
         self.order.remove(letter)
         self.bytes -= len(letter.sealed)
-        self.open_for[letter.wanted] -= 1
-        if not self.open_for[letter.wanted]:
-            del self.open_for[letter.wanted]
-        settled = [r.target for r in letter.routes.values() if r.state is RouteState.SETTLED]
-        self._recent[letter.message.id] = (letter.seq, settled[0] if len(settled) == 1 else None)
-        if len(self._recent) > RECENT_LIMIT:
-            self._recent.popitem(last=False)
+        wanted = letter.wanted
+        left = self.open_for[wanted] - 1
+        if left:
+            self.open_for[wanted] = left
+        else:
+            del self.open_for[wanted]
+        recent = self._recent
+        recent[letter.message.id] = letter.seq, _who_settled(letter)
+        if len(recent) > RECENT_LIMIT:
+            recent.popitem(last=False)
+
+
+def _who_settled(letter: Letter) -> Target | None:
+    """The one provider that has handled a message; nobody where there are more."""
+    if letter.own is not None and len(letter.routes) == 1:  # nearly all of them
+        return letter.own.target if letter.own.state is RouteState.SETTLED else None
+    settled = [route.target for route in letter.routes.values() if route.state is RouteState.SETTLED]
+    return settled[0] if len(settled) == 1 else None

@@ -86,7 +86,8 @@ class Deliveries:
         attempts = settings.max_attempts
         self._sweep = Sweep(time=around.time, timing=timing, max_attempts=attempts, decisions=self._decisions)
         self.in_flight, self.is_full = self._lanes.in_flight, self._lanes.is_full
-        self.is_roomy, self.waiting_for_credit = self._decisions.is_roomy, self._decisions.waiting_for_credit
+        self.spare_bytes = self._decisions.spare_bytes
+        self.waiting_for_credit = self._decisions.waiting_for_credit
         claims = Claims(time=around.time, decisions=self._decisions)
         self.claim, self.settling, self.not_settled = claims.claim, claims.settling, claims.not_settled
         self._next_seq, self._changes = 1, 0

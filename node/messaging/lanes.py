@@ -142,26 +142,37 @@ class Lanes:
         if lanes is None:
             return
         moving = [lane for lane in lanes.values() if lane.line]
-        now, wall = self._time.now(), self._time.wall()
-        first_due = now + self._due_after(1) if moving else now  # of one batch, all are acknowledged at once
-        while moving:
-            still = []
-            for lane in moving:
-                route = lane.head()
-                if route is None or lane.unsettled >= lane.window:
-                    continue
-                if not self._transmit(route, now):
-                    return
-                lane.leave()
-                lane.count(route, unsettled=True)
-                due = first_due if not route.attempts else now + self._due_after(route.attempts + 1)
-                self._sent(route, wall, due)
-                still.append(lane)
-            moving = still
+        now = self._time.now()
+        if moving and not self._send(node, moving, now):
+            return
         for agent in [agent for agent, lane in lanes.items() if not lane.line and not lane.unsettled]:
             self._keep(lanes.pop(agent), now)
         if not lanes:
             del self._by_node[node]
+
+    def _send(self, node: str, moving: list[Lane], now: float) -> bool:
+        """Send what stands in these lanes, as their windows allow; False where the link takes no more."""
+        if node != self._node and (self.links is None or not self.links.is_ready(node)):
+            if self.links is not None:
+                self.links.ensure(node)
+            return False
+        routes = _in_turn(moving)
+        items = [self._item(route, now) for route in routes]
+        if node == self._node or self.links is None:
+            for item, route in zip(items, routes, strict=True):
+                self._deliver_locally(item, route.letter.message)
+            taken = len(items)
+        else:
+            taken = self.links.deliver(node, items)
+        wall = self._time.wall()
+        first_due = now + self._due_after(1)  # of one batch, all are acknowledged at once
+        for route in routes[:taken]:
+            due = first_due if not route.attempts else now + self._due_after(route.attempts + 1)
+            self._sent(route, wall, due)
+        for route in routes[taken:]:
+            self.release(route)
+            self._lane(route.target).join(route)
+        return taken == len(routes)
 
     def statistics(self) -> dict[str, int]:
         """Lanes and who stands in them."""
@@ -213,17 +224,6 @@ class Lanes:
         """What was claimed is on disk on both sides."""
         self._sent(route, self._time.wall(), self._time.now() + self._due_after(1))
 
-    def _transmit(self, route: Route, now: float) -> bool:
-        node, item = route.target[1], self._item(route, now)
-        if node == self._node:
-            self._deliver_locally(item, route.letter.message)
-        elif self.links is None:
-            return False
-        elif not self.links.deliver(node, item):
-            self.links.ensure(node)
-            return False
-        return True
-
     @staticmethod
     def _item(route: Route, now: float) -> DeliverItem:
         letter = route.letter
@@ -240,3 +240,19 @@ class Lanes:
         letter = route.letter
         self._calendar.by(letter, min(letter.deadline, due))
         self.transmitted += 1
+
+
+def _in_turn(moving: list[Lane]) -> list[Route]:
+    """The first in line that windows have room for, one lane after the other; they leave their lines."""
+    routes: list[Route] = []
+    while moving:
+        still = []
+        for lane in moving:
+            route = lane.head() if lane.unsettled < lane.window else None
+            if route is not None:
+                lane.leave()
+                lane.count(route, unsettled=True)
+                routes.append(route)
+                still.append(lane)
+        moving = still
+    return routes

@@ -40,8 +40,12 @@ class Time(Protocol):
 class Carrier(Protocol):
     """What carries messages to peers."""
 
-    def deliver(self, peer: str, item: DeliverItem) -> bool:
-        """Hand over one message; False when the link is down or its window full."""
+    def is_ready(self, peer: str) -> bool:
+        """Whether the link takes a message now: it is open, and its window is not full."""
+        ...
+
+    def deliver(self, peer: str, items: Sequence[DeliverItem]) -> int:
+        """Hand over messages, in order; returns how many were taken before the window was full."""
         ...
 
     def ensure(self, peer: str) -> None:

@@ -28,7 +28,7 @@ from node.recording.tape import CoreTape, Recorder, Tape
 from node.transport.frames import DeliverItem
 
 CORE: Final = "delivery"
-VERSION: Final = 11
+VERSION: Final = 12
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 _DIGEST_BYTES: Final = 8
@@ -292,10 +292,14 @@ class TapedLinks:
     def __init__(self, tape: Tape, links: Carrier) -> None:
         self._tape, self._links = tape, links
 
-    def deliver(self, peer: str, item: DeliverItem) -> bool:
-        """Hand over one message; False when the link is down or its window full."""
-        taken = self._tape.draw("takes", peer.encode(), partial(self._links.deliver, peer, item))
-        if taken:
+    def is_ready(self, peer: str) -> bool:
+        """Whether the link takes a message now."""
+        return self._tape.draw("is ready", peer.encode(), partial(self._links.is_ready, peer))
+
+    def deliver(self, peer: str, items: Sequence[DeliverItem]) -> int:
+        """Hand over messages; returns how many were taken."""
+        taken = self._tape.draw("takes", peer.encode(), partial(self._links.deliver, peer, items))
+        for item in items[:taken]:
             self._tape.emit("deliver", peer, *_item_shown(item))
         return taken
 

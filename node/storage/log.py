@@ -18,9 +18,9 @@ import apsw
 from node.storage.query import rows
 
 LONG_PAGES: Final = 2_000
-"""Length from which on a log is copied at once (8 MB); idle time usually comes first. Copying a longer one takes
-a processor for longer than a message may wait; a shorter one is copied so often that pages which change again
-and again, as most of a queue's do, are copied each time."""
+"""Length from which on a log is copied at once (8 MB); idle time usually comes first. Copying a longer one
+takes a processor for longer than a message may wait; a shorter one is copied so often that pages which change
+again and again, as most of a queue's do, are copied each time."""
 LIMIT_PAGES: Final = 16 * LONG_PAGES
 """Length at which the commit that finds it copies it after all: nobody else does."""
 SHORT_BYTES: Final = 262_144

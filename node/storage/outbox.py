@@ -36,7 +36,7 @@ _OWN_ROUTE_COLUMNS: Final = (
 )
 _NO_ROUTE: Final = (None,) * 11
 _INSERT: Final = f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 27)})"  # noqa: S608
-_INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id) DO NOTHING RETURNING seq"
+_INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id) DO NOTHING"
 
 
 class OutboxRow(NamedTuple):
@@ -113,18 +113,17 @@ def insert(
     Returns:
         The seqs of those whose id was known already: they are not stored.
     """
-    values = [row + (_NO_ROUTE if route is None else route[1:]) for row, route in accepted]
-    try:
-        if len(values) == 1:  # what fails undoes itself
-            connection.execute(_INSERT, values[0])
-            return frozenset()
-        with connection:
-            connection.executemany(_INSERT, values)
-    except apsw.ConstraintError:  # one is known: store the others, and ask which they are
-        stored = connection.executemany(_INSERT_NEW, values).fetchall()
-    else:
+    before = connection.total_changes()
+    connection.executemany(
+        _INSERT_NEW, [row + (_NO_ROUTE if route is None else route[1:]) for row, route in accepted]
+    )
+    if connection.total_changes() - before == len(accepted):
         return frozenset()
-    return frozenset(row.seq for row, _ in accepted).difference(seq for (seq,) in stored)
+    return frozenset(row.seq for row, _ in accepted if not _is_stored(connection, row.seq))
+
+
+def _is_stored(connection: apsw.Connection, seq: int) -> bool:
+    return bool(rows(connection, "SELECT 1 FROM outbox WHERE seq = ?", (seq,)))
 
 
 def save_own_route(connection: apsw.Connection, row: RouteRow) -> None:

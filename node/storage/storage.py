@@ -336,9 +336,13 @@ class Storage:
     def _commit(self, group: list[_Pending]) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            alone = len(group) == 1
             for pending in group:
-                self._run_job(pending)
-            self._writer.execute("COMMIT")
+                self._run_job(pending, alone=alone)
+            if alone and isinstance(group[0].result, outcome.Error):
+                self._writer.execute("ROLLBACK")
+            else:
+                self._writer.execute("COMMIT")
         except _DISK_ERRORS as error:
             self._groups_failed += 1
             self._roll_back()
@@ -354,9 +358,11 @@ class Storage:
             self._commits += 1
             self._jobs += len(group)
 
-    def _run_job(self, pending: _Pending) -> None:
+    def _run_job(self, pending: _Pending, *, alone: bool) -> None:
+        """Run a job in a savepoint; one that is alone in its transaction needs none to be undone."""
         execute = self._writer.execute
-        execute("SAVEPOINT job")
+        if not alone:
+            execute("SAVEPOINT job")
         try:
             value = pending.job(self._writer)
         except _DISK_ERRORS:
@@ -368,10 +374,12 @@ class Storage:
                 raise apsw.IOError(f"SQLite undid the transaction: {error}") from error
             self._jobs_failed += 1
             pending.result = outcome.Error(error)
-            execute("ROLLBACK TO job")
+            if not alone:
+                execute("ROLLBACK TO job")
         else:
             pending.result = outcome.Value(value)
-        execute("RELEASE job")
+        if not alone:
+            execute("RELEASE job")
 
     def _roll_back(self) -> None:
         try:

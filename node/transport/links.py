@@ -17,10 +17,9 @@ from typing import Any, Final
 import trio
 
 from node.environment import Address, Environment, Listener
-from node.errors import AddressInUse, ConfigInvalid, MessageTooLarge, PeerRejected, SecurityMaterialInvalid
+from node.errors import AddressInUse, ConfigInvalid, PeerRejected, SecurityMaterialInvalid
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
-    MAX_SEALED_BYTES,
     Answer,
     DeliverItem,
     DeliveryKey,
@@ -102,24 +101,26 @@ class Links:
             self._nursery = None
             await listener.aclose()
 
-    def deliver(self, peer: str, item: DeliverItem) -> bool:
-        """Queue ``item`` on the open link to ``peer``; the first one for a peer starts to dial.
+    def is_ready(self, peer: str) -> bool:
+        """Whether the link to ``peer`` is open and its window has room; the first question starts to dial.
+
+        Nothing has to be repeated for the first reason, as the opening exchanges the handler's unsettled
+        list; for the second, ``on_writable`` is called when there is room.
+        """
+        link = self._ensure(peer)
+        return link is not None and link.is_ready()
+
+    def deliver(self, peer: str, items: Sequence[DeliverItem]) -> int:
+        """Queue messages on the open link to ``peer``, in order.
 
         Returns:
-            False if there is no open link yet, or its window is full. Nothing has to be repeated for the
-            first reason, as the opening exchanges the handler's unsettled list; for the second,
-            ``on_writable`` is called when there is room.
+            How many were taken before its window was full; see :meth:`is_ready`.
 
         Raises:
-            MessageTooLarge: no frame can carry it.
+            MessageTooLarge: no frame can carry the first that is left; those before it were taken.
         """
-        if len(item.sealed) > MAX_SEALED_BYTES:
-            raise MessageTooLarge(
-                f"the message {item.message_id} has {len(item.sealed)} bytes sealed",
-                why=f"a peer link carries at most {MAX_SEALED_BYTES}",
-            )
         link = self._ensure(peer)
-        return link is not None and link.deliver(item)
+        return 0 if link is None else link.deliver(items)
 
     def ensure(self, peer: str) -> None:
         """Dial ``peer`` if there is no link to it, and keep dialling until :meth:`drop` or idleness."""

@@ -16,12 +16,13 @@ from typing import Final
 import trio
 
 from node.environment import Address, Environment
-from node.errors import PeerRejected, SecurityMaterialInvalid
+from node.errors import MessageTooLarge, PeerRejected, SecurityMaterialInvalid
 from node.security.identity import NodeCredentials
 from node.transport.frames import (
     CREDIT_QUESTION,
     MAX_ITEMS,
     MAX_KEYS,
+    MAX_SEALED_BYTES,
     PROTOCOL_VERSION,
     Answer,
     Ask,
@@ -123,21 +124,41 @@ class OutboundLink:
         """The last measured round trip in seconds, if the link is open and was idle long enough for one."""
         return self._session.rtt_s if self._session is not None else None
 
-    def deliver(self, item: DeliverItem) -> bool:
-        """Queue ``item`` if the link is open and its window has room."""
-        if not self._open or self._session is None:
+    def is_ready(self) -> bool:
+        """Whether the link is open and its window has room; once it has some, ``on_writable`` is called."""
+        if not self._open:
             return False
-        key, size = item.key, len(item.sealed) + ITEM_OVERHEAD_BYTES
-        if key in self._window:
-            return True  # already on its way on this very link
-        if self._window_used and self._window_used + size > self._limits.window_bytes:
+        if self._window_used >= self._limits.window_bytes:
             self._refused = True
             return False
-        self._window[key] = size
-        self._window_used += size
-        self._queue.append(item)  # what is in the window keeps the link from falling idle
-        self._session.wake()
         return True
+
+    def deliver(self, items: Sequence[DeliverItem]) -> int:
+        """Queue messages, in order, as far as the link is open and its window has room; returns how many.
+
+        Raises:
+            MessageTooLarge: no frame can carry the first that is left; those before it were taken.
+        """
+        if not self._open or self._session is None:
+            return 0
+        window, used, most = self._window, self._window_used, self._limits.window_bytes
+        taken = 0
+        for item in items:
+            size = len(item.sealed) + ITEM_OVERHEAD_BYTES
+            if used + size > most:
+                if size > MAX_SEALED_BYTES + ITEM_OVERHEAD_BYTES:
+                    raise _too_large(item)
+                if used:
+                    self._refused = True
+                    break
+            key = item.key
+            if key not in window:  # else it is already on its way on this very link
+                window[key] = size
+                used = self._window_used = used + size
+                self._queue.append(item)  # what is in the window keeps the link from falling idle
+            taken += 1
+        self._session.wake()
+        return taken
 
     def ask(self, question: str, about: str) -> Question | None:
         """Put a question in line for when the link is open; None when too many are open."""
@@ -390,3 +411,10 @@ class OutboundLink:
         self._queue.clear()
         self._window.clear()
         self._window_used = 0
+
+
+def _too_large(item: DeliverItem) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"the message {item.message_id} has {len(item.sealed)} bytes sealed",
+        why=f"a peer link carries at most {MAX_SEALED_BYTES}",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -184,9 +185,9 @@ class Unasked:
         """Not asked."""
         raise CaxtonError("the record answers this")
 
-    is_alive = expects
+    is_alive = is_ready = expects
 
-    def deliver(self, peer: str, item: DeliverItem) -> bool:
+    def deliver(self, peer: str, items: Sequence[DeliverItem]) -> int:
         """Not asked."""
         raise CaxtonError("the record answers this")
 

@@ -165,13 +165,18 @@ class MemoryLinks:
         self.old = False  # whether the node knows no questions but the first ones
         self.confirmed_s: dict[str, float] = {}
 
-    def deliver(self, peer: str, item: DeliverItem) -> bool:
+    def is_ready(self, peer: str) -> bool:
         link = self.links.get(peer)
-        if link is None or not link.open or len(link.items) >= self.window:
-            return False
-        link.items.append(item)
+        return link is not None and link.open and len(link.items) < self.window
+
+    def deliver(self, peer: str, items: Sequence[DeliverItem]) -> int:
+        if not self.is_ready(peer):
+            return 0
+        link = self.links[peer]
+        taken = items[: self.window - len(link.items)]
+        link.items.extend(taken)
         link.wake.set()
-        return True
+        return len(taken)
 
     def acknowledge(self, peer: str, keys: Sequence[DeliveryKey]) -> None:
         if not self.lose_acknowledgements:

@@ -145,7 +145,7 @@ class Room:
     def send(self, peer: str, *items: DeliverItem) -> list[bool]:
         """Accept into the outbox, then try the link: as the bus does."""
         self.outbox |= {item.key: item for item in items}
-        return [self.links.deliver(peer, item) for item in items]
+        return [self.links.deliver(peer, [item]) == 1 for item in items]
 
     def unsettled(self, peer: str) -> list[DeliveryKey]:
         return list(self.outbox)
@@ -159,7 +159,7 @@ class Room:
         self.resumed.append((peer_storage_id, list(states)))
         for state in states:
             if state.state == "unknown":
-                self.links.deliver(peer, self.outbox[state.key])
+                self.links.deliver(peer, [self.outbox[state.key]])
             elif state.state != "held":
                 self.outbox.pop(state.key, None)
 
@@ -208,7 +208,7 @@ class Room:
         self.writable += 1
         done = {*self.received, *self.arrivals_known()}
         for key, item in self.outbox.items():
-            if key not in done and not self.links.deliver(peer, item):
+            if key not in done and not self.links.deliver(peer, [item]):
                 break
 
     def arrivals_known(self) -> list[DeliveryKey]:

@@ -208,7 +208,7 @@ async def test_a_message_bigger_than_the_window_passes_alone(
     await until(lambda: not alpha.outbox, cluster.clock)
     assert set(beta.arrivals) == {item(1).key, item(2).key}
     with pytest.raises(MessageTooLarge):
-        alpha.links.deliver("beta", item(3, frames.MAX_SEALED_BYTES + 1))
+        alpha.links.deliver("beta", [item(3, frames.MAX_SEALED_BYTES + 1)])
 
 
 async def test_one_altered_byte_closes_the_link_and_nothing_is_handed_on(
