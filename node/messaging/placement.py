@@ -402,10 +402,12 @@ class Placement:
         return ranking.without(left_out, _reasons(ranking.excluded, reasons))
 
     def _remember(self, conversation: tuple[str, str], target: Target) -> None:
-        self._sticky[conversation] = target
-        self._sticky.move_to_end(conversation)
-        if len(self._sticky) > STICKY_LIMIT:
-            self._sticky.popitem(last=False)
+        sticky = self._sticky
+        if conversation in sticky:
+            sticky.move_to_end(conversation)
+        sticky[conversation] = target
+        if len(sticky) > STICKY_LIMIT:
+            sticky.popitem(last=False)
 
     def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""

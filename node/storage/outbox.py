@@ -36,6 +36,12 @@ _OWN_ROUTE_COLUMNS: Final = (
 )
 _NO_ROUTE: Final = (None,) * 11
 _INSERT: Final = f"INSERT INTO outbox ({_COLUMNS}, {_OWN_ROUTE_COLUMNS}) VALUES ({', '.join('?' * 27)})"  # noqa: S608
+_PASSED: Final = (
+    "seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)"
+    " AND seq NOT IN (SELECT seq FROM expected_replies)"
+)
+_BESIDE: Final = ("routes", "message_events", "decisions")
+"""Tables of what hangs on messages."""
 _INSERT_NEW: Final = f"{_INSERT} ON CONFLICT (message_id) DO NOTHING"
 
 
@@ -336,16 +342,23 @@ def forget(
         (after, RETENTION_BATCH - 1),
     )
     reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
-    gone = rows(
+    passed = after, reached, ended_before_s, beyond
+    noted = rows(
         connection,
-        "DELETE FROM outbox WHERE seq > ? AND seq <= ? AND ended_s IS NOT NULL AND (ended_s < ? OR seq <= ?)"
-        " AND seq NOT IN (SELECT seq FROM expected_replies)"
-        " RETURNING conversation_id, accepted_s",
-        (after, reached, ended_before_s, beyond),
+        f"SELECT conversation_id, accepted_s FROM outbox WHERE {_PASSED} AND accepted_s < ?",  # noqa: S608
+        (*passed, noted_before_s),
     )
-    conversations.note(connection, [row for row in gone if row[1] < noted_before_s])
+    conversations.note(connection, noted)
+    before = connection.total_changes()
+    connection.execute(f"DELETE FROM outbox WHERE {_PASSED}", passed)  # noqa: S608
+    gone = connection.total_changes() - before
+    for table in _BESIDE if gone else ():
+        connection.execute(
+            f"DELETE FROM {table} WHERE seq > ? AND seq <= ? AND seq NOT IN (SELECT seq FROM outbox)",  # noqa: S608
+            (after, reached),
+        )
     finished = not found or (reached > beyond and accepted_s >= ended_before_s)
-    return Forgotten(len(gone), reached, finished)
+    return Forgotten(gone, reached, finished)
 
 
 def _outbox_row(row: Any) -> OutboxRow:

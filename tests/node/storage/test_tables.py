@@ -4,6 +4,7 @@ import apsw
 import pytest
 
 from node.storage import agents, dead_letters, decisions, inbox, migrations, outbox, snapshots
+from node.storage.query import rows
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ def test_dead_letters_of_an_older_schema_keep_what_is_left_of_their_messages():
     assert dead_letters.totals(connection) == dead_letters.Totals(2, 1 + 6 + 1)
 
 
-def test_decisions_keep_the_first_of_the_own_route_and_leave_with_their_message(connection):
+def test_decisions_keep_the_first_of_the_own_route(connection):
     outbox.insert(connection, [(outbox_row(1), route_row(1))])
     decisions.save(connection, decisions.DecisionRow(1, 1, 5.0, b"waits"))
     decisions.save(connection, decisions.DecisionRow(1, 1, 6.0, b"chosen"))
@@ -347,8 +348,39 @@ def test_decisions_keep_the_first_of_the_own_route_and_leave_with_their_message(
     found = [(row.epoch, row.decision) for row in decisions.of_message(connection, 1)]
     assert found == [(0, b"why"), (1, b"chosen")]
     assert decisions.of_message(connection, 9) == []
-    connection.execute("DELETE FROM outbox")
-    assert decisions.of_message(connection, 1) == []
+
+
+def test_what_hangs_on_a_message_leaves_with_it_and_with_no_other(connection):
+    for seq in (1, 2):
+        outbox.insert(connection, [(outbox_row(seq), route_row(seq))])
+        outbox.save_route(connection, route_row(seq))
+        outbox.add_event(connection, seq, outbox.EventRow(5.0, "waiting", "for somebody"))
+        decisions.save(connection, decisions.DecisionRow(seq, 1, 5.0, b"waits"))
+
+    def beside():
+        tables = ("routes", "message_events", "decisions")
+        return [rows(connection, f"SELECT DISTINCT seq FROM {table} ORDER BY seq") for table in tables]
+
+    assert beside() == [[(1,), (2,)]] * 3
+    outbox.finish(connection, [(1, "settled", 8.0, "")])
+    assert outbox.forget(connection, 0, ended_before_s=9.0, keep=0, noted_before_s=0.0).gone == 1
+    assert beside() == [[(2,)]] * 3
+
+
+def test_an_older_schema_keeps_what_hangs_on_its_messages():
+    connection = apsw.Connection(":memory:")
+    connection.execute("PRAGMA foreign_keys = 1")
+    before = migrations.STEPS[:17]
+    migrations.migrate(connection, before)
+    outbox.insert(connection, [(outbox_row(1), route_row(1))])
+    outbox.save_route(connection, route_row(1))
+    outbox.add_event(connection, 1, outbox.EventRow(5.0, "waiting", "for somebody"))
+    decisions.save(connection, decisions.DecisionRow(1, 1, 5.0, b"waits"))
+    tables = ("outbox", "routes", "message_events", "decisions")
+    kept = [rows(connection, f"SELECT * FROM {table}") for table in tables]
+    migrations.migrate(connection)
+    assert all(kept)
+    assert [rows(connection, f"SELECT * FROM {table}") for table in tables] == kept
 
 
 def test_what_a_message_caused_is_found_in_order(connection):
