@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from benchmarks.report import caxton
-from node.collector import collect_less_often
+from node.collector import collect_less_often, keep_what_is_there
 from node.config import NodeConfig, load_config
 from node.environment import system_environment
 from node.node import Node
@@ -64,6 +64,7 @@ async def running(config: NodeConfig) -> AsyncIterator[tuple[Node, str]]:
     )
     async with trio.open_nursery() as nursery:
         ready = await nursery.start(node.run)
+        keep_what_is_there()
         try:
             yield node, f"{ready.gossip[0]}:{ready.gossip[1]}"
         finally:

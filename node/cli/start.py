@@ -206,7 +206,10 @@ class _Told:
 
     def ready(self, info: ReadyInfo) -> None:
         """Called once, when the node takes messages."""
+        from node.collector import keep_what_is_there  # noqa: PLC0415 - not for --help
+
         gc.enable()
+        keep_what_is_there()
         api = "" if info.api is None else _url(*info.api)
         found: dict[str, Any] = {
             "node": info.node,

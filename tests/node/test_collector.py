@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from node.collector import THRESHOLDS, collect_less_often
+from node.collector import THRESHOLDS, collect_less_often, keep_what_is_there
 
 
 class _Cycle:
@@ -22,6 +22,7 @@ class _Cycle:
 def _as_before() -> Iterator[None]:
     before = gc.get_threshold()
     yield
+    gc.unfreeze()
     gc.set_threshold(*before)
 
 
@@ -34,3 +35,15 @@ def test_cycles_are_freed_after_as_many_new_objects_as_the_threshold_says() -> N
     assert there() is not None, "half of the threshold must not start a search"
     kept += [[] for _ in range(THRESHOLDS[0])]
     assert there() is None
+
+
+def test_what_a_start_has_made_is_looked_at_no_more_and_what_comes_later_is() -> None:
+    before = weakref.ref(_Cycle())
+    keep_what_is_there()
+    after = weakref.ref(_Cycle())
+    gc.collect()
+    assert before() is not None, "it was garbage when the node was ready, and stays"
+    assert after() is None
+    gc.unfreeze()
+    gc.collect()
+    assert before() is None
