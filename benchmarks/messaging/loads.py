@@ -26,7 +26,7 @@ BATCH: Final = 100
 """Messages accepted in one write, one way."""
 AT_ONCE: Final = 1_000
 """Most messages that are accepted at once where a rate is to be kept."""
-BEAT_S: Final = 0.001
+BEAT_S: Final = 0.0005
 """How often messages of such a rate are offered, in seconds."""
 REQUEST_TIMEOUT_S: Final = 30.0
 READY_S: Final = 180.0
@@ -161,7 +161,7 @@ class Origin:
     async def one_way_at_rate(self, name: str, *, per_s: float, duration_s: float) -> Load:
         """Send ``per_s`` messages a second that want no answer; a latency is from when one is due to its end.
 
-        What is due is offered every millisecond, in one call, as a gateway does that serves many clients.
+        What is due is offered every half millisecond, in one call, as a gateway does for many clients.
         Messages end in about the order in which they were accepted, so the n-th end is counted as that of the
         n-th message. It is when its write is done that a message has ended.
         """

@@ -22,6 +22,7 @@ class _Cycle:
 def _as_before() -> Iterator[None]:
     before = gc.get_threshold()
     yield
+    gc.enable()
     gc.unfreeze()
     gc.set_threshold(*before)
 
@@ -38,6 +39,7 @@ def test_cycles_are_freed_after_as_many_new_objects_as_the_threshold_says() -> N
 
 
 def test_what_a_start_has_made_is_looked_at_no_more_and_what_comes_later_is() -> None:
+    gc.disable()  # no search of its own in between
     before = weakref.ref(_Cycle())
     keep_what_is_there()
     after = weakref.ref(_Cycle())
