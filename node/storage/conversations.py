@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from node.storage.query import each, rows
+from node.storage.query import each, of_conversation, rows
 
 ROW_LIMIT: Final = 100_000
 """Most conversations, and most kinships, that are remembered beyond their messages; the oldest go first."""
@@ -91,9 +91,9 @@ def span(connection: apsw.Connection, conversation_id: str) -> Span | None:
     )
     times = [time for row in noted for time in row[:2]]
     for table, column in (("outbox", "accepted_s"), ("backlog", "accepted_s"), ("inbox", "received_s")):
-        for order in ("", " DESC"):
-            sql = f"SELECT {column} FROM {table} WHERE conversation_id = ? ORDER BY seq{order} LIMIT 1"  # noqa: S608
-            times += [time for (time,) in rows(connection, sql, (conversation_id,))]
+        for newest_first in (False, True):
+            sql = of_conversation(table, f"{column}, seq", newest_first=newest_first)
+            times += [time for time, _ in rows(connection, sql, (conversation_id, 1))]
     return Span(min(times), max(times), noted[0][2] if noted else None) if times else None
 
 
@@ -186,14 +186,11 @@ def oldest(connection: apsw.Connection, after: Place | None, limit: int) -> Sequ
 
 def has_later(connection: apsw.Connection, conversation_id: str, place: Place) -> bool:
     """Whether a conversation has a message at or above a place: then an earlier page has shown it."""
-    found = rows(
-        connection,
-        "SELECT EXISTS (SELECT 1 FROM outbox WHERE conversation_id = ?1 AND seq >= ?2)"
-        " OR EXISTS (SELECT 1 FROM backlog WHERE conversation_id = ?1 AND seq >= ?2)"
-        " OR EXISTS (SELECT 1 FROM inbox WHERE conversation_id = ?1 AND seq >= ?3)",
-        (conversation_id, place.outbox, place.inbox),
+    places = {"outbox": place.outbox, "backlog": place.outbox, "inbox": place.inbox}
+    return any(
+        rows(connection, of_conversation(table, "seq", further="seq >= ?3"), (conversation_id, 1, seq))
+        for table, seq in places.items()
     )
-    return bool(found[0][0])
 
 
 def forget(connection: apsw.Connection, last_before_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from node.storage import conversations
-from node.storage.query import Forgotten, each, number, rows
+from node.storage.query import Forgotten, each, number, of_conversation, rows
 
 RETENTION_BATCH: Final = 1_000
 """Rows looked at by one step of retention."""
@@ -328,10 +328,10 @@ def earlier(
     """The first ``limit`` messages, sealed, that ``target`` received in a conversation before a seq."""
     found = rows(
         connection,
-        "SELECT sealed FROM inbox WHERE conversation_id = ? AND target = ? AND seq < ? ORDER BY seq LIMIT ?",
-        (conversation_id, target, before, limit),
+        of_conversation("inbox", "sealed, seq", further="target = ?3 AND seq < ?4"),
+        (conversation_id, limit, target, before),
     )
-    return [sealed for (sealed,) in found]
+    return [sealed for sealed, _ in found]
 
 
 def received_s(connection: apsw.Connection, seq: int) -> float | None:
@@ -344,7 +344,7 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
     """The newest ``limit`` received messages of a conversation, oldest first."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM inbox WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        of_conversation("inbox", _COLUMNS, newest_first=True),
         (conversation_id, limit),
     )
     return [InboxRow(*row) for row in reversed(found)]
@@ -356,8 +356,8 @@ def conversation_after(
     """The next received messages of a conversation, oldest first."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM inbox WHERE conversation_id = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
-        (conversation_id, after, limit),
+        of_conversation("inbox", _COLUMNS, further="seq > ?3"),
+        (conversation_id, limit, after),
     )
     return [InboxRow(*row) for row in found]
 

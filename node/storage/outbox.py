@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from node.storage import conversations
-from node.storage.query import Forgotten, number, rows
+from node.storage.query import Forgotten, number, of_conversation, rows
 
 EVENT_LIMIT: Final = 64
 """Most events kept for one message; a message that moves for ever must not fill the disk."""
@@ -294,7 +294,7 @@ def conversation(connection: apsw.Connection, conversation_id: str, limit: int) 
     """The newest ``limit`` accepted messages of a conversation, oldest first."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM outbox WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        of_conversation("outbox", _COLUMNS, newest_first=True),
         (conversation_id, limit),
     )
     return [_outbox_row(row) for row in reversed(found)]
@@ -306,8 +306,8 @@ def conversation_after(
     """The next accepted messages of a conversation, oldest first."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM outbox WHERE conversation_id = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
-        (conversation_id, after, limit),
+        of_conversation("outbox", _COLUMNS, further="seq > ?3"),
+        (conversation_id, limit, after),
     )
     return [_outbox_row(row) for row in found]
 

@@ -23,6 +23,27 @@ def number(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()
     return int(rows(connection, sql, bindings)[0][0])
 
 
+def of_conversation(table: str, columns: str, *, further: str = "", newest_first: bool = False) -> str:
+    """SQL for the first ``?2`` messages of the conversation ``?1`` in a table, in order.
+
+    A message that begins a conversation under its own id, as most do, and most of these alone, is found by
+    its id: the index of conversations has all others.
+
+    Args:
+        table: ``outbox``, ``backlog`` or ``inbox``.
+        columns: What is read; ``seq`` is among it.
+        further: A condition on the message, as ``seq > ?3``.
+        newest_first: The order.
+    """
+    which, order = f" AND {further}" if further else "", " DESC" if newest_first else ""
+    return (
+        f"SELECT {columns} FROM (SELECT * FROM (SELECT {columns} FROM {table} WHERE conversation_id = ?1"  # noqa: S608
+        f" AND conversation_id <> message_id{which} ORDER BY seq{order} LIMIT ?2) UNION ALL"
+        f" SELECT {columns} FROM {table} WHERE message_id = ?1 AND conversation_id = ?1{which})"
+        f" ORDER BY seq{order} LIMIT ?2"
+    )
+
+
 class Forgotten(NamedTuple):
     """What one step of retention did.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from node.storage import conversations, inbox, outbox
 from node.storage.conversations import BRANCH, MERGE, Kin, Place, Span
+from node.storage.query import of_conversation, rows
 from tests.node.storage.test_tables import accept, connection, ends, handled, inbox_row, outbox_row
 
 __all__ = ["connection"]
@@ -28,6 +31,31 @@ def test_a_span_reaches_over_messages_sent_and_received_and_notes(connection):
     assert conversations.span(connection, "talk") == Span(4.0, 9.0, None)
     conversations.note(connection, [("talk", 3.0), ("talk", 2.0), ("talk", 7.0)])
     assert conversations.span(connection, "talk") == Span(2.0, 9.0, None)
+
+
+def test_a_message_that_began_a_conversation_under_its_own_id_is_one_of_it(connection):
+    for seq, conversation in ((1, "m1"), (2, "m2"), (3, "m1"), (4, "talk"), (5, "m1")):
+        send(connection, seq, conversation, float(seq))
+        receive(connection, seq, conversation, 10.0 + seq)
+    sent = [row.seq for row in outbox.conversation(connection, "m1", 9)]
+    assert sent == [row.seq for row in inbox.conversation(connection, "m1", 9)] == [1, 3, 5]
+    assert [row.seq for row in outbox.conversation(connection, "m1", 2)] == [3, 5]
+    assert [row.seq for row in outbox.conversation_after(connection, "m1", 0, 2)] == [1, 3]
+    assert [row.seq for row in inbox.conversation_after(connection, "m1", 1, 9)] == [3, 5]
+    assert len(inbox.earlier(connection, "m1", "a", before=5, limit=9)) == 2
+    assert conversations.span(connection, "m1") == Span(1.0, 15.0, None)
+    assert conversations.span(connection, "m2") == Span(2.0, 12.0, None)
+    assert conversations.has_later(connection, "m2", Place(outbox=2, inbox=9))
+    assert not conversations.has_later(connection, "m2", Place(outbox=3, inbox=3))
+
+
+@pytest.mark.parametrize("table", ["outbox", "backlog", "inbox"])
+def test_messages_of_a_conversation_are_found_without_looking_at_others(connection, table):
+    sql = of_conversation(table, "seq", further="seq > ?3")
+    plan = [row[3] for row in rows(connection, f"EXPLAIN QUERY PLAN {sql}", ("talk", 9, 0))]
+    found = [step for step in plan if table in step]
+    assert len(found) == 2
+    assert all(step.startswith(f"SEARCH {table} USING") for step in found), plan
 
 
 def test_the_first_archiving_counts(connection):
@@ -106,11 +134,3 @@ def test_what_is_remembered_is_bounded_by_number_and_by_age(connection, monkeypa
     assert connection.execute("SELECT count(*) FROM conversation_kin").fetchall() == [(3,)]
     conversations.forget(connection, 6.0)
     assert connection.execute("SELECT count(*) FROM conversation_kin").fetchall() == [(0,)]
-
-
-def test_looking_a_conversation_up_uses_indexes(connection):
-    for table in ("outbox", "inbox"):
-        query = f"SELECT seq FROM {table} WHERE conversation_id = 'x' ORDER BY seq DESC LIMIT 1"
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
-        assert len(plan) == 1
-        assert f"INDEX {table}_conversation" in plan[0][3]
