@@ -191,7 +191,8 @@ def _rows(
     spent: tuple[Spent, Spent],
 ) -> list[dict[str, Any]]:
     """The table's rows: the load as a whole, then each step."""
-    began = here.steps["begun"][0][0]
+    first, offered_first = here.steps["begun"][0]
+    began = first - (len(offered_first) - 1) / options.rate
     sent = [each for _, ids in here.steps["begun"] for each in ids]
     due = [(began + number / options.rate, [each]) for number, each in enumerate(sent)]
     steps = {"due": due, **here.steps}
