@@ -7,7 +7,6 @@ is accepted: it runs what it was asked for, whatever the acceptance says.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace as with_fields
@@ -94,7 +93,7 @@ class Bidder:
             receiver=None if capability else accept.receiver,
             capability=capability,
         )
-        return replace(delivery, message=request)
+        return with_fields(delivery, message=request)
 
     @staticmethod
     def _refuse(call: Message, reason: str) -> Draft:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,8 @@ from node.messaging.settings import CLIENTS, INBOX_ROW_LIMIT, TTL_LIMIT_S
 from node.storage import inbox as table
 from node.transport.frames import DeliverItem, DeliveryKey, Outcome
 
-OVERLOADED = "the inbox is full"
+OVERLOADED: Final = "the inbox is full"
+_HANDLED: Final = (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN)
 Arrived = tuple[DeliverItem, Message | None]
 """A delivery, and its message where it is already decoded."""
 Told = Callable[[str, list[DeliveryKey], list[Outcome]], None]
@@ -79,7 +80,7 @@ class Receivers:
         concerns: Whether somebody waits, or has waited, for this reply.
         owes: Whether the end of (origin, message id, target) is not to be told yet.
         answer: Hands a reply to whoever waits for it.
-        offer: Hands a held message to its agent.
+        offer: Hands held messages to their agent.
         raise_epoch: Tells the agent's mailbox of a higher epoch.
         tell: Tells a node (this one included) what was received and how it ended.
         owe: Has an end told when these replies have arrived.
@@ -91,7 +92,7 @@ class Receivers:
     concerns: Callable[[Message], bool]
     owes: Callable[[str, str, str], bool]
     answer: Callable[[Message], object]
-    offer: Callable[[str, Entry], None]
+    offer: Callable[[str, Sequence[Entry]], None]
     raise_epoch: Callable[[str, int, int], None]
     tell: Told
     owe: Callable[[str, Outcome, Sequence[str]], None]
@@ -126,8 +127,9 @@ class Arrivals:
         """Decode deliveries that came together, and say of each what storage is to turn away if it is new."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
-        room = self.room
+        room, is_full = self.room, self._rows >= INBOX_ROW_LIMIT
         wall = self._time.wall()
+        refusals: dict[str, str] = {}  # nothing attaches, or stops, an agent meanwhile
         for item, message in arrived:
             try:
                 decoded = self._decode(origin, item, message, wall)
@@ -135,28 +137,42 @@ class Arrivals:
                 self._counts["poison"] += 1
                 batch.outcomes.append(Outcome(item.key, "failed", f"not deliverable: {error}"))
                 continue
-            refusal = "" if decoded.kept else self._around.accepts(item.envelope.target)
-            if not refusal and (self._rows >= INBOX_ROW_LIMIT if decoded.kept else room <= 0):
+            batch.items.append(decoded)  # what is here is answered with how it stands
+            if decoded.kept:
+                decoded.turned_away = OVERLOADED if is_full else ""
+                continue
+            target = item.envelope.target
+            refusal = refusals.get(target)
+            if refusal is None:
+                refusal = refusals[target] = self._around.accepts(target)
+            if not refusal and room <= 0:
                 refusal = OVERLOADED
-            room -= not (decoded.kept or refusal)
-            decoded.turned_away = refusal or self._behind(
-                decoded
-            )  # what is here is answered with how it stands
-            batch.items.append(decoded)
+            if not refusal:
+                room -= 1
+                if self._fences:
+                    refusal = self._behind(decoded)
+            decoded.turned_away = refusal
         return batch
 
     def stored(self, batch: Batch) -> None:
         """What follows from deliveries that came together, now that they are durable."""
         outcomes = list(batch.outcomes)
+        received: list[DeliveryKey] = []
+        held: dict[str, list[Entry]] = {}
         now, wall = self._time.now(), self._time.wall()
         for decoded in batch.items:
-            self._after(decoded, outcomes, now, wall)
-        ended = {outcome.key for outcome in outcomes}  # an end says that it was received, too
-        received = [
-            key
-            for decoded in batch.items
-            if decoded.action is not ArrivalAction.WITHDRAW and (key := decoded.item.key) not in ended
-        ]
+            if decoded.action is ArrivalAction.WITHDRAW:
+                continue
+            received.append(decoded.item.key)
+            if decoded.state is ItemState.HELD and decoded.action in _HANDLED:
+                self._hold(decoded, held, now, wall)
+            else:
+                self._offer(held)  # what follows may be about a message that came just before
+                self._after(decoded, outcomes)
+        self._offer(held)
+        if outcomes:  # an end says that it was received, too
+            ended = {outcome.key for outcome in outcomes}
+            received = [key for key in received if key not in ended]
         self._around.tell(batch.origin, received, outcomes)
 
     def gave_back(self, given: Sequence[tuple[str, str, str, str, str, int]]) -> None:
@@ -173,8 +189,9 @@ class Arrivals:
         told: dict[str, list[Outcome]] = {}
         self._held -= len(several)
         for ended, replies in several:
-            self._counts[ended.state.value] += 1
-            outcome = Outcome(ended.key, OUTCOMES[ended.state], ended.reason)
+            state = ended.state
+            self._counts[state] += 1
+            outcome = Outcome(ended.key, OUTCOMES[state], ended.reason)
             if replies:
                 self._around.owe(ended.origin, outcome, replies)
             else:
@@ -228,8 +245,6 @@ class Arrivals:
 
     def _behind(self, decoded: Arriving) -> str:
         """Why a message that may come in is turned away all the same, if storage does not know better."""
-        if decoded.kept or not self._fences:
-            return ""
         behind = self._fences.keeps_out(_line(decoded), decoded.message.id)
         if behind is None:
             return ""
@@ -266,35 +281,53 @@ class Arrivals:
         if decoded.reason != BEHIND:  # else it has its fence, or had: what that waited for came with it
             self._fences.refused(_line(decoded), decoded.item.message_id, decoded.seq)
 
-    def _after(self, decoded: Arriving, outcomes: list[Outcome], now: float, wall: float) -> None:
-        """What follows from one delivery."""
+    def _hold(self, decoded: Arriving, held: dict[str, list[Entry]], now: float, wall: float) -> None:
+        """A message is stored, or a refused one again, that its agent is to handle."""
+        row, message = decoded.row, decoded.message
+        if decoded.action is ArrivalAction.STORE:
+            self._count_new(decoded)
+        entry = _entry(row, decoded.seq, message, now, wall)
+        entries = held.get(row.target)
+        if entries is None:
+            held[row.target] = [entry]
+        else:
+            entries.append(entry)
+
+    def _offer(self, held: dict[str, list[Entry]]) -> None:
+        """Hand over what is held."""
+        for target, entries in held.items():
+            self._held += len(entries)
+            self._around.offer(target, entries)
+        held.clear()
+
+    def _count_new(self, decoded: Arriving) -> None:
+        self._counts["received"] += 1
+        self._rows += 1
+        quoted = decoded.message.in_reply_to
+        if quoted is not None and decoded.state is not ItemState.LATE:
+            self._around.on_reply(quoted, decoded.message.sender)
+
+    def _after(self, decoded: Arriving, outcomes: list[Outcome]) -> None:
+        """What follows from one delivery that is not to be handled now."""
         item, action, state = decoded.item, decoded.action, decoded.state
         if action is ArrivalAction.REFUSE:
             self._refused(decoded)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
-        if action is ArrivalAction.WITHDRAW:
-            return
         if action is ArrivalAction.STORE:
-            self._counts["received"] += 1
-            self._rows += 1
-            if decoded.message.in_reply_to is not None and state is not ItemState.LATE:
-                self._around.on_reply(decoded.message.in_reply_to, decoded.message.sender)
-        elif action is not ArrivalAction.HOLD_AGAIN:
+            self._count_new(decoded)
+        else:
             self._counts["duplicates"] += 1
         if action is ArrivalAction.RAISE_EPOCH:
             self._around.raise_epoch(item.envelope.target, decoded.seq, item.envelope.route_epoch)
-        if state is not ItemState.HELD:
-            if action is ArrivalAction.STORE:
-                self._counts[state.value] += 1
-                if state is ItemState.SETTLED:
-                    self._around.answer(decoded.message)
-            if not self._around.owes(decoded.row.origin, item.message_id, item.envelope.target):
-                outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
-        elif action in (ArrivalAction.STORE, ArrivalAction.HOLD_AGAIN):
-            self._held += 1
-            entry = _entry(decoded.row, decoded.seq, decoded.message, now, wall)
-            self._around.offer(item.envelope.target, entry)
+        if state is ItemState.HELD:
+            return
+        if action is ArrivalAction.STORE:
+            self._counts[state] += 1
+            if state is ItemState.SETTLED:
+                self._around.answer(decoded.message)
+        if not self._around.owes(decoded.row.origin, item.message_id, item.envelope.target):
+            outcomes.append(Outcome(item.key, OUTCOMES[state], decoded.reason))
 
 
 def _line(decoded: Arriving) -> Line:

@@ -139,12 +139,12 @@ class Credits:
             found.held += count
             self._saw(found, self._now())
 
-    def release(self, origin: str, agent: str) -> None:
-        """One of them has ended."""
+    def release(self, origin: str, agent: str, count: int = 1) -> None:
+        """So many of them have ended."""
         account = self._accounts.get(agent)
         found = None if account is None else account.origins.get(origin)
-        if found is not None and found.held:
-            found.held -= 1
+        if found is not None:
+            found.held = max(0, found.held - count)
 
     def grants(
         self, origin: str, received: Sequence[DeliveryKey], outcomes: Sequence[Outcome]

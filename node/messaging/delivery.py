@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from node.errors import CaxtonError
 from node.message import Attachment, Message
 from node.vocabulary import DeliveryClass, Performative, RoutingStrategy
@@ -37,8 +39,7 @@ class Audience(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One message, delivered to one agent.
 
     Args:

@@ -208,15 +208,21 @@ class Handlers:
             return self._clients.capacity
         return self._settings.mailbox_capacity
 
-    def offer(self, agent: str, entry: Entry) -> None:
-        """Put a stored message into its agent's mailbox, if there is one."""
+    def offer(self, agent: str, entries: Sequence[Entry]) -> None:
+        """Put stored messages into their agent's mailbox, if there is one, and wake a worker.
+
+        One is woken for all of them. One that finds more than it takes wakes the next
+        (:meth:`_next`): where handlers end without waiting, the first has taken all by then.
+        """
         found = self._agents.get(agent)
         if found is not None:
-            found.mailbox.offer(entry)
-            if found.arrivals:
-                found.arrivals.unpark()
+            offer = found.mailbox.offer
+            for entry in entries:
+                offer(entry)
+            found.arrivals.unpark()
         elif self._clients.knows(agent):
-            self._clients.arrived(agent, entry)
+            for entry in entries:
+                self._clients.arrived(agent, entry)
 
     async def in_protocol(self, client: str, entries: Sequence[Entry]) -> list[Entry]:
         """Those messages of a client's mailbox that the client may be given; the others are answered."""
@@ -304,7 +310,8 @@ class Handlers:
     async def _work(self, agent: _Agent) -> None:
         streak = 0
         while True:
-            await self._handle(agent, await self._next(agent))
+            entry = agent.mailbox.take() or await self._next(agent)
+            await self._handle(agent, entry)
             streak += 1
             if self._settlement.full:
                 await self._settlement.room()
@@ -361,6 +368,8 @@ class Handlers:
                 else:
                     self._start_alone(agent, entry, nursery)
             if batch:
+                if agent.mailbox.has_ready:
+                    agent.arrivals.unpark()
                 return
             await self._wait(agent)
 
@@ -400,11 +409,14 @@ class Handlers:
             agent.idle.set()
 
     async def _next(self, agent: _Agent) -> Entry:
+        """Wait for a message; another worker is woken when there are more."""
         while True:
+            await self._wait(agent)
             entry = agent.mailbox.take()
             if entry is not None:
+                if agent.mailbox.has_ready:
+                    agent.arrivals.unpark()
                 return entry
-            await self._wait(agent)
 
     async def _wait(self, agent: _Agent) -> None:
         """Wait for messages, or look for those that had no place in the mailbox."""

@@ -9,6 +9,7 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -59,7 +60,7 @@ class Inbox:
         waits: Who waits for which reply.
         accepts: Says why an agent takes no messages, or the empty string when it does.
         capacity: Most messages that wait for an agent.
-        offer: Hands a held message to its agent.
+        offer: Hands held messages to their agent.
         raise_epoch: Tells the agent's mailbox of a higher epoch.
         tell: Tells a node (this one included) what was received and how it ended.
         owed: Ends that are told only when the replies have arrived.
@@ -78,7 +79,7 @@ class Inbox:
         waits: Waits,
         accepts: Callable[[str], str],
         capacity: Callable[[str], int],
-        offer: Callable[[str, Entry], None],
+        offer: Callable[[str, Sequence[Entry]], None],
         raise_epoch: Callable[[str, int, int], None],
         tell: Told,
         owed: Owed,
@@ -87,7 +88,7 @@ class Inbox:
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
-        self._node, self._accepts = node, accepts
+        self._node, self._accepts, self._hand_over = node, accepts, offer
         self._storage = storage
         self._settings = settings
         self._owed = owed
@@ -100,7 +101,7 @@ class Inbox:
             concerns=waits.concerns,
             owes=owed.holds,
             answer=waits.answer,
-            offer=offer,
+            offer=self._offer,
             raise_epoch=raise_epoch,
             tell=tell,
             owe=owed.owe,
@@ -141,9 +142,12 @@ class Inbox:
         proven = [(arrived, encoded(proof)) for arrived, proof in frames]
         with self.ending():  # replies that somebody waits for end as they arrive
             batch = self._core.judge(origin, [each for arrived, _ in frames for each in arrived])
-            self._check_credit(batch)
+            goes_beyond = self._check_credit(batch)
             if batch.items:
                 await self._storage.write(lambda connection: store_frames(connection, batch, proven))
+            for each in batch.items if goes_beyond else ():
+                if each.reason is BEYOND:
+                    self.credits.refused()
             self.stored(batch)
 
     def takes(self, letters: Sequence[Letter]) -> list[Letter]:
@@ -171,7 +175,6 @@ class Inbox:
             for each in batch.items:
                 if each.action in _TAKEN:
                     self._tail.received(each.message, len(each.row.sealed), each.row.target, batch.origin)
-        self._count_held(batch)
         self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
@@ -268,8 +271,9 @@ class Inbox:
 
     def ended(self, ended: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """What ended is durable: report it. With replies (message ids), that is told when they arrive."""
-        for each, _ in ended:
-            self.credits.release(each.origin, each.key.target)
+        gone = Counter((each.origin, each.key.target) for each, _ in ended)
+        for (origin, target), count in gone.items():
+            self.credits.release(origin, target, count)
         self._core.ended(ended)
 
     async def refuse_held(self, target: str, reason: str) -> None:
@@ -370,31 +374,21 @@ class Inbox:
         """Counts and sizes."""
         return {**self._core.statistics(), "owed": len(self._owed)}
 
-    def _check_credit(self, batch: Batch) -> None:
-        """Mark the deliveries of a frame that its node should not have sent yet."""
-        more: dict[str, int] = {}
-        for each in batch.items:
-            if not each.kept and not each.turned_away:
-                target = each.row.target
-                more[target] = more.get(target, 0) + 1
+    def _offer(self, target: str, entries: Sequence[Entry]) -> None:
+        """Messages of one node are held for an agent: they count against its window."""
+        self.credits.hold(entries[0].origin, target, len(entries))
+        self._hand_over(target, entries)
+
+    def _check_credit(self, batch: Batch) -> bool:
+        """Mark the deliveries that their node should not have sent yet; returns whether there are any."""
+        more = Counter(each.row.target for each in batch.items if not (each.kept or each.turned_away))
         beyond = {
             target for target, count in more.items() if not self.credits.admit(batch.origin, target, count)
         }
         for each in batch.items if beyond else ():
             if not each.kept and not each.turned_away and each.row.target in beyond:
                 each.turned_away = BEYOND
-
-    def _count_held(self, batch: Batch) -> None:
-        """Count what a frame has brought, and what of it was refused."""
-        more: dict[str, int] = {}
-        for each in batch.items:
-            if each.state is ItemState.HELD and each.action in _TAKEN:
-                target = each.row.target
-                more[target] = more.get(target, 0) + 1
-            elif each.reason is BEYOND:
-                self.credits.refused()
-        for target, count in more.items():
-            self.credits.hold(batch.origin, target, count)
+        return bool(beyond)
 
 
 def _first_held(connection: apsw.Connection, target: str) -> tuple[list[table.InboxRow], bool]:

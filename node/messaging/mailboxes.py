@@ -15,14 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from node.message import Message
 
 HEAD_START: Final = 64
 """Arrivals that one step of priority is worth."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """One held message for one agent.
 
     Args:
@@ -36,6 +37,7 @@ class Entry:
         traceparent: W3C Trace Context.
         rank: Place between lanes; set by the mailbox.
         started_s: Unix seconds at which its last handler run began, or None.
+        lane: What first in, first out holds within: its conversation and its sender; set by the mailbox.
     """
 
     seq: int
@@ -48,11 +50,7 @@ class Entry:
     traceparent: str
     rank: int = 0
     started_s: float | None = None
-
-    @property
-    def lane(self) -> tuple[str, str]:
-        """What first in, first out holds within."""
-        return self.message.conversation_id, self.message.sender
+    lane: tuple[str, str] = ("", "")
 
 
 @dataclass(slots=True)
@@ -91,6 +89,11 @@ class Mailbox:
         """How many more fit."""
         return max(0, self.capacity - len(self._known))
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether :meth:`take` gives a message."""
+        return bool(self._ready)
+
     def knows(self, seq: int) -> bool:
         """Whether the message of that row is here."""
         return seq in self._known
@@ -99,7 +102,7 @@ class Mailbox:
         """Take a message that was just stored; False when it has to stay in the table for now."""
         if entry.seq in self._known:
             return True
-        if self.spilled or not self.room:
+        if self.spilled or len(self._known) >= self.capacity:
             self.spilled = True
             return False
         self._push(entry)
@@ -144,12 +147,14 @@ class Mailbox:
         self._handled -= 1
 
     def _push(self, entry: Entry) -> None:
+        message = entry.message
         self._arrivals += 1
-        entry.rank = self._arrivals - entry.message.priority * HEAD_START
+        entry.rank = self._arrivals - message.priority * HEAD_START
         self._known[entry.seq] = entry
-        lane = self._lanes.get(entry.lane)
+        place = entry.lane = message.conversation_id, message.sender
+        lane = self._lanes.get(place)
         if lane is None:
-            self._lanes[entry.lane] = deque([entry])
+            self._lanes[place] = deque((entry,))
             self._open(entry)
         else:
             lane.append(entry)

@@ -16,7 +16,7 @@ from node.recording.tape import Recorder, Tape
 from node.transport.frames import DeliveryKey, Outcome
 
 CORE: Final = "arrivals"
-VERSION: Final = 7
+VERSION: Final = 8
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 
@@ -95,9 +95,9 @@ def taped(tape: Tape, around: Receivers) -> Receivers:
         tape.emit("answer", message.id)
         around.answer(message)
 
-    def offer(agent: str, entry: Entry) -> None:
-        tape.emit("offer", agent, entry.seq, entry.message.id, entry.epoch, entry.deadline)
-        around.offer(agent, entry)
+    def offer(agent: str, entries: Sequence[Entry]) -> None:
+        tape.emit("offer", agent, [[each.seq, each.message.id, each.epoch, each.deadline] for each in entries])
+        around.offer(agent, entries)
 
     def raise_epoch(agent: str, seq: int, epoch: int) -> None:
         tape.emit("raise epoch", agent, seq, epoch)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from node.environment import Environment
 from node.errors import CaxtonError, StorageFailed
@@ -100,7 +102,8 @@ class Runs:
 
     async def one(self, agent: str, handler: Handler, entry: Entry) -> Handled:
         """Run a handler for one message until it has ended."""
-        await self._room()
+        if self._outbox.overfull:
+            await self._room()
         ruled_out = None if is_plain(entry.message) else await self.judged(agent, entry)
         if ruled_out is not None:
             return ruled_out
@@ -109,8 +112,12 @@ class Runs:
         while True:
             if self._clock.now() >= entry.deadline:
                 return _expired(agent, entry)
-            with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
-                trace = span.traceparent or entry.traceparent
+            trace = entry.traceparent
+            if self._tracing.enabled:
+                with self._tracing.span("message.handle", parent=trace, kind="consumer") as span:
+                    trace = span.traceparent or trace
+                    answered = await self._call(agent, handler, entry, trace)
+            else:
                 answered = await self._call(agent, handler, entry, trace)
             if not isinstance(answered, str):
                 return Handled(agent, entry, Handling.SUCCEEDED, "", answered, trace)
@@ -192,21 +199,21 @@ class Runs:
         self, agent: str, handler: Handler, entry: Entry, traceparent: str
     ) -> Sequence[Draft] | str:
         """What the handler answers, or what it raised, as text of bounded length."""
-        deadline = entry.deadline
-        entry.started_s = self._clock.wall()
-        self._running[agent, entry.message.id] = entry.started_s
-        attempt = entry.attempts + (not entry.message.once)  # one that runs once is counted before it does
+        message, name = entry.message, (agent, entry.message.id)
+        self._running[name] = entry.started_s = self._clock.wall()
+        attempt = entry.attempts + (not message.once)  # one that runs once is counted before it does
         delivery = Delivery(
-            entry.message, entry.origin, traceparent, attempt, entry.hops, deadline, self._sources
+            message, entry.origin, traceparent, attempt, entry.hops, entry.deadline, self._sources
         )
         try:
-            if entry.message.attachments and entry.message.blobs:
+            if message.attachments and message.blobs:
                 return await self._call_with_blobs(handler, delivery)
-            return await self._outsourced(await handler(delivery))
+            drafts = list(await handler(delivery))
+            return await self._outsourced(drafts) if drafts else drafts
         except Exception as error:  # an agent's bug is the agent's failure, never the node's end
             return self._raising(agent, entry, error)
         finally:
-            self._running.pop((agent, entry.message.id), None)
+            self._running.pop(name, None)
 
     async def _many(self, agent: str, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Answer]:
         try:

@@ -26,7 +26,7 @@ from node.messaging.inbox import Inbox
 from node.messaging.letters import OPEN, Letter
 from node.messaging.mailboxes import Entry
 from node.messaging.outbox import Outbox
-from node.messaging.receiver import Handling, ItemState, end
+from node.messaging.receiver import ENDINGS, Handling, ItemState, end
 from node.messaging.sealing import seal
 from node.messaging.tail import Tail
 from node.storage import outbox as table
@@ -40,6 +40,13 @@ BATCH: Final = 1_000
 """Most messages settled in one write."""
 BACKLOG_LIMIT: Final = 4_000
 """Handled messages that wait to be settled; workers pause beyond it."""
+
+
+_WRITTEN: Final = {
+    handling: (end(ItemState.HELD, handling).value, int(handling is Handling.EXHAUSTED))
+    for handling in Handling
+}
+"""The state of a message that ends, and how many runs of its handler failed that were not counted before."""
 
 
 class Handled(msgspec.Struct, eq=False):
@@ -103,8 +110,9 @@ class Settlement:
 
     def add(self, handled: Handled) -> None:
         """Take a message that was handled."""
+        if not self._backlog:
+            self._arrived.set()
         self._backlog.append(handled)
-        self._arrived.set()
 
     @property
     def full(self) -> bool:
@@ -152,9 +160,9 @@ class Settlement:
         """Write down how messages ended, and their answers; returns the rows of those that ended by this."""
         ends = []
         for each in batch:
-            entry, state = each.entry, end(ItemState.HELD, each.handling)
-            uncounted = int(each.handling is Handling.EXHAUSTED)
-            ends.append((state.value, wall, each.reason, entry.started_s, uncounted, entry.seq))
+            entry = each.entry
+            state, uncounted = _WRITTEN[each.handling]
+            ends.append((state, wall, each.reason, entry.started_s, uncounted, entry.seq))
         settling = self._settling(batch) if self._handover.is_worth_it(len(batch)) else {}
 
         def job(connection: apsw.Connection) -> set[int]:
@@ -191,20 +199,21 @@ class Settlement:
         """Tell what has ended by this; returns the answers to it, which are to be sent."""
         ended: list[tuple[Ended, Sequence[str]]] = []
         letters: list[Letter] = []
+        watched = bool(self._tail.listeners)
         for handled in batch:
             entry = handled.entry
-            caused = answers.get(entry.seq, [])
+            caused = answers.get(entry.seq, ())
             if entry.seq not in done:  # it had ended before: nothing of it was written
                 self._outbox.not_written(caused)
                 continue
             handled.ended = True
             letters += caused
             key = DeliveryKey(entry.message.id, handled.agent, entry.epoch)
-            state = end(ItemState.HELD, handled.handling)
-            replies = [letter.message.id for letter in caused if letter.answers is not None]
+            state = ENDINGS[handled.handling]
+            replies = [letter.message.id for letter in caused if letter.answers is not None] if caused else ()
             ended.append((Ended(entry.origin, key, state, handled.reason), replies))
             self._counts["handled"] += handled.handling is Handling.SUCCEEDED
-            if self._tail.listeners:
+            if watched:
                 self._tail.handled(entry.message, handled.agent, state, handled.reason)
         self._inbox.ended(ended)
         return letters
