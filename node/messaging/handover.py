@@ -80,7 +80,7 @@ class Handed:
                 item.action = ArrivalAction.STORE
                 items.append(item)
         if items:
-            store(connection, items, self.node, None)
+            store(connection, items, self.node)
             ends = [_end(letter, item) for letter, item in self._ended()]
             if ends:
                 table.finish_with_route(connection, ends)

@@ -22,6 +22,8 @@ from node.storage import outbox as outbox_table
 from node.transport.proof import FrameProof
 from node.vocabulary import Performative
 
+Proven = tuple[Sequence[Arriving], int | None]
+"""The messages of one frame, and the number of its signature."""
 OFFERS: Final = (Performative.PROPOSE, Performative.ACCEPT_PROPOSAL)
 """Answers that want an answer in turn, and get one however late they are."""
 
@@ -40,6 +42,7 @@ def store_frames(
     """Store what is new of frames that came together; each has a proof of its own."""
     judged = iter(batch.items)  # in order, without what is no message
     found = next(judged, None)
+    proven: list[Proven] = []
     for arrived, proof in frames:
         items: list[Arriving] = []
         for item, _ in arrived:
@@ -47,24 +50,37 @@ def store_frames(
                 items.append(found)
                 found = next(judged, None)
         if items:
-            store(connection, items, batch.origin, proof)
+            proven.append((items, None if proof is None else table.add_proof(connection, batch.origin, proof)))
+    _store(connection, proven, batch.origin)
 
 
-def store(connection: apsw.Connection, items: Sequence[Arriving], origin: str, proof: bytes | None) -> None:
-    """Store what is new of the deliveries of a frame; what is known already is left in the items."""
-    proof_id = None if proof is None else table.add_proof(connection, origin, proof)
-    for item in items:
-        if item.message.has_kin:
-            conversation_table.relate(connection, kin_of(item.message), item.row.received_s)
-    if all(item.row.in_reply_to is None and not item.turned_away for item in items):
-        seqs = table.insert_many(connection, [item.row for item in items], proof_id)
-        if seqs is not None:
-            for item, seq in zip(items, seqs, strict=True):
-                item.seq = seq
-            return
-    stored = [_store_one(connection, item, origin, proof_id) for item in items]
-    if proof_id is not None and not any(stored):
-        table.drop_proof(connection, proof_id)
+def store(connection: apsw.Connection, items: Sequence[Arriving], origin: str) -> None:
+    """Store what is new of deliveries without a proof; what is known already is left in the items."""
+    _store(connection, [(items, None)], origin)
+
+
+def _store(connection: apsw.Connection, proven: Sequence[Proven], origin: str) -> None:
+    """Store frames in one statement where all of their messages are new, and ask nothing about replies."""
+    rows, is_plain = [], True
+    for items, proof_id in proven:
+        for item in items:
+            row = item.row
+            if item.message.has_kin:
+                conversation_table.relate(connection, kin_of(item.message), row.received_s)
+            if row.in_reply_to is not None or item.turned_away:
+                is_plain = False
+            rows.append((*row[: table.PROOF], proof_id))
+    seqs = table.insert_many(connection, rows) if is_plain else None
+    if seqs is not None:
+        of_each = iter(seqs)
+        for items, _ in proven:
+            for item in items:
+                item.seq = next(of_each)
+        return
+    for items, proof_id in proven:
+        stored = [_store_one(connection, item, origin, proof_id) for item in items]
+        if proof_id is not None and not any(stored):
+            table.drop_proof(connection, proof_id)
 
 
 def _store_one(connection: apsw.Connection, item: Arriving, origin: str, proof_id: int | None) -> bool:

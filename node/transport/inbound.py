@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 RECEIVED_PAUSE_S: Final = 0.005
 """How long a Received waits for the Settled of the same delivery, which says both."""
+BUSY_S: Final = 0.05
+"""How long after messages have come a link is looked at every :data:`RECEIVED_PAUSE_S`."""
 MAX_PARTIALS: Final = 32
 """Pieces of answers waiting to be sent; more are refused, and come later, as longer ones."""
 MAX_ANSWERS: Final = 4
@@ -182,8 +184,9 @@ class InboundLink:
             return self._answers.popleft()
         if self._outcomes:
             return self._credit() + encode(Settled(_pop(self._outcomes)))
-        due = self._due()
-        if due is not None and (len(self._received) >= MAX_KEYS or due <= self._clock.now()):
+        if self._received and (
+            len(self._received) >= MAX_KEYS or self._received_since + RECEIVED_PAUSE_S <= self._clock.now()
+        ):
             keys = tuple(islice(self._received, MAX_KEYS))
             for key in keys:
                 del self._received[key]
@@ -206,7 +209,14 @@ class InboundLink:
         return encode(Credit(tuple(Grant(agent, self._grants.pop(agent)) for agent in agents)))
 
     def _due(self) -> float | None:
-        return self._received_since + RECEIVED_PAUSE_S if self._received else None
+        """When there will be something to say, or may be: while messages come, more of them will.
+
+        Who sleeps until then need not be roused for each batch, most of which have ended by that time.
+        """
+        if self._received:
+            return self._received_since + RECEIVED_PAUSE_S
+        now = self._clock.now()
+        return now + RECEIVED_PAUSE_S if now < self._received_since + BUSY_S else None
 
     async def _on_frames(self, frames: Sequence[Frame]) -> None:
         """Take frames of one type; messages that came together are stored together."""

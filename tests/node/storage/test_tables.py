@@ -36,6 +36,10 @@ def inbox_row(number=1, **changes):
     return row._replace(**changes)
 
 
+def received(number):
+    return (*inbox_row(number)[: inbox.PROOF], None)
+
+
 def accept(connection, row, route=None):
     return outbox.insert(connection, [(row, route)])
 
@@ -107,14 +111,16 @@ def test_a_message_that_was_accepted_before_is_told_and_the_others_are_stored(co
 
 
 def test_received_messages_are_stored_together_or_not_at_all(connection):
-    assert inbox.insert_many(connection, [inbox_row(1), inbox_row(2)], None) == [1, 2]
-    assert inbox.insert_many(connection, [inbox_row(3), inbox_row(2)], None) is None
-    assert inbox.find_key(connection, "n1", "m3", "a") is None
-    assert inbox.count(connection) == 2
+    assert list(inbox.insert_many(connection, [received(1), received(2)])) == [1, 2]
+    for together in ([3, 2], [2, 3], [1, 2], [3, 3], [2, 4, 1, 5, 2]):
+        assert inbox.insert_many(connection, [received(number) for number in together]) is None
+        assert inbox.count(connection) == 2
+    assert inbox.find_key(connection, "n1", "m2", "a").seq == 2
+    assert list(inbox.insert_many(connection, [received(3)])) == [3]
 
 
 def test_of_a_batch_that_ends_only_what_had_not_ended_before_is_told(connection):
-    assert inbox.insert_many(connection, [inbox_row(number) for number in (1, 2, 3)], None) == [1, 2, 3]
+    assert list(inbox.insert_many(connection, [received(number) for number in (1, 2, 3)])) == [1, 2, 3]
     assert inbox.finish_many(connection, [("settled", 5.0, "", 4.0, 0, seq) for seq in (1, 3)]) == [1, 3]
     late = [("failed", 6.0, "late", None, 1, seq) for seq in (1, 2, 3)]
     assert inbox.finish_many(connection, late) == [2]
