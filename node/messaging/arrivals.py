@@ -127,7 +127,7 @@ class Arrivals:
         """Decode deliveries that came together, and say of each what storage is to turn away if it is new."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
-        room, is_full = self.room, self._rows >= INBOX_ROW_LIMIT
+        room, is_full, fenced = self.room, self._rows >= INBOX_ROW_LIMIT, bool(self._fences)
         wall = self._time.wall()
         refusals: dict[str, str] = {}  # nothing attaches, or stops, an agent meanwhile
         for item, message in arrived:
@@ -149,7 +149,7 @@ class Arrivals:
                 refusal = OVERLOADED
             if not refusal:
                 room -= 1
-                if self._fences:
+                if fenced:
                     refusal = self._behind(decoded)
             decoded.turned_away = refusal
         return batch
@@ -159,17 +159,27 @@ class Arrivals:
         outcomes = list(batch.outcomes)
         received: list[DeliveryKey] = []
         held: dict[str, list[Entry]] = {}
+        new = 0
         now, wall = self._time.now(), self._time.wall()
         for decoded in batch.items:
-            if decoded.action is ArrivalAction.WITHDRAW:
+            action, state = decoded.action, decoded.state
+            if action is ArrivalAction.WITHDRAW:
                 continue
             received.append(decoded.item.key)
-            if decoded.state is ItemState.HELD and decoded.action in _HANDLED:
-                self._hold(decoded, held, now, wall)
+            if action is ArrivalAction.STORE:
+                new += 1
+                quoted = decoded.message.in_reply_to
+                if quoted is not None and state is not ItemState.LATE:
+                    self._around.on_reply(quoted, decoded.message.sender)
+            if state is ItemState.HELD and action in _HANDLED:
+                entry = _entry(decoded.row, decoded.seq, decoded.message, now, wall)
+                held.setdefault(decoded.row.target, []).append(entry)
             else:
                 self._offer(held)  # what follows may be about a message that came just before
                 self._after(decoded, outcomes)
         self._offer(held)
+        self._counts["received"] += new
+        self._rows += new
         if outcomes:  # an end says that it was received, too
             ended = {outcome.key for outcome in outcomes}
             received = [key for key in received if key not in ended]
@@ -281,31 +291,12 @@ class Arrivals:
         if decoded.reason != BEHIND:  # else it has its fence, or had: what that waited for came with it
             self._fences.refused(_line(decoded), decoded.item.message_id, decoded.seq)
 
-    def _hold(self, decoded: Arriving, held: dict[str, list[Entry]], now: float, wall: float) -> None:
-        """A message is stored, or a refused one again, that its agent is to handle."""
-        row, message = decoded.row, decoded.message
-        if decoded.action is ArrivalAction.STORE:
-            self._count_new(decoded)
-        entry = _entry(row, decoded.seq, message, now, wall)
-        entries = held.get(row.target)
-        if entries is None:
-            held[row.target] = [entry]
-        else:
-            entries.append(entry)
-
     def _offer(self, held: dict[str, list[Entry]]) -> None:
         """Hand over what is held."""
         for target, entries in held.items():
             self._held += len(entries)
             self._around.offer(target, entries)
         held.clear()
-
-    def _count_new(self, decoded: Arriving) -> None:
-        self._counts["received"] += 1
-        self._rows += 1
-        quoted = decoded.message.in_reply_to
-        if quoted is not None and decoded.state is not ItemState.LATE:
-            self._around.on_reply(quoted, decoded.message.sender)
 
     def _after(self, decoded: Arriving, outcomes: list[Outcome]) -> None:
         """What follows from one delivery that is not to be handled now."""
@@ -314,9 +305,7 @@ class Arrivals:
             self._refused(decoded)
             outcomes.append(Outcome(item.key, "refused", decoded.reason))
             return
-        if action is ArrivalAction.STORE:
-            self._count_new(decoded)
-        else:
+        if action is not ArrivalAction.STORE:
             self._counts["duplicates"] += 1
         if action is ArrivalAction.RAISE_EPOCH:
             self._around.raise_epoch(item.envelope.target, decoded.seq, item.envelope.route_epoch)

@@ -308,10 +308,19 @@ class Handlers:
             agent.gone.set()
 
     async def _work(self, agent: _Agent) -> None:
-        streak = 0
+        streak, answered = 0, True
         while True:
-            entry = agent.mailbox.take() or await self._next(agent)
-            await self._handle(agent, entry)
+            entry = agent.mailbox.take()
+            if entry is None:
+                entry, answered = await self._next(agent), True
+            handled: Handled | None = None
+            try:
+                if answered:  # else there is as much room as before, for all that this worker knows
+                    await self._runs.room()
+                handled = await self._runs.one(agent.name, agent.handler, entry)
+            finally:
+                self._done(agent, entry, handled)
+            answered = bool(handled.drafts)
             streak += 1
             if self._settlement.full:
                 await self._settlement.room()
@@ -319,18 +328,14 @@ class Handlers:
                 streak = 0
                 await trio.lowlevel.checkpoint()
 
-    async def _handle(self, agent: _Agent, entry: Entry, *, again: bool = False) -> None:
-        handled: Handled | None = None
-        try:
-            if again:
-                await self._runs.count_attempt(entry)
-            handled = await self._runs.one(agent.name, agent.handler, entry)
-        finally:
-            agent.mailbox.done(entry)  # opens its lane: what follows in it is taken below, by this worker
-            if handled is None:
-                agent.mailbox.forget(entry)
-                self._see_whether_idle(agent)
-        self._settlement.add(handled)
+    def _done(self, agent: _Agent, entry: Entry, handled: Handled | None) -> None:
+        """A message was handled, or left as it was; its lane is open, and what follows is the worker's."""
+        agent.mailbox.done(entry)
+        if handled is None:
+            agent.mailbox.forget(entry)
+            self._see_whether_idle(agent)
+        else:
+            self._settlement.add(handled)
 
     async def _work_batches(self, agent: _Agent, batches: BatchHandler, nursery: trio.Nursery) -> None:
         batch: list[Entry] = []
@@ -381,9 +386,14 @@ class Handlers:
         nursery.start_soon(self._alone, agent, entry, again)
 
     async def _alone(self, agent: _Agent, entry: Entry, again: bool) -> None:
+        handled: Handled | None = None
         try:
-            await self._handle(agent, entry, again=again)
+            if again:
+                await self._runs.count_attempt(entry)
+            await self._runs.room()
+            handled = await self._runs.one(agent.name, agent.handler, entry)
         finally:
+            self._done(agent, entry, handled)
             agent.alone -= 1
             agent.arrivals.unpark()  # its lane is open, and there is a place for another
 

@@ -9,7 +9,6 @@ ended is written in the same transaction as the replies it caused, then reported
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -271,7 +270,10 @@ class Inbox:
 
     def ended(self, ended: Sequence[tuple[Ended, Sequence[str]]]) -> None:
         """What ended is durable: report it. With replies (message ids), that is told when they arrive."""
-        gone = Counter((each.origin, each.key.target) for each, _ in ended)
+        gone: dict[tuple[str, str], int] = {}
+        for each, _ in ended:
+            place = each.origin, each.key.target
+            gone[place] = gone.get(place, 0) + 1
         for (origin, target), count in gone.items():
             self.credits.release(origin, target, count)
         self._core.ended(ended)
@@ -381,7 +383,11 @@ class Inbox:
 
     def _check_credit(self, batch: Batch) -> bool:
         """Mark the deliveries that their node should not have sent yet; returns whether there are any."""
-        more = Counter(each.row.target for each in batch.items if not (each.kept or each.turned_away))
+        more: dict[str, int] = {}
+        for each in batch.items:
+            if not (each.kept or each.turned_away):
+                target = each.row.target
+                more[target] = more.get(target, 0) + 1
         beyond = {
             target for target, count in more.items() if not self.credits.admit(batch.origin, target, count)
         }

@@ -131,15 +131,15 @@ class Mailbox:
 
     def done(self, entry: Entry) -> None:
         """A message has been handled: open its lane, and know it until :meth:`forget`."""
-        place = entry.lane
-        lane = self._lanes[place]
+        lane = self._lanes[entry.lane]
         lane.popleft()
         self._running -= 1
         self._handled += 1
         if lane:
-            self._open(lane[0])
+            following = lane[0]
+            heapq.heappush(self._ready, (following.rank, following.seq))
         else:
-            del self._lanes[place]
+            del self._lanes[entry.lane]
 
     def forget(self, entry: Entry) -> None:
         """What became of a message that was handled is durable, or nothing did."""
@@ -155,9 +155,6 @@ class Mailbox:
         lane = self._lanes.get(place)
         if lane is None:
             self._lanes[place] = deque((entry,))
-            self._open(entry)
+            heapq.heappush(self._ready, (entry.rank, entry.seq))
         else:
             lane.append(entry)
-
-    def _open(self, entry: Entry) -> None:
-        heapq.heappush(self._ready, (entry.rank, entry.seq))

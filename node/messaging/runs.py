@@ -101,13 +101,13 @@ class Runs:
         return {"raised": self._raised, "batches": self._batches, "batched": self._batched}
 
     async def one(self, agent: str, handler: Handler, entry: Entry) -> Handled:
-        """Run a handler for one message until it has ended."""
-        if self._outbox.overfull:
-            await self._room()
-        ruled_out = None if is_plain(entry.message) else await self.judged(agent, entry)
-        if ruled_out is not None:
-            return ruled_out
-        if entry.message.once:
+        """Run a handler for one message until it has ended; after :meth:`room`."""
+        message = entry.message
+        if not is_plain(message):
+            ruled_out = await self.judged(agent, entry)
+            if ruled_out is not None:
+                return ruled_out
+        if message.once:
             return await self._once(agent, handler, entry)
         while True:
             if self._clock.now() >= entry.deadline:
@@ -116,9 +116,9 @@ class Runs:
             if self._tracing.enabled:
                 with self._tracing.span("message.handle", parent=trace, kind="consumer") as span:
                     trace = span.traceparent or trace
-                    answered = await self._call(agent, handler, entry, trace)
+                    answered = await self._call(agent, handler, entry, trace, entry.attempts + 1)
             else:
-                answered = await self._call(agent, handler, entry, trace)
+                answered = await self._call(agent, handler, entry, trace, entry.attempts + 1)
             if not isinstance(answered, str):
                 return Handled(agent, entry, Handling.SUCCEEDED, "", answered, trace)
             failed = _failed_for_good(agent, entry, answered)
@@ -128,7 +128,7 @@ class Runs:
 
     async def several(self, agent: str, handler: BatchHandler, entries: Sequence[Entry]) -> Ran:
         """Call a handler with messages that :func:`goes_along`; what it left is not in the answer."""
-        await self._room()
+        await self.room()
         now, wall = self._clock.now(), self._clock.wall()
         ran = Ran([_expired(agent, entry) for entry in entries if now >= entry.deadline], [])
         batch = [entry for entry in entries if now < entry.deadline] if ran.handled else entries
@@ -175,7 +175,8 @@ class Runs:
                 _log.warning("a message for %s cannot be judged yet: %s", agent, error)
                 await self._clock.sleep(PAUSE_S)
 
-    async def _room(self) -> None:
+    async def room(self) -> None:
+        """Wait while the outbox is overfull: nothing is handled then."""
         while self._outbox.overfull:
             await self._clock.sleep(PAUSE_S)
 
@@ -189,19 +190,18 @@ class Runs:
         await self._inbox.count_attempt(entry)
         with self._tracing.span("message.handle", parent=entry.traceparent, kind="consumer") as span:
             trace = span.traceparent or entry.traceparent
-            answered = await self._call(agent, handler, entry, trace)
+            answered = await self._call(agent, handler, entry, trace, entry.attempts)
         if isinstance(answered, str):
             reason = f"its handler raised {answered}, and it is delivered at most once"
             return Handled(agent, entry, Handling.EXHAUSTED, reason)
         return Handled(agent, entry, Handling.SUCCEEDED, "", answered, trace)
 
     async def _call(
-        self, agent: str, handler: Handler, entry: Entry, traceparent: str
+        self, agent: str, handler: Handler, entry: Entry, traceparent: str, attempt: int
     ) -> Sequence[Draft] | str:
         """What the handler answers, or what it raised, as text of bounded length."""
         message, name = entry.message, (agent, entry.message.id)
         self._running[name] = entry.started_s = self._clock.wall()
-        attempt = entry.attempts + (not message.once)  # one that runs once is counted before it does
         delivery = Delivery(
             message, entry.origin, traceparent, attempt, entry.hops, entry.deadline, self._sources
         )

@@ -376,7 +376,10 @@ def _another_version(version: int) -> PeerRejected:
 
 
 def _short(told: tuple[_Told, ...]) -> tuple[_Told, ...]:
-    if all(len(each.reason) <= TEXT_LIMIT for each in told):
+    for each in told:
+        if len(each.reason) > TEXT_LIMIT:
+            break
+    else:
         return told
     return tuple(replace(each, reason=each.reason[:TEXT_LIMIT]) for each in told)
 

@@ -72,7 +72,7 @@ def verify_deliver(
     proof = FrameProof(
         frame.credential,
         receiver,
-        tuple(body_hash(item.sealed) for item in frame.items),
+        tuple([body_hash(item.sealed) for item in frame.items]),
         _envelopes_hash(frame.items),
         frame.signature,
     )
