@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -136,6 +136,33 @@ def insert_many(
         return range(last - stored + 1, last + 1)
     connection.execute("DELETE FROM inbox WHERE seq > ? AND seq <= ?", (last - stored, last))
     return None
+
+
+def _drop_proofs(
+    connection: apsw.Connection, dropped: set[int | None], kept: set[int | None], found: Sequence[tuple[Any, ...]]
+) -> None:
+    """Drop proofs whose messages are gone.
+
+    Those of one proof were stored one after the other, so others of it can only be among the rows that were
+    looked at, or right before or after them.
+
+    Args:
+        connection: A writing connection.
+        dropped: The proofs of rows that were dropped.
+        kept: The proofs of those rows that were looked at and stay.
+        found: The rows that were looked at, in order.
+    """
+    unneeded = dropped - kept - {None}
+    if not unneeded:
+        return
+    around = rows(
+        connection,
+        "SELECT proof_id FROM (SELECT proof_id FROM inbox WHERE seq < ? ORDER BY seq DESC LIMIT 1) UNION ALL"
+        " SELECT proof_id FROM (SELECT proof_id FROM inbox WHERE seq > ? ORDER BY seq LIMIT 1)",
+        (found[0][0], found[-1][0]),
+    )
+    unneeded -= {proof_id for (proof_id,) in around}
+    connection.executemany("DELETE FROM proofs WHERE proof_id = ?", [(proof_id,) for proof_id in unneeded])
 
 
 def drop_proof(connection: apsw.Connection, proof_id: int) -> None:
@@ -400,13 +427,13 @@ def forget(
     kept = newest if number(connection, numbered) else newest + 1
     found = rows(
         connection,
-        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s FROM inbox"
+        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id FROM inbox"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, RETENTION_BATCH),
     )
     old = [
-        (seq, conversation_id, received_s)
-        for seq, origin, message_id, target, ended_s, conversation_id, received_s in found
+        (seq, conversation_id, received_s, proof_id)
+        for seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id in found
         if ended_s is not None
         and seq < kept
         and (
@@ -414,12 +441,9 @@ def forget(
         )
     ]
     connection.executemany("DELETE FROM inbox WHERE seq = ?", [row[:1] for row in old])
-    conversations.note(connection, [row[1:] for row in old if row[2] < noted_before_s])
-    connection.execute(
-        "DELETE FROM proofs WHERE proof_id IN (SELECT proof_id FROM proofs ORDER BY proof_id LIMIT ?)"
-        " AND proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL)",
-        (RETENTION_BATCH,),
-    )
+    conversations.note(connection, [row[1:3] for row in old if row[2] < noted_before_s])
+    gone = {row[0] for row in old}
+    _drop_proofs(connection, {row[3] for row in old}, {row[7] for row in found if row[0] not in gone}, found)
     if len(found) < RETENTION_BATCH:
         return Forgotten(len(old), after, finished=True)
     last, received_s = found[-1][0], found[-1][6]

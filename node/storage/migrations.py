@@ -427,12 +427,20 @@ DROP INDEX inbox_conversation;
 CREATE INDEX inbox_conversation ON inbox (conversation_id) WHERE conversation_id <> message_id;
 """
 
+_PROOFS_WITH_MESSAGES: Final = """
+-- Retention drops a proof along with the last of its messages, which are next to each other: nobody has to look
+-- for the oldest proof that is needed, and an index less is written with each message.
+DELETE FROM proofs
+    WHERE proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL);
+DROP INDEX inbox_proof;
+"""
+
 STEPS: Final = (
     *(_FIRST, _ANSWERS, _OWN_ROUTE, _FOR_OPERATORS, _CONVERSATIONS),
     *(_BACKLOG, _EXPECTED_REPLIES, _CALLS, _SUBSCRIBERS),
     *(_SPENDING, _MAILBOXES, _WEBHOOKS, _AGENT_STATE),
     *(_MESSAGE_BLOBS, _TOOL_PINS, _APPROVALS),
-    *(_REPLICAS, _WITHOUT_CASCADES, _OTHER_CONVERSATIONS),
+    *(_REPLICAS, _WITHOUT_CASCADES, _OTHER_CONVERSATIONS, _PROOFS_WITH_MESSAGES),
 )
 """Every step there has ever been, oldest first."""
 

@@ -247,7 +247,41 @@ def test_inbox_retention_never_drops_what_a_duplicate_can_follow(connection):
     left = [row[0] for row in connection.execute("SELECT message_id FROM inbox ORDER BY seq")]
     assert left == ["m2", "m5", "m6", "m7", "m8", "m9", "m10"]
     proofs = [row[0] for row in connection.execute("SELECT proof_id FROM proofs ORDER BY 1")]
-    assert proofs == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert proofs == [2, 5, 6, 7, 8, 9, 10]
+
+
+def test_a_proof_goes_with_the_last_of_its_messages(connection, monkeypatch):
+    monkeypatch.setattr(inbox, "RETENTION_BATCH", 4)  # proofs reach beyond what is looked at at once
+    frames = [(1, 2, 3), (4, 5, 6, 7, 8, 9), (10,), (11, 12)]
+    for frame in frames:
+        proof = inbox.add_proof(connection, "n1", b"proof")
+        inbox.insert_many(connection, [(*received(number)[:-1], proof) for number in frame])
+    inbox.insert_many(connection, [received(13)])
+    proofs = lambda: [row[0] for row in connection.execute("SELECT proof_id FROM proofs ORDER BY 1")]  # noqa: E731
+
+    def end(*numbers):
+        inbox.finish_many(connection, [("settled", 1.0, "", None, 0, number) for number in numbers])
+        after, finished = 0, False
+        while not finished:
+            _, after, finished = inbox.forget(
+                connection,
+                after,
+                ended_before_s=2.0,
+                keep=0,
+                noted_before_s=0.0,
+                is_forgotten=lambda *_: False,
+            )
+
+    end(1, 3, 4, 5, 7, 8, 13)
+    assert proofs() == [1, 2, 3, 4]
+    end(2, 9, 10)
+    assert proofs() == [2, 4]
+    end(6)
+    assert proofs() == [4]
+    end(12)
+    assert proofs() == [4]
+    end(11)
+    assert proofs() == []
 
 
 def test_proofs_of_later_messages_outlive_older_local_ones(connection):
@@ -450,3 +484,14 @@ def test_a_settled_message_with_open_answers_is_owed(connection):
         if ended_s is not None:
             ends(connection, seq, "settled", ended_s)
     assert inbox.owed(connection, 10) == [("a", "m1", "w", 7, ["r1", "r3"])]
+
+
+def test_proofs_that_nobody_needs_any_more_go_with_their_index():
+    bare = apsw.Connection(":memory:")
+    migrations.migrate(bare, migrations.STEPS[:19])
+    for number in (1, 2, 3):
+        inbox.add_proof(bare, "n1", b"proof")
+    inbox.insert(bare, inbox_row(1), 2)
+    inbox.insert(bare, inbox_row(2), None)
+    migrations.migrate(bare)
+    assert [row[0] for row in bare.execute("SELECT proof_id FROM proofs ORDER BY 1")] == [2, 3]
