@@ -31,7 +31,7 @@ Arrived = tuple[DeliverItem, Message | None]
 Told = Callable[[str, list[DeliveryKey], list[Outcome]], None]
 
 
-class Arriving(msgspec.Struct, eq=False):
+class Arriving(msgspec.Struct, eq=False, gc=False):
     """One decoded delivery on its way into the table; storage answers in the last four fields.
 
     They are made for a delivery that is new: storage sets what is otherwise.

@@ -162,9 +162,10 @@ class Credits:
         for outcome in outcomes:
             agent = outcome.key.target
             ended[agent] = ended.get(agent, 0) + 1
+        now, room = self._now(), self._room()
         found = []
         for agent, count in ended.items():
-            window = self._window(agent, origin, count)
+            window = self._window(agent, origin, count, now, room)
             if window is not None:
                 found.append(Grant(agent, window))
         return tuple(found)
@@ -182,12 +183,12 @@ class Credits:
             **self._counts,
         }
 
-    def _window(self, agent: str, origin: str, ended: int) -> Window | None:
+    def _window(self, agent: str, origin: str, ended: int, now: float, room: int) -> Window | None:
         """The new window of ``origin`` at ``agent``, if it changes now that so many ends are told."""
         found = self._origin(agent, origin)
         if found is None:
             return None
-        account, now = self._accounts[agent], self._now()
+        account = self._accounts[agent]
         self._saw(found, now)
         before = found.window
         if agent in CLIENTS:
@@ -195,7 +196,6 @@ class Credits:
         else:
             self._forget_silent(account, now)
             capacity = min(self._capacity(agent), MAX_WINDOW)
-            room = self._room()
             target = max(1, capacity // len(account.origins)) if room > 0 else 1
             if target < before:
                 after = max(target, before - ended)

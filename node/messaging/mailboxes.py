@@ -23,7 +23,7 @@ HEAD_START: Final = 64
 """Arrivals that one step of priority is worth."""
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, eq=False, gc=False):  # what it holds holds nothing that could lead back
     """One held message for one agent.
 
     Args:
@@ -65,7 +65,8 @@ class Mailbox:
     spilled: bool = True
     """Whether the table may hold messages that are not here; true at first: look there."""
     _known: dict[int, Entry] = field(default_factory=dict)
-    _lanes: dict[tuple[str, str], deque[Entry]] = field(default_factory=dict)
+    _lanes: dict[tuple[str, str], deque[Entry] | None] = field(default_factory=dict)
+    """Lane -> what waits behind its first message, which most lanes have alone."""
     _ready: list[tuple[int, int]] = field(default_factory=list)
     _arrivals: int = 0
     _running: int = 0
@@ -131,12 +132,11 @@ class Mailbox:
 
     def done(self, entry: Entry) -> None:
         """A message has been handled: open its lane, and know it until :meth:`forget`."""
-        lane = self._lanes[entry.lane]
-        lane.popleft()
         self._running -= 1
         self._handled += 1
-        if lane:
-            following = lane[0]
+        behind = self._lanes[entry.lane]
+        if behind:
+            following = behind.popleft()
             heapq.heappush(self._ready, (following.rank, following.seq))
         else:
             del self._lanes[entry.lane]
@@ -152,9 +152,12 @@ class Mailbox:
         entry.rank = self._arrivals - message.priority * HEAD_START
         self._known[entry.seq] = entry
         place = entry.lane = message.conversation_id, message.sender
-        lane = self._lanes.get(place)
-        if lane is None:
-            self._lanes[place] = deque((entry,))
+        if place not in self._lanes:
+            self._lanes[place] = None
             heapq.heappush(self._ready, (entry.rank, entry.seq))
+            return
+        behind = self._lanes[place]
+        if behind is None:
+            self._lanes[place] = deque((entry,))
         else:
-            lane.append(entry)
+            behind.append(entry)

@@ -49,7 +49,7 @@ _WRITTEN: Final = {
 """The state of a message that ends, and how many runs of its handler failed that were not counted before."""
 
 
-class Handled(msgspec.Struct, eq=False):
+class Handled(msgspec.Struct, eq=False, gc=False):
     """One message that its handler is done with.
 
     Args:
