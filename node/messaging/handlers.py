@@ -209,17 +209,17 @@ class Handlers:
         return self._settings.mailbox_capacity
 
     def offer(self, agent: str, entries: Sequence[Entry]) -> None:
-        """Put stored messages into their agent's mailbox, if there is one, and wake a worker.
+        """Put stored messages into their agent's mailbox, if there is one, and wake workers.
 
-        One is woken for all of them. One that finds more than it takes wakes the next
-        (:meth:`_next`): where handlers end without waiting, the first has taken all by then.
+        As many are woken as take all of them at once where handlers end without waiting; who finds more
+        than it takes wakes the next (:meth:`_next`).
         """
         found = self._agents.get(agent)
         if found is not None:
             offer = found.mailbox.offer
             for entry in entries:
                 offer(entry)
-            found.arrivals.unpark()
+            found.arrivals.unpark(count=1 + len(entries) // STREAK)
         elif self._clients.knows(agent):
             for entry in entries:
                 self._clients.arrived(agent, entry)
