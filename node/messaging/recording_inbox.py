@@ -96,7 +96,9 @@ def taped(tape: Tape, around: Receivers) -> Receivers:
         around.answer(message)
 
     def offer(agent: str, entries: Sequence[Entry]) -> None:
-        tape.emit("offer", agent, [[each.seq, each.message.id, each.epoch, each.deadline] for each in entries])
+        tape.emit(
+            "offer", agent, [[each.seq, each.message.id, each.epoch, each.deadline] for each in entries]
+        )
         around.offer(agent, entries)
 
     def raise_epoch(agent: str, seq: int, epoch: int) -> None:

@@ -50,7 +50,9 @@ def store_frames(
                 items.append(found)
                 found = next(judged, None)
         if items:
-            proven.append((items, None if proof is None else table.add_proof(connection, batch.origin, proof)))
+            proven.append(
+                (items, None if proof is None else table.add_proof(connection, batch.origin, proof))
+            )
     _store(connection, proven, batch.origin)
 
 

@@ -116,9 +116,7 @@ def insert(connection: apsw.Connection, row: InboxRow, proof_id: int | None) -> 
     return connection.last_insert_rowid()
 
 
-def insert_many(
-    connection: apsw.Connection, received: Sequence[tuple[object, ...]]
-) -> Sequence[int] | None:
+def insert_many(connection: apsw.Connection, received: Sequence[tuple[object, ...]]) -> Sequence[int] | None:
     """Store received messages; returns their seqs, or None, and has stored nothing, where one is known.
 
     Nobody else writes meanwhile, so the seqs are those up to the last one: asking for each (``RETURNING``)
@@ -139,7 +137,10 @@ def insert_many(
 
 
 def _drop_proofs(
-    connection: apsw.Connection, dropped: set[int | None], kept: set[int | None], found: Sequence[tuple[Any, ...]]
+    connection: apsw.Connection,
+    dropped: set[int | None],
+    kept: set[int | None],
+    found: Sequence[tuple[Any, ...]],
 ) -> None:
     """Drop proofs whose messages are gone.
 

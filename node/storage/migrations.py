@@ -428,8 +428,8 @@ CREATE INDEX inbox_conversation ON inbox (conversation_id) WHERE conversation_id
 """
 
 _PROOFS_WITH_MESSAGES: Final = """
--- Retention drops a proof along with the last of its messages, which are next to each other: nobody has to look
--- for the oldest proof that is needed, and an index less is written with each message.
+-- Retention drops a proof along with the last of its messages, which are next to each other: nobody looks for
+-- the oldest proof that is needed, and each message is written with an index less.
 DELETE FROM proofs
     WHERE proof_id < (SELECT coalesce(min(proof_id), 1 << 62) FROM inbox WHERE proof_id IS NOT NULL);
 DROP INDEX inbox_proof;

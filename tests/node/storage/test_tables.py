@@ -489,8 +489,7 @@ def test_a_settled_message_with_open_answers_is_owed(connection):
 def test_proofs_that_nobody_needs_any_more_go_with_their_index():
     bare = apsw.Connection(":memory:")
     migrations.migrate(bare, migrations.STEPS[:19])
-    for number in (1, 2, 3):
-        inbox.add_proof(bare, "n1", b"proof")
+    assert [inbox.add_proof(bare, "n1", b"proof") for _ in range(3)] == [1, 2, 3]
     inbox.insert(bare, inbox_row(1), 2)
     inbox.insert(bare, inbox_row(2), None)
     migrations.migrate(bare)
