@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from node.cli.test import command
-from node.messaging.handlers import Handlers
+from node.messaging.runs import Runs
 from node.samples import sample
 from simulations import artifact
 from simulations.agent_test import draw
@@ -44,10 +44,10 @@ def test_without_faults_everything_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_kept_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(self: Handlers, *_: object) -> None:
+    async def hang(self: Runs, *_: object) -> None:
         await self._clock.sleep(100_000)
 
-    monkeypatch.setattr(Handlers, "_handle", hang)
+    monkeypatch.setattr(Runs, "one", hang)
     monkeypatch.setattr("node.messaging.decisions.Decisions.end", lambda *_: False)
     failed = call(ECHO, "--seed", "2", tmp_path=tmp_path)
     assert failed.exit_code == NOT_LIVE

@@ -104,10 +104,10 @@ def the_newest_goes_first(patch: Patch) -> None:
 
     def wrong(self: Mailbox, entry: Entry) -> None:
         push(self, entry)
-        lane = self._lanes[entry.lane]
-        if len(lane) > 2:
-            lane.pop()
-            lane.insert(1, entry)
+        behind = self._lanes[entry.lane]
+        if behind is not None and len(behind) > 1:
+            behind.pop()
+            behind.insert(0, entry)
 
     patch.setattr(Mailbox, "_push", wrong)
 

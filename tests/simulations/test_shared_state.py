@@ -50,7 +50,7 @@ def what_was_spent_is_forgotten(patch: Patch) -> None:
 def everybody_is_granted_the_whole_mailbox(patch: Patch) -> None:
     """Each origin may send as much as if it were alone."""
 
-    def whole(self: Credits, agent: str, origin: str, ended: int) -> int | None:
+    def whole(self: Credits, agent: str, origin: str, *_: object) -> int | None:
         found, capacity = self._origin(agent, origin), self._capacity(agent)
         if found is None or found.window == capacity:
             return None

@@ -75,7 +75,7 @@ class Desk:
         asked = delivery("restart the database", **more)
         name = f"message-{number}"
         message = with_fields(asked.message, id=name, reply_with=name, **(fields or {}))
-        return list(await self.here.bus.handlers["tester"](replace(asked, message=message)))
+        return list(await self.here.bus.handlers["tester"](with_fields(asked, message=message)))
 
     async def waiting(self) -> list[dict[str, Any]]:
         return await self.approvals.page(100, states=[table.WAITING])
