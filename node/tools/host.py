@@ -335,6 +335,8 @@ class ToolHost:
             "external": {name: server.statistics() for name, server in self._external.items()},
             "external_limit": SERVERS_LIMIT,
             "files": self._files.statistics(),
+            "grants": len(self._own_of),
+            "grants_limit": GRANTS_LIMIT,
             "pins": self._pins.statistics(),
         }
 

@@ -94,7 +94,7 @@ class Hops:
         self._under_way: list[Turn] | None = None
         self._at = -1
         self._hops = self._turns = 0
-        self._is_watched, self._pause_s, self._sooner = False, LINGER_S, trio.Event()
+        self.is_watched, self._pause_s, self._sooner = False, LINGER_S, trio.Event()
 
     async def run(
         self, job: Callable[[Progress], Any], calls: int, timeout_s: float, expectation: Expectation
@@ -183,8 +183,8 @@ class Hops:
     def _watch_for(self, turns: list[Turn]) -> None:
         """Have a hop watched that begins now; nobody is woken for it if the one before is watched still."""
         pause_s = min(LINGER_S, min(turn.timeout_s for turn in turns) / CHECKS)
-        if not self._is_watched:
-            self._is_watched = True
+        if not self.is_watched:
+            self.is_watched = True
             # Of the system, since hops are everybody's: a task of each hop's own cost more than its calls.
             trio.lowlevel.spawn_system_task(self._watch)
         elif pause_s < self._pause_s:
@@ -215,4 +215,4 @@ class Hops:
             elif call >= 0 and now - call_since >= turn.timeout_s * (1 - 1 / CHECKS):
                 turn.progress.expired = call
                 self._tick()
-        self._is_watched = False
+        self.is_watched = False
