@@ -153,6 +153,8 @@ class ConfiguredAgent:
         self._bidder = Bidder(definition, bus=bus, clock=environment.clock)
         wanted = definition.setting("conversation", "max_turns", settings.max_turns)
         self._limits = LoopLimits(wanted, settings.max_tool_calls, settings.max_tokens)
+        self._responds = bool(definition.setting("messaging", "auto_respond", False))
+        self._longest_s = _longest_s(definition, settings)
 
     async def handle(self, delivery: Delivery) -> Sequence[Draft]:
         """Answer one message; messages that ask for nothing are noted and not answered."""
@@ -171,8 +173,8 @@ class ConfiguredAgent:
             performative, reason = _DECLINED[message.performative]
             self._journal.log("info", f"{message.performative.value} from {message.sender} declined")
             return [Draft(performative, {"reason": reason}, protocol=message.protocol)]
-        responds = self._definition.setting("messaging", "auto_respond", False)
-        if not message.expects_reply and not (message.performative is Performative.INFORM and responds):
+        informs = message.performative is Performative.INFORM and self._responds
+        if not message.expects_reply and not informs:
             self._journal.log("info", f"{message.performative.value} from {message.sender} noted")
             return []
         return [await self._run(delivery)]
@@ -286,19 +288,9 @@ class ConfiguredAgent:
         return min(own_s or self._settings.agent_timeout_s, self._budget_s(delivery))
 
     def _budget_s(self, delivery: Delivery) -> float:
-        own = [
-            self._definition.setting(group, name)
-            for group, name in (
-                ("conversation", "timeout"),
-                ("performance", "max_execution_time"),
-                ("resource_limits", "response_timeout"),
-                ("security", "max_processing_time"),
-            )
-        ]
-        bounds = [self._settings.agent_timeout_s, *(bound for bound in own if bound is not None)]
-        if delivery.deadline is not None:
-            bounds.append(delivery.deadline - self._environment.clock.now())
-        return float(min(bounds))
+        if delivery.deadline is None:
+            return self._longest_s
+        return min(self._longest_s, delivery.deadline - self._environment.clock.now())
 
     async def _loop(
         self, delivery: Delivery, guard: LoopGuard, traceparent: str, thread: _Thread
@@ -445,6 +437,20 @@ class ConfiguredAgent:
     def _failure(self, error: CaxtonError, guard: LoopGuard, message: Message) -> Draft:
         self._journal.log("error", str(error), code=error.code, message_id=message.id, **guard.spent)
         return Draft(Performative.FAILURE, failure_content(error), protocol=message.protocol)
+
+
+def _longest_s(definition: AgentDefinition, settings: AgentSettings) -> float:
+    """The longest that an agent may take for a message: the least of its own bounds and the node's."""
+    own = [
+        definition.setting(group, name)
+        for group, name in (
+            ("conversation", "timeout"),
+            ("performance", "max_execution_time"),
+            ("resource_limits", "response_timeout"),
+            ("security", "max_processing_time"),
+        )
+    ]
+    return float(min([settings.agent_timeout_s, *(bound for bound in own if bound is not None)]))
 
 
 def _without_files(answered: ChatMessage, produced: Produced) -> ChatMessage:

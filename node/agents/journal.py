@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from node.environment import Clock
 from node.message import iso8601
@@ -14,14 +15,13 @@ TEXT_LIMIT: Final = 2_000
 """Longest text of one record, in characters; longer ones are cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentLogRecord:
+class AgentLogRecord(msgspec.Struct, frozen=True):
     """One thing that happened to an agent; ``time_s`` is Unix time in seconds."""
 
     time_s: float
     level: str
     text: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = {}
 
     def as_json(self) -> dict[str, Any]:
         """The record as the public API shows it."""

@@ -8,7 +8,7 @@ from typing import Any
 from node.agents.definition import AgentDefinition
 from node.agents.history import NOTHING_BEFORE, Earlier
 from node.agents.output import instruction
-from node.agents.template import as_text, render, variables
+from node.agents.template import as_text, names_in, render
 from node.llm.provider import ChatMessage, Completion, FileInfo, Subject
 from node.message import Message, iso8601
 from node.vocabulary import Performative
@@ -49,16 +49,18 @@ def first_messages(
         memory: What it remembers, as data; it follows the prompt where no template has a place for it.
         earlier: What was said before in the conversation; it comes between where no template has a place.
     """
-    history = {"context": earlier.text, "conversation_summary": earlier.summary}
-    values = _values(definition, message, tools) | {"memory_context": memory} | history
     kind = _PERFORMATIVE_TEMPLATES.get(message.performative, "request")
-    template = definition.templates.get(kind) or definition.templates.get("request")
-    prompt = render(template, values) if template else _default_prompt(message, tools)
+    template = definition.templates.get(kind) or definition.templates.get("request") or ""
     system_template = definition.templates.get("system", definition.system_prompt)
+    placed = names_in(template) | names_in(system_template)
+    values: dict[str, Any] = {}
+    if placed:
+        history = {"context": earlier.text, "conversation_summary": earlier.summary}
+        values = _values(definition, message, tools) | {"memory_context": memory} | history
+    prompt = render(template, values) if template else _default_prompt(message, tools)
     system = render(system_template, values)
     if definition.output_schema is not None:
         system = f"{system}\n\n{instruction(definition.output_schema)}"
-    placed = {name for text in (template or "", system_template) for _, name in variables(text)}
     if memory and "memory_context" not in placed:
         prompt = f"{prompt}\n\n{memory}"
     if "context" in placed:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 MESSAGE_VARIABLES: Final = (
@@ -38,6 +39,9 @@ VALUE_LIMIT: Final = 20_000
 
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}")
 _BRACES = re.compile(r"\{\{|\}\}")
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
+TEMPLATES_LIMIT: Final = 4_096
+"""Most templates whose variables are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,12 @@ class TemplateProblem:
 def variables(template: str) -> list[tuple[int, str]]:
     """Offset and name of every variable in ``template``, in order."""
     return [(found.start(), found.group(1)) for found in _VARIABLE.finditer(template)]
+
+
+@lru_cache(maxsize=TEMPLATES_LIMIT)
+def names_in(template: str) -> frozenset[str]:
+    """Names of the variables in ``template``, which is read once and not for each message."""
+    return frozenset(name for _, name in variables(template))
 
 
 def check_template(template: str, parameters: Iterable[str]) -> list[TemplateProblem]:
@@ -80,7 +90,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 def as_text(value: Any) -> str:
     """A value as it stands in a prompt, cut at :data:`VALUE_LIMIT` characters with a note."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else _JSON.encode(value)
     if len(text) > VALUE_LIMIT:
         return f"{text[:VALUE_LIMIT]} [cut: {len(text) - VALUE_LIMIT} more characters]"
     return text

@@ -81,8 +81,8 @@ class Match(_Strict):
             raise ValueError(f"is no regular expression: {error}") from None
         return value
 
-    def accepts(self, request: CompletionRequest) -> bool:
-        """Whether ``request`` looks like this."""
+    def accepts(self, request: CompletionRequest, content: str) -> bool:
+        """Whether ``request``, whose subject has this ``content`` as JSON, looks like this."""
         subject = request.subject
         if self.performative is not None and self.performative != subject.performative:
             return False
@@ -90,7 +90,6 @@ class Match(_Strict):
             return False
         if self.turn is not None and self.turn != request.turn:
             return False
-        content = json.dumps(subject.content, ensure_ascii=False)[:SUBJECT_LIMIT]
         if self.content is not None and not re.search(self.content, content):
             return False
         if self.tool_result is None:
@@ -176,6 +175,7 @@ class ScriptedProvider:
     def __init__(self, script: str | bytes, clock: Clock) -> None:
         self._script = _read(script)
         self._used = [0] * len(self._script.rules)
+        self._reads_content = any(rule.match.content is not None for rule in self._script.rules)
         self._clock = clock
 
     async def complete(self, request: CompletionRequest, *, on_delta: OnDelta | None = None) -> Completion:
@@ -227,8 +227,11 @@ class ScriptedProvider:
         return [number for number, count in enumerate(self._used, 1) if count == 0]
 
     def _next(self, request: CompletionRequest) -> Rule | None:
+        content = ""
+        if self._reads_content:  # once, however many rules there are
+            content = json.dumps(request.subject.content, ensure_ascii=False)[:SUBJECT_LIMIT]
         for index, rule in enumerate(self._script.rules):
-            if (rule.times == 0 or self._used[index] < rule.times) and rule.match.accepts(request):
+            if (rule.times == 0 or self._used[index] < rule.times) and rule.match.accepts(request, content):
                 self._used[index] += 1
                 return rule
         return None

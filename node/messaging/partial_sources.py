@@ -144,7 +144,9 @@ class PartialSources:
 
     def want_no_more(self, origin: str, message_id: str | None = None) -> None:
         """``origin`` wants to see an answer no more; no answer at all, if none is named."""
-        wanted = self._wanted.get(origin, OrderedDict())
+        wanted = self._wanted.get(origin)
+        if wanted is None:
+            return
         if message_id is not None:
             wanted.pop(message_id, None)
         if message_id is None or not wanted:

@@ -15,7 +15,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import trio
 
@@ -33,12 +33,16 @@ from node.tools.external import ExternalServer, State
 from node.tools.failures import ToolServerNotFound
 from node.tools.files import META_KEY, FileSpaces
 from node.tools.in_process import InProcessServers
+from node.tools.known import KnownTools
 from node.tools.linking import links_of
 from node.tools.pins import Pins, Store
 from node.tools.results import in_words
 from node.tools.spans import child_span
 
 __all__ = ["CallContext", "KnownTools", "ToolHost", "ToolInfo", "ToolSettings"]
+
+GRANTS_LIMIT: Final = 4_096
+"""Most grants of agents whose tools are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +103,6 @@ class CallContext:
     approved: Binding | None = None
 
 
-class KnownTools(Collection[str]):
-    """The names that an agent's front matter may grant: servers, and ``server/tool``.
-
-    Which tools the server of another program has is known only when it answers, so any name of a tool under
-    such a server is one.
-    """
-
-    def __init__(self, names: Sequence[str], open_servers: Collection[str]) -> None:
-        self._names, self._open = tuple(names), frozenset(open_servers)
-
-    def __contains__(self, name: object) -> bool:
-        if name in self._names:
-            return True
-        server, slash, tool = str(name).partition("/")
-        return bool(slash and tool) and server in self._open
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 @dataclass(frozen=True, slots=True)
 class _Target:
     """Where a call goes: server and tool, how it is sent, its longest time, the external server."""
@@ -165,6 +146,7 @@ class ToolHost:
         self._settings = settings or ToolSettings()
         self._servers = {server.name: server for server in servers or builtin_servers()}
         self._server_of = {tool: s.name for s in self._servers.values() for tool in s.tools}
+        self._own_of: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] = {}
         self._files = FileSpaces()
         self._builtin = InProcessServers(environment, self._files)
         self._pins = Pins(store, environment.clock.wall)
@@ -220,8 +202,7 @@ class ToolHost:
 
         Those of other programs are among them while their servers run, as far as they are approved.
         """
-        own = [t for t, server in self._server_of.items() if self._grants(granted, restricted, server, t)]
-        return (*own, *self._others(granted, restricted))
+        return (*self._own(granted, restricted), *self._others(granted, restricted))
 
     async def tools_for(self, granted: Collection[str], restricted: Collection[str] = ()) -> list[ToolInfo]:
         """What the model may see; starts the servers that are needed.
@@ -241,9 +222,8 @@ class ToolHost:
     def visible(self, granted: Collection[str], restricted: Collection[str] = ()) -> list[ToolInfo]:
         """What the model may see at this moment, of the servers that have been started."""
         found = [
-            self._builtin.described(server).get(tool)
-            for tool, server in self._server_of.items()
-            if self._grants(granted, restricted, server, tool)
+            self._builtin.described(self._server_of[tool]).get(tool)
+            for tool in self._own(granted, restricted)
         ]
         shown = [tool for tool in found if tool is not None]
         return shown + [server.tools[tool] for server, tool in self._others(granted, restricted).values()]
@@ -355,14 +335,30 @@ class ToolHost:
             "external": {name: server.statistics() for name, server in self._external.items()},
             "external_limit": SERVERS_LIMIT,
             "files": self._files.statistics(),
+            "grants": len(self._own_of),
+            "grants_limit": GRANTS_LIMIT,
             "pins": self._pins.statistics(),
         }
 
     def _changed(self, server: str, level: str, what: str) -> None:
         self.on_change(server, level, what)
 
+    def _own(self, granted: Collection[str], restricted: Collection[str]) -> tuple[str, ...]:
+        """The tools of servers inside the node that are granted: what is granted changes with agents only."""
+        key = tuple(granted), tuple(restricted)
+        found = self._own_of.get(key)
+        if found is None:
+            if len(self._own_of) >= GRANTS_LIMIT:
+                self._own_of.clear()
+            tools = self._server_of.items()
+            found = tuple(tool for tool, server in tools if self._grants(granted, restricted, server, tool))
+            self._own_of[key] = found
+        return found
+
     def _granted(self, granted: Collection[str]) -> list[ExternalServer]:
         """The servers of other programs of which an agent is granted anything."""
+        if not self._external:
+            return []
         names = {name.partition("/")[0] for name in granted}
         return [server for name, server in self._external.items() if name in names]
 

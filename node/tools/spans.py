@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Final
 
 from node.telemetry.tracing import Span, Tracing
 
+_NONE: Final = Span()
 
-@contextmanager
+
 def child_span(
     tracing: Tracing,
     name: str,
@@ -16,10 +18,8 @@ def child_span(
     attributes: Mapping[str, str | int | float | bool],
     *,
     kind: str = "internal",
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """A span below ``parent`` that lasts as long as the block; without a parent nothing is recorded."""
     if not parent:
-        yield Span()
-        return
-    with tracing.span(name, parent=parent, kind=kind, attributes=attributes) as span:
-        yield span
+        return _NONE
+    return tracing.span(name, parent=parent, kind=kind, attributes=attributes)

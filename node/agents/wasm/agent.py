@@ -20,7 +20,7 @@ from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
 from node.agents.wasm.calls import Call, Outcome, Sandboxes
 from node.agents.wasm.failure import GuestFailed
-from node.agents.wasm.host import COUNTERS_LIMIT, SEED_BYTES, Moment, Phase
+from node.agents.wasm.host import COUNTERS_LIMIT, SEED_BYTES, SEEDS_AT_ONCE, Moment, Phase
 from node.agents.wasm.messages import is_reply
 from node.agents.wasm.policy import QUARANTINE_WINDOW_S, WasmPolicy
 from node.agents.wasm.rate import Rate
@@ -77,6 +77,7 @@ class WasmAgent:
         self._rate = Rate(policy.messages_per_s)
         self._timers = Timers()
         self._counts: dict[str, float] = {}
+        self._seeds: list[bytes] = []  # drawn, and not used
         self._timers_changed = trio.Event()
         self._timers_scope = trio.CancelScope()
         self._failures: deque[float] = deque(maxlen=policy.quarantine_after)
@@ -157,16 +158,21 @@ class WasmAgent:
 
     def _messages(self, deliveries: Sequence[Delivery], spans: Sequence[Span | None]) -> list[Call]:
         now_us = int(self._clock.wall() * 1_000_000)
-        seeds = self._environment.randomness.token(SEED_BYTES * len(deliveries))
         return [
             Call(
                 Phase.MESSAGE,
-                Moment(now_us, seeds[SEED_BYTES * place : SEED_BYTES * (place + 1)]),
+                Moment(now_us, self._seed()),
                 delivery.message,
                 traceparent="" if span is None else span.traceparent,
             )
-            for place, (delivery, span) in enumerate(zip(deliveries, spans, strict=True))
+            for delivery, span in zip(deliveries, spans, strict=True)
         ]
+
+    def _seed(self) -> bytes:
+        if not self._seeds:
+            drawn = self._environment.randomness.token(SEED_BYTES * SEEDS_AT_ONCE)
+            self._seeds = [drawn[at : at + SEED_BYTES] for at in range(0, len(drawn), SEED_BYTES)]
+        return self._seeds.pop()
 
     def _span(self, stack: ExitStack, delivery: Delivery) -> Span | None:
         if not delivery.traceparent:  # not even a span that records nothing

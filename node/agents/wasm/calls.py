@@ -118,9 +118,13 @@ class Sandboxes(Generic[L]):
     @asynccontextmanager
     async def one(self) -> AsyncIterator[L]:
         """A sandbox that nobody else has."""
-        async with self._places:
-            sandbox = self._free.pop()
-            try:
-                yield sandbox
-            finally:
-                self._free.append(sandbox)
+        try:
+            self._places.acquire_nowait()  # where one is free, no pass of the loop
+        except trio.WouldBlock:
+            await self._places.acquire()
+        sandbox = self._free.pop()
+        try:
+            yield sandbox
+        finally:
+            self._free.append(sandbox)
+            self._places.release()

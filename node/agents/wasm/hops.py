@@ -94,6 +94,7 @@ class Hops:
         self._under_way: list[Turn] | None = None
         self._at = -1
         self._hops = self._turns = 0
+        self.is_watched, self._pause_s, self._sooner = False, LINGER_S, trio.Event()
 
     async def run(
         self, job: Callable[[Progress], Any], calls: int, timeout_s: float, expectation: Expectation
@@ -148,12 +149,10 @@ class Hops:
         self._under_way, self._at = turns, -1
         self._hops += 1
         self._turns += len(turns)
+        self._watch_for(turns)
         try:
             with trio.CancelScope(shield=True):  # for the others; those that are cancelled hear it afterwards
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch, turns)
-                    await self._run(turns)
-                    nursery.cancel_scope.cancel()
+                await self._run(turns)
         finally:
             for turn in turns:
                 turn.told.set()
@@ -181,23 +180,39 @@ class Hops:
             if not turn.progress.cancelled:
                 turn.result = outcome.capture(turn.job, turn.progress)
 
-    async def _watch(self, turns: list[Turn]) -> None:
-        """End each call of a hop when its time is up, counted from when it was seen first."""
+    def _watch_for(self, turns: list[Turn]) -> None:
+        """Have a hop watched that begins now; nobody is woken for it if the one before is watched still."""
         pause_s = min(LINGER_S, min(turn.timeout_s for turn in turns) / CHECKS)
-        seen_turn, seen_call, turn_since, call_since = -1, -1, 0.0, 0.0
-        while True:
-            await self._clock.sleep(pause_s)
-            at, now = self._at, self._clock.now()
-            if at < 0:
+        if not self.is_watched:
+            self.is_watched = True
+            # Of the system, since hops are everybody's: a task of each hop's own cost more than its calls.
+            trio.lowlevel.spawn_system_task(self._watch)
+        elif pause_s < self._pause_s:
+            self._sooner.set()
+        self._pause_s = pause_s
+
+    async def _watch(self) -> None:
+        """End each call of hops when its time is up, counted from when it was seen first.
+
+        It ends when it finds no hop under way.
+        """
+        seen_turn, seen_call, turn_since, call_since = (-1, -1), -1, 0.0, 0.0
+        while self._under_way is not None:
+            self._sooner = trio.Event()
+            with self._clock.move_on_after(self._pause_s):
+                await self._sooner.wait()
+            turns, at, now = self._under_way, self._at, self._clock.now()
+            if not turns or at < 0:
                 continue  # it has no worker yet
             turn = turns[at]
             call = turn.progress.call
-            if at != seen_turn:
-                seen_turn, seen_call, turn_since, call_since = at, call, now, now
-            elif now - turn_since >= LINGER_S - pause_s:
+            if (self._hops, at) != seen_turn:
+                seen_turn, seen_call, turn_since, call_since = (self._hops, at), call, now, now
+            elif now - turn_since >= LINGER_S - self._pause_s:
                 turn.expectation.lingers()
             if call != seen_call:
                 seen_call, call_since = call, now
             elif call >= 0 and now - call_since >= turn.timeout_s * (1 - 1 / CHECKS):
                 turn.progress.expired = call
                 self._tick()
+        self.is_watched = False

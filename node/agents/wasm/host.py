@@ -41,6 +41,8 @@ TIMER_MINIMUM_US: Final = 10_000
 
 SEED_BYTES: Final = 16
 """Length of a call's seed."""
+SEEDS_AT_ONCE: Final = 64
+"""Seeds drawn at once: each draw is a call of the system that lets go of the interpreter."""
 
 
 class Status(IntEnum):

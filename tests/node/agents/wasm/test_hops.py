@@ -257,6 +257,37 @@ async def test_the_clock_ends_a_call_of_a_hop(rooms: Rooms, autojump_clock: trio
     assert CLOCK.now() - begun == pytest.approx(1.0, abs=0.11)  # of virtual time
 
 
+async def test_who_has_less_time_than_those_before_is_looked_at_sooner(
+    rooms: Rooms, autojump_clock: trio.testing.MockClock
+) -> None:
+    rooms.worker.go.release()
+    await rooms.turn("a")  # whose watch goes on, at its own pace
+    begun, stopped = CLOCK.now(), list[Progress]()
+
+    def until(turns: list[Any]) -> bool:
+        if turns[0].progress.is_stopped():
+            stopped.append(turns[0].progress)
+        return bool(stopped)
+
+    rooms.hops._run = lambda turns: hang(rooms, turns, lambda: until(turns))  # type: ignore[method-assign]
+    await rooms.hops.run(lambda progress: None, 1, 0.1, Expectation())
+    assert stopped[0].expired == 0
+    assert CLOCK.now() - begun == pytest.approx(0.1, abs=0.011)  # of virtual time
+
+
+async def test_the_watch_of_hops_ends_with_them_and_begins_with_the_next(
+    rooms: Rooms, autojump_clock: trio.testing.MockClock
+) -> None:
+    seen = list[bool]()
+    for _ in range(2):
+        rooms.worker.go.release()
+        await rooms.turn("a")
+        seen.append(rooms.hops.is_watched)
+        await CLOCK.sleep(2 * LINGER_S)
+        seen.append(rooms.hops.is_watched)
+    assert seen == [True, False, True, False]
+
+
 def test_a_guest_is_expected_to_be_short_as_long_as_it_is() -> None:
     expectation = Expectation()
     assert not expectation.is_short
