@@ -7,7 +7,6 @@ makes durable and then acts upon. What may happen to a route is looked up in :mo
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +19,7 @@ from node.messaging.calendar import Calendar
 from node.messaging.explanation import Decision, Target
 from node.messaging.lanes import Lanes
 from node.messaging.letters import OPEN, Letter, Route
+from node.messaging.oldest import drop_oldest
 from node.messaging.order import Order
 from node.messaging.origin import ACTIVE, RouteAction, RouteEvent, RouteState, step
 from node.messaging.placement import Placement
@@ -125,7 +125,7 @@ class Decisions:
         self.counts = dict.fromkeys(
             ("accepted", "settled", "failed", "expired", "rerouted", "resent", "late", "refused"), 0
         )
-        self._recent: OrderedDict[str, tuple[int, Target | None]] = OrderedDict()
+        self._recent: dict[str, tuple[int, Target | None]] = {}
 
     def place(self, letter: Letter, changes: Changes | None, now: float, *, follows: bool = False) -> None:
         """Give a message to a provider, or let it wait for one.
@@ -479,7 +479,7 @@ class Decisions:
         recent = self._recent
         recent[letter.message.id] = letter.seq, _who_settled(letter)
         if len(recent) > RECENT_LIMIT:
-            recent.popitem(last=False)
+            drop_oldest(recent, RECENT_LIMIT)
 
 
 def _who_settled(letter: Letter) -> Target | None:

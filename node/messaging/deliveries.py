@@ -91,6 +91,7 @@ class Deliveries:
         claims = Claims(time=around.time, decisions=self._decisions)
         self.claim, self.settling, self.not_settled = claims.claim, claims.settling, claims.not_settled
         self._next_seq, self._changes = 1, 0
+        self._life_s = min(max(settings.default_ttl_s, 0.0), TTL_LIMIT_S)
         self._lost_nodes: dict[str, str] = {}
         self._awaited: dict[str, None] = {}
         self._registry_changed = False
@@ -238,24 +239,30 @@ class Deliveries:
             ttl_s: Its life in seconds, or None for the default.
         """
         now, wall = at
-        life_s = self._settings.default_ttl_s if ttl_s is None else ttl_s
-        if message.reply_by_s is not None:
-            life_s = min(life_s, message.reply_by_s - wall)
-        life_s = min(max(life_s, 0.0), TTL_LIMIT_S)
+        life_s = self._life_s
+        if ttl_s is not None or message.reply_by_s is not None:
+            life_s = self._limited(message, ttl_s, wall)
         letter = Letter(self._next_seq, message, sealed, traceparent, hops, wall, wall + life_s, now + life_s)
         self._next_seq += 1
         # What was handled may be answered.
         limit = HOP_LIMIT if message.in_reply_to is None else HOP_LIMIT + 1
         if hops > limit:
             letter.ended, letter.reason = "failed", f"more than {HOP_LIMIT} messages in one chain"
-        elif self.backlog_count and not letter.broadcast and self._backlog.holds(letter.wanted):
+        elif self._backlog and not letter.broadcast and self._backlog.holds(letter.wanted):
             self._park(letter)
         else:
             self._decisions.place(letter, None, now)
-            is_one_of_many = self.open_count >= self._share and not letter.broadcast
+            is_one_of_many = len(self._decisions.open) >= self._share and not letter.broadcast
             if is_one_of_many and self._decisions.waits_for_long(letter, self._share):
                 self._park(letter)
         return letter
+
+    def _limited(self, message: Message, ttl_s: float | None, wall: float) -> float:
+        """Seconds that a message lives which does not live as long as others."""
+        life_s = self._settings.default_ttl_s if ttl_s is None else ttl_s
+        if message.reply_by_s is not None:
+            life_s = min(life_s, message.reply_by_s - wall)
+        return min(max(life_s, 0.0), TTL_LIMIT_S)
 
     def not_written(self, letters: Iterable[Letter]) -> None:
         """Forget prepared messages that were not written, and will not be."""

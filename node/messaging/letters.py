@@ -172,8 +172,11 @@ class Letter(msgspec.Struct, eq=False):
 
     def __post_init__(self) -> None:
         message = self.message
-        self.wanted, self.broadcast, self.address = message.wanted, message.goes_to_all, None
-        if message.receiver is not None:
+        if message.receiver is None:
+            self.wanted = message.capability or message.topic or ""
+            self.broadcast = message.goes_to_all
+        else:
+            self.wanted = message.receiver
             agent, at, node = message.receiver.rpartition("@")
             self.address = (agent, node) if at else None
         self.order = message.conversation_id, message.sender

@@ -15,6 +15,7 @@ from node.messaging.audience import Audience
 from node.messaging.breakers import Breakers
 from node.messaging.explanation import EXPLAINED_LIMIT, Decision, Target
 from node.messaging.letters import Letter, wishes
+from node.messaging.oldest import drop_oldest
 from node.messaging.ports import MembershipView, Time
 from node.messaging.router import (
     MAJORITY,
@@ -117,7 +118,7 @@ class Placement:
         self._membership = membership
         self._breakers = breakers
         self._in_flight, self._is_full, self._locality = in_flight, is_full, locality
-        self._sticky: OrderedDict[tuple[str, str], Target] = OrderedDict()
+        self._sticky: dict[tuple[str, str], Target] = {}
         self._waiting: dict[tuple[str, str], dict[int, Letter]] = {}
         self._waiting_for: dict[str, int] = {}
         self._rankings: OrderedDict[tuple[str, bool], _Ranked] = OrderedDict()
@@ -403,11 +404,10 @@ class Placement:
 
     def _remember(self, conversation: tuple[str, str], target: Target) -> None:
         sticky = self._sticky
-        if conversation in sticky:
-            sticky.move_to_end(conversation)
+        sticky.pop(conversation, None)  # what is used again is no longer among the oldest
         sticky[conversation] = target
         if len(sticky) > STICKY_LIMIT:
-            sticky.popitem(last=False)
+            drop_oldest(sticky, STICKY_LIMIT)
 
     def _look(self, now: float) -> ClusterView:
         """The cluster as it was seen at most :data:`VIEW_S` ago; it goes with every decision."""

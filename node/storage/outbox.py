@@ -343,12 +343,14 @@ def forget(
     )
     reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
     passed = after, reached, ended_before_s, beyond
-    noted = rows(
-        connection,
-        f"SELECT conversation_id, accepted_s FROM outbox WHERE {_PASSED} AND accepted_s < ?",  # noqa: S608
-        (*passed, noted_before_s),
-    )
-    conversations.note(connection, noted)
+    first = rows(connection, "SELECT accepted_s FROM outbox WHERE seq > ? ORDER BY seq LIMIT 1", (after,))
+    if first and min(first[0][0], accepted_s) < noted_before_s:  # else none of them is as old
+        noted = rows(
+            connection,
+            f"SELECT conversation_id, accepted_s FROM outbox WHERE {_PASSED} AND accepted_s < ?",  # noqa: S608
+            (*passed, noted_before_s),
+        )
+        conversations.note(connection, noted)
     before = connection.total_changes()
     connection.execute(f"DELETE FROM outbox WHERE {_PASSED}", passed)  # noqa: S608
     gone = connection.total_changes() - before
