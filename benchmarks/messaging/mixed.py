@@ -23,6 +23,7 @@ import trio
 from benchmarks.agents import SCRIPT, agent_file, resident_kb, scripted
 from benchmarks.nodes import bundle, init, running
 from benchmarks.report import PROJECT, percentile, show
+from node.collector import keep_what_is_there
 from node.errors import CaxtonError
 from node.message import Message
 from node.messaging.delivery import Delivery, Draft
@@ -59,6 +60,7 @@ async def _measure(directory: Path, options: argparse.Namespace) -> list[dict[st
     script.write_text(SCRIPT, encoding="utf-8")
     async with running(scripted(bundle(directory, "origin"), script)) as (node, _):
         await _settle_in(node, options.agents, options.kind)
+        keep_what_is_there()  # a node that is started again has its agents before it is ready
         return [
             {
                 "kind": options.kind or "all",
