@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +28,7 @@ import trio
 from benchmarks.messaging.loads import SINK, Load, Origin
 from benchmarks.messaging.provider import offer, provider
 from benchmarks.nodes import bundle, config, init, running
-from benchmarks.report import PROJECT, machine, percentile, show, write
+from benchmarks.report import machine, percentile, show, write
 from node.node import Node
 from node.storage.storage import Storage
 
@@ -84,32 +82,19 @@ def main() -> int:
     if options.case:
         print(json.dumps(trio.run(_measure, CASES[options.case], options.seconds)))
         return 0
+    from benchmarks.checkouts import in_turn, measured_in  # noqa: PLC0415 - measured code may lack it
+
     facts, rows = machine(), []
-    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    checkouts = in_turn(options.against)
     for run in range(options.runs):
         for name in [each for each in CASES if not options.only or options.only in each]:
             for which, checkout in checkouts.items():
-                found = _in(checkout, name, options.seconds)
+                found = measured_in(checkout, __file__, "--case", name, "--seconds", str(options.seconds))
                 rows.append({"load": name, "run": run, "checkout": which, **found})
                 print(rows[-1], file=sys.stderr)
     _report(rows)
     print(f"\n{facts}\nraw: {write(options.label, facts, rows) if options.csv else 'not written'}")
     return 0
-
-
-def _in(checkout: Path, name: str, seconds: float) -> dict[str, Any]:
-    """Run one load in a process whose code is that of ``checkout``."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--case", name, "--seconds", str(seconds)],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 async def _measure(case: Case, seconds: float) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import functools
 import gc
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -34,7 +33,7 @@ import trio
 from benchmarks.messaging.loads import Load, Origin
 from benchmarks.messaging.provider import offer
 from benchmarks.nodes import bundle, config, init, running
-from benchmarks.report import PROJECT, machine, percentile, show, write
+from benchmarks.report import machine, percentile, show, write
 from node.messaging import acceptance, inbox, outbox, settlement
 from node.storage import storage
 from node.transport import inbound, outbound
@@ -256,18 +255,6 @@ async def _serve(options: argparse.Namespace) -> None:
     (directory / MARKS).write_text(json.dumps(marks.as_json()), encoding="ascii")
 
 
-def _in(checkout: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure in a process whose code is that of ``checkout``."""
-    command = [sys.executable, __file__, "--measure", "--rate", str(options.rate)]
-    command += ["--seconds", str(options.seconds), "--durability", options.durability]
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=checkout, env=environment
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -289,12 +276,16 @@ def main() -> int:
     if options.measure:
         print(json.dumps(trio.run(_measure, options)))
         return 0
+    from benchmarks.checkouts import in_turn, measured_in  # noqa: PLC0415 - measured code may lack it
+
     facts, rows = machine(), []
-    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    checkouts = in_turn(options.against)
+    arguments = ["--measure", "--rate", str(options.rate), "--seconds", str(options.seconds)]
+    arguments += ["--durability", options.durability]
     header = ("step", "p50_ms", "p99_ms", "batches", "of_p50", "of_p99")
     for run in range(options.runs):
         for which, checkout in checkouts.items():
-            found = _in(checkout, options)
+            found = measured_in(checkout, __file__, *arguments)
             facts_of_run = {key: value for key, value in found[0].items() if key not in header}
             print(f"\nrun {run + 1}, {which}: {facts_of_run}\n")
             show(header, [[row[column] for column in header] for row in found])

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,7 @@ import trio
 from benchmarks.agents import SCRIPT, scripted
 from benchmarks.messaging import mixed
 from benchmarks.nodes import bundle, init, running
-from benchmarks.report import PROJECT, machine, show, write
+from benchmarks.report import machine, show, write
 from node.storage.storage import Storage
 
 LONG_MS: Final = 5.0
@@ -103,11 +101,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="caxton-stalls-") as name:
             print(json.dumps(trio.run(_measure, Path(name), options)))
         return 0
+    from benchmarks.checkouts import in_turn, measured_in  # noqa: PLC0415 - measured code may lack it
+
     facts, rows = machine(), list[dict[str, Any]]()
-    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    checkouts = in_turn(options.against)
+    arguments = ["--measure", "--rates", options.rates, "--agents", str(options.agents)]
+    arguments += ["--kind", options.kind] if options.kind else []
     for run in range(options.runs):
         for which, checkout in checkouts.items():
-            for row in _in(checkout, options):
+            for row in measured_in(checkout, __file__, *arguments):
                 rows.append({"run": run, "checkout": which, **row})
                 print(rows[-1], file=sys.stderr)
     _report(rows)
@@ -115,22 +117,6 @@ def main() -> int:
     path = write(f"messaging-stalls{kind}", facts, rows) if options.csv else "not written"
     print(f"\n{facts}\nraw: {path}")
     return 0
-
-
-def _in(checkout: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run the load in a process whose code is that of ``checkout``."""
-    arguments = ["--measure", "--rates", options.rates, "--agents", str(options.agents)]
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments, *(["--kind", options.kind] if options.kind else [])],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
-        text=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 async def _measure(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:

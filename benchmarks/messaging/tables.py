@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.report import PROJECT, machine, show, write
+from benchmarks.report import machine, show, write
 from node.environment import system_environment
 from node.storage import outbox
 from node.storage.query import Forgotten
@@ -48,11 +46,15 @@ def main() -> int:
     if options.measure:
         print(json.dumps([measure(batch) for batch in BATCHES]))
         return 0
+    from benchmarks.checkouts import in_turn, measured_in  # noqa: PLC0415 - measured code may lack it
+
     facts, rows = machine(), list[dict[str, Any]]()
-    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    checkouts = in_turn(options.against)
     for run in range(options.runs):
         for which, checkout in checkouts.items():
-            rows += [{"run": run, "checkout": which, **row} for row in _in(checkout)]
+            rows += [
+                {"run": run, "checkout": which, **row} for row in measured_in(checkout, __file__, "--measure")
+            ]
     table = []
     for batch in BATCHES:
         for which in checkouts:
@@ -114,20 +116,6 @@ def _message(number: int) -> tuple[outbox.OutboxRow, outbox.RouteRow]:
 
 def _end(number: int) -> outbox.EndWithRoute:
     return number, "settled", 1.5, "", "settled", 1, 1.1, 1.2, 1.5, ""
-
-
-def _in(checkout: Path) -> list[dict[str, Any]]:
-    """Measure in a process whose code is that of ``checkout``."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--measure"],
-        check=True,
-        stdout=subprocess.PIPE,
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
-        text=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
-import os
 import pstats
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,7 @@ import trio
 from benchmarks.agents import SCRIPT, scripted
 from benchmarks.messaging import mixed
 from benchmarks.nodes import bundle, init, running
-from benchmarks.report import PROJECT, machine, show, write
+from benchmarks.report import machine, show, write
 from node.message import Message
 from node.messaging.delivery import BatchHandler, Delivery
 from node.node import Node
@@ -51,32 +49,26 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="caxton-turns-") as name:
             print(json.dumps(trio.run(_measure, Path(name), options.measure)))
         return 0
+    from benchmarks.checkouts import in_turn, measured_in  # noqa: PLC0415 - measured code may lack it
+
     facts, rows = machine(), list[dict[str, Any]]()
-    checkouts = {"before": options.against, "here": PROJECT} if options.against else {"here": PROJECT}
+    checkouts = in_turn(options.against)
     for run in range(options.runs):
         for kind in KINDS:
             for which, checkout in checkouts.items():
-                rows.append({"run": run, "checkout": which, "kind": kind, **_in(checkout, kind)})
+                rows.append(
+                    {
+                        "run": run,
+                        "checkout": which,
+                        "kind": kind,
+                        **measured_in(checkout, __file__, "--measure", kind),
+                    }
+                )
     columns = tuple(rows[0])
     show(columns, [[row[column] for column in columns] for row in rows])
     path = write("messaging-turns", facts, rows) if options.csv else "not written"
     print(f"\n{facts}\nraw: {path}")
     return 0
-
-
-def _in(checkout: Path, kind: str) -> dict[str, Any]:
-    """Measure in a process whose code is that of ``checkout``."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--measure", kind],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 async def _measure(directory: Path, kind: str) -> dict[str, Any]:
