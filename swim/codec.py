@@ -112,6 +112,14 @@ def _unpack_name(value: Any) -> str:
     return str(value)
 
 
+def _unpack_name_or_none(value: Any) -> str:
+    return "" if value == "" else _unpack_name(value)
+
+
+def _unpack_root_or_none(value: Any) -> bytes:
+    return b"" if value == b"" else _ROOT.unpack(value)
+
+
 def _unpack_host(value: Any) -> str:
     if type(value) is not str or not 1 <= len(value) <= MAX_HOST_CHARACTERS:
         raise DecodeError("bad_field")
@@ -150,6 +158,7 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 _BOOT_TIME: Final = _number(MAX_BOOT_TIME_MS)
 _BOOT_ID: Final = _binary(BOOT_ID_BYTES, BOOT_ID_BYTES)
 _NAME: Final = _Field(_unpack_name)
+_NAME_OR_NONE: Final = _Field(_unpack_name_or_none)
 _HOST: Final = _Field(_unpack_host)
 _PORT: Final = _number(65_535, 1)
 _BOOT: Final = _Field(_unpack_boot, lambda boot: [boot.time_ms, boot.id])
@@ -157,6 +166,7 @@ _INCARNATION: Final = _number(MAX_INCARNATION)
 _VERSION: Final = _number(MAX_VERSION, 1)
 _SEQUENCE: Final = _number(2**32 - 1)
 _ROOT: Final = _binary(ROOT_BYTES, ROOT_BYTES)
+_ROOT_OR_NONE: Final = _Field(_unpack_root_or_none)
 _TAG: Final = _binary(TAG_BYTES, TAG_BYTES)
 _SIGNATURE: Final = _binary(SIGNATURE_BYTES, SIGNATURE_BYTES)
 _CREDENTIAL: Final = _binary(MAX_CREDENTIAL_BYTES)
@@ -175,7 +185,7 @@ _SCHEMA: Final[dict[type[Any], tuple[int, tuple[tuple[str, _Field], ...]]]] = {
         (Left, 4, (_NAME, _BOOT, _INCARNATION, _SIGNATURE)),
         (Ping, 10, (_SEQUENCE, _NAME, _ROOT, _TAG)),
         (PingRequest, 11, (_SEQUENCE, _NAME, _number(60_000, 1), _TAG)),
-        (Ack, 12, (_SEQUENCE, _NAME, _ROOT, _binary(MAX_COORDINATE_BYTES), _TAG)),
+        (Ack, 12, (_SEQUENCE, _NAME_OR_NONE, _ROOT_OR_NONE, _binary(MAX_COORDINATE_BYTES), _TAG)),
         (Nack, 13, (_SEQUENCE, _binary(SIGNATURE_BYTES), _TAG)),
         (Who, 14, (_SEQUENCE,)),
         (MapFrame, 15, (_FRAME,)),

@@ -18,12 +18,12 @@ from swim.evidence import Evidence
 from swim.health import Health
 from swim.hearing import Hearing
 from swim.identity import Authority, Identity
+from swim.inflight import Probe
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
 from swim.members import MemberTable, Record
 from swim.messages import (
     BOOT_ID_BYTES,
-    TAG_BYTES,
     Ack,
     Address,
     Alive,
@@ -38,7 +38,7 @@ from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
 from swim.pairwise import TAGGED, Agree, agree
 from swim.paths import Paths
-from swim.probe import Probe, Prober
+from swim.probe import Prober
 from swim.reception import Reception
 from swim.repair import Repair
 from swim.roll import Roll
@@ -306,9 +306,11 @@ class Core:
         """Return what network coordinates say of a round trip."""
         return None if record.coordinate is None else distance(self._vivaldi.own, record.coordinate)
 
-    def ack(self, sequence: int) -> Ack:
+    def ack(self, ping: Ping) -> Ack:
         """Return the answer to a ping, not tagged yet."""
-        return Ack(sequence, self.name, self.root(), self._vivaldi.own.pack(), bytes(TAG_BYTES))
+        root = self.root()
+        news = b"" if root == ping.root else root
+        return Ack(ping.sequence, "", news, self._vivaldi.own.pack())
 
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
@@ -335,8 +337,7 @@ class Core:
         record = self._reception.authentic(ping, sender, now)
         if record is None or ping.target != self.name:
             return None
-        ack = self.ack(ping.sequence)
-        return self._pairwise.tagged(ack, record.alive.exchange_key)
+        return self._pairwise.tagged(self.ack(ping), record.alive.exchange_key)
 
     def stream_ack(self, ack: Ack, sender: str, now: float) -> None:
         """Take the answer to a ping over a stream."""

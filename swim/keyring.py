@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from swim.messages import DecodeError
 
-VERSIONS: Final = (2, 2)
-"""Lowest and highest protocol version that this code understands; version 1 was never released."""
+VERSIONS: Final = (3, 3)
+"""Lowest and highest protocol version that this code understands; earlier ones were never released."""
 BOOT_ID_BYTES: Final = 8
 KEY_BYTES: Final = 32
 MAX_KEYS: Final = 8

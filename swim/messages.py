@@ -205,12 +205,12 @@ class PingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """`subject` answered the ping `sequence`.
+    """I live, or the target of your request does. What the asker knows anyway is left out.
 
     Attributes:
         sequence: of the ping, or of the request for one.
-        subject: who lives.
-        root: the subject's root of all replicated state.
+        subject: who lives, in the answer of a relay; empty where that is the sender.
+        root: the sender's root of all replicated state; empty if it is the ping's, and from a relay.
         coordinate: the sender's network coordinate, packed; empty in the answer of a relay.
         tag: authenticates the sender.
     """

@@ -15,11 +15,11 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from swim.config import SwimConfig
 from swim.health import Health
+from swim.inflight import NO_ANSWER, Answered, Probe, Question, Relayed
 from swim.members import MemberTable, Record
 from swim.messages import Ack, Message, Nack, Ping, PingRequest
 from swim.paths import Paths
@@ -78,72 +78,6 @@ class ProbeRing:
         return None
 
 
-@dataclass(slots=True)
-class Probe:
-    """The probe in flight.
-
-    Attributes:
-        sequence: ties acks to it.
-        target: who is probed.
-        sent_at: when.
-        direct_s: how long the direct answer may take.
-        indirect_at: when relays are asked; None once they were.
-        verdict_at: when silence counts as a failure.
-        relays: relays asked, and what came of it: "" while nothing.
-        doubts: the signed doubts of relays.
-        streamed: whether a stream was tried.
-        answered: by which path an Ack came: `direct`, `relay`, `stream`; "" while none.
-    """
-
-    sequence: int
-    target: str
-    sent_at: float
-    direct_s: float
-    indirect_at: float | None
-    verdict_at: float
-    relays: dict[str, str] = field(default_factory=dict)
-    doubts: dict[str, bytes] = field(default_factory=dict)
-    streamed: bool = False
-    answered: str = ""
-
-    def deadline(self) -> float:
-        """Return when this probe next needs attention."""
-        if self.indirect_at is None or self.answered:
-            return self.verdict_at
-        return self.indirect_at
-
-    def describe(self) -> str:
-        """Say in words by which paths the target was tried."""
-        relays = [f"relay {name} {outcome or 'silent'}" for name, outcome in self.relays.items()]
-        stream = ["stream silent"] if self.streamed else []
-        return ", ".join([f"no direct answer within {self.direct_s * 1000:.0f} ms", *relays, *stream])
-
-
-@dataclass(slots=True)
-class Relayed:
-    """A ping sent for somebody else.
-
-    Attributes:
-        origin: who asked.
-        sequence: the origin's number of the probe.
-        target: who is pinged.
-        nack_at: when the origin is told that we live though the target is silent.
-        again_at: when the target is asked once more: the doubt of a relay counts as much as a prober's, and
-            one lost packet is no reason for it. Infinite once it was.
-    """
-
-    origin: str
-    sequence: int
-    target: str
-    nack_at: float
-    again_at: float
-
-    @property
-    def due(self) -> float:
-        """When there is something to do."""
-        return min(self.again_at, self.nack_at)
-
-
 class Owner(Protocol):
     """What probing needs of the protocol around it."""
 
@@ -179,7 +113,7 @@ class Owner(Protocol):
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
 
-    def probe_failed(self, record: Record, probe: "Probe", now: float) -> None:
+    def probe_failed(self, record: Record, probe: Probe, now: float) -> None:
         """Doubt a member that has not answered."""
 
     def proved(self, name: str, now: float) -> None:
@@ -228,7 +162,7 @@ class Prober:
         self._again: OrderedDict[str, None] = OrderedDict()
         self._second = self._asked_around = 0
         self._was_again = False
-        self._questions: OrderedDict[int, str] = OrderedDict()
+        self._questions: OrderedDict[int, Question] = OrderedDict()
         self._relayed: dict[int, Relayed] = {}
 
     def start(self, now: float) -> None:
@@ -265,27 +199,25 @@ class Prober:
             due = first if due is None else min(due, first)
         return due
 
-    def acked(self, ack: Ack, sender: str, now: float, *, by_stream: bool = False) -> float | None:
-        """Take an authentic Ack of our own probe, from the target or a relay, or of a relayed one.
-
-        Returns:
-            The round trip in seconds, if the Ack measures one.
-        """
-        rtt_s = None
-        probe = self._probe
-        if probe is not None and (ack.sequence, ack.subject) == (probe.sequence, probe.target):
-            if sender == ack.subject or sender in probe.relays:
-                rtt_s = self._answered(probe, sender, now, by_stream=by_stream)
-        elif sender == ack.subject and self._questions.get(ack.sequence) == sender:
+    def acked(self, ack: Ack, sender: str, now: float, *, by_stream: bool = False) -> Answered:
+        """Take an authentic Ack of our own probe, from the target or a relay, or of a relayed one."""
+        found = NO_ANSWER
+        subject = ack.subject or sender
+        probe, question = self._probe, self._questions.get(ack.sequence)
+        if probe is not None and (ack.sequence, subject) == (probe.sequence, probe.target):
+            if sender == subject or sender in probe.relays:
+                found = Answered(self._answered(probe, sender, now, by_stream=by_stream), probe.root)
+        elif question is not None and question.target == subject == sender:
             del self._questions[ack.sequence]
             self._owner.proved(sender, now)
+            found = Answered(None, question.shown)
         relayed = self._relayed.get(ack.sequence)
-        if relayed is not None and relayed.target == ack.subject == sender:
+        if relayed is not None and relayed.target == subject == sender:
             del self._relayed[ack.sequence]
             origin = self._table.get(relayed.origin)
             if origin is not None:
-                self._owner.send(origin, [Ack(relayed.sequence, ack.subject, ack.root)])
-        return rtt_s
+                self._owner.send(origin, [Ack(relayed.sequence, subject, b"")])
+        return found
 
     def nacked(self, nack: Nack, sender: str) -> None:
         """Take a relay's authentic word that it lives though the target does not answer it."""
@@ -297,23 +229,28 @@ class Prober:
 
     def asked_who(self, sequence: int, sender: str) -> None:
         """The target of a ping does not know our latest life: introduce ourselves, and ask again."""
-        probe = self._probe
-        is_probed = probe is not None and (probe.sequence, probe.target) == (sequence, sender)
-        record = self._table.get(sender)
-        if record is None or not (is_probed or self._questions.get(sequence) == sender):
+        probe, question = self._probe, self._questions.get(sequence)
+        record, root = self._table.get(sender), self._owner.root()
+        if record is None:
+            return
+        if probe is not None and (probe.sequence, probe.target) == (sequence, sender):
+            probe.root = root
+        elif question is not None and question.target == sender:
+            self._questions[sequence] = Question(sender, root)
+        else:
             return
         self._owner.count("introductions")
-        ping = Ping(sequence, sender, self._owner.root())
+        ping = Ping(sequence, sender, root)
         self._owner.send(record, [ping], statements=self._owner.introduction())
 
     def check(self, record: Record, *, introduce: bool = False) -> Ping:
         """Ask a member, or somebody of the past, whether it lives, outside the turn; return the question."""
-        sequence = self._new_sequence()
-        self._questions[sequence] = record.name
+        sequence, root = self._new_sequence(), self._owner.root()
+        self._questions[sequence] = Question(record.name, root)
         if len(self._questions) > MAX_QUESTIONS:
             self._questions.popitem(last=False)
         statements = self._owner.introduction() if introduce else []
-        ping = Ping(sequence, record.name, self._owner.root())
+        ping = Ping(sequence, record.name, root)
         self._owner.send(record, [ping], statements=statements)
         return ping
 
@@ -390,10 +327,10 @@ class Prober:
             return
         direct_s = self.direct_timeout_s(record) * stretch
         verdict_at = now + direct_s * self._config.probe_verdict_mult
-        self._probe = Probe(self._new_sequence(), record.name, now, direct_s, now + direct_s, verdict_at)
+        sequence, root = self._new_sequence(), self._owner.root()
+        self._probe = Probe(sequence, record.name, now, direct_s, now + direct_s, verdict_at, root=root)
         self._owner.count("probes")
-        ping = Ping(self._probe.sequence, record.name, self._owner.root())
-        self._owner.send(record, [ping])
+        self._owner.send(record, [Ping(sequence, record.name, root)])
 
     def _ask_others(self, probe: Probe, now: float) -> None:
         probe.indirect_at = None
@@ -418,7 +355,7 @@ class Prober:
         for relay in relays:
             probe.relays[relay.name] = ""
             self._owner.send(relay, [request])
-        ping = Ping(probe.sequence, probe.target, self._owner.root())
+        ping = Ping(probe.sequence, probe.target, probe.root)
         probe.streamed = self._owner.probe_stream(record, ping, patience_s, now)
 
     def _choose_relays(self, target: str, now: float) -> list[Record]:

@@ -59,7 +59,7 @@ class Owner(Protocol):
     def introduction(self) -> list[bytes]:
         """Return the statements that tell a stranger who this is."""
 
-    def ack(self, sequence: int) -> Ack:
+    def ack(self, ping: Ping) -> Ack:
         """Return the answer to a ping, not tagged yet."""
 
     def transmissions(self) -> int:
@@ -177,8 +177,8 @@ class Reception:
         record = self.authentic(ack, sender, now)
         if record is None:
             return
-        rtt_s = self._prober.acked(ack, sender, now, by_stream=by_stream)
-        if ack.subject != sender:
+        rtt_s, shown = self._prober.acked(ack, sender, now, by_stream=by_stream)
+        if ack.subject:
             return
         if ack.coordinate:
             try:
@@ -188,8 +188,9 @@ class Reception:
             else:
                 if rtt_s is not None and record.rtt.observe(rtt_s):
                     self._vivaldi.update(sender, record.coordinate, rtt_s, now)
-        if record.is_up and not by_stream:
-            self._repair.compare(record, ack.root, now)
+        root = ack.root or shown
+        if root and record.is_up and not by_stream:
+            self._repair.compare(record, root, now)
 
     def statistics(self) -> dict[str, int]:
         """Count statements whose bytes are remembered, and members that were corrected lately."""
@@ -247,7 +248,7 @@ class Reception:
                 statements.append(known.encoded)
             self._owner.send_to(source, [Who(ping.sequence)], None, statements=statements)
             return
-        tagged = self._pairwise.tagged(self._owner.ack(ping.sequence), record.alive.exchange_key)
+        tagged = self._pairwise.tagged(self._owner.ack(ping), record.alive.exchange_key)
         self._owner.send_to(source, [tagged], record)
         if record.is_up:
             self._repair.compare(record, ping.root, now)

@@ -40,11 +40,12 @@ from swim.codec import encode_message
 from swim.config import SwimConfig
 from swim.core import Core
 from swim.health import Health
+from swim.inflight import Probe, Relayed
 from swim.members import Record
 from swim.messages import Address, Alive, Dead, DecodeError, Message, Statement, doubt_bytes
 from swim.outgoing import Outgoing
 from swim.own_word import OwnWord
-from swim.probe import Probe, Prober, Relayed
+from swim.probe import Prober
 from swim.reception import Reception
 from swim.suspicion import Case
 

@@ -169,7 +169,8 @@ def _traffic(path: Path) -> Iterator[Line]:
             f"idle traffic sent per member, {members} members, {rows[0]['entries']:,} entries",
             reference,
             f"<= {reference}",
-            f"{payload:.3f} KB/s of payload, {headers:.3f} KB/s with IP and UDP headers",
+            f"{payload:.3f} KB/s of payload{', encrypted' * bool(rows[0].get('sealed'))}, "
+            f"{headers:.3f} KB/s with IP and UDP headers",
             headers <= float(reference.split()[0]) if reference else None,
             "",
         )

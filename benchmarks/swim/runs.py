@@ -107,6 +107,7 @@ def cluster(
     config: SwimConfig | None = None,
     *,
     loss: float = LOSS,
+    gossip_keys: Sequence[bytes] = (),
     replicated: Callable[[str], Replicated] | None = None,
     shared_cryptography: bool = True,
 ) -> MemberCluster:
@@ -116,6 +117,7 @@ def cluster(
         seed: Everything random follows from it.
         config: The parameters of all members; the profile ``lan`` by default.
         loss: Probability that a datagram is lost.
+        gossip_keys: Keys of the packets' encryption; a checksum without any.
         replicated: Makes the map that rides along, by the member's name.
         shared_cryptography: Whether one member uses what another has computed of signatures and keys.
     """
@@ -123,6 +125,7 @@ def cluster(
         seed,
         config or configuration("lan", {}),
         link=Link(delay_s=DELAY_S, jitter_s=JITTER_S, loss=loss),
+        gossip_keys=gossip_keys,
         replicated=replicated,
         identities=identities(),
         shared_cryptography=shared_cryptography,

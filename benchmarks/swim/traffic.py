@@ -3,9 +3,10 @@
     .venv/bin/python -m benchmarks.swim.traffic                                         # a minute
     .venv/bin/python -m benchmarks.swim.traffic --members 50,200,1000 --seeds 1..3 --jobs 2 --csv
 
-Members have known each other for long and hold all maps; nothing happens. After a while in which what is left
-of the start dies down, all that members send is counted for a while: the payload of datagrams and streams,
-and the same with the headers of IPv4 and UDP, 28 bytes for each datagram. Lost datagrams count as sent.
+Members have known each other for long and hold all maps; nothing happens. Packets are sealed with a gossip
+key, as those of nodes are. After a while in which what is left of the start dies down, all that members send
+is counted for a while: the payload of datagrams and streams, and the same with the headers of IPv4 and UDP,
+28 bytes for each datagram. Lost datagrams count as sent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.swim.runs import Found, Results, Row, fixed
 from benchmarks.swim.shared_maps import SharedMaps
 from simulations.member_streams import CONNECT, STREAM
 from simulations.members import MemberCluster
+from swim.keyring import KEY_BYTES
 
 REFERENCE: Final = {50: "0.25 KB/s", 200: "0.5 KB/s", 1000: "0.6 KB/s"}
 ENTRIES: Final = 10_000
@@ -37,6 +39,7 @@ class Task(NamedTuple):
         members: How many there are.
         entries: Of all maps together.
         loss: Of each link.
+        sealed: Whether packets are encrypted; a checksum takes 30 bytes less.
         settle_s: Before the measurement.
         measured_s: Of the measurement.
     """
@@ -45,6 +48,7 @@ class Task(NamedTuple):
     members: int
     entries: int
     loss: float
+    sealed: bool
     settle_s: float
     measured_s: float
 
@@ -52,7 +56,8 @@ class Task(NamedTuple):
 def run(task: Task) -> Found:
     """Let a cluster be idle, and count what it sends."""
     maps = SharedMaps(task.members, task.entries // task.members)
-    cluster = runs.cluster(task.seed, loss=task.loss, replicated=maps.of)
+    keys = [bytes(KEY_BYTES)] if task.sealed else []
+    cluster = runs.cluster(task.seed, loss=task.loss, gossip_keys=keys, replicated=maps.of)
     maps.fill(cluster)
     cluster.start_converged(runs.names(task.members))
     cluster.run_for(task.settle_s)
@@ -65,6 +70,7 @@ def run(task: Task) -> Found:
     ]
     packets_s, bytes_s, streams_s = (mean(values) for values in zip(*per_second, strict=True))
     row: Row = task._asdict() | {
+        "sealed": int(task.sealed),
         "datagrams_per_member_s": fixed(packets_s),
         "datagram_bytes_per_member_s": fixed(bytes_s),
         "stream_bytes_per_member_s": fixed(streams_s),
@@ -94,13 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--members", type=runs.numbers, default=(50, 200), help="sizes, as in 50,200,1000")
     parser.add_argument("--entries", type=runs.positive, default=ENTRIES, help="of all maps together")
     parser.add_argument("--loss", type=float, default=runs.LOSS)
+    parser.add_argument("--plain", action="store_true", help="a checksum in the place of encryption")
     parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds before the measurement")
     parser.add_argument("--lasts", type=float, default=MEASURED_S, help="seconds of the measurement")
     options = parser.parse_args(arguments)
+    sealed = not options.plain
     with Results("traffic", options.csv, resume=options.resume) as results:
         for members in options.members:
             tasks = [
-                Task(seed, members, options.entries, options.loss, options.settle, options.lasts)
+                Task(seed, members, options.entries, options.loss, sealed, options.settle, options.lasts)
                 for seed in options.seeds
             ]
             rows: list[Row] = []

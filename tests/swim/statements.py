@@ -5,6 +5,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from swim.identity import Ed25519Identity
+from swim.keyring import VERSIONS
 from swim.messages import Alive, Boot, Dead, Left, Suspect, doubt_bytes
 from tests.swim.net import WALL, Net, identity_of
 
@@ -20,7 +21,7 @@ def signed(alive: Alive, name: str, ca: Ed25519PrivateKey | None = None) -> Aliv
 
 def stranger(name: str, meta: bytes = b"", *, host: str | None = None, boot: Boot = BOOT) -> Alive:
     """Return the word of a member that no process of the network is."""
-    alive = Alive(name, host or name, 7946, boot, 0, meta, 2, 2, 0, bytes(range(32)), b"")
+    alive = Alive(name, host or name, 7946, boot, 0, meta, *VERSIONS, 0, bytes(range(32)), b"")
     return signed(alive, name)
 
 

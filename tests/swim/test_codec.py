@@ -20,6 +20,7 @@ from swim.codec import (
     join_packet,
     split_packet,
 )
+from swim.keyring import VERSIONS
 from swim.messages import (
     MAX_AUTHORS,
     MAX_BOOT_TIME_MS,
@@ -172,7 +173,7 @@ def test_well_formed_cbor_of_the_wrong_shape_raises_nothing_else(value: object, 
 
 BOOT_FIELD = [0, b"b" * 8]
 AUTHOR = ["n1", b"s" * 64]
-ALIVE = [1, "n0", "h", 1, BOOT_FIELD, 0, b"", 2, 2, 0, b"k" * 32, b"", b"s" * 64]
+ALIVE = [1, "n0", "h", 1, BOOT_FIELD, 0, b"", *VERSIONS, 0, b"k" * 32, b"", b"s" * 64]
 
 
 def changed(at: int, value: object) -> list[object]:

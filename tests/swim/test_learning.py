@@ -16,6 +16,7 @@ from swim.events import (
     MemberSuspected,
     MemberUpdated,
 )
+from swim.keyring import VERSIONS
 from swim.learning import MAX_KNOCKS, MAX_REFUSED
 from swim.members import State
 from swim.messages import Ack, Boot, Dead, Suspect
@@ -169,7 +170,7 @@ def test_only_the_one_that_is_asked_can_answer_the_knock() -> None:
     net.inject("n0", net.hosts["n1"].swim.own, sender="n2")
     (asked,) = [s for s in net.sent if s.at == net.now and s.to == "n1"]
     sequence = next(m.sequence for m in asked.messages if hasattr(m, "sequence"))
-    net.inject("n0", Ack(sequence, "n1", bytes(8), b"", b"guessed!"), sender="n1")
+    net.inject("n0", Ack(sequence, "", bytes(8), b"", b"guessed!"), sender="n1")
     net.inject("n0", net.tagged(Ack(sequence, "n1", bytes(8), b""), "n2", "n0"), sender="n2")
     assert net.state("n0", "n1") is None
 
@@ -191,12 +192,15 @@ def test_the_number_of_those_asked_is_bounded() -> None:
 
 # Protocol versions
 
+BOTH = (VERSIONS[0], VERSIONS[1] + 1)
+"""Those of a release that still speaks what this one does."""
+
 
 def test_a_node_that_speaks_no_common_version_is_refused_and_reported_once() -> None:
     net = Net()
-    net.add("n0", versions=(2, 3))
+    net.add("n0", versions=BOTH)
     for incarnation in range(3):
-        for number, versions in enumerate([(4, 5), (1, 1)]):
+        for number, versions in enumerate([(BOTH[1] + 1, BOTH[1] + 2), (BOTH[0] - 1, BOTH[0] - 1)]):
             name = f"far-{number}"
             lowest, highest = versions
             said = replace(stranger(name), incarnation=incarnation)
@@ -223,23 +227,23 @@ def test_two_ranges_of_versions_agree_on_the_newest_common_one_and_speak_newer_o
     keys: list[bytes] | None,
 ) -> None:
     net = Net()
-    net.add("n0", versions=(2, 3), keys=keys)
-    net.add("n1", versions=(2, 3), keys=keys, seeds=["n0:7946"])
+    net.add("n0", versions=BOTH, keys=keys)
+    net.add("n1", versions=BOTH, keys=keys, seeds=["n0:7946"])
     net.run_for(3)
-    assert net.hosts["n0"].swim.protocol_version() == 3
-    net.add("n2", versions=(2, 2), keys=keys, seeds=["n0:7946"])
+    assert net.hosts["n0"].swim.protocol_version() == BOTH[1]
+    net.add("n2", versions=VERSIONS, keys=keys, seeds=["n0:7946"])
     net.run_for(10, until=net.all_up)
     assert net.all_up()
-    assert [host.swim.protocol_version() for host in net.hosts.values()] == [2, 2, 2]
+    assert [host.swim.protocol_version() for host in net.hosts.values()] == [VERSIONS[1]] * 3
     net.sent.clear()
     net.run_for(10)
-    assert {s.data[0] for s in net.sent} == {2}
+    assert {s.data[0] for s in net.sent} == {VERSIONS[1]}
     assert not net.all_told(MemberSuspected)
     net.kill("n2")
     net.run_for(20, until=net.all_up)
     net.sent.clear()
     net.run_for(2)
-    assert {s.data[0] for s in net.sent} == {3}
+    assert {s.data[0] for s in net.sent} == {BOTH[1]}
 
 
 # Allowed networks

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from swim.codec import encode_message
 from swim.hashtree import HashTree
+from swim.keyring import VERSIONS
 from swim.members import PRECEDENCE, STATE_OF, MemberTable, Need, Record, Remembered, State, digest_of
 from swim.messages import Alive, Boot, Dead, Left, Statement, Suspect
 
@@ -18,7 +19,7 @@ FIRST = Boot(1, b"a" * 8)
 
 
 def alive(boot: Boot, incarnation: int, name: str = "n1") -> Alive:
-    return Alive(name, "10.0.0.1", 7946, boot, incarnation, b"", 2, 2, 0, bytes(32), b"", bytes(64))
+    return Alive(name, "10.0.0.1", 7946, boot, incarnation, b"", *VERSIONS, 0, bytes(32), b"", bytes(64))
 
 
 def suspect(boot: Boot, incarnation: int) -> Suspect:

@@ -117,7 +117,8 @@ class Thief:
         ping = decode_message(encoded, IN_DATAGRAM)
         assert isinstance(ping, Ping)
         forged = [
-            encode_message(Ack(ping.sequence, self._victim, ping.root, b"", tag))
+            encode_message(Ack(ping.sequence, subject, b"", b"", tag))
+            for subject in ("", self._victim)
             for tag in (ping.tag, bytes(8), b"guessed!")
         ]
         body = join_packet(self._victim, forged)

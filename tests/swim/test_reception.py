@@ -9,7 +9,7 @@ from swim import identity as identities
 from swim.codec import encode_message, join_packet
 from swim.config import MAX_PACKET_BYTES
 from swim.events import MemberSuspected
-from swim.keyring import Channel, Keyring, PlainEnvelope
+from swim.keyring import VERSIONS, Channel, Keyring, PlainEnvelope
 from swim.members import State
 from swim.messages import Ack, Alive, MapFrame, Ping, PingRequest, Who
 from swim.reception import MAX_SEEN
@@ -147,7 +147,9 @@ def test_valid_packets_that_are_replayed_are_counted_and_change_nothing() -> Non
     assert beliefs(net) == before
 
 
-def packets_under(key: bytes | None, label: str = CLUSTER, versions: tuple[int, int] = (2, 2)) -> list[bytes]:
+def packets_under(
+    key: bytes | None, label: str = CLUSTER, versions: tuple[int, int] = VERSIONS
+) -> list[bytes]:
     """Return well-formed packets of other clusters, with everything in them that could change something."""
     envelope: Keyring | PlainEnvelope = PlainEnvelope(label, versions=versions)
     if key is not None:
@@ -166,8 +168,8 @@ def packets_under(key: bytes | None, label: str = CLUSTER, versions: tuple[int, 
     [
         (packets_under(OTHER_KEY), "unknown_key"),
         (packets_under(KEY, label="other"), "not_authentic"),
-        (packets_under(KEY, versions=(3, 3)), "unknown_version"),
-        (packets_under(KEY, versions=(1, 1)), "unknown_version"),
+        (packets_under(KEY, versions=(VERSIONS[1] + 1,) * 2), "unknown_version"),
+        (packets_under(KEY, versions=(VERSIONS[0] - 1,) * 2), "unknown_version"),
         (packets_under(None)[:1], "unencrypted"),
         ([b"", b"short"], "truncated"),
         ([bytes(MAX_PACKET_BYTES + 1)], "oversized"),
@@ -242,11 +244,45 @@ def test_an_ack_goes_where_its_ping_came_from() -> None:
     assert (net.sent[0].to, type(net.sent[0].messages[0])) == ("behind-nat", Ack)
 
 
+def test_an_ack_leaves_out_what_its_asker_knows() -> None:
+    net = settled(2)
+    root = net.hosts["n0"].swim.root()
+    for shown in (root, bytes(8)):
+        net.inject("n0", net.tagged(Ping(7, "n0", shown), "n1", "n0"), source=("n1", 7946))
+    same, other = [m for s in net.sent for m in s.messages if isinstance(m, Ack)]
+    assert (same.subject, same.root) == ("", b"")
+    assert (other.subject, other.root) == ("", root)
+
+
+@pytest.mark.parametrize("has_changed", [False, True])
+def test_an_ack_without_a_root_agrees_with_what_its_ping_has_shown_and_with_nothing_later(
+    has_changed: bool,
+) -> None:
+    net = settled(2)
+    swim = net.hosts["n0"].swim
+    record = swim._table.get("n1")
+    assert record is not None
+    net.inject("n0", net.tagged(Ping(1, "n0", b"elsewise"), "n1", "n0"))
+    assert net.count("n0", "out_of_step") == 1
+    ping = swim._prober.check(record)
+    if has_changed:
+        swim.update_meta(b"changed", net.now)
+    net.inject("n0", net.tagged(Ack(ping.sequence, "", b""), "n1", "n0"))
+    assert net.count("n0", "out_of_step") == has_changed
+
+
+def test_an_ack_without_a_root_that_answers_no_open_ping_agrees_with_nothing() -> None:
+    net = settled(2)
+    net.inject("n0", net.tagged(Ping(1, "n0", b"elsewise"), "n1", "n0"))
+    net.inject("n0", net.tagged(Ack(99, "", b""), "n1", "n0"))
+    assert net.count("n0", "out_of_step") == 1
+
+
 def test_requests_frames_and_answers_of_strangers_are_dropped() -> None:
     net = settled(2)
     for message in (
         PingRequest(1, "n1", 100, bytes(8)),
-        Ack(1, "n1", bytes(8), b"", bytes(8)),
+        Ack(1, "", bytes(8), b"", bytes(8)),
         MapFrame(b"x"),
     ):
         net.inject("n0", message, sender="far")
@@ -263,7 +299,7 @@ def test_a_question_about_a_ping_that_was_never_sent_is_not_answered() -> None:
 
 def test_a_coordinate_that_is_none_is_counted_and_the_answer_counts() -> None:
     net = settled(2)
-    ack = net.tagged(Ack(1, "n1", bytes(8), b"nonsense"), "n1", "n0")
+    ack = net.tagged(Ack(1, "", bytes(8), b"nonsense"), "n1", "n0")
     net.inject("n0", ack)
     assert drops(net) == {"dropped_bad_coordinate": 1}
 

@@ -150,7 +150,7 @@ def test_a_ping_over_a_stream_is_answered_if_it_is_a_members_and_ends_it_in_any_
     introduction, ack = stream.heard
     assert introduction == own(net, "n0")
     assert isinstance(ack, Ack)
-    assert (ack.sequence, ack.subject) == (7, "n0")
+    assert (ack.sequence, ack.subject, ack.root) == (7, "", net.hosts["n0"].swim.root())
     assert net.tagged(replace(ack, tag=b""), "n0", "n1") == ack
     assert stream.is_closed
     for sender, target in (
