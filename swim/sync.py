@@ -11,8 +11,8 @@
     close                                            close
 
 An Alive with which a member begins its part may carry a refutation that the other's accusations have
-caused. A stream that begins with a Ping, and with what is held against its receiver, is answered with the
-receiver's Alive and an Ack, and ends there.
+caused. A stream that begins with a Ping, and with what is held against its receiver, is answered with an
+Ack, after the receiver's Alive unless the Ping shows the receiver's own root, and ends there.
 
 Every frame is length-prefixed (4 bytes), compressed where that pays, and protected as datagrams are. A
 stream has a deadline and a limit of bytes, and its failure is nobody's but its own. Others may have three
@@ -331,7 +331,9 @@ class SyncStreams:
             answer = self._owner.stream_ping(message, sync.peer, now)
             sync.ends += 1
             if answer is not None:
-                self._send(sync, [*self._owner.introduction(), encode_message(answer)])
+                # Who shows our root holds our latest word.
+                introduction = self._owner.introduction() if answer.root else []
+                self._send(sync, [*introduction, encode_message(answer)])
             self._close(sync)
         elif isinstance(message, Ack) and sync.ping is not None:
             self._owner.stream_ack(message, sync.peer, now)

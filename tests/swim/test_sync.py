@@ -26,7 +26,7 @@ from swim.messages import (
 )
 from swim.sync import FRAME_LENGTH_BYTES, MAX_DIGEST_BYTES, MAX_FORGED
 from tests.swim.net import ENVELOPE, Net, settled
-from tests.swim.statements import signed, stranger
+from tests.swim.statements import doubt, signed, stranger
 
 NOT_OURS = SyncRoot(b"not ours")
 NOBODY = strict_cbor.encode([SLOTS_DIGEST, *NOWHERE, b""])
@@ -162,6 +162,17 @@ def test_a_ping_over_a_stream_is_answered_if_it_is_a_members_and_ends_it_in_any_
         stream = Stream(net, "n0", 1002).say(frame(sender, forged))
         assert stream.heard == []
         assert stream.is_closed
+
+
+def test_who_shows_our_root_over_a_stream_has_our_latest_word_but_for_an_answer_to_what_it_says() -> None:
+    net = settled(3)
+    ping = net.tagged(Ping(7, "n0", net.hosts["n0"].swim.root()), "n1", "n0")
+    (ack,) = Stream(net, "n0").say(frame("n1", ping)).heard
+    assert isinstance(ack, Ack)
+    said = Stream(net, "n0", 1002).say(frame("n1", doubt(own(net, "n0"), "n1", "n2"), ping)).heard
+    assert [type(message) for message in said] == [Alive, Ack]
+    assert said[0] == own(net, "n0")
+    assert own(net, "n0").incarnation == 1
 
 
 def test_a_stream_may_be_cut_into_bytes() -> None:
