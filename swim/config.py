@@ -64,8 +64,8 @@ class SwimConfig:
             open a stream.
         reconnect_interval_s: how often dead and forgotten members' addresses are tried again.
             This bounds how long a healed partition stays unnoticed, for ever.
-        seed_refresh_s: how often one seed is looked up and visited again after joining, in case it
-            now is somebody else's address, or another part of the cluster.
+        seed_refresh_s: how often one seed is looked up and visited again after joining, by some eight
+            members, in case it now is somebody else's address, or another part of the cluster.
         reap_after_s: how long a dead or departed member stays in the table.
         join_retry_initial_s: pause after the first failed attempt at a seed; it doubles.
         join_retry_max_s: longest pause between two attempts at a seed.

@@ -136,7 +136,7 @@ class Core:
         self._last_gossip_at = self._reconnect_at = self._refresh_at = 0.0
         self._leave_until: float | None = None
         self._timers: tuple[Callable[[], float | None], ...] = ()
-        self._stream_probes_off: dict[str, None] = {}
+        self._stream_probes_off: set[str] = set()
 
     def _build_own_word(
         self,

@@ -33,6 +33,8 @@ from swim.messages import (
 from swim.partition import Partition, judge
 from swim.paths import LostPath
 
+SEED_VISITORS: Final = 8
+"""About so many members visit a seed within `seed_refresh_s`, however many there are."""
 MAX_GOODBYES: Final = 64
 """Members told directly that we leave; the others hear it by rumour."""
 
@@ -301,10 +303,19 @@ class Swim(Core):
         return None if ends[0] is None or ends[1] is None else distance(ends[0], ends[1])
 
     def set_stream_probes(self, name: str, *, enabled: bool) -> None:
-        """Say whether a member may be asked over a stream when datagrams fail; it may, at first."""
-        self._stream_probes_off.pop(name, None)
-        if not enabled and len(self._stream_probes_off) < self.config.max_members:
-            self._stream_probes_off[name] = None
+        """Say whether a member of that name may be asked over a stream when datagrams fail; it may, at first.
+
+        This holds for all its lives, also before it is met and after it was forgotten.
+
+        Raises:
+            ValueError: if that was said of as many names as there may be members.
+        """
+        if enabled:
+            self._stream_probes_off.discard(name)
+        elif name not in self._stream_probes_off and len(self._stream_probes_off) >= self.config.max_members:
+            raise ValueError(f"stream probes are off for {len(self._stream_probes_off)} members already")
+        else:
+            self._stream_probes_off.add(name)
 
     def address_book(self) -> list[tuple[str, Address]]:
         """Return name and address of everybody that has not said goodbye, forgotten members included."""
@@ -373,7 +384,12 @@ class Swim(Core):
                     self._events.append(event)
 
     def _visit_seed(self, now: float) -> None:
-        """Look one seed up again: its name may lead elsewhere by now, or to a part that was cut off."""
+        """Look one seed up again: its name may lead elsewhere by now, or to a part that was cut off.
+
+        One who finds out tells all, so the more are up, the rarer each of them does.
+        """
+        if self._rng.random() * self.size() >= SEED_VISITORS:
+            return
         address = self._seeds.revisit()
         if address is not None and self._leave_until is None:
             self._streams.begin(address, now)
@@ -382,7 +398,6 @@ class Swim(Core):
         for record in self._table.reap(now, self.config.reap_after_s):
             self._replicated.forget(record.name)
             self._vivaldi.forget(record.name)
-            self._stream_probes_off.pop(record.name, None)
             self._accusations.close(record.name)
             self._reception.forget_seen()
             self._events.append(MemberReaped(record.view()))

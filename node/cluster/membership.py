@@ -98,6 +98,8 @@ class Membership:
         self._version = release.software
         self.node = credentials.name
         self.swim, self.replicated = _build(environment, config, credentials, release, recorder)
+        for name in config.cluster.no_stream_probes:
+            self.swim.set_stream_probes(name, enabled=False)
         self.keys = GossipKeys(
             self.swim,
             credentials,

@@ -124,6 +124,7 @@ class ClusterConfig(Section):
         profile: Timing: local, lan, wan, or edge (2 to 5 nodes).
         allowed_networks: Networks that members may have their addresses in; none for everywhere.
         stream_probes: Whether a silent member is also asked by TCP.
+        no_stream_probes: Names of members that are not, though others are.
         swim: Single parameters of membership, on top of the profile.
         labels: What deployments may require of this node.
         placement: Replicas that deployments place on this node.
@@ -138,6 +139,7 @@ class ClusterConfig(Section):
     profile: Literal["local", "lan", "wan", "edge"] = "lan"
     allowed_networks: Networks = ()
     stream_probes: bool = True
+    no_stream_probes: Texts = ()
     swim: SwimSettings = SwimSettings()
     labels: Annotated[Labels, BeforeValidator(_labels)] = ()
     placement: PlacementConfig = PlacementConfig()
@@ -158,6 +160,14 @@ class ClusterConfig(Section):
             allowed_networks=self.allowed_networks,
             stream_probes=self.stream_probes,
         )
+
+    @field_validator("no_stream_probes")
+    @classmethod
+    def _names_are_those_of_nodes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if re.fullmatch(NODE_NAME_PATTERN, name) is None:
+                raise ValueError(f"{name!r} is no name of a node")
+        return names
 
     @field_validator("seeds")
     @classmethod

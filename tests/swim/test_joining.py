@@ -11,6 +11,7 @@ from swim.events import (
     SeedUnreachable,
 )
 from swim.members import State
+from swim.protocol import SEED_VISITORS
 from tests.swim.net import CLUSTER, Net, settled
 
 
@@ -141,6 +142,13 @@ def test_seeds_are_visited_again_for_ever_and_lead_to_whoever_is_there_by_then()
     assert net.state("n1", "n0") is State.DEAD
     net.add("other", address=("n0", 7946))  # another member listens where the seed was
     assert net.run_for(200, until=lambda: net.up("n1") == ["other"]) < 2 * net.config.seed_refresh_s
+
+
+def test_the_more_members_there_are_the_rarer_each_visits_a_seed() -> None:
+    net = settled(40)
+    before = net.total("push_pulls")
+    net.run_for(4 * net.config.seed_refresh_s)
+    assert SEED_VISITORS <= net.total("push_pulls") - before <= 7 * SEED_VISITORS  # each would make 140
 
 
 def test_a_member_starts_once() -> None:

@@ -147,6 +147,31 @@ def test_stream_probes_may_be_switched_off_for_one_member_and_on_again() -> None
     assert PathLost("n1", "stream") in net.told("n0", PathLost)
 
 
+def test_a_member_that_was_reaped_and_is_back_is_still_not_asked_over_streams() -> None:
+    net = settled(4, reap_after_s=5.0)
+    net.hosts["n0"].swim.set_stream_probes("n1", enabled=False)
+    net.kill("n1")
+    net.run_for(30, until=lambda: net.state("n0", "n1") is None)
+    assert net.state("n0", "n1") is None
+    net.add("n1", seeds=["n0:7946"])
+    net.run_for(10, until=net.all_up)
+    without_datagrams(net, "n1")
+    net.run_for(10)
+    assert "stream" not in net.hosts["n0"].swim.why("n1")[-1].detail
+    assert PathLost("n1", "stream") not in net.told("n0", PathLost)
+
+
+def test_the_names_that_are_not_asked_over_streams_are_bounded() -> None:
+    net = Net()
+    swim = net.add("n0", max_members=2)
+    for name in ("n1", "n2", "n1"):
+        swim.set_stream_probes(name, enabled=False)
+    with pytest.raises(ValueError, match="2 members already"):
+        swim.set_stream_probes("n3", enabled=False)
+    swim.set_stream_probes("n1", enabled=True)
+    swim.set_stream_probes("n3", enabled=False)
+
+
 def test_a_relay_of_a_silent_member_answers_with_its_own_signed_doubt_in_time_for_the_verdict() -> None:
     net = settled(5)
     net.kill("n1")

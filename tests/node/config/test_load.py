@@ -164,6 +164,7 @@ cluster:
   seeds:
     - good:7946
     - bad
+  no_stream_probes: [edge-7, Edge_8]
 runtime:
   agent_timeout: soon
   max_agents: 5
@@ -174,16 +175,17 @@ llm:
 """
     found = {p["key"]: p for p in problems(tmp_path, text, environ={"CAXTON_SERVER__HOTS": "x"})}
     assert {k: (p["line"], p["column"], p["nearest"]) for k, p in found.items()} == {
-        "runtime.max_agents": (13, 3, None),
+        "runtime.max_agents": (14, 3, None),
+        "cluster.no_stream_probes": (10, 3, None),
         "server.prot": (2, 3, "port"),
         "clusterr": (4, 1, "cluster"),
-        "tools": (14, 1, None),
+        "tools": (15, 1, None),
         "server.hots": (None, None, "host"),
         "server.port": (3, 3, None),
         "cluster.profile": (6, 3, "lan"),
         "cluster.seeds": (7, 3, None),
-        "runtime.agent_timeout": (11, 3, None),
-        "llm": (15, 1, None),
+        "runtime.agent_timeout": (12, 3, None),
+        "llm": (16, 1, None),
     }
     assert found["server.hots"]["source"] == "environment variable CAXTON_SERVER__HOTS"
     assert found["server.port"]["source"] == str(tmp_path / "node.yaml")
