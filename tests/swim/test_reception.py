@@ -271,6 +271,27 @@ def test_an_ack_without_a_root_agrees_with_what_its_ping_has_shown_and_with_noth
     assert net.count("n0", "out_of_step") == has_changed
 
 
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_a_ping_that_is_sent_once_more_with_an_introduction_shows_the_root_of_then(in_turn: bool) -> None:
+    net = settled(2)
+    swim = net.hosts["n0"].swim
+    record = swim._table.get("n1")
+    assert record is not None
+    net.drop("n0", "n1")
+    if in_turn:
+        net.run_for(2 * net.config.probe_interval_s, until=lambda: swim._prober._probe is not None)
+        probe = swim._prober._probe
+        assert probe is not None
+        sequence = probe.sequence
+    else:
+        sequence = swim._prober.check(record).sequence
+    swim.update_meta(b"changed", net.now)
+    net.inject("n0", Who(sequence), sender="n1")
+    net.inject("n0", net.tagged(Ack(sequence, "", b""), "n1", "n0"))
+    assert net.count("n0", "introductions") == 1
+    assert net.count("n0", "out_of_step") == 0
+
+
 def test_an_ack_without_a_root_that_answers_no_open_ping_agrees_with_nothing() -> None:
     net = settled(2)
     net.inject("n0", net.tagged(Ping(1, "n0", b"elsewise"), "n1", "n0"))
