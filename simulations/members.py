@@ -336,7 +336,9 @@ class MemberCluster:
         flight = self.links.of(machine.name, target.name).datagram(data, now_us, machine.chance)
         fate, after_us, arriving, again_us = flight
         self.fates[fate] += 1
-        then = now_us + after_us if after_us >= 0 else fate
+        then = str(now_us + after_us) if after_us >= 0 else fate
+        if again_us is not None:
+            then = f"{then} {now_us + again_us}"
         self.lines.add(
             now_us,
             member.name,

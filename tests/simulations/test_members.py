@@ -1,6 +1,7 @@
 """Members without Trio: what their driver does is done here, in virtual time."""
 
 import random
+import zlib
 
 import pytest
 
@@ -338,6 +339,33 @@ def test_a_host_without_power_answers_nothing():
     lines = [line for line in made.lines.tail() if " new " in line and "broken" in line]
     assert lines
     assert all("m2" in line for line in lines), "only the machine that still runs refuses"
+
+
+def test_the_trace_tells_of_each_datagram_what_it_was_and_when_it_arrives():
+    sent = []
+
+    class Sums(Watcher):
+        def sent(self, member, data, kind):
+            sent.append([member.name, str(len(data)), kind, f"{zlib.crc32(data):08x}"])
+
+    made, _ = cluster(3, link=Link(0.01, 0.0))
+    made.watch(Sums())
+    made.run_for(3)
+    lines = [line.split() for line in made.lines.tail() if " send " in line]
+    assert [[who, *rest[1:-1]] for _, who, _, *rest in lines] == sent != []
+    assert all(int(line[-1]) == int(line[0]) + 10_000 for line in lines)
+
+
+def test_a_datagram_that_comes_twice_is_received_twice_and_the_trace_says_when():
+    made, _ = cluster(2, link=Link(0.001, 0.001, duplicate=1.0))
+    made.run_for(5)
+    made.links.default.cut = True
+    made.run_for(0.1)  # what was on its way has arrived
+    sent = [line.split() for line in made.lines.tail() if " send " in line and not line.endswith("cut")]
+    assert all(int(line[-2]) < int(line[-1]) for line in sent), "both arrivals, in their order"
+    counts = [member.swim.statistics() for member in made.running.values()]
+    arrived = sum(count["packets_received"] + count.get("dropped_replay", 0) for count in counts)
+    assert arrived == 2 * len(sent) == 2 * made.fates["duplicate"] > 0
 
 
 def test_an_unknown_kind_of_packet_is_named_so():
