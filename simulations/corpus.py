@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simulations.faults import Fault, read_plan
 from simulations.runner import Result, run
-from simulations.scenario import Scenario, ScenarioError, check, load
+from simulations.scenario import Scenario, ScenarioError, check, check_strikes, load
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -102,4 +102,5 @@ def read(path: Path) -> Entry:
         scenario = load(file.scenario, file.changes)
     else:
         scenario = check({"name": path.stem, **file.scenario}, path.name)
+    check_strikes(scenario, path.name, plan=plan)
     return Entry(path.stem, file.about, scenario, file.seed, plan, file.code, file.failed)

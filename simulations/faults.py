@@ -377,6 +377,13 @@ def read(data: Mapping[str, Any]) -> Fault:
     return KINDS[kind].model_validate(values)
 
 
+def named(fault: Fault) -> list[str]:
+    """The members that a fault names, those that stand in several places more than once."""
+    groups = [getattr(fault, key, None) or () for key in ("members", "sources", "targets")]
+    groups += [*getattr(fault, "sides", ()), *getattr(fault, "pairs", ())]
+    return [name for group in groups for name in group]
+
+
 def write(fault: Fault) -> dict[str, Any]:
     """The mapping that describes a fault, with JSON types only; what is left at its default is left out."""
     return {fault.kind: fault.model_dump(mode="json", exclude_defaults=True)}

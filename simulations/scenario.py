@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import glob
 import importlib
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simulations import production
-from simulations.faults import KINDS, OF_NODES, Fault, read
+from simulations.faults import KINDS, OF_NODES, Fault, Join, named, read
 from simulations.links import Link
 from simulations.properties import PROPERTIES, Bounds, Sometimes
 from simulations.swarm import DRAWS, Swarm, draw_plan
@@ -178,9 +179,12 @@ def load(name: str, changes: Sequence[str] = ()) -> Scenario:
     for change in changes:
         _set(data, change)
     try:
-        return check(data, path.name)
+        scenario = check(data, path.name)
+        is_shortened = any(change.startswith("safety_s=") for change in changes)
+        check_strikes(scenario, path.name, end_s=math.inf if is_shortened else scenario.safety_s)
     except ScenarioError as error:
         raise ScenarioError(_with_line(str(error), path.name, text, changes)) from None
+    return scenario
 
 
 def check(data: Mapping[str, Any], where: str) -> Scenario:
@@ -219,6 +223,39 @@ def check(data: Mapping[str, Any], where: str) -> Scenario:
     for number, fault in enumerate(scenario.faults):
         _check_fault(fault, scenario, f"{where}: faults.{number}")
     return scenario
+
+
+def check_strikes(
+    scenario: Scenario, where: str, *, plan: Sequence[Fault] | None = None, end_s: float = math.inf
+) -> None:
+    """Refuse faults that would never happen, so that a run does not pass because of a slip of the pen.
+
+    Only what was written by hand is looked at: of a plan that was shrunk, a fault may be left of a member
+    whose start is not needed.
+
+    Args:
+        scenario: Whose faults.
+        where: What the error begins with.
+        plan: Faults instead of the scenario's own.
+        end_s: When everything is healed, unless it was shortened on purpose.
+
+    Raises:
+        ScenarioError: a fault strikes somebody who never is, or comes too late.
+    """
+    key = "faults" if plan is None else "plan"
+    if plan is None:
+        plan = [read(_named(fault, scenario.names(), random.Random(0))) for fault in scenario.faults]
+    known = scenario.names() + [name for fault in plan if isinstance(fault, Join) for name in fault.members]
+    for number, fault in enumerate(plan):
+        place = f"{where}: {key}.{number}.{fault.kind}"
+        if fault.at_s > end_s:
+            raise ScenarioError(f"{place}: at_s: at {fault.at_s:g} s all is healed; safety_s is {end_s:g}")
+        for name in named(fault):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.5) or [f"{known[0]} to {known[-1]}"]
+                raise ScenarioError(
+                    f"{place}: there is no {name!r}, and none joins; the nearest is {near[0]}"
+                )
 
 
 def _model(runs: Any, where: str) -> type[Scenario]:

@@ -36,7 +36,14 @@ def test_fresh_seeds_hold_too(capsys):
     assert found.code == OK
 
 
-@pytest.mark.parametrize("text", ["about: x\n", "about: x\nscenario: crash\nseed: 1\nplan: [{crahs: {}}]\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "about: x\n",
+        "about: x\nscenario: crash\nseed: 1\nplan: [{crahs: {}}]\n",
+        "about: x\nscenario: crash\nseed: 1\nplan: [{crash: {members: [m999], at_s: 1}}]\n",
+    ],
+)
 def test_an_entry_that_makes_no_sense_is_refused(tmp_path, text):
     file = tmp_path / "bad.yaml"
     file.write_text(text)

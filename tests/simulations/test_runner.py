@@ -1,9 +1,11 @@
 """Runs, sweeps, artifacts and the command line."""
 
 import csv
+import io
 import json
 import signal
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from simulations.cli import seconds, seed_range
 from simulations.compare import compare
 from simulations.injector import Injector
 from simulations.nodes.actions import NodeInjector
-from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, run
+from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, Run, run
 from simulations.scenario import ScenarioError, load
 from simulations.shrink import shrink
 from simulations.sweep import stopping, sweep
@@ -59,6 +61,53 @@ def test_what_the_core_raises_is_the_result_of_the_run(monkeypatch):
 def test_a_late_detection_is_a_liveness_failure():
     result = outcome(scenario(CRASH, bounds=HASTY))
     assert (result.code, result.failed) == (NOT_LIVE, ["eventually_crashes_are_detected"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "happened"),
+    [
+        (
+            {"churn": {"at_s": 1, "for_s": 15, "per_s": 0.5, "down_s": [1, 2]}},
+            {"crashed", "leave", "left", "started"},
+        ),
+        ({"starve": {"members": ["m001"], "at_s": 1, "for_s": 5}}, {"paused", "resumed"}),
+        ({"pause": {"members": ["m001"], "at_s": 1, "for_s": 5}}, {"paused", "resumed"}),
+        ({"crash": {"members": ["m001"], "at_s": 1}}, {"crashed"}),
+        ({"leave": {"members": ["m001"], "at_s": 1}}, {"leave", "left"}),
+        ({"join": {"members": ["new"], "at_s": 1}}, {"started"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_fault_of_processes_happens(fault, happened):
+    result, lines = traced(scenario(fault))
+    assert result.failed == []
+    assert {what for us, who, _, what, *_ in lines["fault"] if who != "-" and us != "0"} == happened
+
+
+@pytest.mark.parametrize("disk", [True, False])
+def test_a_member_comes_back_with_what_its_disk_holds_or_with_nothing(disk):
+    back = {"restart": {"members": ["m001"], "at_s": 8, "disk": disk, "seeds": False}}
+    _, lines = traced(scenario({"crash": {"members": ["m001"], "at_s": 3}}, back))
+    known = [line[4] for line in lines["event"] if line[:2] == ["8000000", "m001"]]
+    assert known == (["m000", "m002", "m003", "m004", "m005"] if disk else [])
+
+
+def test_clocks_run_at_the_rate_that_a_fault_says():
+    fast = {"clock": {"members": ["m001"], "at_s": 0, "rate": 1.5}}
+    _, lines = traced(scenario(fast, network={"delay_s": 0.001}))
+    pings = Counter(line[1] for line in lines["send"] if line[5] == "ping")
+    assert 1.3 < pings["m001"] / pings["m002"] < 1.7
+
+
+def traced(tested):
+    """The result of a run, and the lines of its trace in words, by what they tell."""
+    sink = io.StringIO()
+    result = Run(tested, 1, sink=sink).run()
+    lines = defaultdict(list)
+    for line in sink.getvalue().splitlines():
+        words = line.split()
+        lines[words[2]].append(words)
+    return result, lines
 
 
 def test_healing_ends_everything_that_goes_wrong():

@@ -1,5 +1,7 @@
 """Scenarios: what comes with the simulator can be read, and what is wrong is told with its place."""
 
+import re
+
 import pytest
 
 from simulations import faults
@@ -97,6 +99,34 @@ def test_a_file_of_ones_own_can_be_changed_on_the_command_line(tmp_path):
     assert isinstance(loaded, Scenario)
     assert (loaded.name, loaded.members, loaded.network.loss) == ("mine", 5, 0.25)
     assert loaded.swim_config().reap_after_s == 7
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("crash: {members: [m007], at_s: 1}", "there is no 'm007', and none joins; the nearest is m00"),
+        ("partition: {sides: [[m000], [nobody]], at_s: 1}", "there is no 'nobody'"),
+        ("partition: {pairs: [[m000, m003]], at_s: 1}", "there is no 'm003'"),
+        ("disturb: {targets: [m009], at_s: 1, loss: 1}", "there is no 'm009'"),
+        ("crash: {members: [m001], at_s: 11}", "at_s: at 11 s all is healed; safety_s is 10"),
+    ],
+)
+def test_a_fault_that_would_never_happen_is_refused(tmp_path, fault, told):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"about: mine.\nmembers: 3\nsafety_s: 10\nfaults:\n  - {fault}\n")
+    with pytest.raises(ScenarioError, match=re.escape(told)) as error:
+        load(str(file))
+    assert str(error.value).startswith("mine.yaml, line 5: faults.0.")
+
+
+def test_whoever_joins_can_be_struck_and_a_run_can_be_cut_short(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "about: mine.\nmembers: 3\nsafety_s: 10\nfaults:\n"
+        "  - join: {members: [new], at_s: 1}\n  - crash: {members: [new], at_s: 9}\n"
+    )
+    assert len(load(str(file)).plan(1)) == 2
+    assert load(str(file), ["safety_s=5"]).safety_s == 5
 
 
 @pytest.mark.parametrize(
