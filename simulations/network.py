@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import random
 import zlib
 from collections import Counter
 from collections.abc import Collection
@@ -66,7 +67,7 @@ class VirtualNetwork:
         self.ips: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self.links = Links()
-        self.chance = world.stream("network")
+        self._chances: dict[str, random.Random] = {}
         self.counts: Counter[str] = Counter()
         self._partition: list[Rule] = []
 
@@ -145,7 +146,7 @@ class VirtualNetwork:
         near, far = _Stream(self, source), _Stream(self, target)
         near.peer, far.peer = far, near
         near.connection = far.connection = Connection(
-            self.world, self.links.of, self.chance, near, far, counts=self.counts
+            self.world, self.links.of, self.chance(source.name), near, far, counts=self.counts
         )
         near.connection.pipe(near).not_before(accepted_us)
 
@@ -162,13 +163,21 @@ class VirtualNetwork:
         self.world.at_us(accepted_us, accept, process=None if target.fenced else target)
         return near
 
+    def chance(self, name: str) -> random.Random:
+        """What decides on the packets of a host, and on the connections that it opens, and of no other."""
+        if name not in self._chances:
+            self._chances[name] = self.world.stream(name, "network")
+        return self._chances[name]
+
     def send_datagram(self, source: Host, port: int, data: bytes, to: Address) -> None:
         """Carry one datagram, or lose it."""
         target = self.hosts.get(self.name_at(to[0]) or "")
         self.world.record(source.name, f"udp {to[0]}:{to[1]} {len(data)} {zlib.crc32(data):08x}")
         if target is None or source.fenced:
             return
-        flight = self.links.of(source.name, target.name).datagram(data, self.world.now_us, self.chance)
+        flight = self.links.of(source.name, target.name).datagram(
+            data, self.world.now_us, self.chance(source.name)
+        )
         if not flight.arrives:
             return
 
@@ -234,8 +243,8 @@ class HostNetwork:
             done.set()
 
         dial = Dial(
-            network.world, network.links.of, network.chance, source=self.host.name, target=name,
-            answer=listens, done=connected, process=self.host,
+            network.world, network.links.of, network.chance(self.host.name),
+            source=self.host.name, target=name, answer=listens, done=connected, process=self.host,
         )  # fmt: skip
         try:
             await done.wait()

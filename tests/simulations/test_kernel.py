@@ -185,6 +185,25 @@ def test_a_stream_over_a_link_that_loses_most_packets_is_slow_and_complete():
     assert retransmitted > 3
 
 
+def test_what_one_host_sends_decides_nothing_about_the_packets_of_another():
+    def arrived(noisy):
+        async def scenario(world):
+            network, one, two = await two_hosts(world)
+            network.link("one", "two").loss = 0.5
+            sender, receiver = await one.open_datagrams("", 0), await two.open_datagrams("", 7946)
+            for number in range(40):
+                if noisy:
+                    receiver.send(b"noise", sender.address)
+                sender.send(bytes([number]), receiver.address)
+            await trio.sleep(1)
+            return sorted(data[0] for data, _ in await receiver.receive())
+
+        return in_world(scenario)
+
+    assert arrived(noisy=True) == arrived(noisy=False)
+    assert 10 < len(arrived(noisy=False)) < 30
+
+
 def test_a_datagram_can_come_twice():
     async def scenario(world):
         network, one, two = await two_hosts(world)
