@@ -312,7 +312,12 @@ def test_a_planted_bug_fails_exactly_its_property(planted: Planted, monkeypatch:
     planted.plant(monkeypatch)
     failed = outcome(planted.scenario, planted.seed)
     assert failed.failed == [planted.property], [violation.text for violation in failed.violations]
-    assert failed.code == (NOT_SAFE if planted.property.startswith("always_") else NOT_LIVE)
+    is_safety = planted.property.startswith("always_")
+    assert failed.code == (NOT_SAFE if is_safety else NOT_LIVE)
+    if is_safety:
+        assert failed.virtual_s == failed.violations[-1].at_us / 1_000_000, (
+            "it ends the run, at its own instant"
+        )
 
 
 def test_every_property_has_a_planted_bug() -> None:

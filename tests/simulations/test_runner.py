@@ -92,6 +92,31 @@ def test_a_member_comes_back_with_what_its_disk_holds_or_with_nothing(disk):
     assert known == (["m000", "m002", "m003", "m004", "m005"] if disk else [])
 
 
+DISTURBED = {
+    "loss": 0.1, "delay_s": 0.2, "jitter_s": 0.3, "tail_s": 0.4, "sigma": 0.5, "duplicate": 0.6,
+    "reorder": 0.7, "reorder_s": 0.8, "corrupt": 0.9, "capacity_bytes_s": 1_000.0, "queue_bytes": 2_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_a_disturbed_link_is_as_the_fault_says_and_the_way_back_if_it_says_so(both_ways):
+    fault = {"sources": ["m001"], "targets": ["m002"], "both_ways": both_ways, "at_s": 1, **DISTURBED}
+    running = Run(scenario({"disturb": fault}, network={"delay_s": 0, "jitter_s": 0}), 1)
+    running.cluster.start_converged(running.scenario.names())
+    running.injector.plan(running.plan)
+    running.cluster.run_for(2)
+    links, plain = running.cluster.links, running.cluster.links.default
+    for source, target, disturbed in (
+        ("m001", "m002", True),
+        ("m002", "m001", both_ways),
+        ("m001", "m003", False),
+    ):
+        link = links.of(source, target)
+        assert {name: getattr(link, name) for name in DISTURBED} == (
+            DISTURBED if disturbed else {name: getattr(plain, name) for name in DISTURBED}
+        )
+
+
 def test_clocks_run_at_the_rate_that_a_fault_says():
     fast = {"clock": {"members": ["m001"], "at_s": 0, "rate": 1.5}}
     _, lines = traced(scenario(fast, network={"delay_s": 0.001}))
