@@ -16,6 +16,7 @@ from swim.codec import encode_message, join_packet
 from swim.events import MemberDied, MemberJoined, MemberUpdated
 from swim.keyring import Channel, PlainEnvelope
 from swim.messages import Who
+from swim.protocol import Swim
 
 KEY = bytes(range(32))
 CONFIG = production.configuration("local", {})
@@ -111,6 +112,19 @@ def test_a_crash_is_noticed_by_all_and_the_dead_do_nothing():
     assert sorted(name for name, event in log.events if event == "MemberDied") == ["m0", "m2", "m3"]
     assert log.changes[-1] == ("crashed", "m1")
     assert made.machines["m1"].traffic.total() == sent
+
+
+def test_no_timer_of_a_crashed_process_fires(monkeypatch):
+    made, _ = cluster()
+    dead, fired, handle_timer = made.running["m1"].swim, [], Swim.handle_timer
+    monkeypatch.setattr(Swim, "handle_timer", lambda swim, now: (fired.append(swim), handle_timer(swim, now)))
+    made.run_for(1)
+    assert dead in fired
+    fired.clear()
+    made.crash("m1")
+    made.run_for(5)
+    assert dead not in fired
+    assert made.running["m0"].swim in fired
 
 
 def test_a_goodbye_ends_the_process_when_it_has_been_said():
