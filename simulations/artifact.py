@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,33 @@ from simulations.runner import Result
 from simulations.scenario import Scenario, ScenarioError, check
 
 FORMAT: Final = 1
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_PACKAGES: Final = ("swim", "node", "simulations")
+
+
+def code_hash() -> str:
+    """Which code runs, wherever it came from: 16 digits of the SHA-256 of its modules' names and texts."""
+    found = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((_ROOT / package).rglob("*.py")):
+            found.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:16]
+
+
+def compared(kept: Mapping[str, Any], result: Result) -> str:
+    """Say whether a run left the trace of the one that was kept, and if not, whether the code may be why.
+
+    Args:
+        kept: The artifact's content.
+        result: Of running it again.
+    """
+    if result.digest == kept["digest"]:
+        return "the same trace"
+    if "code_hash" not in kept:
+        return "another trace"
+    is_same = kept["code_hash"] == code_hash()
+    return "another trace, of the same code" if is_same else "another trace, since the code has changed"
 
 
 def write(directory: Path, scenario: Scenario, result: Result) -> Path:
@@ -39,6 +68,7 @@ def write(directory: Path, scenario: Scenario, result: Result) -> Path:
         "virtual_s": result.virtual_s,
         "digest": result.digest,
         "lines": result.lines,
+        "code_hash": code_hash(),
         "python": platform.python_version(),
         "last": result.tail,
     }

@@ -186,8 +186,8 @@ def replay_command(file: Path, trace: Path | None, until: int | None, show: int 
         raise click.UsageError("--until and --show are of recordings, and this is an artifact")
     scenario, seed, plan, kept = artifact.read(file)
     result = _run(scenario, seed, trace=trace, plan=plan)
-    same = "the same trace" if result.digest == kept["digest"] else "another trace"
-    click.echo(f"seed {seed}: {same}, exit code {result.code} (it was {kept['code']})")
+    trace_again = artifact.compared(kept, result)
+    click.echo(f"seed {seed}: {trace_again}, exit code {result.code} (it was {kept['code']})")
     _tell(result)
     sys.exit(result.code)
 

@@ -170,7 +170,7 @@ def _of_artifact(path: Path, out: Path | None, *, force: bool) -> tuple[str, Pat
     result = watched.run()
     same = result.digest == kept["digest"]
     save(target, watched.page(result, f"{COMMAND} replay {shlex.quote(str(path))}", same=same))
-    trace = "the same trace" if same else "another trace"
+    trace = artifact.compared(kept, result)
     return f"seed {seed}: {trace}, exit code {result.code} (it was {kept['code']})", target
 
 
