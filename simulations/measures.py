@@ -26,22 +26,23 @@ class Measures(Watcher):
 
     Attributes:
         detections_s: For each crash and each member that declared it: seconds from the one to the other.
-        false_deaths: Verdicts of members on others that ran, excused ones included.
+        false_deaths: Verdicts of members on others that ran, excused ones included; not on those whose goodbye
+            was lost.
         suspicions: How often a member began to suspect another.
     """
 
     def __init__(self, cluster: MemberCluster, views: Views) -> None:
         self._cluster, self._views = cluster, views
-        self._ended_us: dict[tuple[str, int, bytes], int] = {}
+        self._ended_us: dict[tuple[str, int, bytes], int | None] = {}
         self.detections_s: list[float] = []
         self.false_deaths = 0
         self.suspicions = 0
 
     def changed(self, what: str, member: SimulatedMember) -> None:
-        """Note when lives end."""
-        if what == "crashed":
+        """Note which lives have ended, and of crashes when."""
+        if what in ("crashed", "left", "stopped"):
             life = (member.name, *production.own_version(member.swim)[:2])
-            self._ended_us[life] = self._cluster.timeline.now_us
+            self._ended_us[life] = self._cluster.timeline.now_us if what == "crashed" else None
 
     def told(self, member: SimulatedMember, event: Event) -> None:
         """Note verdicts."""
@@ -49,10 +50,11 @@ class Measures(Watcher):
             self.suspicions += 1
         elif isinstance(event, MemberDied):
             life = (event.member.name, *production.version_of(event.member)[:2])
-            ended_us = self._ended_us.get(life)
-            if ended_us is None:
+            if life not in self._ended_us:
                 self.false_deaths += 1
-            elif len(self.detections_s) < MAX_DETECTIONS:
+                return
+            ended_us = self._ended_us[life]
+            if ended_us is not None and len(self.detections_s) < MAX_DETECTIONS:
                 self.detections_s.append((self._cluster.timeline.now_us - ended_us) / US_PER_S)
 
     def report(self, calm_us: int) -> dict[str, Any]:

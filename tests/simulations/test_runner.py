@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import signal
 import sys
@@ -39,6 +40,13 @@ def test_a_healthy_run_passes_and_measures():
     assert result.measures["false_deaths"] == 0
     assert result.sometimes["sometimes_a_death_was_declared"] == 5
     assert result.virtual_s == 45.0
+
+
+def test_a_death_of_one_whose_goodbye_was_lost_is_neither_false_nor_a_detected_crash():
+    unheard = {"partition": {"sides": [["m001"], "rest"], "at_s": 2}}
+    result = outcome(scenario(unheard, {"leave": {"members": ["m001"], "at_s": 3}}))
+    assert result.sometimes["sometimes_a_death_was_declared"] == 5
+    assert (result.measures["false_deaths"], result.measures["detections"]) == (0, 0)
 
 
 def test_the_same_seed_is_the_same_run():
@@ -115,6 +123,38 @@ def test_a_disturbed_link_is_as_the_fault_says_and_the_way_back_if_it_says_so(bo
         assert {name: getattr(link, name) for name in DISTURBED} == (
             DISTURBED if disturbed else {name: getattr(plain, name) for name in DISTURBED}
         )
+
+
+@pytest.mark.parametrize("parted", [{"sides": [["m001"], ["m002"]]}, {"pairs": [["m001", "m002"]]}], ids=str)
+@pytest.mark.parametrize("mode", ["symmetric", "one_way"])
+@pytest.mark.parametrize("datagrams_only", [True, False])
+def test_a_partition_cuts_what_it_says_and_no_more(parted, mode, datagrams_only):
+    fault = {"at_s": 1, "for_s": 2, "mode": mode, "datagrams_only": datagrams_only, **parted}
+    running = Run(scenario({"partition": fault}), 1)
+    running.cluster.start_converged(running.scenario.names())
+    running.injector.plan(running.plan)
+    running.cluster.run_for(2)
+
+    def cut() -> dict[tuple[str, str], tuple[bool, bool]]:
+        pairs = itertools.permutations(("m001", "m002", "m003"), 2)
+        links = {pair: running.cluster.links.of(*pair) for pair in pairs}
+        return {p: (k.cut, k.cut_datagrams) for p, k in links.items() if k.cut or k.cut_datagrams}
+
+    ways = [("m001", "m002"), ("m002", "m001")][: 1 if mode == "one_way" else 2]
+    assert cut() == dict.fromkeys(ways, (not datagrams_only, datagrams_only))
+    running.cluster.run_for(2)
+    assert cut() == {}
+
+
+def test_what_a_plan_has_for_later_does_not_happen_once_all_is_healed():
+    running = Run(scenario({"crash": {"members": ["m001"], "at_s": 3}}), 1)
+    running.cluster.start_converged(running.scenario.names())
+    running.injector.plan(running.plan)
+    running.cluster.run_for(2)
+    running.injector.heal()
+    running.cluster.run_for(2)
+    assert "m001" in running.cluster.running
+    assert running.injector.happened == {}
 
 
 def test_clocks_run_at_the_rate_that_a_fault_says():
