@@ -319,7 +319,8 @@ class MemberCluster:
         if isinstance(effect, CloseStream):
             stream.close()
         else:
-            self.trace(member, "write", f"{stream.peer:<8} {len(effect.data):>6} #{stream.number}")
+            told = f"{stream.peer:<8} {len(effect.data):>6} {zlib.crc32(effect.data):08x} #{stream.number}"
+            self.trace(member, "write", told)
             stream.send(effect.data)
 
     def _send(self, member: SimulatedMember, data: bytes, to: Address) -> None:

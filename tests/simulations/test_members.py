@@ -370,6 +370,19 @@ def test_the_trace_tells_of_each_datagram_what_it_was_and_when_it_arrives():
     assert all(int(line[-1]) == int(line[0]) + 10_000 for line in lines)
 
 
+def test_the_trace_tells_what_is_written_on_streams(monkeypatch):
+    written, send = [], MemberStream.send
+
+    def noted(stream, data):
+        written.append([stream.peer, str(len(data)), f"{zlib.crc32(data):08x}", f"#{stream.number}"])
+        send(stream, data)
+
+    monkeypatch.setattr(MemberStream, "send", noted)
+    made, _ = cluster(3, converged=False)
+    made.run_for(1)
+    assert [line.split()[3:] for line in made.lines.tail() if " write " in line] == written != []
+
+
 def test_a_datagram_that_comes_twice_is_received_twice_and_the_trace_says_when():
     made, _ = cluster(2, link=Link(0.001, 0.001, duplicate=1.0))
     made.run_for(5)
