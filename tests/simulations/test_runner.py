@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import signal
+import statistics
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_a_fault_of_processes_happens(fault, happened):
     result, lines = traced(scenario(fault))
     assert result.failed == []
     assert {what for us, who, _, what, *_ in lines["fault"] if who != "-" and us != "0"} == happened
+
+
+def test_a_starved_process_runs_and_stands_still_for_as_long_as_the_fault_says():
+    starved = {"members": ["m001"], "at_s": 0, "running_s": 0.4, "paused_s": [0.2, 0.8]}
+    _, lines = traced(scenario({"starve": starved}, safety_s=100))
+    turns = [(us, what) for us, who, _, what, *_ in lines["fault"] if who == "m001"]
+    lasted: dict[str, list[float]] = defaultdict(list)
+    for (began, what), (ended, _) in itertools.pairwise(turns):
+        lasted[what].append((int(ended) - int(began)) / 1e6)
+    paused_s, running_s = sorted(lasted["paused"])[1:-1], lasted["resumed"]  # healing cuts one short
+    assert len(running_s) > 90
+    assert 0.2 <= paused_s[0] < 0.25
+    assert 0.75 < paused_s[-1] <= 0.8
+    assert 0.45 < statistics.mean(paused_s) < 0.55
+    assert 0.3 < statistics.mean(running_s) < 0.5
+    assert 0.25 < statistics.stdev(running_s) < 0.6
 
 
 @pytest.mark.parametrize("disk", [True, False])
