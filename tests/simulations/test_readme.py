@@ -4,6 +4,8 @@ import io
 import re
 from pathlib import Path
 
+import yaml
+
 import simulations
 from simulations.cli import command
 from simulations.faults import KINDS
@@ -27,6 +29,29 @@ def test_every_fault_and_every_property_is_explained():
     assert sorted(rows("Kind")) == sorted(KINDS)
     assert [*rows("Always"), *rows("Eventually"), *rows("Finally")] == list(PROPERTIES)
     assert sorted(set(re.findall(r"`(sometimes_\w+)`", PAGE))) == sorted({*Sometimes.NAMES, *SOMETIMES})
+
+
+def test_every_key_of_a_fault_is_in_its_row_with_a_default_that_says_something():
+    table = PAGE.split("\n| Kind |", 1)[1].split("\n\n", 1)[0]
+    told = {}
+    for line in table.splitlines()[2:]:
+        kind, _, keys = (cell.strip() for cell in line.strip("|").split(" | "))
+        told[kind.strip("`")] = [yaml.safe_load(f"{{{key}}}") for key in re.findall(r"`([^`]+)`", keys)]
+    silent = (None, False, 0, ())
+    for kind, fault in KINDS.items():
+        own = {name: field for name, field in fault.model_fields.items() if name not in ("at_s", "for_s")}
+        expected = {
+            name: None if field.is_required() or field.default in silent else field.default
+            for name, field in own.items()
+        }
+        found = {
+            key: tuple(value) if isinstance(value, list) else value
+            for each in told[kind]
+            for key, value in each.items()
+        }
+        assert found == expected
+    lasting = PAGE.split("in seconds of the run; ", 1)[1].split(" have `for_s`", 1)[0]
+    assert re.findall(r"`(\w+)`", lasting) == [k for k in rows("Kind") if "for_s" in KINDS[k].model_fields]
 
 
 def test_every_command_is_shown():
