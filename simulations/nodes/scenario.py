@@ -86,7 +86,7 @@ class Workload(BaseModel):
         reply_within_s: How long a client waits; the life of its request, too.
         poison: Share of the requests on which the agent ``witness`` raises.
         content: Of each request; its number by default.
-        files: Files that go with each request, by path.
+        files: Files that go with each request, by path, or of the samples, as ``demo/sales.csv``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,9 +104,11 @@ class Workload(BaseModel):
 
         Raises:
             OSError: a file cannot be read.
+            CaxtonError: there is neither such a file nor such a sample.
         """
         found = []
-        for file in map(Path, self.files):
+        for name in self.files:
+            file = Path(name) if Path(name).exists() else sample(name)
             media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
             found.append(Attachment(file.name, media_type, file.read_bytes()))
         return tuple(found)
@@ -215,7 +217,7 @@ class NodeScenario(Scenario):
         try:
             if self.workload is not None:
                 self.workload.attachments()
-        except OSError as error:
+        except (OSError, CaxtonError) as error:
             raise ValueError(f"workload: files: {error}") from None
         for placed in self.placed:
             try:

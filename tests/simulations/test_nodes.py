@@ -256,6 +256,7 @@ def test_a_scenario_holds(name: str) -> None:
     result = outcome(load(name))  # type: ignore[arg-type]
     assert result.failed == [], [violation.text for violation in result.violations]
     assert result.measures["accepted"] > 50
+    assert result.measures["answered_inform"] > result.measures["accepted"] / 4, "so few answers judge little"
 
 
 def test_two_processes_with_different_hash_seeds_write_the_same_trace_byte_for_byte() -> None:
@@ -291,6 +292,14 @@ def test_a_fault_that_cannot_happen_is_refused_with_its_place(fault: dict, told:
 def test_an_agent_that_there_is_not_is_refused() -> None:
     with pytest.raises(ScenarioError, match="agents: ekho cannot be read"):
         scenario(agents=[{"agent": "ekho"}])
+
+
+def test_a_file_that_there_is_not_is_refused_and_a_sample_is_found() -> None:
+    asked = {"capability": "witness", "content": {}}
+    with pytest.raises(ScenarioError, match=r"workload: files: .*no sample 'slaes\.csv'"):
+        scenario(workload={**asked, "files": ["slaes.csv"]})
+    found = scenario(workload={**asked, "files": ["demo/sales.csv"]}).workload.attachments()
+    assert [(file.name, file.media_type) for file in found] == [("sales.csv", "text/csv")]
 
 
 def test_what_means_nothing_to_whole_nodes_is_refused() -> None:
