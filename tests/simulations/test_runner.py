@@ -19,6 +19,7 @@ from simulations.__main__ import cli
 from simulations.cli import seconds, seed_range
 from simulations.compare import compare
 from simulations.injector import Injector
+from simulations.members import MemberCluster
 from simulations.nodes.actions import NodeInjector
 from simulations.runner import CRASHED, INTERRUPTED, NOT_LIVE, NOT_SAFE, OK, Run, run
 from simulations.scenario import ScenarioError, load
@@ -107,6 +108,40 @@ def test_a_starved_process_runs_and_stands_still_for_as_long_as_the_fault_says()
     assert 0.45 < statistics.mean(paused_s) < 0.55
     assert 0.3 < statistics.mean(running_s) < 0.5
     assert 0.25 < statistics.stdev(running_s) < 0.6
+
+
+def test_churn_goes_at_its_rate_and_comes_back_as_often_with_a_disk_as_it_says(monkeypatch):
+    came: dict[str, list[bool]] = defaultdict(list)
+
+    def start(cluster, name, *, seeds=(), disk=True):
+        came[name].append(disk)
+        return original(cluster, name, seeds=seeds, disk=disk)
+
+    original = MemberCluster.start
+    monkeypatch.setattr(MemberCluster, "start", start)
+    churn = {"at_s": 0, "for_s": 200, "per_s": 0.5, "down_s": [1, 3], "leaving": 0.2, "keeping": 0.3}
+    _, lines = traced(scenario({"churn": churn}, safety_s=205))
+    happened = [(int(us) / 1e6, who, what) for us, who, _, what, *_ in lines["fault"] if what != "leave"]
+    gone = [(us, who, what) for us, who, what in happened if what in ("crashed", "left")]
+    away_s = []
+    for us, who, what in gone:
+        back = next(at for at, name, how in happened if (name, how) == (who, "started") and at >= us)
+        away_s += [back - us] if what == "crashed" else []
+    assert 70 < len(gone) < 130
+    assert 0.1 < sum(what == "left" for _, _, what in gone) / len(gone) < 0.3
+    kept = [disk for disks in came.values() for disk in disks]
+    assert len(kept) == len(gone)
+    assert 0.2 < sum(kept) / len(kept) < 0.4
+    assert 1 <= min(away_s) < 1.2
+    assert 2.8 < max(away_s) <= 3
+
+
+@pytest.mark.parametrize("seeds", [True, False])
+def test_a_member_is_told_the_seeds_again_or_not(seeds):
+    back = {"restart": {"members": ["m004"], "at_s": 8, "disk": False, "seeds": seeds}}
+    _, lines = traced(scenario({"crash": {"members": ["m004"], "at_s": 3}}, back))
+    opened = [line for line in lines["connect"] if line[:2] == ["8000000", "m004"]]
+    assert bool(opened) is seeds
 
 
 @pytest.mark.parametrize("disk", [True, False])
