@@ -10,6 +10,8 @@ LOGS_LIMIT: Final = 4_096
 """Most logs, of all nodes that ever were."""
 STRETCH_OPERATIONS: Final = 256
 """Most operations under one signature."""
+STRETCH_BYTES: Final = 128 * 1024
+"""Bytes of operations under one signature; a single one may exceed it."""
 
 LogName = tuple[str, bytes]
 """A log: its node, and which one of that node's."""

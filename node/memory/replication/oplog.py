@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from node.memory.replication.head import DIGEST_BYTES, LOGS_LIMIT, STRETCH_OPERATIONS, Head
+from node.memory.replication.head import DIGEST_BYTES, LOGS_LIMIT, STRETCH_BYTES, STRETCH_OPERATIONS, Head
 from node.memory.replication.operations import HASH_BYTES, Facts, Kind, body_hash
 from node.memory.rows import full
 from node.storage.query import each, number, rows
@@ -38,8 +38,6 @@ FORGOTTEN_S: Final = 30 * 86_400.0
 """How long it is kept what was forgotten, in seconds."""
 FORGOTTEN_LIMIT: Final = 500_000
 """Most forgettings that are kept; beyond it the oldest leave early."""
-STRETCH_BYTES: Final = 128 * 1024
-"""Bytes of operations under one signature; a single one may exceed it."""
 NOTHING: Final = bytes(HASH_BYTES)
 """Stands for an operation that was void before it was signed."""
 

@@ -263,7 +263,7 @@ def page_for(connection: apsw.Connection, have: Mapping[LogName, int]) -> Page:
                     tuple(operations),
                 )
             )
-            size += sum(len(body) for _, body in operations)
+            size += stretches[-1].size_bytes
             if size > PAGE_BYTES or len(stretches) == PAGE_STRETCHES:
                 return Page(told, tuple(stretches))
     return Page(told, tuple(stretches))

@@ -11,12 +11,21 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from node.memory.replication.head import DIGEST_BYTES, LOG_ID_BYTES, LOGS_LIMIT, STRETCH_OPERATIONS
+from node.memory.replication.head import (
+    DIGEST_BYTES,
+    LOG_ID_BYTES,
+    LOGS_LIMIT,
+    STRETCH_BYTES,
+    STRETCH_OPERATIONS,
+)
 from node.memory.replication.operations import HASH_BYTES, MAX_BODY_BYTES
 from swim.identity import MAX_CREDENTIAL_BYTES, MAX_NAME_CHARACTERS, SIGNATURE_BYTES, is_name
 
 PAGE_BYTES: Final = 128 * 1024
-"""Bytes of operations beyond which a page takes no further stretch."""
+"""Bytes of stretches beyond which a page takes no further one."""
+STRETCH_LIMIT_BYTES: Final = MAX_BODY_BYTES + STRETCH_BYTES
+"""Most bytes of operations in one stretch. No origin signs more together: a page that passes them on, behind
+others and with the headings of all logs, stays within what a link carries."""
 PAGE_STRETCHES: Final = 64
 """Most stretches of one page."""
 EVERYTHING: Final = 2**53
@@ -81,6 +90,16 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """The number of its last operation."""
         return self.first + len(self.hashes) // HASH_BYTES - 1
 
+    @property
+    def operations_bytes(self) -> int:
+        """Bytes of its operations."""
+        return sum(len(body) for _, body in self.operations)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of it, near enough."""
+        return self.operations_bytes + len(self.hashes) + len(self.credential) + len(self.signature)
+
 
 class Page(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the sender holds, and some of what the other does not."""
@@ -123,6 +142,8 @@ def decode_page(body: bytes) -> Page:
     for stretch in page.stretches:
         if len(stretch.hashes) % HASH_BYTES or not is_name(stretch.node):
             raise BodyInvalid("a stretch has no form")
+        if stretch.operations_bytes > STRETCH_LIMIT_BYTES:
+            raise BodyInvalid(f"a stretch has more than {STRETCH_LIMIT_BYTES} bytes")
     if not all(is_name(head.node) for head in page.heads):
         raise BodyInvalid("a log of nobody")
     return page

@@ -18,6 +18,7 @@ from node.memory.replication import oplog
 from node.memory.replication.oplog import OperationLogs
 from node.memory.replication.replica import AWAY_S, PageRefused, Stalled, statement
 from node.memory.replication.wire import (
+    PAGE_BYTES,
     BodyInvalid,
     Heading,
     Page,
@@ -28,6 +29,7 @@ from node.memory.replication.wire import (
     encode,
 )
 from node.memory.scopes import OPERATOR, for_agent
+from node.transport.frames import MAX_PAGE_BYTES
 from swim.hlc import MAX_SKEW_S, stamp_at
 from tests.node.memory.replication.peers import NOW_S, Peer, Peers
 from tests.node.memory.stand_in import WordEmbedder
@@ -520,3 +522,43 @@ async def test_forgettings_are_bounded_in_number_and_stretches_of_nothing_leave(
     assert proofs == 3  # the one with the entity, and those of the forgettings that are kept
     await peers["n2"].pull(peer)
     assert await peers["n2"].shared.heads() == await peer.shared.heads()
+
+
+async def test_what_a_liar_has_signed_is_passed_on_in_pages_that_a_link_carries_or_not_at_all(peers):
+    """A page that no link carries would end the link of two honest nodes, again and again."""
+    liar, relay = peers["n3"], peers["n2"]
+    small = told(liar, observation(text="x" * 60_000), observation(nonce=bytes([1]) * 16, text="y" * 60_000))
+    large = [observation(nonce=bytes([n]) * 16, text="z" * (MAX_PAGE_BYTES // 2 - 60_000)) for n in (2, 3)]
+    [first], [second] = small.stretches, told(liar, *large, first=3).stretches
+    taken = 0
+    for stretch in (first, second):
+        body = encode(Page(small.heads, (stretch,)))
+        assert len(body) <= MAX_PAGE_BYTES
+        try:
+            taken += (await relay.shared.take(decode_page(body))).kept
+        except BodyInvalid:
+            continue
+    assert len(encode(await peers["n1"].page_from(relay))) <= MAX_PAGE_BYTES
+    assert taken == 2  # what is honest was taken
+
+
+async def test_stretches_of_which_nothing_holds_fill_no_page_beyond_what_it_may_have(peers):
+    liar, relay = peers["n3"], peers["n2"]
+    for first in range(1, 40 * oplog.STRETCH_OPERATIONS, oplog.STRETCH_OPERATIONS):
+        hashes = bytes(oplog.STRETCH_OPERATIONS * said.HASH_BYTES)
+        signature = liar.credentials.identity.sign(
+            statement(liar.name, b"log-of-n", first, int(NOW_S * 1000), hashes)
+        )
+        void = Stretch(
+            liar.name,
+            b"log-of-n",
+            first,
+            int(NOW_S * 1000),
+            liar.credentials.identity.credential,
+            signature,
+            hashes,
+            (),
+        )
+        await relay.shared.take(Page((), (void,)))
+    page = await peers["n1"].page_from(relay)
+    assert len(encode(page)) <= PAGE_BYTES + 64 * 1024
