@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from node.json_schema import without_patterns
 from node.llm.provider import ToolCall, ToolSpec
 from node.llm.schema import problem_of
 from node.llm.wire import Nonsense, parse_json
@@ -38,7 +39,11 @@ def bare_call(text: str, tools: Sequence[ToolSpec]) -> ToolCall | None:
     if arguments is None:
         return None
     tool = next((tool for tool in tools if tool.name == found["name"]), None)
-    if tool is None or problem_of(arguments, {"additionalProperties": False, **tool.input_schema}):
+    if tool is None:
+        return None
+    schema = without_patterns(dict(tool.input_schema))  # it may be another program's
+    closed = {} if "patternProperties" in tool.input_schema else {"additionalProperties": False}
+    if problem_of(arguments, {**closed, **schema}):
         return None
     return ToolCall("bare-1", tool.name, arguments)
 

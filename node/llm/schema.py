@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from node.json_schema import SchemaInvalid, Unfollowable, check_definition, errors_of
 from node.llm.failures import RequestFailed
 from node.llm.wire import Nonsense, parse_json
 
@@ -36,14 +37,15 @@ def structured_content(text: str, schema: Mapping[str, Any]) -> Any:
 
 def problem_of(value: Any, schema: Mapping[str, Any]) -> str:
     """Why ``value`` does not follow ``schema``; empty if it does."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # noqa: PLC0415 - 100 ms
-    from jsonschema.exceptions import SchemaError, best_match  # type: ignore[import-untyped] # noqa: PLC0415
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped] # noqa: PLC0415 - 100 ms
 
     try:
-        Draft202012Validator.check_schema(schema)
-        error = best_match(Draft202012Validator(schema).iter_errors(value))
-    except (SchemaError, RecursionError) as failure:
+        check_definition(schema)
+        error = best_match(errors_of(value, schema))
+    except SchemaInvalid as failure:
         return f"the schema itself is not valid: {str(failure)[:ERROR_SHOWN]}"
+    except Unfollowable as failure:
+        return f"the schema cannot be followed: {failure}"
     if error is None:
         return ""
     where = ".".join(str(part) for part in error.absolute_path) or "the value"
@@ -55,16 +57,13 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
 
     It may refer to parts of itself alone: whoever checks an answer must not be made to fetch anything.
     """
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - as above
-    from jsonschema.exceptions import SchemaError  # noqa: PLC0415
-
     outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     if outside is not None:
         return f"it refers to {outside[:ERROR_SHOWN]!r}, outside of itself"
     try:
-        Draft202012Validator.check_schema(schema)
-    except (SchemaError, RecursionError) as failure:
-        return getattr(failure, "message", "it is nested too deeply")[:ERROR_SHOWN]
+        check_definition(schema)
+    except SchemaInvalid as failure:
+        return str(failure)[:ERROR_SHOWN]
     return ""
 
 

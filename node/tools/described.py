@@ -6,7 +6,8 @@ take letters, digits, ``_`` and ``-``, at most 64: other letters become ``_``, a
 one any more, the name ends in a hash of what it stands for.
 
 Schemas come from outside. Regular expressions in them are not tried here, because one can take for ever; the
-server that wrote them checks them itself.
+server that wrote them checks them itself. What else they ask for is followed within a bound
+(:mod:`node.json_schema`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from node.errors import ToolFailed
+from node.json_schema import SchemaInvalid, Unfollowable, check_definition, errors_of, without_patterns
 
 TOOLS_LIMIT: Final = 128
 """Most tools of one server; those beyond it are left out."""
@@ -31,8 +33,6 @@ SCHEMA_BYTES_LIMIT: Final = 64 * 1024
 ARGUMENTS_BYTES_LIMIT: Final = 256 * 1024
 """Largest arguments of one call, as JSON."""
 _HASH_LENGTH: Final = 8
-_PATTERNS: Final = ("pattern", "patternProperties", "propertyNames")
-_CLOSING: Final = ("additionalProperties", "unevaluatedProperties")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +66,15 @@ def one_line(description: str | None) -> str:
 
 def schema_problem(schema: Any) -> str:
     """Why a tool with this input schema cannot be offered; empty if it can."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # noqa: PLC0415 - with the SDK
-    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped] # noqa: PLC0415
-
     if not isinstance(schema, dict) or schema.get("type") != "object":
         return "its input schema is not that of an object"
     try:
         if len(json.dumps(schema, ensure_ascii=False).encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_LIMIT:
             return f"its input schema has more than {SCHEMA_BYTES_LIMIT:,} bytes"
-        Draft202012Validator.check_schema(without_patterns(schema))
-    except (SchemaError, RecursionError) as error:
+        check_definition(without_patterns(schema))
+    except (SchemaInvalid, RecursionError) as error:
         return f"its input schema is not valid ({type(error).__name__})"
     return ""
-
-
-def without_patterns(schema: Any) -> Any:
-    """A schema without regular expressions, and without what would close an object that they had opened."""
-    if isinstance(schema, list):
-        return [without_patterns(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    left_out = (*_PATTERNS, *(_CLOSING if "patternProperties" in schema else ()))
-    return {
-        key: {name: without_patterns(each) for name, each in value.items()}
-        if key in ("properties", "$defs", "definitions", "dependentSchemas") and isinstance(value, dict)
-        else value
-        if key in ("const", "enum", "default", "examples")
-        else without_patterns(value)
-        for key, value in schema.items()
-        if key not in left_out
-    }
 
 
 class Arguments:
@@ -107,11 +86,7 @@ class Arguments:
     """
 
     def __init__(self, name: str, schema: Mapping[str, Any]) -> None:
-        from jsonschema import Draft202012Validator  # noqa: PLC0415 - with the SDK
-        from referencing import Registry  # noqa: PLC0415
-
-        self._name = name
-        self._validator = Draft202012Validator(dict(schema), registry=Registry())  # which fetches nothing
+        self._name, self._schema = name, schema
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Refuse arguments that do not follow the schema.
@@ -119,18 +94,16 @@ class Arguments:
         Raises:
             ToolFailed: they do not; ``details["problems"]`` says where.
         """
-        from referencing.exceptions import Unresolvable  # noqa: PLC0415 - with the SDK
-
         name = self._name
         size = len(json.dumps(arguments, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > ARGUMENTS_BYTES_LIMIT:
             why = f"they have {size:,} bytes; at most {ARGUMENTS_BYTES_LIMIT:,} are taken"
             raise _not_valid(name, why, [])
         try:
-            found = self._validator.iter_errors(dict(arguments))
-            errors = sorted(found, key=lambda error: [str(part) for part in error.path])
-        except (Unresolvable, RecursionError) as error:
-            raise _not_valid(name, f"its schema cannot be followed ({type(error).__name__})", []) from None
+            found = errors_of(dict(arguments), self._schema)
+        except Unfollowable as error:
+            raise _not_valid(name, f"its schema cannot be followed: {error}", []) from None
+        errors = sorted(found, key=lambda error: [str(part) for part in error.path])
         if errors:
             first = errors[0]
             where = ".".join(str(part) for part in first.path) or "the arguments"

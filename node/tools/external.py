@@ -26,8 +26,9 @@ from pydantic import ValidationError
 from node.config import McpServer
 from node.environment import Environment
 from node.errors import CaxtonError, ToolFailed
+from node.json_schema import without_patterns
 from node.tools.calls import QUEUE_LIMIT, STOPPED, Call, serve_calls
-from node.tools.described import TOOLS_LIMIT, ToolInfo, model_name, one_line, schema_problem, without_patterns
+from node.tools.described import TOOLS_LIMIT, ToolInfo, model_name, one_line, schema_problem
 from node.tools.pins import Described, Pending, Pins
 
 if TYPE_CHECKING:

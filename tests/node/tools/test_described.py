@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ToolFailed
+from node.json_schema import without_patterns
 from node.tools.described import (
     ARGUMENTS_BYTES_LIMIT,
     NAME_LIMIT,
@@ -18,7 +19,6 @@ from node.tools.described import (
     model_name,
     model_prefix,
     schema_problem,
-    without_patterns,
 )
 
 OBJECT: dict[str, Any] = {"type": "object"}
@@ -89,9 +89,9 @@ def test_no_regular_expression_of_a_stranger_is_tried() -> None:
         (
             OBJECT | {"$ref": "https://example.org/schema"},
             {},
-            "cannot be followed (_WrappedReferencingError)",
+            "refers to what is not there",
         ),
-        (OBJECT | {"$ref": "#"}, {}, "cannot be followed (RecursionError)"),
+        (OBJECT | {"$ref": "#"}, {}, "it leads into itself"),
         (OBJECT, {"a": "x" * ARGUMENTS_BYTES_LIMIT}, "at most 262,144 are taken"),
         (OBJECT | {"properties": {"a": {"items": OBJECT}}}, {"a": [1], "b": 2}, "a.0: 1 is not"),
     ],

@@ -126,7 +126,7 @@ async def test_tools_of_another_program_are_called_under_its_name(tmp_path: Path
         assert "may not use" in await desk.refusal("echo", "raw/see")
         assert desk.host.absent(("raw/see", "raw/nothing", "raw/refused")) == [
             ("raw/nothing", "the server has no such tool"),
-            ("raw/refused", "its input schema is not valid (SchemaError)"),
+            ("raw/refused", "its input schema is not valid (SchemaInvalid)"),
         ]
         assert desk.changes[0][:2] == ("raw", "info")
 
