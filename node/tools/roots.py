@@ -180,9 +180,10 @@ class View:
     def _replace(self, folder: int, name: str, data: bytes, *, overwrite: bool) -> bool:
         unfinished = f"{_UNFINISHED}{os.getpid()}-{next(self._count)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(unfinished, flags, 0o640, dir_fd=folder), "wb") as file:
-            file.write(data)
+        descriptor = os.open(unfinished, flags, 0o640, dir_fd=folder)
         try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
             existed = _kind(folder, name)
             if existed not in (None, "file"):
                 raise ValidationFailed(f"{name!r} is no file", why=f"it is a {existed}")

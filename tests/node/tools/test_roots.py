@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,20 @@ def test_too_much_is_not_written(disk: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "FREE_BYTES", 2**80)
     with pytest.raises(ResourceLimitExceeded, match="almost full"):
         view(disk).write("out/x", b"x", overwrite=False)
+    assert list((disk / "out").iterdir()) == []
+
+
+def test_of_a_file_that_the_disk_has_no_room_for_nothing_stays(disk: Path) -> None:
+    """Its beginning would be hidden from every tool, and take the room for good."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        with pytest.raises(ToolFailed):
+            view(disk).write("out/x", b"x" * 100_000, overwrite=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
     assert list((disk / "out").iterdir()) == []
 
 
