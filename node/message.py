@@ -47,10 +47,10 @@ Counter = Annotated[int, Meta(ge=0, le=COUNTER_LIMIT)]
 UnixSeconds = Annotated[float, Meta(ge=0.0, lt=1e11)]
 Priority = Annotated[int, Meta(ge=0, le=9)]
 
-FallbackVersion = Annotated[str, Meta(max_length=40, pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}$")]
+FallbackVersion = Annotated[str, Meta(max_length=40, pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}\Z")]
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
-_CAPABILITY = re.compile(r"^[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?\d+(\.\d+){0,2})?$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]*")
+_CAPABILITY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?[0-9]+(\.[0-9]+){0,2})?")
 _SEAL_VERSION: Final = 2
 
 
@@ -68,7 +68,7 @@ class Attachment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     name: Text
     media_type: Text
     data: bytes = b""
-    blob: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    blob: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     size: Annotated[int, Meta(ge=0, le=BLOB_LIMIT_BYTES)] = 0
 
     @property
@@ -405,12 +405,12 @@ def _are_labels(*texts: str | None) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_address(text: str) -> bool:
-    return _NAME.match(text) is not None
+    return _NAME.fullmatch(text) is not None
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_capability(text: str) -> bool:
-    return _CAPABILITY.match(text) is not None
+    return _CAPABILITY.fullmatch(text) is not None
 
 
 def check_capability(text: object) -> str:

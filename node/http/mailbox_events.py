@@ -16,7 +16,7 @@ from node.messaging.mailboxes import Entry
 
 AT_ONCE: Final = 16
 """Most messages read from the mailbox at once."""
-_IDENTIFIER: Final = re.compile(r"^(\d{1,19})-([\x21-\x7e]{1,3072})$")
+_IDENTIFIER: Final = re.compile(r"([0-9]{1,19})-([\x21-\x7e]{1,3072})")
 
 
 def event_id(entry: Entry) -> str:
@@ -30,7 +30,7 @@ def parse_event_id(text: str, field: str) -> tuple[int, str]:
     Raises:
         ValidationFailed: it named none.
     """
-    found = _IDENTIFIER.match(text)
+    found = _IDENTIFIER.fullmatch(text)
     if found is None or int(found[1]) >= 1 << 63:
         raise ValidationFailed(
             f"{text[:80]!r} is not the id of an event",

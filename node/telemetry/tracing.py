@@ -39,14 +39,14 @@ EXPORT_LIMIT_MS: Final = 3000
 EXPORT_EVERY_MS: Final = 1000
 """Time between two exports, in milliseconds."""
 
-_TRACEPARENT: Final = re.compile(r"^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 
 
 def clean_traceparent(text: str | None) -> str:
     """A ``traceparent`` from outside as version 00, or the empty string when it is none."""
-    found = _TRACEPARENT.match(text or "")
+    found = _TRACEPARENT.fullmatch(text or "")
     if found is None:
         return ""
     version, trace, span, flags, rest = found.groups()
