@@ -30,6 +30,9 @@ COUNT_LIMIT: Final = 10_000
 """Most blobs."""
 SWEEP_S: Final = 60.0
 """How often what is unused is looked for, in seconds."""
+ANEW_S: Final = 60.0
+"""How long a part of a blob keeps its place before it makes way for one of the same digest and another size, in
+seconds: only the whole tells which of them is the size, so a wrong one must not keep the right one out."""
 SWEEP_BATCH: Final = 100
 """Most blobs that are looked at in one round."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -83,7 +86,8 @@ class BlobStore:
             size: Of its content, in bytes.
 
         Raises:
-            ValidationFailed: the digest or the size is none, or another size was given before.
+            ValidationFailed: the digest or the size is none, or another size was given before: of a blob that is
+                here as a whole, or was sent in part within the last :data:`ANEW_S`.
             ResourceLimitExceeded: there is no room.
             StorageFailed: the disk refuses.
         """
@@ -99,6 +103,9 @@ class BlobStore:
 
         def job(connection: apsw.Connection) -> tuple[Row, tuple[int, int]]:
             known = tables.find(connection, digest)
+            if known is not None and known.size != size and tables.stalled(connection, digest, wall - ANEW_S):
+                tables.drop(connection, digest)
+                known = None
             if known is None:
                 self._check_room(tables.reserved(connection), size)
             elif known.size != size:
@@ -242,6 +249,16 @@ class BlobStore:
         await self._drop(gone)
         self._counts["dropped"] += len(gone)
         return len(gone)
+
+    async def give_up(self, row: Row) -> None:
+        """Keep no room for a blob of which nothing has come.
+
+        Raises:
+            StorageFailed: the disk refuses.
+        """
+        found = await self.find(row.digest)
+        if found is not None and found.key == row.key and not found.chunks:
+            await self._drop([row.digest])
 
     async def drop(self, digests: Sequence[str]) -> None:
         """Let go of these, whether or not they have been used lately.

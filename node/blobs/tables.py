@@ -103,6 +103,12 @@ def begin(connection: apsw.Connection, digest: str, size: int, wall: float) -> R
     return found  # type: ignore[return-value]
 
 
+def stalled(connection: apsw.Connection, digest: str, before_s: float) -> bool:
+    """Whether a blob is here in part only, and nobody has added to it, or asked for it, since then."""
+    sql = "SELECT count(*) FROM blobs WHERE digest = ? AND complete = 0 AND used_s <= ?"
+    return number(connection, sql, (digest, before_s)) > 0
+
+
 def append(
     connection: apsw.Connection, key: int, first: int, chunks: Sequence[bytes], wall: float
 ) -> int | None:

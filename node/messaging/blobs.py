@@ -185,7 +185,11 @@ class Blobs:
                 if origin == self._node:
                     raise not_here(digest)
                 row = await self.store.begin(digest, attachment.size)
-                await self._ask_for(origin, row)
+                try:
+                    await self._ask_for(origin, row)
+                except BlobNotFound:
+                    await self.store.give_up(row)  # names of what there is not would take all the room
+                    raise
                 await self.store.finish(row)
                 self._counts["fetched"] += 1
                 return row

@@ -238,6 +238,40 @@ async def test_more_than_there_is_room_for_is_refused(tmp_path, autojump_clock):
                 await store.begin(sha256(b"4"), size)
 
 
+async def test_a_wrong_size_keeps_the_right_one_out_for_a_minute_only(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a") as c:
+        store = c["a"].bus.blobs.store
+        row = await store.begin(sha256(LARGE), len(LARGE) + 1)
+        await store.append(row, 0, [LARGE[:CHUNK_BYTES]])
+        await pause(50)
+        await store.append(row, 1, [LARGE[CHUNK_BYTES : 2 * CHUNK_BYTES]])
+        await pause(50)
+        with pytest.raises(ValidationFailed, match="announced"):
+            await store.begin(sha256(LARGE), len(LARGE))
+        await pause(20)
+        digest = await keep(c["a"], LARGE)
+        assert await c["a"].bus.blobs.content(digest) == LARGE
+        assert store.statistics()["blob_bytes"] == len(LARGE)
+        await pause(100)
+        with pytest.raises(ValidationFailed, match="announced"):
+            await store.begin(digest, 7)  # it is here as a whole
+
+
+async def test_names_of_what_there_is_not_take_no_room_of_whoever_asks_for_it(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", reading([]), "work")
+        digest = await keep(c["a"], LARGE)
+
+        async def nothing(about):
+            await trio.lowlevel.checkpoint()
+
+        c["a"].bus.blobs.answer = nothing
+        message = c["a"].message(capability="work", attachments=named(digest))
+        assert (await c["a"].bus.request(message, timeout_s=60)).performative is Performative.FAILURE
+        assert await c["b"].bus.blobs.store.find(digest) is None
+        assert c["b"].bus.blobs.store.statistics()["blob_bytes"] == 0
+
+
 async def test_no_more_is_held_in_memory_than_the_limit(tmp_path, autojump_clock, monkeypatch):
     monkeypatch.setattr(limits, "HELD_LIMIT_BYTES", len(LARGE) + 10)
     most, running = [], []
