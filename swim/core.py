@@ -391,7 +391,7 @@ class Core:
         self._agree_on_version()
 
     def about_self(self, statement: Statement, now: float) -> tuple[bytes, ...]:
-        """Defend this member: refute, outbid a past life, or find out that we are superseded.
+        """Defend this member: refute, outbid a past life, take back a goodbye, or find out we are superseded.
 
         Returns:
             Our word, if the statement is an accusation that it has already answered.

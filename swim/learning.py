@@ -26,7 +26,7 @@ from swim.events import (
 from swim.evidence import Evidence
 from swim.identity import Authority
 from swim.members import MAX_INCARNATION_JUMP, MemberTable, Record, State, digest_of
-from swim.messages import Alive, DecodeError, Left, Statement
+from swim.messages import Alive, Boot, DecodeError, Left, Statement
 from swim.networks import AllowedNetworks
 
 SANE_WALL_S: Final = 1_704_067_200.0
@@ -124,6 +124,9 @@ class Learning:
         Raises:
             DecodeError: if a signature is not its author's.
         """
+        if isinstance(statement, Left) and self._is_ahead_of_time(statement.boot, now):
+            self._refuse("boot_time_ahead")
+            return ()
         if statement.name == self._owner.name:
             return self._owner.about_self(statement, now)
         if isinstance(statement, Alive):
@@ -164,10 +167,8 @@ class Learning:
         Raises:
             DecodeError: if the signature is not the subject's.
         """
-        wall = now + self._owner.wall_offset
-        lead_s = alive.boot.time_ms / 1000 - wall
-        admitted = self._authority.admit(alive.credential, wall)
-        if wall >= SANE_WALL_S and lead_s > self._config.max_clock_lead_s:
+        admitted = self._authority.admit(alive.credential, now + self._owner.wall_offset)
+        if self._is_ahead_of_time(alive.boot, now):
             self._refuse("boot_time_ahead")
         elif len(alive.meta) > self._config.max_meta_bytes:
             self._refuse("meta_too_long")
@@ -201,9 +202,7 @@ class Learning:
             return against if compared else ()
         if not record.accepts(alive):
             return record.against(alive) if compared else ()
-        jump = alive.incarnation - record.alive.incarnation
-        if alive.boot == record.alive.boot and jump > MAX_INCARNATION_JUMP:
-            self._refuse("incarnation_jump")
+        if self._is_jump(record, alive):
             return ()
         public_key = self.verify(alive, now)
         if public_key is not None:
@@ -265,7 +264,7 @@ class Learning:
         if record is None:
             self._refuse("goodbye_of_stranger")
             return
-        if not record.accepts(left):
+        if not record.accepts(left) or self._is_jump(record, left):
             return
         if not self._verify(record.public_key, left.signature, left.signed_bytes()):
             raise DecodeError("bad_signature")
@@ -277,6 +276,19 @@ class Learning:
         if was_up:
             self._owner.gone(record, now)
         self._events.append(MemberLeft(record.view()))
+
+    def _is_ahead_of_time(self, boot: Boot, now: float) -> bool:
+        """Say whether a life began further in our future than clocks are off; an unset clock cannot tell."""
+        wall = now + self._owner.wall_offset
+        return wall >= SANE_WALL_S and boot.time_ms / 1000 - wall > self._config.max_clock_lead_s
+
+    def _is_jump(self, record: Record, said: Alive | Left) -> bool:
+        """Say, and count, whether a member would raise its incarnation further at once than it ever has to."""
+        jump = said.incarnation - record.alive.incarnation
+        if said.boot != record.alive.boot or jump <= MAX_INCARNATION_JUMP:
+            return False
+        self._refuse("incarnation_jump")
+        return True
 
     def _is_spoken_here(self, alive: Alive) -> bool:
         lowest, highest = self._versions

@@ -15,7 +15,7 @@ from swim.config import MAX_PACKET_BYTES, SwimConfig
 from swim.events import Effect, SendDatagram
 from swim.keyring import MAX_OVERHEAD_BYTES, Channel, Envelope
 from swim.members import MemberTable, Record
-from swim.messages import Address, Dead, Message, Suspect
+from swim.messages import Address, Message
 
 BODY_BYTES: Final = MAX_PACKET_BYTES - MAX_OVERHEAD_BYTES - SENDER_BYTES
 """Room for messages and their lengths in one datagram."""
@@ -73,7 +73,7 @@ class Outgoing:
         *,
         statements: Sequence[bytes] = (),
     ) -> None:
-        """Send messages with what else fits; a doubted or dead receiver is told so (buddy system).
+        """Send messages with what else fits; a doubted, dead or departed receiver is told so (buddy system).
 
         Args:
             to: where to.
@@ -82,7 +82,7 @@ class Outgoing:
             statements: encoded statements that go with it.
         """
         encoded = [*map(encode_message, messages), *statements]
-        if record is not None and isinstance(record.verdict, (Suspect, Dead)):
+        if record is not None and record.verdict is not None:
             encoded.append(record.encoded_verdict)
         room = BODY_BYTES - sum(map(len, encoded)) - LENGTH_BYTES * len(encoded)
         if room > 0 and self._piggyback.waits():

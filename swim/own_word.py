@@ -2,7 +2,8 @@
 
 Only the subject raises its incarnation: to refute an accusation, and to change what it says. A word under
 its own name that is ahead of its own is either what a past life left behind (the clock went back), which
-is outbid, or that of a younger process with the same name, which has won.
+is outbid, or that of a younger process with the same name, which has won. A goodbye under its own name that
+this process has not said is taken back, whatever incarnation or boot it names.
 
 **Patience.** A member that notices that it stalls, that has to refute again and again, or that reaches others
 by relays and streams only, asks them to bear longer silences of it, within a bound. One that has to refute
@@ -48,8 +49,8 @@ IMPAIRED_WINDOW_S: Final = 60.0
 HEARTBEAT_S: Final = 10.0
 """How often a member that had to refute too often speaks up by itself."""
 LONE_REFUTATION_GAP_S: Final = 1.0
-"""Least time between two refutations of what too few members say to be believed by anybody: each one makes
-everybody talk, and a single liar shall not."""
+"""Least time between two refutations of what too few members say to be believed by anybody, and between two
+goodbyes that are taken back: each one makes everybody talk, and a single liar shall not."""
 STALL_PATIENCE: Final = 1.5
 """Patience asked for, as a multiple of the longest stall seen lately."""
 
@@ -101,7 +102,7 @@ class OwnWord:
         self._rebases = 0
         self._superseded = False
         self._refuted_at: deque[float] = deque(maxlen=IMPAIRED_REFUTATIONS)
-        self._lone_refuted_at = -math.inf
+        self._lone_refuted_at = self._returned_at = -math.inf
         self._stalled_at = -math.inf
         self._heartbeat_at: float | None = None
         self._relax_at: float | None = None
@@ -146,7 +147,7 @@ class OwnWord:
     def hear(
         self, statement: Statement, now: float, count_signatures: Callable[[Statement], int]
     ) -> Accusation | None:
-        """Refute, outbid a past life, or find out that this process is superseded.
+        """Refute, outbid a past life, take a goodbye back, or find out that this process is superseded.
 
         Args:
             statement: about this member, from anybody.
@@ -162,6 +163,9 @@ class OwnWord:
         if isinstance(statement, Alive):
             if said > held and count_signatures(statement):
                 self._meet_own_name(statement, now)
+        elif isinstance(statement, Left):
+            if said >= held and self.goodbye is None:
+                self._take_back(statement, now)
         elif isinstance(statement, (Suspect, Dead)) and self.goodbye is None:
             if said == held and self._shall_refute(count_signatures(statement), now):
                 self._counts["refutations"] += 1
@@ -267,6 +271,20 @@ class OwnWord:
             return
         self._superseded = True
         self._events.append(DuplicateName(self.alive.name, other.address))
+
+    def _take_back(self, goodbye: Left, now: float) -> None:
+        """Answer a goodbye that this process has not said: its key was used elsewhere, or by a past life."""
+        if now < self._returned_at + LONE_REFUTATION_GAP_S:
+            return
+        if goodbye.signature != self._identity.sign(goodbye.signed_bytes()):
+            return  # Ed25519 signs alike each time (RFC 8032)
+        self._returned_at = now
+        self._counts["goodbyes_taken_back"] += 1
+        if goodbye.boot == self.alive.boot:
+            self._raise_incarnation(goodbye.incarnation, self.alive)
+        else:
+            boot = Boot(goodbye.boot.time_ms + 1, self.alive.boot.id)
+            self._speak(replace(self.alive, boot=boot, incarnation=0))
 
     def _raise_incarnation(self, above: int, said: Alive) -> None:
         if above >= MAX_INCARNATION:

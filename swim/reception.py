@@ -15,7 +15,7 @@ from swim.broadcast import RumourQueue
 from swim.codec import IN_DATAGRAM, decode_message, is_statement
 from swim.coordinates import Coordinate, Vivaldi
 from swim.learning import Learning
-from swim.members import MemberTable, Record
+from swim.members import MemberTable, Record, State
 from swim.messages import (
     Ack,
     Address,
@@ -245,7 +245,8 @@ class Reception:
             known = self._table.get(sender)
             statements = self._owner.introduction()
             if known is not None:
-                statements.append(known.encoded)
+                # Only the goodbye says which word ends it: a later life whose clock is behind has to outbid that.
+                statements.append(known.encoded_verdict if known.state is State.LEFT else known.encoded)
             self._owner.send_to(source, [Who(ping.sequence)], None, statements=statements)
             return
         tagged = self._pairwise.tagged(self._owner.ack(ping), record.alive.exchange_key)

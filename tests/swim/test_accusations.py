@@ -211,6 +211,24 @@ def test_a_verdict_that_two_signed_suffices_among_four() -> None:
 # A verdict of others
 
 
+def test_who_has_answered_since_it_was_suspected_is_not_buried_on_the_word_of_others() -> None:
+    net = settled(6, stream_probes=False)
+    about = own(net, "n1")
+    # Probes pass, but nothing that would tell n0 of the refutation.
+    net.censor = lambda s: s.to == "n0" and any(isinstance(m, (Alive, RollFrame)) for m in s.messages)
+    net.streams_refused.add("n0")
+    net.inject("n0", doubt(about, "n2", "n3"), sender="n2")
+    why = net.hosts["n0"].swim.why
+    waited_s = net.run_for(5, until=lambda: why("n1")[-1].what == "alive_after_all")
+    assert net.config.suspicion_min_s / 2 < waited_s < net.config.suspicion_min_s
+    net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
+    assert net.state("n0", "n1") is State.SUSPECT
+    net.heal()
+    net.run_for(20)
+    assert not net.all_told(MemberDied)
+    assert net.state("n0", "n1") is State.ALIVE
+
+
 @pytest.mark.parametrize("members", [5, 9])
 def test_a_verdict_out_of_the_blue_is_taken_for_a_suspicion_and_its_subject_refutes(members: int) -> None:
     net = settled(members)
@@ -430,6 +448,7 @@ def test_the_evidence_names_paths_confirmers_and_local_health() -> None:
         assert "doubted by" in dead.detail
         for finding in why:
             if finding.what == "probe_failed":
+                assert "local health penalty 0" in finding.detail
                 assert "no direct answer within" in finding.detail
                 assert "relay" in finding.detail
                 assert "stream" in finding.detail

@@ -89,6 +89,26 @@ def test_a_full_table_refuses_further_names() -> None:
     assert net.count("n0", "dropped_member_table_full") > 0
 
 
+def test_a_full_table_takes_nobody_back_either() -> None:
+    net = Net()
+    swim = net.add("n0", max_members=3)
+    words = [encode_message(stranger(f"m{number}")) for number in range(9)]
+    assert swim.load(words, net.now) == 3
+    assert len(swim.members()) == 3
+
+
+def test_who_answers_a_knock_when_the_table_is_full_stays_outside() -> None:
+    net = reaped()
+    swim = net.hosts["n0"].swim
+    net.hosts["n1"].running = True
+    net.inject("n0", net.hosts["n1"].swim.own, sender="n2")
+    assert net.count("n0", "knocks_waiting") == 1
+    swim._table._max_members = len(swim.members())
+    net.run_for(1)
+    assert net.count("n0", "knocks_waiting") == 0
+    assert net.state("n0", "n1") is None
+
+
 def test_the_dead_are_not_raised_by_old_rumours() -> None:
     net = settled(4)
     rumour = net.hosts["n1"].swim.own

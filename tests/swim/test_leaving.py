@@ -1,8 +1,15 @@
 """A goodbye is no death; the dead and the departed are forgotten on schedule, their addresses are not."""
 
-from swim.events import MemberDied, MemberLeft, MemberReaped, MemberSuspected
-from swim.members import State
-from tests.swim.net import Net, settled
+from dataclasses import replace
+
+import pytest
+
+from swim.events import DuplicateName, MemberDied, MemberLeft, MemberReaped, MemberSuspected
+from swim.members import MAX_INCARNATION_JUMP, State
+from swim.messages import MAX_INCARNATION, Boot
+from swim.own_word import LONE_REFUTATION_GAP_S
+from tests.swim.net import WALL, Net, settled
+from tests.swim.statements import goodbye
 
 
 def leave(net: Net, name: str) -> None:
@@ -33,6 +40,97 @@ def test_who_has_left_may_come_back_as_a_new_life() -> None:
     assert net.run_for(5, until=net.all_up) < 0.5
     net.run_for(20)
     assert net.all_up()
+
+
+def test_a_goodbye_that_its_living_subject_has_not_said_is_taken_back_by_it() -> None:
+    net = settled(5)
+    own = net.hosts["n1"].swim.own
+    net.inject("n0", goodbye(own), sender="n2")
+    assert net.run_for(1, until=lambda: net.state("n4", "n1") is State.LEFT) < 1
+    assert net.run_for(10, until=net.all_up) < 3
+    net.run_for(20)
+    assert net.all_up()
+    assert net.count("n1", "goodbyes_taken_back") == 1
+    assert net.hosts["n1"].swim.own.boot == own.boot
+    assert not net.all_told(MemberDied, MemberSuspected, DuplicateName)
+
+
+def test_a_goodbye_of_a_later_life_is_outbid_by_the_one_that_lives() -> None:
+    net = settled(4)
+    later = Boot(net.hosts["n1"].swim.own.boot.time_ms + 3_600_000, b"l" * 8)
+    ended = goodbye(replace(net.hosts["n1"].swim.own, boot=later))
+    net.inject("n0", ended, sender="n2")
+    assert net.state("n0", "n1") is State.LEFT
+    assert net.run_for(10, until=net.all_up) < 3
+    assert net.hosts["n1"].swim.own.boot.time_ms == later.time_ms + 1
+    net.kill("n1")
+    net.add("n1", seeds=["n0:7946"], wall=WALL + 100)  # the next life's clock is behind all of that
+    assert net.run_for(10, until=net.all_up) < 3
+
+
+def test_a_restart_with_a_clock_set_back_outbids_a_goodbye_whose_word_nobody_has_heard() -> None:
+    net = settled(4)
+    own = net.hosts["n1"].swim.own
+    net.kill("n1")
+    for name in ("n0", "n2", "n3"):
+        net.inject(name, goodbye(replace(own, boot=Boot(own.boot.time_ms + 60_000, b"m" * 8))), sender="n2")
+    net.add("n1", seeds=["n0:7946"], wall=WALL - 5000.0)
+    assert net.run_for(10, until=net.all_up) < 3
+    net.run_for(20)
+    assert net.all_up()
+    assert not net.told("n1", DuplicateName)
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "boot_s", "reason"),
+    [
+        (MAX_INCARNATION_JUMP + 1, 0, "incarnation_jump"),
+        (MAX_INCARNATION, 0, "incarnation_jump"),
+        (0, 86_400 + 60, "boot_time_ahead"),
+    ],
+)
+def test_a_goodbye_that_is_far_ahead_is_not_believed(incarnation: int, boot_s: int, reason: str) -> None:
+    net = settled(3)
+    own = net.hosts["n1"].swim.own
+    boot = Boot(own.boot.time_ms + 1000 * boot_s, own.boot.id)
+    ahead = goodbye(replace(own, boot=boot, incarnation=incarnation))
+    net.inject("n0", ahead, sender="n2")
+    assert net.state("n0", "n1") is State.ALIVE
+    assert net.count("n0", f"dropped_{reason}") == 1
+
+
+def test_a_goodbye_from_the_far_future_does_not_take_its_subject_there() -> None:
+    net = settled(3)
+    own = net.hosts["n1"].swim.own
+    ahead = replace(own, boot=Boot(own.boot.time_ms + 86_400_000 * 365, own.boot.id))
+    net.inject("n1", goodbye(ahead), sender="n2")
+    assert net.hosts["n1"].swim.own == own
+    assert net.count("n1", "dropped_boot_time_ahead") == 1
+
+
+def test_goodbyes_are_taken_back_at_most_once_a_second_and_only_those_the_member_has_signed() -> None:
+    net = settled(4)
+    swim = net.hosts["n1"].swim
+    forged = goodbye(swim.own)
+    net.inject("n1", replace(forged, signature=bytes(64)), sender="n2")
+    assert swim.own.incarnation == 0
+    net.inject("n1", forged, sender="n2")
+    assert swim.own.incarnation == 1
+    net.inject("n1", goodbye(swim.own), sender="n2")
+    assert swim.own.incarnation == 1
+    net.run_for(LONE_REFUTATION_GAP_S)
+    net.inject("n1", goodbye(replace(swim.own, incarnation=5)), sender="n2")
+    assert swim.own.incarnation == 6
+
+
+def test_who_is_leaving_does_not_take_its_own_goodbye_back() -> None:
+    net = settled(3)
+    leave(net, "n1")
+    said = net.hosts["n1"].swim.own
+    net.inject("n1", goodbye(said), sender="n0")
+    net.run_for(5)
+    assert net.hosts["n1"].swim.own == said
+    assert all(net.state(name, "n1") is State.LEFT for name in ("n0", "n2"))
 
 
 def test_many_may_leave_at_once() -> None:
