@@ -9,7 +9,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
@@ -49,6 +49,7 @@ _ARTIFACTS = click.option(
     show_default=True,
     help="Where what is kept of a failure goes.",
 )
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document, on a terminal, too.")
 
 
 def tell_errors(function: Callable[..., None]) -> Callable[..., None]:
@@ -94,6 +95,7 @@ def list_command(as_json: bool) -> None:
 @_TRACE
 @_CHANGES
 @_ARTIFACTS
+@_JSON
 @tell_errors
 def run_command(  # noqa: PLR0917 - one parameter per option
     scenario: str,
@@ -102,6 +104,7 @@ def run_command(  # noqa: PLR0917 - one parameter per option
     trace: Path | None,
     changes: tuple[str, ...],
     artifacts: Path,
+    as_json: bool,
 ) -> None:
     """Run a scenario once and print what was measured."""
     loaded = load(scenario, changes)
@@ -112,7 +115,7 @@ def run_command(  # noqa: PLR0917 - one parameter per option
     began = time.process_time()
     result = _run(loaded, seed, trace=trace, watched=watched)
     cpu_s = time.process_time() - began
-    click.echo(json.dumps(_summary(loaded, result, cpu_s)))
+    _show(summary(loaded, result, cpu_s), as_json=as_json)
     if result.code != OK:
         report_failure(loaded, result, artifacts)
     if watched is not None and report is not None:
@@ -129,6 +132,7 @@ def run_command(  # noqa: PLR0917 - one parameter per option
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write one line per run here.")
 @_CHANGES
 @_ARTIFACTS
+@_JSON
 @tell_errors
 def sweep_command(  # noqa: PLR0917 - one parameter per option
     scenario: str,
@@ -138,6 +142,7 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     table: Path | None,
     changes: tuple[str, ...],
     artifacts: Path,
+    as_json: bool,
 ) -> None:
     """Run a scenario with many seeds; fails with the worst code of its runs.
 
@@ -152,7 +157,7 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     if table is not None:
         write_csv(table, found.rows)
     met = dict(sorted(found.sometimes.items()))
-    click.echo(json.dumps({"runs": len(found.rows), "failed": len(found.failures), "sometimes": met}))
+    _show({"runs": len(found.rows), "failed": len(found.failures), "sometimes": met}, as_json=as_json)
     for result in found.failures:
         report_failure(loaded, result, artifacts)
     if found.failures:
@@ -263,7 +268,8 @@ def _run(
         return run(scenario, seed, plan=plan, sink=sink)
 
 
-def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]:
+def summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]:
+    """What a run prints; ``simulations/README.md`` says what it means."""
     return {
         "scenario": result.scenario,
         "seed": result.seed,
@@ -277,6 +283,21 @@ def _summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]
         **result.measures,
         "sometimes": dict(sorted(result.sometimes.items())),
     }
+
+
+def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Tell what was found: on a terminal one line for each thing, elsewhere one JSON document on one line."""
+    if as_json or not sys.stdout.isatty():
+        click.echo(json.dumps(found))
+        return
+    for key, value in found.items():
+        if isinstance(value, Mapping) and value:
+            click.echo(key)
+            for name, count in value.items():
+                click.echo(f"  {name:<56} {count:>12}")
+        else:
+            told = ", ".join(value) if isinstance(value, list) else value
+            click.echo(f"{key:<26} {'-' if told in (None, '', {}) else told}")
 
 
 def report_failure(scenario: Scenario, result: Result, artifacts: Path) -> None:

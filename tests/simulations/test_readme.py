@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 import simulations
-from simulations.cli import command
+from simulations.cli import command, summary
 from simulations.faults import KINDS
 from simulations.nodes.scenario import NodeScenario, Workload
 from simulations.nodes.sometimes import SOMETIMES
@@ -52,6 +52,21 @@ def test_every_key_of_a_fault_is_in_its_row_with_a_default_that_says_something()
         assert found == expected
     lasting = PAGE.split("in seconds of the run; ", 1)[1].split(" have `for_s`", 1)[0]
     assert re.findall(r"`(\w+)`", lasting) == [k for k in rows("Kind") if "for_s" in KINDS[k].model_fields]
+
+
+def test_everything_that_a_run_prints_is_explained():
+    told = {
+        word
+        for row in re.findall(r"^\| (`[^|]+) \|", PAGE, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", row)
+    }
+    families = tuple(word[: re.search("[A-Z]", word).start()] for word in told if re.search("[A-Z]", word))
+    assert sorted(families) == ["answered_", "ended_", "known_", "refused_", "unknown_"]
+    for name, changes in (("crash", ["members=5", "safety_s=20"]), ("shared_memory", ["safety_s=9"])):
+        loaded = load(name, changes)
+        printed = summary(loaded, run(loaded, 1), 1.0).keys() - {"scenario", "seed"}
+        assert len(printed) > 15
+        assert {key for key in printed - told if not key.startswith(families)} == set()
 
 
 def test_every_command_is_shown():

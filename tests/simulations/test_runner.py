@@ -368,6 +368,18 @@ def test_a_run_prints_what_it_measured_and_writes_its_trace(mine, tmp_path):
     assert len(trace.read_text().splitlines()) == told["lines"]
 
 
+def test_on_a_terminal_a_run_is_told_line_by_line(mine, monkeypatch):
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    shown = call(
+        "run", mine, "--seed", "3", "--set", "bounds.detect_s=0.5", "--artifacts", str(Path(mine).parent)
+    )
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["seed", "3"] in lines
+    assert ["failed", "eventually_crashes_are_detected"] in lines
+    assert ["sometimes_a_death_was_declared", "5"] in lines
+    assert json.loads(call("run", mine, "--seed", "3", "--json").output)["seed"] == 3
+
+
 def test_a_failure_prints_its_seed_and_one_command_that_runs_it_again(mine, tmp_path):
     options = ("--set", "bounds.detect_s=0.5", "--artifacts", str(tmp_path / "kept"))
     failed = call("run", mine, "--seed", "4", *options)
