@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ def code_hash() -> str:
 
 
 def compared(kept: Mapping[str, Any], result: Result) -> str:
-    """Say whether a run left the trace of the one that was kept, and if not, whether the code may be why.
+    """Say whether a run left the trace of the one that was kept, and if not, what may be why.
 
     Args:
         kept: The artifact's content.
@@ -40,8 +41,19 @@ def compared(kept: Mapping[str, Any], result: Result) -> str:
         return "the same trace"
     if "code_hash" not in kept:
         return "another trace"
-    is_same = kept["code_hash"] == code_hash()
-    return "another trace, of the same code" if is_same else "another trace, since the code has changed"
+    if kept["code_hash"] != code_hash():
+        return "another trace, since the code has changed"
+    others = [
+        f"{what} {kept[what]} instead of {now}"
+        for what, now in _below().items()
+        if kept.get(what, now) != now
+    ]
+    return f"another trace, of the same code{', by ' if others else ''}{' and '.join(others)}"
+
+
+def _below() -> dict[str, str]:
+    """Versions of what traces follow from beside the code: zlib decides how long is what it has compressed."""
+    return {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 
 def write(directory: Path, scenario: Scenario, result: Result) -> Path:
@@ -69,7 +81,7 @@ def write(directory: Path, scenario: Scenario, result: Result) -> Path:
         "digest": result.digest,
         "lines": result.lines,
         "code_hash": code_hash(),
-        "python": platform.python_version(),
+        **_below(),
         "last": result.tail,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -392,7 +392,12 @@ def test_a_failure_prints_its_seed_and_one_command_that_runs_it_again(mine, tmp_
     assert "the same trace, exit code 128 (it was 128)" in again.output
     content = json.loads(kept.read_text())
     other = kept.with_name("other.json")
-    for changed, said in (({}, "of the same code"), ({"code_hash": "0" * 16}, "since the code has changed")):
+    zlib_now = content["zlib"]
+    for changed, said in (
+        ({}, "of the same code"),
+        ({"code_hash": "0" * 16}, "since the code has changed"),
+        ({"zlib": "1.0"}, f"of the same code, by zlib 1.0 instead of {zlib_now}"),
+    ):
         other.write_text(json.dumps(content | {"digest": "another"} | changed))
         assert f"another trace, {said}, exit code 128" in call("replay", str(other)).output
     small = call("shrink", str(kept), "--artifacts", str(tmp_path / "kept"))
