@@ -52,7 +52,7 @@ def compared(kept: Mapping[str, Any], result: Result) -> str:
 
 
 def _below() -> dict[str, str]:
-    """Versions of what traces follow from beside the code: zlib decides how long is what it has compressed."""
+    """Versions of what a trace follows from beside the code: zlib decides how long compressed data is."""
     return {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 

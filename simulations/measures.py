@@ -26,8 +26,8 @@ class Measures(Watcher):
 
     Attributes:
         detections_s: For each crash and each member that declared it: seconds from the one to the other.
-        false_deaths: Verdicts of members on others that ran, excused ones included; not on those whose goodbye
-            was lost.
+        false_deaths: Verdicts of members on others that ran, excused ones included; one on a member whose
+            goodbye was lost is neither this nor a detection.
         suspicions: How often a member began to suspect another.
     """
 
