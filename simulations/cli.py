@@ -53,7 +53,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document,
 
 
 def tell_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Tell what is wrong with a scenario without a traceback."""
+    """Tell what is wrong with a scenario, or with a file, without a traceback."""
 
     @wraps(function)
     def wrapped(*args: Any, **options: Any) -> None:
@@ -61,6 +61,8 @@ def tell_errors(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **options)
         except ScenarioError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from None
 
     return wrapped
 
@@ -149,6 +151,8 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     Ctrl-C lets the present runs end, and tells of those there were; a second one ends at once.
     """
     loaded = load(scenario, changes)
+    if table is not None:
+        table.touch()  # what cannot be written is told before hours of runs, not after them
     wanted, budget_s = seed_range(seeds), None if budget is None else seconds(budget)
     with stopping() as stop, click.progressbar(length=len(wanted), label=loaded.name, file=sys.stderr) as bar:
         found = sweep(
@@ -220,8 +224,10 @@ def shrink_command(file: Path, artifacts: Path) -> None:
 @click.argument("scenario", default="swarm")
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed that is run twice.")
 @_CHANGES
+@tell_errors
 def check_command(scenario: str, seed: int, changes: tuple[str, ...]) -> None:
     """Run in two processes that differ in their hash seed, and compare the traces byte for byte."""
+    load(scenario, changes)
     command = [sys.executable, "-m", "simulations", "members", "run", scenario, "--seed", str(seed)]
     for change in changes:
         command += ["--set", change]
@@ -302,10 +308,14 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
 
 def report_failure(scenario: Scenario, result: Result, artifacts: Path) -> None:
     """Say what failed, and the one command that runs it again."""
-    path = artifact.write(artifacts, scenario, result)
     click.echo(f"SEED={result.seed} of {result.scenario} failed with {result.code}", err=True)
     _tell(result)
-    click.echo(f"{COMMAND} replay {shlex.quote(str(path))}", err=True)
+    try:
+        path = artifact.write(artifacts, scenario, result)
+    except OSError as error:
+        click.echo(f"it cannot be kept in {artifacts}: {error.strerror}", err=True)
+    else:
+        click.echo(f"{COMMAND} replay {shlex.quote(str(path))}", err=True)
 
 
 def _tell(result: Result) -> None:

@@ -426,6 +426,22 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback():
     assert "write key=value" in call("run", "crash", "--set", "members").output
 
 
+def test_a_file_that_cannot_be_written_is_told_and_hides_no_failure(mine, tmp_path, monkeypatch):
+    nowhere = str(tmp_path / "nowhere" / "file")
+    began: list[int] = []
+    monkeypatch.setattr("simulations.cli.sweep", lambda *_, **__: began.append(1))
+    for command in (("run", mine, "--trace", nowhere), ("sweep", mine, "--csv", nowhere)):
+        wrong = call(*command)
+        assert (wrong.exit_code, began) == (1, [])
+        assert f"{nowhere}: No such file or directory" in wrong.output
+    assert "the nearest is 'crash'" in call("check-determinism", "crahs").output
+    (tmp_path / "file").touch()
+    failed = call("run", mine, "--set", "bounds.detect_s=0.5", "--artifacts", str(tmp_path / "file"))
+    assert failed.exit_code == NOT_LIVE
+    assert "eventually_crashes_are_detected" in failed.output
+    assert "it cannot be kept" in failed.output
+
+
 def test_seeds_and_durations_are_read():
     assert list(seed_range("3..5")) == [3, 4, 5]
     assert list(seed_range("7")) == [7]
