@@ -110,6 +110,16 @@ def test_a_starved_process_runs_and_stands_still_for_as_long_as_the_fault_says()
     assert 0.25 < statistics.stdev(running_s) < 0.6
 
 
+def test_a_fault_does_not_repeat_what_one_of_its_kind_has_drawn():
+    starved = {"members": ["m001"], "for_s": 40, "running_s": 1, "paused_s": [0.2, 0.8]}
+    _, lines = traced(scenario(*({"starve": {**starved, "at_s": at_s}} for at_s in (0, 50)), safety_s=100))
+    turns = [(int(us), what) for us, who, _, what, *_ in lines["fault"] if who == "m001"]
+    paused = [(us, end - us) for (us, what), (end, _) in itertools.pairwise(turns) if what == "paused"]
+    first, second = ([lasted for us, lasted in paused if us // 50_000_000 == half] for half in (0, 1))
+    assert len(first) > 15 < len(second)
+    assert not {*first[:10]} & {*second[:10]}
+
+
 def test_churn_goes_at_its_rate_and_comes_back_as_often_with_a_disk_as_it_says(monkeypatch):
     came: dict[str, list[bool]] = defaultdict(list)
 
