@@ -22,7 +22,7 @@ STEPS_LIMIT: Final = 150_000
 two thirds of it."""
 DEPTH_LIMIT: Final = 120
 """Most keywords inside each other that are followed; to judge a schema takes five for each level of it. The
-end of the interpreter's stack would be met in a part of the library that is no Python, and may panic there."""
+end of the interpreter's stack could be met in a part of the library that is no Python, and panics there."""
 _PATTERNS: Final = ("pattern", "patternProperties", "propertyNames")
 _CLOSING: Final = ("additionalProperties", "unevaluatedProperties")
 _BY_VALUE: Final = ("const", "enum")

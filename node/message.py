@@ -50,7 +50,9 @@ Priority = Annotated[int, Meta(ge=0, le=9)]
 FallbackVersion = Annotated[str, Meta(max_length=40, pattern=r"^v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}\Z")]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]*")
-_CAPABILITY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?[0-9]+(\.[0-9]+){0,2})?")
+_CAPABILITY = re.compile(
+    r"[a-z0-9]+([._-][a-z0-9]+)*(:[a-z0-9]+([._-][a-z0-9]+)*)?(:v?[0-9]+(\.[0-9]+){0,2})?"
+)
 _SEAL_VERSION: Final = 2
 
 

@@ -31,8 +31,8 @@ COUNT_LIMIT: Final = 10_000
 SWEEP_S: Final = 60.0
 """How often what is unused is looked for, in seconds."""
 ANEW_S: Final = 60.0
-"""How long a part of a blob keeps its place before it makes way for one of the same digest and another size, in
-seconds: only the whole tells which of them is the size, so a wrong one must not keep the right one out."""
+"""How long a part of a blob keeps its place before it makes way for one of the same digest and another size,
+in seconds: only the whole tells which of them is the size, so a wrong one must not keep the right one out."""
 SWEEP_BATCH: Final = 100
 """Most blobs that are looked at in one round."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -86,8 +86,8 @@ class BlobStore:
             size: Of its content, in bytes.
 
         Raises:
-            ValidationFailed: the digest or the size is none, or another size was given before: of a blob that is
-                here as a whole, or was sent in part within the last :data:`ANEW_S`.
+            ValidationFailed: the digest or the size is none, or another size was given before: of a blob that
+                is here as a whole, or was sent in part within the last :data:`ANEW_S`.
             ResourceLimitExceeded: there is no room.
             StorageFailed: the disk refuses.
         """
