@@ -384,7 +384,7 @@ class KeyringInitiator:
         """Say which members stand against USE or REMOVE, after a LIST; nothing if none does."""
         wanted = key_id(operation.key)
         against = []
-        for name, target in operation.targets.items():
+        for name, target in sorted(operation.targets.items()):
             held = target.result.key_ids if target.result and target.result.ok else None
             if held is None or (wanted not in held if operation.verb is Verb.USE else wanted in held[:1]):
                 against.append(name)

@@ -283,7 +283,7 @@ class Learning:
         return wall >= SANE_WALL_S and boot.time_ms / 1000 - wall > self._config.max_clock_lead_s
 
     def _is_jump(self, record: Record, said: Alive | Left) -> bool:
-        """Say, and count, whether a member would raise its incarnation further at once than it ever has to."""
+        """Say, and count, whether a member would raise its incarnation further at once than it has to."""
         jump = said.incarnation - record.alive.incarnation
         if said.boot != record.alive.boot or jump <= MAX_INCARNATION_JUMP:
             return False

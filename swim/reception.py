@@ -245,7 +245,7 @@ class Reception:
             known = self._table.get(sender)
             statements = self._owner.introduction()
             if known is not None:
-                # Only the goodbye says which word ends it: a later life whose clock is behind has to outbid that.
+                # Only the goodbye says which word ends it: a later life whose clock is behind outbids that.
                 statements.append(known.encoded_verdict if known.state is State.LEFT else known.encoded)
             self._owner.send_to(source, [Who(ping.sequence)], None, statements=statements)
             return
