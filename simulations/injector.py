@@ -155,7 +155,7 @@ class Injector:
     @_apply.register
     def _(self, fault: faults.Starve) -> None:
         for name in fault.members:
-            chance = self._cluster.timeline.stream(name, "starve")
+            chance = self._cluster.timeline.stream(name, *self._purpose(fault))
             self._run_on(fault, name, chance)
 
     def _run_on(self, fault: faults.Starve, name: str, chance: random.Random) -> None:
@@ -266,7 +266,7 @@ class Injector:
 
     @_apply.register
     def _(self, fault: faults.Churn) -> None:
-        self._next_of_churn(fault, self._cluster.timeline.stream("churn"))
+        self._next_of_churn(fault, self._cluster.timeline.stream(*self._purpose(fault)))
 
     def _next_of_churn(self, fault: faults.Churn, chance: random.Random) -> None:
         self._later(chance.expovariate(fault.per_s), self._one_goes, fault, chance)
@@ -294,6 +294,11 @@ class Injector:
             self._start(name, disk=disk)
 
     # ---- inside ------------------------------------------------------------------------------
+
+    def _purpose(self, fault: faults.Fault) -> tuple[str, ...]:
+        """What a fault draws for: a second one of its kind must not do over again what the first has done."""
+        number = self.happened[fault.kind]
+        return (fault.kind,) if number == 1 else (fault.kind, str(number))
 
     def _later(self, seconds: float, function: Callable[..., None], *args: object) -> None:
         self._cluster.timeline.after_us(_us(seconds), self._unless_healed, function, *args)
