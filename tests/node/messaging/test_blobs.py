@@ -124,16 +124,21 @@ async def test_a_broken_link_delays_the_content_and_no_more(tmp_path, autojump_c
         assert log == [LARGE]
 
 
+async def about_what_is_lost(c):
+    """A message from "a" for "b" that names a blob which "a" has no more."""
+    c["b"].attach("worker", reading([]), "work")
+    digest = await keep(c["a"], LARGE)
+
+    async def nothing(about):
+        await trio.lowlevel.checkpoint()
+
+    c["a"].bus.blobs.answer = nothing
+    return c["a"].message(capability="work", attachments=named(digest)), digest
+
+
 async def test_an_origin_that_lost_it_ends_the_message_with_a_reason(tmp_path, autojump_clock):
     async with cluster(tmp_path, "a", "b") as c:
-        c["b"].attach("worker", reading([]), "work")
-        digest = await keep(c["a"], LARGE)
-
-        async def nothing(about):
-            await trio.lowlevel.checkpoint()
-
-        c["a"].bus.blobs.answer = nothing
-        message = c["a"].message(capability="work", attachments=named(digest))
+        message, _ = await about_what_is_lost(c)
         reply = await c["a"].bus.request(message, timeout_s=60)
         assert reply.performative is Performative.FAILURE
         assert reply.content["code"] == "BLOB_NOT_FOUND"
@@ -259,14 +264,7 @@ async def test_a_wrong_size_keeps_the_right_one_out_for_a_minute_only(tmp_path, 
 
 async def test_names_of_what_there_is_not_take_no_room_of_whoever_asks_for_it(tmp_path, autojump_clock):
     async with cluster(tmp_path, "a", "b") as c:
-        c["b"].attach("worker", reading([]), "work")
-        digest = await keep(c["a"], LARGE)
-
-        async def nothing(about):
-            await trio.lowlevel.checkpoint()
-
-        c["a"].bus.blobs.answer = nothing
-        message = c["a"].message(capability="work", attachments=named(digest))
+        message, digest = await about_what_is_lost(c)
         assert (await c["a"].bus.request(message, timeout_s=60)).performative is Performative.FAILURE
         assert await c["b"].bus.blobs.store.find(digest) is None
         assert c["b"].bus.blobs.store.statistics()["blob_bytes"] == 0
