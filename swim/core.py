@@ -21,7 +21,7 @@ from swim.identity import Authority, Identity
 from swim.inflight import Probe
 from swim.keyring import VERSIONS, Envelope, Keyring, PlainEnvelope
 from swim.learning import Learning
-from swim.members import MemberTable, Record
+from swim.members import MemberTable, Record, State
 from swim.messages import (
     BOOT_ID_BYTES,
     Ack,
@@ -278,8 +278,11 @@ class Core:
         return self._table.up_count + 1
 
     def protocol_version(self) -> int:
-        """Return the newest protocol version that everybody who is up understands."""
-        highest = [record.alive.highest_version for record in self._table.up()]
+        """Return the newest protocol version that everybody understands who has not said goodbye.
+
+        The dead count until they are reaped: one behind a partition has to read that it is held for dead.
+        """
+        highest = [r.alive.highest_version for r in self._table.records() if r.state is not State.LEFT]
         return min([self._own.alive.highest_version, *highest])
 
     def transmissions(self) -> int:
@@ -380,7 +383,7 @@ class Core:
             self._hearing.in_company(now)
         self._reception.forget_seen()  # what its author or subject was unknown for may count now
         self._prober.ring.add(record.name)
-        self._agree_on_version()
+        self.agree_on_version()
 
     def gone(self, record: Record, now: float) -> None:
         """A member is not up any more."""
@@ -388,7 +391,12 @@ class Core:
         self._prober.ring.discard(record.name)
         self._paths.forget(record.name)
         self._hearing.forget(record.name)
-        self._agree_on_version()
+        self.agree_on_version()
+
+    def agree_on_version(self) -> None:
+        """Speak the newest version that everybody understands; who knows nobody tries one after the other."""
+        if len(self._table) and self._own.alive.lowest_version != self._own.alive.highest_version:
+            self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
     def about_self(self, statement: Statement, now: float) -> tuple[bytes, ...]:
         """Defend this member: refute, outbid a past life, take back a goodbye, or find out we are superseded.
@@ -483,11 +491,6 @@ class Core:
                 self._events.append(event)
 
     # ---- inside -----------------------------------------------------------------------------
-
-    def _agree_on_version(self) -> None:
-        """Speak the newest version that everybody understands."""
-        if self._own.alive.lowest_version != self._own.alive.highest_version:
-            self._envelope.speaks = max(self._own.alive.lowest_version, self.protocol_version())
 
     def _signatures_in(self, statement: Statement, now: float) -> int:
         """Count those who may say what a statement about this member says, and have signed it."""

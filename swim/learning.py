@@ -55,6 +55,9 @@ class Owner(Protocol):
     def gone(self, record: Record, now: float) -> None:
         """A member is not up any more."""
 
+    def agree_on_version(self) -> None:
+        """A member understands other versions than before."""
+
 
 class Learning:
     """Beliefs of one member about the others.
@@ -253,6 +256,7 @@ class Learning:
             self._owner.came(record, now)
             self._evidence.note(alive.name, now, "refuted", f"incarnation {alive.incarnation}", by=alive.name)
             self._events.append(MemberAlive(record.view(), restarted))
+        self._owner.agree_on_version()
         shown = (alive.address, alive.meta, alive.patience_s)
         if before <= State.SUSPECT and (
             restarted or shown != (said_before.address, said_before.meta, said_before.patience_s)

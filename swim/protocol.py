@@ -371,17 +371,28 @@ class Swim(Core):
         if not lost or self._leave_until is not None:
             return
         if self._rng.random() * self.size() < len(lost):
+            self._try_version(self._counts["reconnect_attempts"])
             self._counts["reconnect_attempts"] += 1
             self._streams.begin(self._rng.choice(lost)[1], now)
 
     def _try_seeds(self, now: float) -> None:
-        for text, address in self._seeds.due(now):
+        for text, address, attempt in self._seeds.due(now):
+            self._try_version(attempt)
             # A datagram may be there long before a connection whose first packet was lost.
             self.send_to(address, [], None, statements=self.introduction())
             if not self._streams.begin(address, now, text):
                 event = self._seeds.failed(text, "too many streams are open here", now)
                 if event is not None:
                     self._events.append(event)
+
+    def _try_version(self, attempt: int) -> None:
+        """While nobody is known who has said what it reads, write attempts in one version after the other.
+
+        Who begins with its newest only would be mute for a cluster that is older than itself.
+        """
+        lowest, highest = self.own.lowest_version, self.own.highest_version
+        if not len(self._table):
+            self._envelope.speaks = highest - attempt % (highest - lowest + 1)
 
     def _visit_seed(self, now: float) -> None:
         """Look one seed up again: its name may lead elsewhere by now, or to a part that was cut off.
@@ -401,6 +412,7 @@ class Swim(Core):
             self._accusations.close(record.name)
             self._reception.forget_seen()
             self._events.append(MemberReaped(record.view()))
+            self.agree_on_version()
 
     def _finish_leaving(self, now: float) -> None:
         if self._leave_until is not None and now >= self._leave_until:

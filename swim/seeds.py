@@ -75,14 +75,14 @@ class Seeds:
         for text, address in parsed:
             self._seeds.setdefault(text, _Seed(text, address, now))
 
-    def due(self, now: float) -> list[tuple[str, Address]]:
-        """Return the seeds to try now, marking them as being tried."""
+    def due(self, now: float) -> list[tuple[str, Address, int]]:
+        """Return the seeds to try now and how often each has failed, marking them as being tried."""
         if not self._seeds:
             return []
         due = [seed for seed in self._seeds.values() if not seed.trying and seed.next_at <= now]
         for seed in due:
             seed.trying = True
-        return [(seed.text, seed.address) for seed in due]
+        return [(seed.text, seed.address, seed.attempts) for seed in due]
 
     def failed(self, text: str, reason: str, now: float) -> SeedUnreachable | None:
         """Note a failed attempt; return what to tell, unless the seed does not matter any more."""

@@ -36,7 +36,7 @@ from swim.vault import Vault
 T = TypeVar("T")
 
 CORE: Final = "membership"
-VERSION: Final = 4
+VERSION: Final = 5
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 _QUESTION_BYTES: Final = 8
 

@@ -259,11 +259,65 @@ def test_two_ranges_of_versions_agree_on_the_newest_common_one_and_speak_newer_o
     net.run_for(10)
     assert {s.data[0] for s in net.sent} == {VERSIONS[1]}
     assert not net.all_told(MemberSuspected)
-    net.kill("n2")
-    net.run_for(20, until=net.all_up)
+    net.hosts["n2"].swim.leave(net.now)
+    net.pump("n2")
+    net.run_for(5)
     net.sent.clear()
     net.run_for(2)
     assert {s.data[0] for s in net.sent} == {BOTH[1]}
+
+
+@pytest.mark.parametrize("keys", [None, [b"k" * 32]], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("newer", [BOTH, (VERSIONS[0] - 1, VERSIONS[1] + 1)])
+def test_a_newcomer_that_is_ahead_of_its_cluster_finds_a_version_that_is_read_there(
+    keys: list[bytes] | None, newer: tuple[int, int]
+) -> None:
+    net = Net()
+    net.add("n0", keys=keys)
+    net.add("n1", keys=keys, seeds=["n0:7946"])
+    net.run_for(3)
+    net.add("n2", versions=newer, keys=keys, seeds=["n0:7946", "nobody:7946"])
+    assert net.run_for(10, until=net.all_up) < 2
+    net.run_for(10)
+    assert net.all_up()
+    assert not net.all_told(MemberSuspected)
+
+
+@pytest.mark.parametrize("keys", [None, [b"k" * 32]], ids=["plain", "encrypted"])
+def test_a_member_that_returns_with_an_older_or_a_newer_version_before_anybody_has_noticed_is_understood(
+    keys: list[bytes] | None,
+) -> None:
+    net = Net()
+    for number in range(4):
+        net.add(f"n{number}", versions=BOTH, keys=keys, seeds=["n0:7946"] if number else [])
+    net.run_for(3)
+    for versions in (VERSIONS, BOTH):
+        net.kill("n3")
+        net.add("n3", versions=versions, keys=keys, seeds=["n0:7946"])
+        net.run_for(10)
+        assert net.all_up()
+        net.sent.clear()
+        net.run_for(2)
+        assert {s.data[0] for s in net.sent} == {versions[1]}
+    assert not net.all_told(MemberSuspected)
+
+
+def test_a_partition_in_the_middle_of_an_upgrade_heals_and_the_reaped_hold_nobody_back() -> None:
+    net = Net()
+    for number in range(4):
+        net.add(f"n{number}", versions=VERSIONS if number == 3 else BOTH, reap_after_s=300.0,
+                seeds=["n0:7946"] if number else [])  # fmt: skip
+    net.run_for(3)
+    for apart_s, spoken in ((100, VERSIONS[1]), (400, BOTH[1])):
+        net.partition(["n3"], ["n0", "n1", "n2"])
+        net.run_for(apart_s)
+        assert net.up("n0") == ["n1", "n2"]
+        net.sent.clear()
+        net.run_for(2)
+        assert {s.data[0] for s in net.sent if s.source != "n3"} == {spoken}
+        net.heal()
+        assert net.run_for(60, until=net.all_up) < 20
+        assert net.hosts["n0"].swim.protocol_version() == VERSIONS[1]
 
 
 # Allowed networks

@@ -43,7 +43,7 @@ def test_pauses_double_up_to_their_limit_and_are_spread() -> None:
     pauses = []
     now = 0.0
     for attempt in range(1, 8):
-        assert seeds.due(now) == [("a:1", ("a", 1))]
+        assert seeds.due(now) == [("a:1", ("a", 1), attempt - 1)]
         assert seeds.due(now) == []  # it is being tried
         failed = seeds.failed("a:1", "refused", now)
         assert failed is not None
