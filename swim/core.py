@@ -138,14 +138,8 @@ class Core:
         self._timers: tuple[Callable[[], float | None], ...] = ()
         self._stream_probes_off: set[str] = set()
 
-    def _build_own_word(
-        self,
-        identity: Identity,
-        address: Address,
-        meta: bytes,
-        entropy: Callable[[int], bytes],
-        versions: tuple[int, int],
-    ) -> OwnWord:
+    def _build_own_word(self, identity: Identity, address: Address, meta: bytes,
+                        entropy: Callable[[int], bytes], versions: tuple[int, int]) -> OwnWord:  # fmt: skip
         host, port = address
         alive = Alive(
             identity.name, host, port, Boot(0, entropy(BOOT_ID_BYTES)), 0, meta, *versions, 0,
@@ -254,14 +248,8 @@ class Core:
         ]
         self._outgoing.send(record.alive.address, tagged, record, statements=statements)
 
-    def send_to(
-        self,
-        to: Address,
-        messages: Sequence[Message],
-        record: Record | None,
-        *,
-        statements: Sequence[bytes] = (),
-    ) -> None:
+    def send_to(self, to: Address, messages: Sequence[Message], record: Record | None, *,
+                statements: Sequence[bytes] = ()) -> None:  # fmt: skip
         """Send messages to an address."""
         self._outgoing.send(to, messages, record, statements=statements)
 
@@ -327,9 +315,13 @@ class Core:
         """Return this member's signature for its doubt of somebody who was reaped; empty for a stranger."""
         return self._accusations.sign_past(name)
 
+    def may_stream(self, name: str) -> bool:
+        """Say whether a member may be asked over a stream."""
+        return self.config.stream_probes and name not in self._stream_probes_off
+
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""
-        if not self.config.stream_probes or record.name in self._stream_probes_off:
+        if not self.may_stream(record.name):
             return False
         tagged = self._pairwise.tagged(ping, record.alive.exchange_key)
         said = [record.encoded_verdict] if record.verdict is not None else []

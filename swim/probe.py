@@ -101,6 +101,9 @@ class Owner(Protocol):
     def estimated_rtt_s(self, record: Record) -> float | None:
         """Return what network coordinates say of a round trip."""
 
+    def may_stream(self, name: str) -> bool:
+        """Say whether a member may be asked over a stream."""
+
     def probe_stream(self, record: Record, ping: Ping, patience_s: float, now: float) -> bool:
         """Ask a member over a stream; say whether one could be opened."""
 
@@ -345,7 +348,7 @@ class Prober:
         away_s = max((relay.rtt.timeout_s(0.0, longest_s, fallback_s=0.0) for relay in relays), default=0.0)
         patience_s = probe.direct_s * (self._config.probe_verdict_mult - 1)
         patience_s = max(patience_s, away_s + probe.direct_s / RELAY_SHARE)
-        if self._paths.is_lost(probe.target) and self._config.stream_probes:
+        if self._paths.is_lost(probe.target) and self._owner.may_stream(probe.target):
             # Only a stream can save it, and one lost packet of a stream costs a second.
             patience_s = max(patience_s, STREAM_PATIENCE_S)
         probe.verdict_at = max(probe.verdict_at, now + patience_s)

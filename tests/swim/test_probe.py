@@ -13,7 +13,7 @@ from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
 from swim.health import Health
 from swim.members import State
 from swim.messages import Ack, Nack, Ping, PingRequest, doubt_bytes
-from swim.probe import MAX_QUESTIONS, MAX_RELAYED, ProbeRing
+from swim.probe import MAX_QUESTIONS, MAX_RELAYED, STREAM_PATIENCE_S, ProbeRing
 from tests.swim.net import Net, Sent, cluster, settled
 from tests.swim.statements import stranger
 
@@ -145,6 +145,28 @@ def test_stream_probes_may_be_switched_off_for_one_member_and_on_again() -> None
     swim.set_stream_probes("n1", enabled=True)
     net.run_for(20)
     assert PathLost("n1", "stream") in net.told("n0", PathLost)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_probe_over_a_lost_path_waits_for_a_stream_only_if_one_may_be_opened(enabled: bool) -> None:
+    net = settled(4)
+    swim = net.hosts["n0"].swim
+    net.drop("n0", "n1")
+    net.run_for(20, until=lambda: bool(net.told("n0", PathLost)))
+    assert [lost.peer for lost in net.told("n0", PathLost)] == ["n1"]
+    swim.set_stream_probes("n1", enabled=enabled)
+    net.mute.add("n1")
+    net.streams_refused.add("n1")
+
+    def waits() -> bool:
+        probe = swim._prober._probe
+        return probe is not None and probe.target == "n1" and probe.indirect_at is None and not probe.answered
+
+    assert net.run_for(20, until=waits) < 20
+    probe = swim._prober._probe
+    assert probe is not None
+    waits_s = probe.verdict_at - probe.sent_at
+    assert waits_s >= STREAM_PATIENCE_S if enabled else waits_s < net.config.probe_interval_s
 
 
 def test_a_member_that_was_reaped_and_is_back_is_still_not_asked_over_streams() -> None:
