@@ -7,7 +7,7 @@ its peers declares deaths that they would have seen refuted.
 
 import ipaddress
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -17,6 +17,9 @@ MAX_PACKET_BYTES: Final = 1400
 """Largest datagram ever sent or accepted: it fits an Ethernet frame through a tunnel or two."""
 MAX_FRAME_BYTES: Final = 65_536
 """Largest frame inside a stream, before protection."""
+
+MIN_INTERVAL_S: Final = 0.001
+"""Shortest interval: a timer that is always due would leave a process nothing else to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,57 +36,76 @@ class SwimConfig:
         probe_timeout_s: longest wait for a direct answer before relays and a stream are tried;
             also the wait where the round trip is not known yet. Its 99th percentile, roughly.
         probe_verdict_mult: a probe that is silent for this many direct timeouts has failed. It
-            leaves relays their round trips.
+            leaves relays their round trips: raise it where those vary much from member to member.
         indirect_probes: how many relays are asked. More hide more loss, and confirm faster, at
             that many packets per failed ping. With none, no doubt would ever find a second witness.
         stream_probes: whether a silent member is also asked over a stream. Switch it off where
             datagrams and streams fail together anyway, and connection attempts are expensive.
         suspicion_min_s: shortest suspicion, once enough members confirm it. It is the main knob:
             a process that stalls for less is never declared dead; detection time grows by it.
-        suspicion_max_s: longest suspicion, used while nobody confirms.
+        suspicion_max_s: longest suspicion, used while nobody confirms. Raise it where members are often
+            cut off alone; a cluster of two waits for all of it.
         suspicion_confirmations: independent accusers beside the first that shrink a suspicion to
-            its shortest.
+            its shortest. More make verdicts surer and later; in small clusters there are not more.
         doubt_margin_s: how much longer than its accusers a member waits that did not probe the
-            suspect itself, so that the verdict comes from those who know.
+            suspect itself, so that the verdict comes from those who know. A few gossip intervals.
         health_max: highest penalty of local health. Probe interval and timeout are multiplied by
             1 + penalty, so a starved member accuses slowly. 0 switches it off.
         lag_warning_s: how late a timer may fire, or how long one pass of the event loop may take,
-            before the lag counts against local health.
+            before the lag counts against local health. Above what the host's own work takes at a time.
         isolation_s: a member that has heard nobody for so long takes itself for isolated, and
-            judges by its own probes alone.
-        gossip_interval_s: how often waiting rumours and map units are sent on. Silent when
-            nothing waits.
-        eager_gap_s: news leaves at once, but not more often than this.
-        gossip_nodes: how many random members each gossip tick reaches.
-        gossip_packets: most packets to each of them in one tick, when much waits.
-        gossip_to_dead_s: how long a dead member is still told news, so that it can refute.
+            judges by its own probes alone. Several probe intervals, above the outages that are usual.
+        gossip_interval_s: how often waiting rumours and map units are sent on; nothing is sent when
+            nothing waits. Lower spreads repeats faster, at as many more packets while there is news.
+        eager_gap_s: news leaves at once, but not more often than this. Raise it where a burst of
+            changes makes too many small packets; news is late by as much at each member it passes.
+        gossip_nodes: how many random members each gossip tick reaches. One more speeds news up a
+            little, at that many more packets.
+        gossip_packets: most packets to each of them in one tick, when much waits. Lower it for thin
+            links; bursts then take more ticks.
+        gossip_to_dead_s: how long a dead member is still told news, so that it can refute. Longer
+            than the short outages of the network; afterwards only reconnection finds it.
         retransmit_mult: each rumour is sent this many times log10 of the cluster's size. Hearing
             it again counts as half of a transmission. Below 3 rumours get lost and have to be
             repaired; above 6 it is only traffic.
         repair_stream_after_s: members that differ for so long in spite of single-packet repairs
-            open a stream.
+            open a stream. Lower it where loss is so high that small packets do not get through.
         reconnect_interval_s: how often dead and forgotten members' addresses are tried again.
             This bounds how long a healed partition stays unnoticed, for ever.
         seed_refresh_s: how often one seed is looked up and visited again after joining, by some eight
             members, in case it now is somebody else's address, or another part of the cluster.
-        reap_after_s: how long a dead or departed member stays in the table.
-        join_retry_initial_s: pause after the first failed attempt at a seed; it doubles.
-        join_retry_max_s: longest pause between two attempts at a seed.
-        leave_linger_s: how long a leaving member keeps telling others before it is gone.
-        stream_timeout_s: longest life of one push-pull stream.
-        max_streams: most push-pull streams at once, both directions together.
-        max_state_bytes: most bytes taken from one stream.
-        max_members: most members in the table; further names are refused and counted.
-        max_meta_bytes: most bytes of application metadata in an Alive statement.
+            Lower it where names change their addresses often.
+        reap_after_s: how long a dead or departed member stays in the table. Lower it where names are
+            used once, so that the table does not fill with past members.
+        join_retry_initial_s: pause after the first failed attempt at a seed; it doubles. Lower it
+            where nodes start together with their seeds.
+        join_retry_max_s: longest pause between two attempts at a seed. A seed that comes up late is
+            found so late at most; raise it where attempts cost money.
+        leave_linger_s: how long a leaving member keeps telling others before it is gone. A few gossip
+            intervals; 0 leaves at once, and who has not heard of it declares a death.
+        stream_timeout_s: longest life of one push-pull stream. It has to cover a full exchange over
+            the slowest link, connection included.
+        max_streams: most push-pull streams at once, both directions together. Raise it for seeds of
+            clusters that start all at once; each may hold `max_state_bytes`.
+        max_state_bytes: most bytes taken from one stream. Above the size of all members' words and
+            maps together; it bounds what one peer can make this member hold.
+        max_members: most members in the table; further names are refused and counted. Above the
+            largest cluster expected, past members of `reap_after_s` included.
+        max_meta_bytes: most bytes of application metadata in an Alive statement. Each byte is in
+            every copy of it, so leave it at what the application needs.
         max_map_frame_bytes: most bytes of one frame of the replicated map, so that it fits a
-            datagram together with the envelope.
-        max_rumours: most rumours waiting to be sent; the most-sent leaves first.
-        max_remembered: most reaped members kept in the address book for reconnection.
-        max_seeds: most seeds taken by `join`.
-        max_clock_lead_s: an Alive whose process started this far in our future is refused.
+            datagram together with the envelope. Lower it only where more is put around packets.
+        max_rumours: most rumours waiting to be sent; the most-sent leaves first. Several times the
+            members that may change at once; repair finds what left too early.
+        max_remembered: most reaped members kept in the address book for reconnection. Above the
+            members that one partition may hide.
+        max_seeds: most seeds taken by `join`. A handful is enough; more only make starts noisy.
+        max_clock_lead_s: an Alive whose process started this far in our future is refused. Above what
+            clocks without time synchronisation are off; a member with a worse one cannot join.
         duplicate_grace_s: a higher boot of our own name seen this soon after we first heard a peer
             is taken for a leftover of our past life (the clock went back) and outbid; later it is
-            a second live process with our name, unless it is said to listen where we do.
+            a second live process with our name, unless it is said to listen where we do. As long as
+            news takes to get everywhere, at least.
         allowed_networks: networks in CIDR notation that members may have their addresses in;
             packets from elsewhere are dropped unread. Empty for everywhere.
     """
@@ -135,6 +157,10 @@ class SwimConfig:
             ValueError: when a parameter is out of its range.
         """
         verdict_s = self.probe_timeout_s * self.probe_verdict_mult
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, float) and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number and not negative")
         rules = (
             (1 <= len(self.label.encode()) <= 255, "label must have 1 to 255 bytes"),
             (0 < self.probe_timeout_min_s <= self.probe_timeout_s, "probe_timeout_min_s exceeds the longest"),
@@ -147,12 +173,15 @@ class SwimConfig:
             (self.health_max >= 0, "health_max must not be negative"),
             (self.retransmit_mult >= 1, "retransmit_mult must be at least 1"),
             (0 < self.join_retry_initial_s <= self.join_retry_max_s, "join_retry_initial_s exceeds the max"),
-            (min(self.gossip_interval_s, self.eager_gap_s, self.reconnect_interval_s, self.seed_refresh_s,
-                 self.reap_after_s, self.stream_timeout_s, self.isolation_s, self.repair_stream_after_s) > 0,
-             "intervals must be positive"),
+            (self.lag_warning_s > 0, "lag_warning_s must be positive: every timer is a little late"),
+            (min(self.probe_interval_s, self.gossip_interval_s, self.eager_gap_s, self.reconnect_interval_s,
+                 self.seed_refresh_s, self.reap_after_s, self.stream_timeout_s, self.isolation_s,
+                 self.repair_stream_after_s) >= MIN_INTERVAL_S,
+             f"intervals must be positive, and at least {MIN_INTERVAL_S:g} s"),
             (min(self.gossip_nodes, self.gossip_packets, self.max_streams, self.max_members,
                  self.max_rumours, self.max_seeds, self.max_remembered) >= 1,
              "counts and caps must be at least 1"),
+            (self.max_state_bytes >= MAX_FRAME_BYTES, f"max_state_bytes must be at least {MAX_FRAME_BYTES}"),
             (0 <= self.max_meta_bytes <= 512, "max_meta_bytes must be 0 to 512"),
             (64 <= self.max_map_frame_bytes <= 1_150, "max_map_frame_bytes must be 64 to 1150"),
         )  # fmt: skip
