@@ -177,6 +177,7 @@ def tries(up: int, lost: int, drawn: float) -> bool:
         _streams=SimpleNamespace(begin=lambda address, now: begun.append(address)),
         _counts={"reconnect_attempts": 0},
         size=lambda: up,
+        _try_version=lambda attempt: None,
     )
     Swim._reconnect(swim, 0.0)  # type: ignore[arg-type]
     return bool(begun)
