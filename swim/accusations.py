@@ -401,11 +401,17 @@ class Accusations:
         if since is not None and now >= since + wait_s and case.heard_at < since:
             self._bury(record, case, dead, encoded, now)
             return
-        self._evidence.note(record.name, now, "accused", "declared dead elsewhere", by=dead.declarer)
+        self._note_declared(record.name, case, dead.declarer, now)
         if case.suspected_at is None:
             self._review_doubt(record, case, now)
             self._owner.tell_subject(record, encoded)
         self._review(record, case, now)
+
+    def _note_declared(self, name: str, case: Case, declarer: str, now: float) -> None:
+        """Keep that somebody has declared a death, once: repetitions would push out all other findings."""
+        said = [f.by for f in self._evidence.why(name) if f.what == "accused" and f.at >= case.opened_at]
+        if declarer not in said and len(said) < MAX_DECLARERS:
+            self._evidence.note(name, now, "accused", "declared dead elsewhere", by=declarer)
 
     def _bury(self, record: Record, case: Case, dead: Dead, encoded: bytes, now: float) -> None:
         self._table.apply(record, dead, encoded, now)

@@ -10,8 +10,8 @@ its own with HKDF-SHA256 from (gossip key, its random boot id, channel), so a pl
 nonce that never repeats, and the same counter is the replay window of that sender's boot. Header
 and cluster label are authenticated. Datagrams and streams have separate keys, counters and windows.
 
-A replay window is forgotten when more boots than `MAX_BOOTS` have been heard since; then one old
-packet of that boot may pass once more. Statements are idempotent and probes carry sequence
+A replay window is forgotten when more boots than `MAX_BOOTS` have been heard since, and with the
+process that holds it; then old packets of that boot may pass once more. Statements are idempotent and probes carry sequence
 numbers, so a replayed packet can repeat old news but not change a verdict.
 """
 

@@ -99,7 +99,9 @@ def _show_why(found: dict[str, Any]) -> None:
     if doubted_by:
         _say(f"Doubted by {', '.join(map(str, doubted_by))}")
     findings = found.get("findings", [])
-    if not findings:
+    if not findings and member is not None and member.get("state") in ("suspect", "dead"):
+        _say(f"What {found.get('node')} had found about it has made room for what was found about others")
+    elif not findings:
         _say(f"{found.get('node')} has found nothing against it")
     for finding in findings:
         _say(_line(finding))

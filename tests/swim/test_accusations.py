@@ -1,6 +1,7 @@
 """From a failed probe to a verdict: no liar kills alone, and nobody dies without enough witnesses."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_one_liar_can_neither_kill_nor_make_suspect_anybody(members: int) -> Non
     assert net.total("private_doubts") == 0
     assert not net.all_told(MemberSuspected, MemberDied)
     assert net.all_up()
+
+
+def test_verdicts_that_are_repeated_do_not_push_out_what_else_was_found() -> None:
+    net = settled(6)
+    net.freeze("n1")
+    net.run_for(5, until=lambda: net.state("n0", "n1") is State.SUSPECT)
+    about, found = own(net, "n1"), net.hosts["n0"].swim.why("n1")
+    for authors in permutations(("n2", "n3", "n4", "n5")):
+        for declarer in ("n2", "n5"):
+            net.inject("n0", verdict(about, *authors, declarer=declarer), sender="n5")
+    assert net.state("n0", "n1") is State.SUSPECT
+    now_found = net.hosts["n0"].swim.why("n1")
+    assert now_found[: len(found)] == found
+    assert [(f.what, f.by) for f in now_found[len(found) :]] == [("accused", "n2"), ("accused", "n5")]
 
 
 def test_one_liar_cannot_use_the_doubts_of_others_to_cut_a_suspicion_short() -> None:

@@ -92,6 +92,11 @@ def test_a_member_without_a_story_and_one_that_is_forgotten_are_told_so(node: Fa
         "alpha is alive: it answers here, at 10.0.0.1:7946",
         "alpha has found nothing against it",
     ]
+    dead = ALPHA | {"self": False, "state": "dead"}
+    node.answers["GET", "/cluster/members/alpha/why"] = 200, story | {"member": dead}
+    assert shell("members", "--why", "alpha") == 0
+    assert "made room" in shell.out
+    assert "found nothing" not in shell.out
     node.answers["GET", "/cluster/members/alpha/why"] = 200, story | {"member": None}
     assert shell("members", "--why", "alpha") == 0
     assert shell.out.startswith("alpha is not shown by alpha any more\n")
