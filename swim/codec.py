@@ -31,6 +31,7 @@ from swim.messages import (
     STATEMENTS,
     TAG_BYTES,
     Ack,
+    Address,
     Alive,
     Boot,
     Dead,
@@ -120,10 +121,23 @@ def _unpack_root_or_none(value: Any) -> bytes:
     return b"" if value == b"" else _ROOT.unpack(value)
 
 
+def require_address(address: Address) -> None:
+    """Raise ValueError for an address that no member would take from an Alive."""
+    host, port = address
+    if not _is_host(host) or not 1 <= port <= 65_535:
+        shown = f"{host[:MAX_HOST_CHARACTERS]!r} and {port}"
+        raise ValueError(
+            f"an address is a host of 1 to {MAX_HOST_CHARACTERS} printable ASCII characters and "
+            f"a port from 1 to 65535, not {shown}"
+        )
+
+
+def _is_host(value: str) -> bool:
+    return 1 <= len(value) <= MAX_HOST_CHARACTERS and value.isascii() and value.isprintable()
+
+
 def _unpack_host(value: Any) -> str:
-    if type(value) is not str or not 1 <= len(value) <= MAX_HOST_CHARACTERS:
-        raise DecodeError("bad_field")
-    if not (value.isascii() and value.isprintable()):
+    if type(value) is not str or not _is_host(value):
         raise DecodeError("bad_field")
     return value
 

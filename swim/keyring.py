@@ -11,8 +11,8 @@ nonce that never repeats, and the same counter is the replay window of that send
 and cluster label are authenticated. Datagrams and streams have separate keys, counters and windows.
 
 A replay window is forgotten when more boots than `MAX_BOOTS` have been heard since, and with the
-process that holds it; then old packets of that boot may pass once more. Statements are idempotent and probes carry sequence
-numbers, so a replayed packet can repeat old news but not change a verdict.
+process that holds it; then old packets of that boot may pass once more. Statements are idempotent
+and probes carry sequence numbers, so a replayed packet can repeat old news but not change a verdict.
 """
 
 import hashlib

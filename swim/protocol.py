@@ -17,7 +17,7 @@ replicated map need. After every input the driver drains `effects()` and `events
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from swim.codec import encode_message, split_packet
+from swim.codec import encode_message, require_address, split_packet
 from swim.config import MAX_PACKET_BYTES
 from swim.coordinates import Coordinate, distance
 from swim.core import Core
@@ -53,9 +53,13 @@ class Swim(Core):
         Args:
             now: the time.
             address: where others reach this member, if it was not known before.
+
+        Raises:
+            ValueError: if no member would take that address.
         """
         if self._own.is_spoken:
             raise RuntimeError("a Swim starts once; build a new one for a new life")
+        require_address(address or self.address)
         self._last_gossip_at = now
         self._timers = (
             self._prober.next_timer, self._accusations.next_timer, self._gossip_due, self._repair.next_timer,
@@ -104,8 +108,13 @@ class Swim(Core):
         self._own.change(meta=meta)
 
     def update_address(self, address: Address, now: float) -> None:
-        """Tell everybody that this member is now reached elsewhere."""
+        """Tell everybody that this member is now reached elsewhere.
+
+        Raises:
+            ValueError: if no member would take that address.
+        """
         del now
+        require_address(address)
         self._own.change(address=address)
 
     def load(self, words: Iterable[bytes], now: float) -> int:

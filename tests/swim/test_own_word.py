@@ -13,7 +13,7 @@ from swim.events import (
     MemberUpdated,
 )
 from swim.members import MAX_INCARNATION_JUMP, State
-from swim.messages import MAX_INCARNATION, MAX_PATIENCE_S, Alive, Boot
+from swim.messages import MAX_INCARNATION, MAX_PATIENCE_S, Address, Alive, Boot
 from swim.own_word import (
     HEARTBEAT_S,
     IMPAIRED_REFUTATIONS,
@@ -333,6 +333,17 @@ def test_metadata_and_address_reach_everybody_with_a_higher_incarnation() -> Non
     assert swim.own.incarnation == 2
     with pytest.raises(ValueError, match="meta"):
         swim.update_meta(b"x" * 513, net.now)
+
+
+@pytest.mark.parametrize("address", [("", 1), ("h" * 65, 1), ("h\n", 1), ("n1", 0), ("n1", 65_536)])
+def test_an_address_that_nobody_would_take_is_refused(address: Address) -> None:
+    net = settled(2)
+    before = own(net)
+    with pytest.raises(ValueError, match="address"):
+        net.hosts["n1"].swim.update_address(address, net.now)
+    assert own(net) == before
+    with pytest.raises(ValueError, match="address"):
+        net.add("n2", address=address)
 
 
 def test_a_word_under_our_name_that_is_not_ours_changes_nothing() -> None:
