@@ -5,6 +5,8 @@ from itertools import permutations
 
 import pytest
 
+from swim.accusations import TELL_PAUSE_S
+from swim.codec import encode_message
 from swim.config import SwimConfig
 from swim.events import MemberDied, MemberRefuted, MemberSuspected
 from swim.members import State
@@ -22,6 +24,58 @@ def longest_s(config: SwimConfig) -> float:
 
 def own(net: Net, name: str):  # type: ignore[no-untyped-def]
     return net.hosts[name].swim.own
+
+
+# Telling the subject
+
+
+def test_whoever_is_doubted_is_told_so_with_every_ping() -> None:
+    net = settled(4)
+    net.mute.add("n1")
+    net.run_for(10, until=lambda: net.state("n0", "n1") is State.SUSPECT)
+    net.roundtrip()
+    net.sent.clear()
+    net.run_for(1.5)
+    assert net.state("n0", "n1") is State.SUSPECT
+    pings = [s.messages for s in net.sent if s.to == "n1" and any(isinstance(m, Ping) for m in s.messages)]
+    assert len(pings) >= 2
+    assert all(any(isinstance(m, Suspect) and m.name == "n1" for m in messages) for messages in pings)
+
+
+def test_the_member_whose_own_probe_failed_tells_the_suspect_at_once() -> None:
+    net = settled(6)
+    swim, about = net.hosts["n0"].swim, own(net, "n1")
+    record = swim._table.get("n1")
+    assert record is not None
+    net.sent.clear()
+    swim._accusations.doubt(record, dict(doubt(about, "n2").authors), net.now)
+    net.pump("n0")
+    assert net.state("n0", "n1") is State.SUSPECT
+    assert [s.to for s in net.sent if any(isinstance(m, Suspect) for m in s.messages)] == ["n1"]
+    net.roundtrip()
+    assert own(net, "n1").incarnation == 1
+
+
+def test_what_is_not_believed_here_is_passed_on_to_its_subject_now_and_then_only() -> None:
+    net = settled(6)
+    swim, lie = net.hosts["n0"].swim, verdict(own(net, "n1"), "n2")
+    for passed_on in (1, 1, 1, 2):
+        swim._accusations.hear(lie, encode_message(lie), net.now, pass_on=True)
+        assert net.count("n0", "subjects_told") == passed_on
+        net.now += TELL_PAUSE_S / 2.5
+    assert net.state("n0", "n1") is State.ALIVE
+
+
+def test_a_relay_that_doubts_another_word_confirms_nothing() -> None:
+    net = settled(6)
+    swim, about = net.hosts["n0"].swim, own(net, "n1")
+    record = swim._table.get("n1")
+    assert record is not None
+    earlier = replace(about, boot=Boot(about.boot.time_ms - 1, about.boot.id))
+    swim._accusations.doubt(record, dict(doubt(earlier, "n2", "n3").authors), net.now)
+    assert swim.doubters("n1") == ("n0",)
+    assert net.count("n0", "nacks_about_another_word") == 2
+    assert net.state("n0", "n1") is State.ALIVE
 
 
 # Liars

@@ -6,7 +6,7 @@ import pytest
 
 from swim.events import DuplicateName, MemberDied, MemberLeft, MemberReaped, MemberSuspected
 from swim.members import MAX_INCARNATION_JUMP, State
-from swim.messages import MAX_INCARNATION, Boot
+from swim.messages import MAX_INCARNATION, Boot, Left
 from swim.own_word import LONE_REFUTATION_GAP_S
 from tests.swim.net import WALL, Net, settled
 from tests.swim.statements import goodbye
@@ -30,6 +30,14 @@ def test_leaving_is_not_dying() -> None:
     net.run_for(60)
     assert not any(host.events for host in net.hosts.values())
     assert not [s for s in net.sent if s.to == "n1"]  # nobody tries to reach it any more
+
+
+def test_a_goodbye_goes_to_each_of_a_few_dozen_members_at_once() -> None:
+    net = settled(9)
+    net.sent.clear()
+    leave(net, "n1")
+    told = [s.to for s in net.sent if s.source == "n1" and any(isinstance(m, Left) for m in s.messages)]
+    assert sorted(told) == sorted(name for name in net.hosts if name != "n1")
 
 
 def test_who_has_left_may_come_back_as_a_new_life() -> None:

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from swim import identity as identities
 from swim.config import SwimConfig
+from swim.coordinates import Coordinate
 from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
 from swim.health import Health
 from swim.members import State
 from swim.messages import Ack, Nack, Ping, PingRequest, doubt_bytes
 from swim.probe import MAX_QUESTIONS, MAX_RELAYED, STREAM_PATIENCE_S, ProbeRing
-from tests.swim.net import Net, Sent, cluster, settled
+from tests.swim.net import CLUSTER, Net, Sent, cluster, identity_of, settled
 from tests.swim.statements import stranger
 
 
@@ -268,6 +269,29 @@ def test_nacks_of_relays_come_in_time_however_long_they_travel(profile: str) -> 
     assert net.count(prober, "health_penalty") == 0
 
 
+def test_only_the_target_and_the_relays_that_were_asked_answer_for_it() -> None:
+    net = settled(6, indirect_probes=1, stream_probes=False)
+    swim = net.hosts["n0"].swim
+    net.mute.add("n1")
+
+    def asks_relays() -> bool:
+        probe = swim._prober._probe
+        return probe is not None and probe.target == "n1" and bool(probe.relays)
+
+    assert net.run_for(20, until=asks_relays) < 20
+    probe, about = swim._prober._probe, net.hosts["n1"].swim.own
+    assert probe is not None
+    [relay] = probe.relays
+    [other, *_] = [name for name in net.hosts if name not in {"n0", "n1", relay}]
+    for name in (other, relay):
+        assert not probe.answered
+        doubt = identity_of(name).sign(doubt_bytes(about.name, about.boot, about.incarnation, name))
+        net.inject("n0", net.tagged(Nack(probe.sequence, doubt), name, "n0"), sender=name)
+        assert list(probe.doubts) == ([relay] if name == relay else [])
+        net.inject("n0", net.tagged(Ack(probe.sequence, "n1", b""), name, "n0"), sender=name)
+    assert probe.answered == "relay"
+
+
 def test_what_relays_do_for_others_is_bounded() -> None:
     net = settled(3)
     for number in range(MAX_RELAYED + 20):
@@ -315,6 +339,19 @@ def test_the_wait_for_an_answer_follows_the_members_own_round_trips_within_bound
 def stranger_record(net: Net):  # type: ignore[no-untyped-def]
     net.inject("n0", stranger("far"), sender="far")
     return net.hosts["n0"].swim._table.get("far")
+
+
+def test_before_the_first_round_trip_coordinates_say_how_long_to_wait() -> None:
+    net = Net(config=SwimConfig.profile("wan", label=CLUSTER))
+    net.add("n0")
+    swim, record = net.hosts["n0"].swim, stranger_record(net)
+    shortest_s, longest_s = net.config.probe_timeout_min_s, net.config.probe_timeout_s
+    for away_s, wait_s in ((0.2, 0.6), (0.001, shortest_s), (9.0, longest_s)):
+        record.coordinate = Coordinate((away_s, *(0.0,) * 7))
+        assert swim.rtt("n0", "far") == pytest.approx(away_s, rel=0.1)
+        assert swim._prober.direct_timeout_s(record) == pytest.approx(wait_s, rel=0.01)
+    record.rtt.observe(0.15)
+    assert swim._prober.direct_timeout_s(record) == pytest.approx(0.15 + 4 * 0.075)
 
 
 def test_local_health_stretches_interval_and_wait_alike(monkeypatch: pytest.MonkeyPatch) -> None:

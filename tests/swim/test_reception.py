@@ -11,7 +11,7 @@ from swim.config import MAX_PACKET_BYTES
 from swim.events import MemberSuspected
 from swim.keyring import VERSIONS, Channel, Keyring, PlainEnvelope
 from swim.members import State
-from swim.messages import Ack, Alive, MapFrame, Ping, PingRequest, Who
+from swim.messages import Ack, Alive, MapFrame, Ping, PingRequest, RollFrame, Who
 from swim.reception import MAX_SEEN
 from tests.swim.net import CLUSTER, Net, Sent, settled
 from tests.swim.statements import doubt, signed, stranger
@@ -309,6 +309,15 @@ def test_requests_frames_and_answers_of_strangers_are_dropped() -> None:
         net.inject("n0", message, sender="far")
     assert drops(net) == {"dropped_probe_of_stranger": 2, "dropped_frame_of_stranger": 1}
     assert net.sent == []
+
+
+def test_frames_of_the_dead_are_dropped() -> None:
+    net = settled(3)
+    net.kill("n1")
+    net.run_for(30, until=lambda: net.state("n0", "n1") is State.DEAD)
+    for frame in (MapFrame(b"x"), RollFrame(b"x")):
+        net.inject("n0", frame, sender="n1")
+    assert drops(net) == {"dropped_frame_of_stranger": 2}
 
 
 def test_a_question_about_a_ping_that_was_never_sent_is_not_answered() -> None:
