@@ -26,6 +26,8 @@ from swim.paths import Paths
 
 MAX_RELAYED: Final = 256
 """Most indirect probes done for others at once; further requests are refused and counted."""
+MAX_RELAYED_PER_ORIGIN: Final = 64
+"""Most of them for one member, so that nobody takes the relays away from the others."""
 MAX_QUESTIONS: Final = 256
 """Most members asked outside the turn at once; the one asked first is given up."""
 MAX_ASKED_AROUND_PER_S: Final = 32
@@ -35,6 +37,9 @@ MAX_AGAIN: Final = 64
 MAX_RELAY_PATIENCE_S: Final = 60.0
 STREAM_PATIENCE_S: Final = 2.5
 """How long a stream may take that is the only path: its first packet may be lost (RFC 6298: 1 s)."""
+RELAY_ROUND_TRIPS: Final = 1.5
+"""So many of its own round trips a relay waits for a target at least, whatever little patience it is asked to
+have: else its signature would doubt who could not have answered yet."""
 RELAY_SHARE: Final = 0.8
 """The part of the time before the verdict that a relay may take (Lifeguard's nack timeout)."""
 ASK_AGAIN_SHARE: Final = 0.5
@@ -281,10 +286,12 @@ class Prober:
             doubt = self._owner.doubt_of_past(request.target)
             self._owner.send(origin, [Nack(request.sequence, doubt)])
             return
-        if len(self._relayed) >= MAX_RELAYED:
+        by_origin = sum(relayed.origin == origin.name for relayed in self._relayed.values())
+        if len(self._relayed) >= MAX_RELAYED or by_origin >= MAX_RELAYED_PER_ORIGIN:
             self._owner.count("dropped_relay_refused")
             return
-        patience_s = min(request.patience_ms / 1000, MAX_RELAY_PATIENCE_S)
+        shortest_s = max(self._config.probe_timeout_min_s, RELAY_ROUND_TRIPS * target.rtt.srtt_s)
+        patience_s = min(max(request.patience_ms / 1000, shortest_s), MAX_RELAY_PATIENCE_S)
         sequence = self._new_sequence()
         nack_at, again_at = now + patience_s, now + patience_s * ASK_AGAIN_SHARE
         self._relayed[sequence] = Relayed(origin.name, request.sequence, target.name, nack_at, again_at)

@@ -14,7 +14,7 @@ from swim.events import MemberDied, MemberSuspected, PathLost, PathRestored
 from swim.health import Health
 from swim.members import State
 from swim.messages import Ack, Nack, Ping, PingRequest, doubt_bytes
-from swim.probe import MAX_QUESTIONS, MAX_RELAYED, STREAM_PATIENCE_S, ProbeRing
+from swim.probe import MAX_QUESTIONS, MAX_RELAYED, MAX_RELAYED_PER_ORIGIN, STREAM_PATIENCE_S, ProbeRing
 from tests.swim.net import CLUSTER, Net, Sent, cluster, identity_of, settled
 from tests.swim.statements import stranger
 
@@ -293,13 +293,45 @@ def test_only_the_target_and_the_relays_that_were_asked_answer_for_it() -> None:
 
 
 def test_what_relays_do_for_others_is_bounded() -> None:
-    net = settled(3)
-    for number in range(MAX_RELAYED + 20):
-        net.inject("n0", net.tagged(PingRequest(number, "n2", 60_000), "n1", "n0"))
-    assert net.count("n0", "relayed_probes") == MAX_RELAYED
-    assert net.count("n0", "dropped_relay_refused") == 20
-    net.roundtrip()
+    origins = MAX_RELAYED // MAX_RELAYED_PER_ORIGIN + 1
+    net = settled(2 + origins)
+    net.mute.add("n1")
+    for origin in range(2, 2 + origins):
+        for number in range(MAX_RELAYED_PER_ORIGIN + 20):
+            request = net.tagged(PingRequest(number, "n1", 60_000), f"n{origin}", "n0")
+            net.inject("n0", request, sender=f"n{origin}")
+        assert net.count("n0", "relayed_probes") == min(MAX_RELAYED, MAX_RELAYED_PER_ORIGIN * (origin - 1))
+    assert net.count("n0", "dropped_relay_refused") == 20 * origins + MAX_RELAYED_PER_ORIGIN
+    net.mute.clear()
+    net.hosts["n0"].swim.handle_timer(net.now)
+    net.run_for(31)  # after half of the patience, the target is asked once more
     assert net.count("n0", "relayed_probes") == 0
+
+
+def test_one_member_does_not_take_the_relays_away_from_the_others() -> None:
+    net = settled(4)
+    net.kill("n3")
+    for number in range(MAX_RELAYED):
+        net.inject("n0", net.tagged(PingRequest(number, "n3", 60_000), "n1", "n0"))
+    net.sent.clear()
+    net.inject("n0", net.tagged(PingRequest(7, "n3", 200), "n2", "n0"), sender="n2")
+    assert [s.to for s in net.sent if any(isinstance(m, Ping) for m in s.messages)] == ["n3"]
+
+
+@pytest.mark.parametrize("delay_s", [0.002, 0.06])
+def test_no_impatience_makes_a_relay_doubt_somebody_who_lives(delay_s: float) -> None:
+    net = settled(6)
+    net.delay_s = delay_s
+    net.run_for(60)
+    net.forget()
+    net.sent.clear()
+    for number in range(20):
+        for relay in ("n0", "n2", "n3"):
+            net.inject(relay, net.tagged(PingRequest(number, "n1", 1), "n5", relay), sender="n5")
+        net.run_for(0.2)
+    answers = [m for s in net.sent if s.to == "n5" for m in s.messages if isinstance(m, (Ack, Nack))]
+    assert sum(isinstance(m, Ack) and m.subject == "n1" for m in answers) >= 60
+    assert not any(isinstance(m, Nack) and m.doubt for m in answers)
 
 
 def test_questions_outside_the_turn_are_bounded() -> None:
