@@ -124,8 +124,8 @@ class Accusations:
         for author, signature in confirmations.items():
             if author not in case.signatures:
                 try:
-                    if self._is_valid(record, author, signature):
-                        case.sign(author, signature)
+                    if self._is_valid(record, author, signature) and case.sign(author, signature):
+                        self._note_confirmed(record.name, case, author, now)
                 except DecodeError:
                     self._counts["nacks_about_another_word"] += 1
         self._review(record, case, now)
@@ -193,6 +193,8 @@ class Accusations:
             case = self._case(record, now)
             case.is_public |= len(accusation.authors) >= self._quorum(SUSPICION_QUORUM)
             fresh = [author for author, signature in valid if case.sign(author, signature)]
+            for author in fresh:
+                self._note_confirmed(record.name, case, author, now)
             if fresh and case.suspected_at is not None and len(case.signatures) <= MAX_AUTHORS:
                 self._spread(record, case)
             if isinstance(accusation, Dead) and len(case.signatures) >= self._quorum(VERDICT_QUORUM):
@@ -406,6 +408,11 @@ class Accusations:
             self._review_doubt(record, case, now)
             self._owner.tell_subject(record, encoded)
         self._review(record, case, now)
+
+    def _note_confirmed(self, name: str, case: Case, author: str, now: float) -> None:
+        """Keep who has confirmed a suspicion; who doubted the member before is told with its beginning."""
+        if case.suspected_at is not None and author != self._owner.name:
+            self._evidence.note(name, now, "confirmed", by=author)
 
     def _note_declared(self, name: str, case: Case, declarer: str, now: float) -> None:
         """Keep that somebody has declared a death, once: repetitions would push out all other findings."""

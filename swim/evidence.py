@@ -19,7 +19,7 @@ class Finding:
 
     Attributes:
         at: when, on the clock of this member, in seconds.
-        what: a stable word: `probe_failed`, `probe_saved`, `confirmed`, `suspected`, `alive_after_all`,
+        what: a stable word: `probe_failed`, `suspected`, `confirmed`, `alive_after_all`,
             `dead`, `refuted`, `left`, `restarted`, `accused`.
         by: who found it.
         detail: by which paths, after which time, under which local health: for people.

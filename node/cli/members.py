@@ -12,9 +12,8 @@ from node.cli.output import print_json, print_table, safe
 
 _TOLD: Final = {
     "probe_failed": "{by} could not reach it",
-    "probe_saved": "{by} reached it, but not directly",
-    "confirmed": "{by} could not reach it either",
     "suspected": "{by} holds it suspect",
+    "confirmed": "{by} could not reach it either",
     "alive_after_all": "{by} heard from it, although it has not answered the suspicion",
     "accused": "it is accused, says {by}",
     "dead": "{by} declared it dead",

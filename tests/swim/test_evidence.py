@@ -1,5 +1,9 @@
 """Findings are kept per member, in order, and bounded."""
 
+import re
+from pathlib import Path
+
+import swim
 from swim.evidence import MAX_FINDINGS, MAX_SUBJECTS, Evidence, Finding
 
 
@@ -26,3 +30,10 @@ def test_the_oldest_finding_and_the_least_recently_doubted_member_leave() -> Non
     assert evidence.statistics() == {"evidence_subjects": MAX_SUBJECTS}
     assert evidence.why("n1") == ()
     assert evidence.why("n0")[-1].what == "refuted"
+
+
+def test_each_finding_that_is_described_is_noted_somewhere_and_no_other() -> None:
+    sources = Path(swim.__file__).parent.glob("*.py")
+    noted = re.compile(r'evidence\.note\(\s*[\w.]+,\s*now,\s*"(\w+)"')
+    words = {word for source in sources for word in noted.findall(source.read_text())}
+    assert words == set(re.findall(r"`(\w+)`", Finding.__doc__ or ""))
