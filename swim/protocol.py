@@ -348,7 +348,8 @@ class Swim(Core):
             counted.update(part.statistics())
         if self.keyring is not None:
             counted.update(self.keyring.statistics())
-        return {**counted, "incarnation": self.own.incarnation, "seeds_pending": self._seeds.pending}
+        own = {"incarnation": self.own.incarnation, "stream_probes_off": len(self._stream_probes_off)}
+        return {**counted, **own, "seeds_pending": self._seeds.pending}
 
     # ---- inside -----------------------------------------------------------------------------
 

@@ -398,9 +398,11 @@ class Membership:
             self._handle.wake()
 
     def _absent(self) -> list[str]:
-        """The members that are lost and may come back, sorted."""
-        lost = {m.name for m in self.swim.members() if m.state is State.DEAD}
-        return sorted(lost.union(name for name in self._remembered if self.is_lost(name)))
+        """The members that are away and have not said goodbye, sorted, be they dead or not shown any more.
+
+        However long ago that was: their addresses are tried for ever, so they may come back.
+        """
+        return sorted(name for name, _ in self.swim.address_book() if not self.is_alive(name))
 
     def _note_maps(self) -> None:
         self._maps_changed.set()

@@ -142,12 +142,33 @@ def test_a_push_pull_carries_large_maps_both_ways() -> None:
     assert len(left.units) == 60_000
 
 
-def test_a_reaped_member_is_forgotten_by_the_map() -> None:
+def test_a_member_is_forgotten_by_the_map_when_it_is_reaped_and_not_before() -> None:
     net = Net(config=SwimConfig.profile("local", label=CLUSTER, reap_after_s=20.0))
     bulk = Bulk(set())
     net.add("n0", replicated=bulk)
     net.add("n1", seeds=["n0:7946"])
     net.run_for(2)
     net.kill("n1")
+    net.run_for(20, until=lambda: net.state("n0", "n1") is State.DEAD)
+    net.run_for(15)
+    assert bulk.forgotten == []
     net.run_for(60, until=lambda: bool(net.told("n0", MemberReaped)))
     assert bulk.forgotten == ["n1"]
+
+
+def test_a_member_that_was_declared_dead_is_told_news_for_a_while_so_that_it_may_refute() -> None:
+    net = settled(4, gossip_to_dead_s=10.0, reconnect_interval_s=1000.0)
+    net.kill("n1")
+    net.run_for(20, until=lambda: all(net.state(name, "n1") is State.DEAD for name in net.running()))
+
+    def told_news() -> bool:
+        net.forget()
+        swim = net.hosts["n2"].swim
+        swim.update_meta(str(net.now).encode(), net.now)
+        net.pump("n2")
+        net.run_for(3)
+        return any(s.to == "n1" and swim.own in s.messages for s in net.sent)
+
+    assert told_news()
+    net.run_for(10)
+    assert not told_news()

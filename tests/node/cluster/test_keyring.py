@@ -104,6 +104,27 @@ def test_a_node_with_only_the_removed_key_is_not_heard_and_both_sides_say_so(tmp
         simulate(scenario, tmp_path)
 
 
+def test_who_is_away_for_so_long_that_nobody_shows_it_is_not_left_behind_unasked(tmp_path):
+    async def scenario(cluster):
+        alpha, beta, _ = await three(cluster, **{"cluster.swim": {"reap_after_s": "15s"}})
+        new = (await alpha.membership.keys.install(**WAIT)).result.key_id
+        await cluster.crash("gamma")
+        await until(lambda: all(node.membership.swim.member("gamma") is None for node in (alpha, beta)))
+        for node in (alpha, beta):
+            with pytest.raises(KeyChangeRefused, match="gamma"):
+                await node.membership.keys.change(Verb.USE, new, **WAIT)
+        assert (await alpha.membership.keys.list(**WAIT)).absent == ("gamma",)
+        gamma = await cluster.start("gamma", "alpha")
+        await until(lambda: len(gamma.membership.alive_nodes()) == len(alpha.membership.alive_nodes()) == 3)
+        await trio.sleep(5)
+        assert (await alpha.membership.keys.change(Verb.USE, new, **WAIT)).absent == ()
+        await gamma.membership.leave()
+        await until(lambda: not alpha.membership.is_alive("gamma"))
+        assert (await alpha.membership.keys.list(**WAIT)).absent == ()  # it said that it does not come back
+
+    simulate(scenario, tmp_path)
+
+
 def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path):
     async def scenario(cluster):
         alpha, beta, _ = await three(cluster)

@@ -328,7 +328,7 @@ def test_the_settings_of_membership_reach_swim(tmp_path):
         alpha = await cluster.start("alpha", settings=settings)
         config = alpha.membership.swim.config
         assert (config.allowed_networks, config.stream_probes) == (("10.0.0.2/31", "10.0.0.4/32"), False)
-        assert alpha.membership.swim._stream_probes_off == {"gamma"}
+        assert alpha.membership.swim.statistics()["stream_probes_off"] == 1
         assert (config.suspicion_min_s, config.suspicion_max_s, config.label) == (3.0, 5.0, "simulated")
         addresses = {}
         for name in ("beta", "gamma", "delta"):
