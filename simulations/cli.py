@@ -161,7 +161,8 @@ def sweep_command(  # noqa: PLR0917 - one parameter per option
     if table is not None:
         write_csv(table, found.rows)
     met = dict(sorted(found.sometimes.items()))
-    _show({"runs": len(found.rows), "failed": len(found.failures), "sometimes": met}, as_json=as_json)
+    counts = {"checks": dict(found.checks), "sometimes": met}
+    _show({"runs": len(found.rows), "failed": len(found.failures), **counts}, as_json=as_json)
     for result in found.failures:
         report_failure(loaded, result, artifacts)
     if found.failures:
@@ -287,6 +288,7 @@ def summary(scenario: Scenario, result: Result, cpu_s: float) -> dict[str, Any]:
         "digest": result.digest,
         "lines": result.lines,
         **result.measures,
+        "checks": result.checks,
         "sometimes": dict(sorted(result.sometimes.items())),
     }
 

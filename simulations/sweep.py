@@ -33,6 +33,7 @@ class Sweep:
         rows: One per run, in the order of the seeds.
         failures: The results of runs that failed.
         sometimes: What was met in all runs together.
+        checks: How often each property was put to the test in all runs together, zeros included.
         unmet: What the scenario asked for and no run met.
     """
 
@@ -40,6 +41,7 @@ class Sweep:
     rows: list[dict[str, Any]] = field(default_factory=list)
     failures: list[Result] = field(default_factory=list)
     sometimes: Counter[str] = field(default_factory=Counter)
+    checks: Counter[str] = field(default_factory=Counter)
 
     @property
     def unmet(self) -> list[str]:
@@ -55,6 +57,7 @@ class Sweep:
         """Take in a run."""
         self.rows.append(row(result, cpu_s))
         self.sometimes.update(result.sometimes)
+        self.checks.update(result.checks)
         if result.code != OK:
             self.failures.append(result)
 

@@ -324,6 +324,7 @@ def test_a_sweep_gathers_what_its_runs_have_met():
     found = sweep(tested, [3, 1, 2])
     assert [row["seed"] for row in found.rows] == [1, 2, 3]
     assert found.code == OK
+    assert (found.checks["eventually_crashes_are_detected"], found.checks["finally_states_settle"]) == (15, 0)
     assert found.unmet == ["sometimes_a_goodbye_was_heard"]
 
 
