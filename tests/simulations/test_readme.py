@@ -14,7 +14,8 @@ from simulations.nodes.sometimes import SOMETIMES
 from simulations.properties import PROPERTIES, Sometimes
 from simulations.properties.base import Bounds
 from simulations.runner import Run, run
-from simulations.scenario import Scenario, available, load
+from simulations.scenario import Network, Scenario, available, load
+from simulations.swarm import Swarm
 
 PAGE = (Path(simulations.__file__).parent / "README.md").read_text(encoding="utf-8")
 
@@ -75,10 +76,16 @@ def test_every_command_is_shown():
     )
 
 
-def test_the_example_of_a_scenario_has_every_key():
+def test_the_example_of_a_scenario_has_every_key_and_can_be_read(tmp_path):
     example = PAGE.split("about: One sentence", 1)[1].split("```", 1)[0]
     assert all(f"\n{key}:" in example for key in Scenario.model_fields if key not in ("name", "about"))
-    assert all(f"{bound}:" in example for bound in Bounds.model_fields)
+    file = tmp_path / "example.yaml"
+    file.write_text(f"about: One sentence{example}", encoding="utf-8")
+    loaded = load(str(file))
+    for key, model in (("bounds", Bounds), ("network", Network), ("swarm", Swarm)):
+        assert getattr(loaded, key).model_fields_set == model.model_fields.keys()
+        defaults = model().model_dump() | ({"loss": 0.01} if model is Network else {})
+        assert getattr(loaded, key).model_dump() == defaults
 
 
 def test_the_example_of_whole_nodes_has_every_key_of_its_own_and_can_be_run(tmp_path):
@@ -115,6 +122,9 @@ def test_the_legend_explains_every_column_of_a_trace():
     assert len(met) >= 9
 
 
-def test_the_example_in_python_runs(capsys):
-    exec(PAGE.split("```python\n", 1)[1].split("```", 1)[0], {})
-    assert capsys.readouterr().out.startswith("0 [] ")
+def test_the_examples_in_python_run(capsys):
+    for example in PAGE.split("```python\n")[1:]:
+        exec(example.split("```", 1)[0], {})
+    ran, driven = capsys.readouterr().out.splitlines()
+    assert ran.startswith("0 [] ")
+    assert f"  # {driven}\n" in PAGE
