@@ -228,6 +228,8 @@ def test_the_buffer_of_a_process_that_never_reads_is_bounded():
         made._arrive(made.machines["m1"], made.machines["m1"].address, packet, flood.address, False)
     assert len(made.machines["m1"].buffer) == SOCKET_BYTES // (len(packet) + 576)
     assert made.fates["full"] == 500 - len(made.machines["m1"].buffer)
+    full = [line for line in made.lines.tail() if line.split()[1:3] == ["m1", "full"]]
+    assert len(full) == min(made.fates["full"], len(made.lines.tail())), "each is in the trace"
 
 
 def test_altered_datagrams_are_counted_drops():
