@@ -372,6 +372,22 @@ def test_the_trace_tells_of_each_datagram_what_it_was_and_when_it_arrives():
     assert all(int(line[-1]) == int(line[0]) + 10_000 for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("link", "fate"),
+    [
+        (Link(cut=True), "cut"),
+        (Link(loss=1.0), "lost"),
+        (Link(capacity_bytes_s=1, queue_bytes=0), "overflow"),
+    ],
+    ids=["cut", "lost", "overflow"],
+)
+def test_the_trace_tells_why_a_datagram_does_not_arrive(link, fate):
+    made, _ = cluster(3, link=link)
+    made.run_for(1)
+    fates = [line.split()[-1] for line in made.lines.tail() if " send " in line]
+    assert fates.count(fate) == made.fates[fate] > 0
+
+
 def test_the_trace_tells_what_is_written_on_streams(monkeypatch):
     written, send = [], MemberStream.send
 
