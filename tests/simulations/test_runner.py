@@ -44,6 +44,17 @@ def test_a_healthy_run_passes_and_measures():
     assert result.virtual_s == 45.0
 
 
+def test_of_many_members_each_has_its_turn_to_be_looked_at(monkeypatch):
+    monkeypatch.setattr("simulations.runner.SAMPLED_MEMBERS", 4)
+    running, looked_at = Run(scenario(), 1), []
+    monkeypatch.setattr(
+        running.properties[0], "sample", lambda some: looked_at.append([m.name for m in some])
+    )
+    running.run()
+    assert {len(names) for names in looked_at} == {4}
+    assert {*looked_at[0], *looked_at[1]} == {*running.scenario.names()}
+
+
 def test_a_death_of_one_whose_goodbye_was_lost_is_neither_false_nor_a_detected_crash():
     unheard = {"partition": {"sides": [["m001"], "rest"], "at_s": 2}}
     result = outcome(scenario(unheard, {"leave": {"members": ["m001"], "at_s": 3}}))
