@@ -65,6 +65,7 @@ def command(
     """
     ports = addresses.Ports(http_port, gossip_port, link_port)
     _check_apart(nodes, bind_host, advertise_host, ports)
+    _check_seeds(seeds)
     environment = system_environment()
     directory = directory.absolute()
     existed = (directory / "cluster.yaml").exists()
@@ -114,6 +115,11 @@ def command(
         click.echo(f"  {bundle.directory}   the bundle of {bundle.name}: copy it to its machine")
         for what, address in listening.get(bundle.name, {}).items():
             click.echo(f"    {what:<6}  {address}")
+    if nodes and addresses.is_any(bind_host) and advertise_host is None:
+        click.echo()
+        click.echo(
+            f"{bind_host} is no address that peers could be told: set cluster.advertise_host before a start"
+        )
     click.echo()
     for line in following:
         click.echo(f"Next: {line}")
@@ -137,6 +143,21 @@ def _cluster(directory: Path, name: str | None, environment: Environment, *, wan
             details={"field": "cluster", "cluster": files.cluster},
         )
     return files
+
+
+def _check_seeds(seeds: tuple[str, ...]) -> None:
+    """Refuse a seed that no node would start with.
+
+    Raises:
+        UsageFailed: one is not the address of a member.
+    """
+    from node.config.model import check_seed  # noqa: PLC0415 - not for --help
+
+    for seed in seeds:
+        try:
+            check_seed(seed)
+        except ValueError as error:
+            raise UsageFailed(str(error), fix="Write it as 10.0.0.5:7946 or [2001:db8::5]:7946.") from None
 
 
 def _check_apart(

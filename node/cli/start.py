@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
     from node.node import ReadyInfo
 
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, never listened on
+_log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_S: Final = 0.5
+"""Within this time a second signal is the first one told twice: as by ``timeout`` and ``sudo``, which pass on
+what the whole group was sent."""
 
 
 @click.command("start")
@@ -69,10 +75,12 @@ def command(
     """
     overrides = _overrides(seeds, name, data_dir, port, bind) | dict(map(_setting, settings))
     with _starting():
-        from node.config import load_config  # noqa: PLC0415 - not for --help
+        from node.config import load_config, misspelt_variables  # noqa: PLC0415 - not for --help
 
         config = load_config(path, environ=os.environ, overrides=overrides)
         _configure_logs(config)
+        for variable, meant in misspelt_variables(os.environ).items():
+            _log.warning("the variable %s is no setting and is left alone; %s would be one", variable, meant)
         limit_bytes = _limit(record_limit)
         told = _Told(config, as_json=as_json, ready_file=ready_file, ready_fd=ready_fd)
         with told.until_the_end():
@@ -185,9 +193,11 @@ def _run(
     ) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             task_status.started()
+            told_s = math.inf
             async for number in signals:
-                if stop.is_set():
+                if trio.current_time() - told_s >= SAME_SIGNAL_S:
                     os._exit(128 + number)
+                told_s = min(told_s, trio.current_time())
                 stop.set()
 
     collect_less_often()

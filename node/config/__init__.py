@@ -13,7 +13,7 @@ from node.config.llm import (
     LlmTimeouts,
     ScriptedConfig,
 )
-from node.config.load import load_config
+from node.config.load import load_config, misspelt_variables
 from node.config.model import (
     ClusterConfig,
     LoggingConfig,
@@ -56,4 +56,5 @@ __all__ = [
     "WebhooksConfig",
     "is_loopback",
     "load_config",
+    "misspelt_variables",
 ]

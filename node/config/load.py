@@ -302,6 +302,24 @@ def _add_variables(merge: _Merge) -> None:
             layer.add(_nested(keys, merge.environ[name]))
 
 
+def misspelt_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that mean no setting, but would with two underscores after the section -> that spelling.
+
+    They are no errors: others set such variables too, as Kubernetes does for a service `caxton-server`.
+    """
+    found = {}
+    for name in sorted(environ):
+        rest = name.removeprefix(VARIABLE_PREFIX)
+        section, underscore, key = rest.partition("_")
+        info = NodeConfig.model_fields.get(section.lower())
+        model = None if info is None else _section_of(info)
+        if rest == name or "__" in rest or not underscore or model is None:
+            continue
+        if key.lower() in _spellings(model, (section.lower(),)):
+            found[name] = f"{VARIABLE_PREFIX}{section}__{key}"
+    return found
+
+
 def _add_overrides(merge: _Merge, overrides: Mapping[str, object]) -> None:
     for key, value in overrides.items():
         layer = _Layer(merge, {}, Origin(f"option {key}"), Path.cwd())

@@ -111,6 +111,20 @@ class PlacementConfig(Section):
     drain_s: Seconds = Field(default=5.0, alias="drain")
 
 
+def check_seed(seed: str) -> None:
+    """Whether a text is the address of a member to join.
+
+    Raises:
+        ValueError: it is not.
+    """
+    host, _, port = seed.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or (":" in host and not bracketed) or not port.isascii() or not port.isdigit():
+        raise ValueError(f"the seed {seed!r} must be host:port, or [IPv6]:port")
+    if not 0 < int(port) <= 65_535:
+        raise ValueError(f"the seed {seed!r} has no port from 1 to 65535")
+
+
 class ClusterConfig(Section):
     """Membership and peer links.
 
@@ -130,7 +144,7 @@ class ClusterConfig(Section):
         placement: Replicas that deployments place on this node.
     """
 
-    node_name: Annotated[str, Field(pattern=NODE_NAME_PATTERN)] = Field(default_factory=default_node_name)
+    node_name: str = Field(default_factory=default_node_name)
     bind_host: Text = "127.0.0.1"
     bind_port: Port = 7946
     link_port: Port = 7947
@@ -169,16 +183,20 @@ class ClusterConfig(Section):
                 raise ValueError(f"{name!r} is no name of a node")
         return names
 
+    @field_validator("node_name")
+    @classmethod
+    def _name_can_be_certified(cls, name: str) -> str:
+        if re.fullmatch(NODE_NAME_PATTERN, name) is None:
+            raise ValueError(
+                "a name has 1 to 63 of a-z, 0-9 and '-', and begins and ends with a letter or digit"
+            )
+        return name
+
     @field_validator("seeds")
     @classmethod
     def _seeds_have_ports(cls, seeds: tuple[str, ...]) -> tuple[str, ...]:
         for seed in seeds:
-            host, _, port = seed.rpartition(":")
-            bracketed = host.startswith("[") and host.endswith("]")
-            if not host or (":" in host and not bracketed) or not port.isascii() or not port.isdigit():
-                raise ValueError(f"the seed {seed!r} must be host:port, or [IPv6]:port")
-            if not 0 < int(port) <= 65_535:
-                raise ValueError(f"the seed {seed!r} has no port from 1 to 65535")
+            check_seed(seed)
         return seeds
 
 

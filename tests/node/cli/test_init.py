@@ -36,6 +36,24 @@ def test_init_refuses_another_name_for_the_cluster_that_is_there(shell: Shell, t
     assert shell("init", directory, "--cluster", "here", "--node", "n1") == 0
 
 
+@pytest.mark.parametrize("seed", ["10.0.0.5", "10.0.0.5:0", "http://a:7946"])
+def test_init_writes_nothing_for_a_seed_that_no_node_would_start_with(
+    seed: str, shell: Shell, tmp_path: Path
+) -> None:
+    directory = tmp_path / "cluster"
+    assert shell("init", str(directory), "--node", "n1", "--seed", seed) == 2
+    assert repr(seed) in shell.err
+    assert not directory.exists()
+
+
+def test_init_says_what_a_node_on_every_address_lacks(shell: Shell, tmp_path: Path) -> None:
+    assert shell("init", str(tmp_path), "--node", "a", "--bind-host", "0.0.0.0") == 0
+    assert "cluster.advertise_host" in shell.out
+    options = ("--bind-host", "0.0.0.0", "--advertise-host", "10.0.0.1")
+    assert shell("init", str(tmp_path), "--node", "b", *options) == 0
+    assert "cluster.advertise_host" not in shell.out
+
+
 def node_yaml(directory: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((directory / "nodes" / name / "node.yaml").read_text())
     return found

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from node.cli import start
 from node.cli.local_nodes import local_nodes
 from node.errors import AddressInUse
 from tests.node.cli.conftest import Shell
@@ -41,6 +43,7 @@ class FakeNodeModule(ModuleType):
         self.collects: list[bool] = []
         self.error: Exception | None = None
         self.host = "127.0.0.1"
+        self.more_signals: list[signal.Signals] = []
 
     async def run_node(
         self,
@@ -66,6 +69,9 @@ class FakeNodeModule(ModuleType):
         self.announced = [node.api for node in local_nodes()]
         os.kill(os.getpid(), signal.SIGTERM)
         await shutdown.wait()
+        for number in self.more_signals:
+            os.kill(os.getpid(), number)
+            await trio.testing.wait_all_tasks_blocked()
 
 
 @pytest.fixture
@@ -90,6 +96,31 @@ def test_a_bare_start_is_ready_announced_and_ends_on_a_signal(
     assert shell.out == f"Node {config.cluster.node_name} is ready; admin API http://127.0.0.1:8080\n"
     assert fake.announced == ["http://127.0.0.1:8080"]
     assert local_nodes() == []
+
+
+@pytest.mark.parametrize(("same_s", "ended"), [(60.0, []), (0.0, [130, 143])])
+def test_a_second_signal_ends_it_at_once_unless_it_is_the_first_told_twice(
+    same_s: float,
+    ended: list[int],
+    fake: FakeNodeModule,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(start, "SAME_SIGNAL_S", same_s)
+    fake.more_signals = [signal.SIGINT, signal.SIGTERM]
+    assert shell("start") == 0
+    assert statuses == ended
+
+
+def test_a_variable_with_one_underscore_too_few_is_told(
+    fake: FakeNodeModule, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAXTON_SERVER_PORT", "8081")
+    assert shell("start") == 0
+    assert "CAXTON_SERVER_PORT is no setting" in shell.err
+    assert "CAXTON_SERVER__PORT would be one" in shell.err
 
 
 def test_garbage_is_collected_from_when_the_node_is_ready_and_whatever_ends_it_before(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.config import NodeConfig, load_config, model
+from node.config import NodeConfig, load_config, misspelt_variables, model
 from node.config import load as load_module
 from node.config.swim_settings import NOT_PARAMETERS
 from node.errors import ConfigInvalid, InsecureListener
@@ -143,6 +143,28 @@ def test_the_environment_is_interpolated_as_values_only(tmp_path: Path) -> None:
     assert config.cluster.seeds == ("h:7",)
     injected = problems(tmp_path, text, environ={"NAME": "n\nserver: {dev_mode: true}", "SEED": "h:7"})
     assert [p["key"] for p in injected] == ["cluster.node_name"]
+
+
+def test_variables_with_one_underscore_too_few_are_named_with_what_they_would_mean() -> None:
+    environ = {"CAXTON_SERVER_PORT": "1", "CAXTON_CLUSTER_NODE_NAME": "a", "CAXTON_STORAGE_PATH": "/x"}
+    others = {
+        "CAXTON_TOKEN": "t",
+        "CAXTON_SERVER__PORT": "1",
+        "CAXTON_SERVER_SERVICE_HOST": "h",
+        "SERVER_PORT": "1",
+    }
+    assert misspelt_variables(environ | others) == {
+        "CAXTON_CLUSTER_NODE_NAME": "CAXTON_CLUSTER__NODE_NAME",
+        "CAXTON_SERVER_PORT": "CAXTON_SERVER__PORT",
+        "CAXTON_STORAGE_PATH": "CAXTON_STORAGE__PATH",
+    }
+
+
+def test_a_name_that_cannot_be_certified_is_answered_in_words(tmp_path: Path) -> None:
+    for name in ("Ada", "a_b", "-a", "a" * 64, "ü"):
+        (found,) = problems(tmp_path, f"cluster: {{node_name: '{name}'}}")
+        assert found["key"] == "cluster.node_name"
+        assert "1 to 63 of a-z, 0-9 and '-'" in found["what"]
 
 
 def test_an_unset_variable_is_a_problem_and_a_literal_can_be_written(tmp_path: Path) -> None:
