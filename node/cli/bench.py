@@ -86,14 +86,13 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """The figures."""
-        done = self.answered or self.sent
         return {
             "seconds": round(self.seconds, 3),
             "sent": self.sent,
             "answered": self.answered,
             "refused": dict(self.refused),
             "missed": self.missed,
-            "per_s": round(done / self.seconds, 1) if self.seconds else 0.0,
+            "per_s": round(self._seen / self.seconds, 1) if self.seconds else 0.0,
             "p50_ms": self.percentile_ms(0.5),
             "p90_ms": self.percentile_ms(0.9),
             "p99_ms": self.percentile_ms(0.99),

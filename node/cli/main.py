@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +85,19 @@ class Verbs(click.Group):
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, short_help) for verb, (_, short_help) in VERBS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; where the reader of its output goes first, as ``head`` does, that is a good end.
+
+        It is answered in here, because click makes a failure of it.
+        """
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, BaseExceptionGroup) as error:
+            if not (_is_only(error, BrokenPipeError) and _is_reader_gone()):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -138,15 +152,12 @@ def run(arguments: Sequence[str]) -> int:
         found = cli.main(args=list(arguments), prog_name="caxton", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
-        return 0
     except Exception as error:
         if _is_interrupt(error):
             return INTERRUPTED
         if os.environ.get("CAXTON_DEBUG") == "1":
             raise
-        return _report(_as_caxton(error), as_json="--json" in arguments)
+        return _report(_as_caxton(error, arguments), as_json="--json" in arguments)
     except BaseExceptionGroup as error:
         if _is_interrupt(error):
             return INTERRUPTED
@@ -158,7 +169,21 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None
 
 
-def _as_caxton(error: Exception) -> CaxtonError:
+def _is_only(error: BaseException, wanted: type[BaseException]) -> bool:
+    """Whether an error, or each of a group, is of the wanted class."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(wanted)[1] is None
+    return isinstance(error, wanted)
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads our output any more; another pipe may have broken, a tool's for one."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
+
+
+def _as_caxton(error: Exception, arguments: Sequence[str]) -> CaxtonError:
     """Whatever went wrong, as an error with what, why and fix."""
     from node.cli.errors import UnexpectedFailure, UsageFailed  # noqa: PLC0415 - only when something went wrong
     from node.errors import CaxtonError  # noqa: PLC0415
@@ -168,6 +193,14 @@ def _as_caxton(error: Exception) -> CaxtonError:
         return leaf
     if isinstance(error, click.ClickException):
         return UsageFailed.of(error)
+    if isinstance(leaf, UnicodeEncodeError):
+        broken = next((text for text in arguments if any("\ud800" <= c <= "\udfff" for c in text)), None)
+        if broken is not None:
+            return UsageFailed(
+                f"the argument {broken!r} is not text in {sys.getfilesystemencoding()}",
+                why="it holds bytes that are no characters there",
+                fix="Write it in UTF-8, in a locale of UTF-8 (LC_ALL=C.UTF-8).",
+            )
     return UnexpectedFailure(
         f"an unexpected error: {type(leaf).__name__}: {leaf}",
         why="this is a bug in Caxton",

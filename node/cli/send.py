@@ -238,7 +238,7 @@ def _raise_refusal(found: dict[str, Any], *, as_json: bool) -> None:
     raise FailureReply(
         f"the answer was {reply['performative']}",
         why=safe(why or "")[:500],
-        fix=f"See the way of the message: GET /api/v1/messages/{found.get('message_id')}.",
+        fix=f"See its way with `caxton trace {found.get('message_id')}`.",
     )
 
 

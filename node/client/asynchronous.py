@@ -356,6 +356,6 @@ def _result(message: Mapping[str, Any], result: Message, *, repeated: bool) -> R
 def _no_reply(message_id: str, timeout_s: float) -> NoReply:
     return NoReply(
         f"no reply within {timeout_s:g} s",
-        fix="Look at the message's history; its reply is kept when it comes.",
+        fix=f"Look at its history (`caxton trace {message_id}`); its reply is kept when it comes.",
         details={"message_id": message_id},
     )

@@ -109,7 +109,7 @@ class AnswerStream(EventStream):
         return NoReply(
             f"no reply within {self._wait_s:g} s",
             why="the provider is slow, or nobody offers what is wanted yet",
-            fix="Look at the message's history; its reply is kept when it comes.",
+            fix=f"Look at its history (`caxton trace {self._message.id}`); its reply is kept when it comes.",
             details={"message_id": self._message.id, "conversation_id": self._message.conversation_id},
         )
 

@@ -271,7 +271,10 @@ class MessageStream:
         shown: dict[str, Any] = {"line": number, "message_id": item.message.id}
         if not wait.replies:
             shown["error"] = facts(
-                NoReply(f"no reply within {self._wait_s:g} s", fix="Look at the message's history.")
+                NoReply(
+                    f"no reply within {self._wait_s:g} s",
+                    fix=f"Look at its history (`caxton trace {item.message.id}`).",
+                )
             )
         elif _broadcast(item.message):
             shown["replies"] = [reply.as_json() for reply in wait.replies]

@@ -340,7 +340,14 @@ def moment(text: str, now_s: float) -> float:
         ValidationFailed: it is neither.
     """
     ago_s = duration_s(text)
-    return parse_time(text) if ago_s is None else max(0.0, now_s - ago_s)
+    if ago_s is not None:
+        return max(0.0, now_s - ago_s)
+    try:
+        return parse_time(text)
+    except ValidationFailed as error:
+        raise ValidationFailed(
+            error.what, fix="Write a duration, as 90s, 15m, 1h or 2d, or ISO 8601, as 2026-01-31T12:00:00Z."
+        ) from None
 
 
 Place = Annotated[int | None, Field(ge=0, le=2**53)]

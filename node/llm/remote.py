@@ -334,6 +334,9 @@ def _reason(error: BaseException) -> str:
     found: BaseException | None = error
     said = type(error).__name__
     while found is not None:
+        if isinstance(found, BaseExceptionGroup):  # one error for each address that was tried
+            found = found.exceptions[0]
+            continue
         said = str(found) or said
         found = found.__cause__ or found.__context__
     return " ".join(said.split())

@@ -67,7 +67,7 @@ class Asking:
             raise NoReply(
                 f"no reply within {timeout_s:g} s",
                 why="the provider is slow, or nobody offers what is wanted yet",
-                fix=f"Look at the message's history; {kept} when it comes.",
+                fix=f"Look at its history (`caxton trace {message.id}`); {kept} when it comes.",
                 details={"message_id": message.id, "conversation_id": message.conversation_id},
             )
         return replies[0]

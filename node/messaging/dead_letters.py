@@ -166,7 +166,7 @@ def undelivered(message: Message, reason: str) -> CaxtonError:
     return MessageDeliveryFailed(
         f"the message to {message.wanted} was not handled",
         why=reason,
-        fix="Look at the message's history, then send it again.",
+        fix=f"Look at its history (`caxton trace {message.id}`), then send it again.",
         details={"message_id": message.id},
     )
 

@@ -44,7 +44,7 @@ def test_refusals_and_failures_are_shown_and_end_with_status_1(node: FakeNode, s
     assert "refused: CAPABILITY_NOT_FOUND" in shell.out
     node.answers["POST", "/messages"] = 200, REPLY | {"reply": {"performative": "failure"}}
     found = shell.json("bench", "--capability", "echo", "--seconds", "0.2")
-    assert (found["answered"], found["p50_ms"]) == (0, None)
+    assert (found["answered"], found["per_s"], found["p50_ms"]) == (0, 0.0, None)
     assert found["refused"]["failure"] == found["sent"]
 
 

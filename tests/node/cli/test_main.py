@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from node.cli import main
 from node.cli.main import VERBS, cli, run
 from node.errors import AddressInUse
 from node.security.permissions import VERBS as PERMISSIONS
-from tests.node.cli.conftest import Shell
+from tests.node.cli.conftest import FakeNode, Shell
 
 WRITTEN = [verb for verb, (module, _) in VERBS.items() if importlib.util.find_spec(module) is not None]
 
@@ -113,3 +114,46 @@ def test_ctrl_c_is_quiet(error: BaseException, shell: Shell, monkeypatch: pytest
     break_with(monkeypatch, error)
     assert shell("logs") == 130
     assert shell.out == shell.err == ""
+
+
+def run_with(
+    body: str, *arguments: bytes, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
+    """The command line in a process of its own, its verb ``status`` being ``body``, a line of Python."""
+    program = (
+        "import sys, click\nfrom node.cli import main\n"
+        f"def status():\n    {body}\n"
+        "main.cli.get_command = lambda context, name: click.Command('status', callback=status)\n"
+        "main.main(['status', *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
+@pytest.mark.parametrize(
+    "body", ["click.echo('x' * 100)", "raise BaseExceptionGroup('tasks', [BrokenPipeError(32, 'gone')])"]
+)
+def test_a_reader_that_has_read_enough_is_no_failure(body: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_with(body, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "error", ["BrokenPipeError(32, 'of a tool')", "ExceptionGroup('', [BrokenPipeError(32)])"]
+)
+def test_another_pipe_that_breaks_is_a_failure(error: str) -> None:
+    assert run_with(f"raise {error}").returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [("trace",), ("send", "--to", "a"), ("memory", "search")])
+def test_an_argument_that_is_no_text_is_named(
+    arguments: tuple[str, ...], node: FakeNode, shell: Shell
+) -> None:
+    assert shell(*arguments, "g\udcfct") == 2
+    assert r"caxton: the argument 'g\udcfct' is not text in utf-8" in shell.err
+    assert node.requests == []

@@ -327,6 +327,7 @@ async def test_logs_take_a_time_or_a_duration() -> None:
     assert by_time["records"][0]["level"] == "error"
     assert by_span["records"][0]["since_s"] == START - 3600
     assert [a.status_code for a in wrong] == [400] * 3
+    assert "90s" in wrong[0].json()["error"]["fix"]
 
 
 async def test_capabilities_name_their_providers_and_their_neighbours() -> None:

@@ -114,6 +114,7 @@ async def test_with_wait_the_replies_come_as_further_lines() -> None:
     assert replies[1]["reply"]["content"] == {"echo": 1}
     assert len(replies[3]["replies"]) == 1
     assert (late[1]["line"], late[1]["error"]["code"]) == (1, "NO_REPLY")
+    assert f"`caxton trace {late[1]['message_id']}`" in late[1]["error"]["fix"]
     assert world.bus.waits == {}
 
 

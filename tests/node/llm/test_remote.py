@@ -209,6 +209,8 @@ async def test_nobody_there_is_told_as_such() -> None:
     with pytest.raises(RequestFailed) as raised:
         await asking.complete(asked())
     assert raised.value.kind == "unreachable"
+    assert "refused" in raised.value.why
+    assert "exception" not in raised.value.why
 
 
 async def test_what_was_shown_of_an_answer_that_broke_off_is_told_with_what_it_cost() -> None:

@@ -108,6 +108,7 @@ async def test_no_reply_within_the_time_leaves_the_message_on_its_way(tmp_path, 
         with pytest.raises(NoReply) as caught:
             await c["a"].bus.request(message, timeout_s=2)
         assert caught.value.details["message_id"] == message.id
+        assert f"`caxton trace {message.id}`" in caught.value.fix
         await eventually(settled(c))
         shown = (await c["a"].bus.history(message.id)).as_json()
         assert [reply["from"] for reply in shown["replies"]] == ["worker@b"]
