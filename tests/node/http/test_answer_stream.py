@@ -132,7 +132,7 @@ async def test_no_reply_in_time_is_an_error_at_the_end_and_the_message_goes_on(t
         name, data = await event(client)
         assert (name, data["code"]) == ("error", "NO_REPLY")
         assert data["details"]["message_id"] == receipt["message_id"]
-        assert f"`caxton trace {receipt['message_id']}`" in data["fix"]
+        assert f"`caxton trace {receipt['message_id']}`" in data["error"]["fix"]
         await gone(nodes)
         assert (await nodes[NODE].bus.history(receipt["message_id"])).as_json()["outcome"] is None
 
