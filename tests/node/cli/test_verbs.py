@@ -143,6 +143,7 @@ def test_a_refusal_is_a_failure_of_the_command(performative: str, node: FakeNode
     assert shell("send", "--capability", "c", "x") == 1
     assert f"the answer was {performative}" in shell.err
     assert "no provider" in shell.err
+    assert "`caxton trace m1`" in shell.err
     assert shell("send", "--capability", "c", "x", "--json") == 1
     assert json.loads(shell.out)["reply"]["performative"] == performative
 

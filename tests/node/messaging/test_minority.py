@@ -54,6 +54,7 @@ async def test_a_queued_message_ends_when_its_time_is_up(tmp_path, autojump_cloc
         message = await send(c, sender="client@a")
         reply = await c["a"].bus.request(c["a"].message(capability="work"), timeout_s=60, ttl_s=20)
         assert reply.content["code"] == "MESSAGE_DELIVERY_FAILED"
+        assert f"`caxton trace {reply.in_reply_to}`" in reply.content["fix"]
         assert (await history(c, message))["status"] == "waiting"
 
 
