@@ -19,7 +19,7 @@ from node.llm.wire import Nonsense, parse_json
 TEXT_LIMIT: Final = 65_536
 """Longest answer that is looked at, in characters."""
 _WRAPPED: Final = re.compile(
-    r"\s*(?:```(?:json)?|<tool_call>)?\s*(\{.*\})\s*(?:```|</tool_call>)?\s*", re.DOTALL
+    r"\s*+(?:```(?:json)?|<tool_call>)?\s*+(\{.*\})\s*+(?:```|</tool_call>)?\s*+", re.DOTALL
 )
 _ARGUMENTS: Final = ("arguments", "parameters", "args", "input")
 

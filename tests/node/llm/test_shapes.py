@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node.llm.bare_calls import bare_call
 from node.llm.shapes import shaped
 
 NUMBERS = {"format": "labelled-numbers"}
@@ -27,3 +28,10 @@ def test_numbers_are_found_with_the_words_before_them(text, found):
 @pytest.mark.parametrize("unit", [" ", "a ", "1 ", "a1", "1", "a: ", "A\t", ": "])
 def test_blanks_and_letters_without_end_are_looked_through_once(unit):
     assert shaped(NUMBERS, "a" + unit * (50_000 // len(unit)) + "!", ()) is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unit", ["  ", "} ", "{ ", "``` ", "\n"])
+def test_an_answer_of_blanks_is_no_call_and_is_looked_through_once(unit):
+    assert bare_call(unit * 30_000, []) is None
+    assert bare_call("{" + unit * 30_000, []) is None
