@@ -162,6 +162,13 @@ class MemberReaped:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberForgotten:
+    """A member that was lost for good counts and is tried no more, because `Swim.forget` was told so."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DuplicateName:
     """Another live process speaks under this member's name and is the younger one.
 
@@ -267,7 +274,7 @@ class KeyOperationFinished:
 
 Event = (
     Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
-    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberRefused | DuplicateName
-    | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
+    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberForgotten | MemberRefused
+    | DuplicateName | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
     | KeyringChanged | KeyOperationFinished
 )  # fmt: skip

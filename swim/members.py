@@ -20,7 +20,7 @@ merging is idempotent, and what is held never goes back.
 import random
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final
@@ -203,7 +203,7 @@ class Remembered:
         address: where it was reached last.
         boot: its last life known here, None if only the address is known.
         incarnation: of its last word.
-        has_left: whether it said goodbye; then nobody tries to reach it.
+        has_left: whether it said goodbye, or was given up; then nobody tries to reach it.
         ending: the statements that say how it ended, for whoever has not heard of that.
     """
 
@@ -342,11 +342,32 @@ class MemberTable:
         reaped = [r for r in self._down.values() if r.changed_at + after_s <= now]
         self._first_change = None
         for record in reaped:
-            del self._records[record.name], self._down[record.name]
-            has_left = record.state is State.LEFT
-            past = Remembered(record.alive.address, *record.version, has_left, record.said_last)
-            self.remember(record.name, past)
+            self._drop(record, has_left=record.state is State.LEFT)
         return reaped
+
+    def forget(self, name: str, boot: Boot | None) -> tuple[bool, Record | None]:
+        """Take a member that is lost for good for one that has said goodbye; one that is up stays.
+
+        Args:
+            name: of the member.
+            boot: its last life that is given up, None for whichever is known here.
+
+        Returns:
+            Whether it was to be tried on until now; and its record, if it was in the table.
+        """
+        record, past = self._records.get(name), self._remembered.get(name)
+        if record is not None:
+            if record.state is not State.DEAD or (boot is not None and record.alive.boot > boot):
+                return False, None
+            self._first_change = None
+            self._drop(record, has_left=True)
+            return True, record
+        if past is None or past.has_left:
+            return False, None
+        if boot is not None and past.boot is not None and past.boot > boot:
+            return False, None
+        self._remembered[name] = replace(past, has_left=True)
+        return True, None
 
     def remember(self, name: str, remembered: Remembered) -> None:
         """Keep a member that is not in the table in the address book."""
@@ -387,6 +408,12 @@ class MemberTable:
 
     def _remembered_addresses(self) -> list[tuple[str, Address]]:
         return [(name, r.address) for name, r in self._remembered.items() if not r.has_left]
+
+    def _drop(self, record: Record, *, has_left: bool) -> None:
+        """Take a member that is down out of the table, and remember it."""
+        del self._records[record.name], self._down[record.name]
+        past = Remembered(record.alive.address, *record.version, has_left, record.said_last)
+        self.remember(record.name, past)
 
     def _sort(self, record: Record, before: bytes) -> None:
         """Put a record where its state belongs, and its word into the roll in place of the one before."""

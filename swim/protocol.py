@@ -21,13 +21,14 @@ from swim.codec import encode_message, require_address, split_packet
 from swim.config import MAX_PACKET_BYTES
 from swim.coordinates import Coordinate, distance
 from swim.core import Core
-from swim.events import CloseStream, Effect, Event, MemberReaped
+from swim.events import CloseStream, Effect, Event, MemberForgotten, MemberReaped
 from swim.evidence import Finding
 from swim.keyring import Channel
-from swim.members import Member, Remembered
+from swim.members import Member, Record, Remembered
 from swim.messages import (
     Address,
     Alive,
+    Boot,
     DecodeError,
 )
 from swim.partition import Partition, judge
@@ -336,6 +337,32 @@ class Swim(Core):
             if name != self.name:
                 self._table.remember(name, Remembered(address))
 
+    def last_life(self, name: str) -> Boot | None:
+        """Return the last life known of a member, forgotten ones included; None if none is."""
+        record, past = self._table.get(name), self._table.remembered(name)
+        if record is not None:
+            return record.alive.boot
+        return None if past is None else past.boot
+
+    def forget(self, name: str, boot: Boot | None = None) -> bool:
+        """Take a member that is lost for good for one that has said goodbye: it counts and is tried no more.
+
+        Nothing keeps it from coming back. One that is up is left alone.
+
+        Args:
+            name: of the member.
+            boot: its last life that is given up; None for whichever is known here.
+
+        Returns:
+            Whether it counted until now; then `MemberForgotten` tells of it.
+        """
+        counted, record = self._table.forget(name, boot)
+        if record is not None:
+            self._after(record)
+        if counted:
+            self._events.append(MemberForgotten(name))
+        return counted
+
     def statistics(self) -> dict[str, int]:
         """Count everything: members, queues, streams, health, and every drop by its reason."""
         parts = (
@@ -417,12 +444,16 @@ class Swim(Core):
 
     def _reap(self, now: float) -> None:
         for record in self._table.reap(now, self.config.reap_after_s):
-            self._replicated.forget(record.name)
-            self._vivaldi.forget(record.name)
-            self._accusations.close(record.name)
-            self._reception.forget_seen()
+            self._after(record)
             self._events.append(MemberReaped(record.view()))
-            self.agree_on_version()
+
+    def _after(self, record: Record) -> None:
+        """Drop what was held of a member that is not in the table any more."""
+        self._replicated.forget(record.name)
+        self._vivaldi.forget(record.name)
+        self._accusations.close(record.name)
+        self._reception.forget_seen()
+        self.agree_on_version()
 
     def _finish_leaving(self, now: float) -> None:
         if self._leave_until is not None and now >= self._leave_until:

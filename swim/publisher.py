@@ -130,7 +130,7 @@ class Publisher:
             raise StateError(
                 "too_many_registers",
                 f"the cluster map already has its {cluster.max_registers} keys, deleted ones "
-                "included: delete some, and let the whole roster come up so that they can go",
+                "included: write one of these again; deleted ones go when a whole roster holds them",
             )
         stamp = cluster.clock.tick(wall)
         base = cluster.stamp(key) if based_on is None else based_on

@@ -195,7 +195,10 @@ class Replicated:
     # The cluster map
 
     def set_roster(self, names: Iterable[str]) -> None:
-        """Say who has to hold a deletion before it may be forgotten; nobody, so never, at first."""
+        """Say who has to hold a deletion before it may be forgotten, and may say that all do; nobody before.
+
+        It is said before `load_units`: what others retired is taken from members of the roster only.
+        """
         self._cluster.set_roster(names)
 
     def observe_clock(self, peer: str, offset_s: float) -> None:

@@ -366,7 +366,7 @@ class State:
         return "" if self.hold_register(register, read.data, digest, author) else "lost"
 
     def _take_retirement(self, retirement: Retirement, read: Read, admitted: Admitted) -> str:
-        if self.cluster.roster and admitted.name not in self.cluster.roster:
+        if admitted.name not in self.cluster.roster:
             return "not_in_roster"
         if not self.cluster.is_newer_horizon(retirement, read.digest):
             return "stale"

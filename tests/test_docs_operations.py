@@ -16,6 +16,7 @@ from node.cluster.journal import TELLERS
 from node.errors import CaxtonError
 from node.http import (
     answers,
+    cluster_answers,
     conversation_models,
     deploy_models,
     mailbox_models,
@@ -33,7 +34,7 @@ from tests.docs_pages import DOCS, ROOT, column, plain, rows, tables
 MODELS = (
     *(deploy_models, models, task_models, mailbox_models, conversation_models),
     *(webhook_models, validation_models),
-    *(answers, message_answers),
+    *(answers, cluster_answers, message_answers),
 )
 
 

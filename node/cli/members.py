@@ -38,16 +38,22 @@ _COLUMNS: Final = (
 @click.command("members")
 @click.option("--why", metavar="NAME", help="Tell why a member is held for what it is.")
 @click.option("--unreachable", is_flag=True, help="Show who cannot reach whom directly.")
+@click.option("--forget", metavar="NAME", help="Give up a member that is lost for good: it counts no more.")
+@click.option("--force", is_flag=True, help="With --forget: go ahead without a majority.")
 @node_options
 def command(
     why: str | None,
     unreachable: bool,
+    forget: str | None,
+    force: bool,
     as_json: bool,
     where: Where,
 ) -> None:
-    """Show the members of the cluster, as one node sees them."""
-    if why is not None and unreachable:
-        raise click.UsageError("--why and --unreachable are two questions; ask one of them.")
+    """Show the members of the cluster, as one node sees them, or give one up that is lost for good."""
+    if (why is not None) + unreachable + (forget is not None) > 1:
+        raise click.UsageError("--why, --unreachable and --forget are three things; ask for one of them.")
+    if force and forget is None:
+        raise click.UsageError("--force goes with --forget.")
     path, show = "/cluster/members", _show_members
     if why is not None:
         path, show = f"/cluster/members/{segment(why)}/why", _show_why
@@ -55,7 +61,11 @@ def command(
         path, show = "/cluster/reachability", _show_unreachable
     target = find_target(where)
     with Client(target) as client:
-        found = client.get(path)
+        if forget is not None:
+            path, show = f"/cluster/members/{segment(forget)}/forget", _show_forgotten
+            found = client.call("POST", path, body={"force": force})
+        else:
+            found = client.get(path)
     if as_json:
         print_json(found)
     else:
@@ -73,7 +83,16 @@ def partition_line(found: dict[str, Any]) -> str:
 
 def _show_members(found: dict[str, Any]) -> None:
     _say(partition_line(found))
-    print_table("Members", _COLUMNS, [_row(member) for member in found.get("members", [])])
+    shown = found.get("members", [])
+    print_table("Members", _COLUMNS, [_row(member) for member in shown])
+    not_shown = sorted({*found.get("away", [])} - {member.get("name") for member in shown})
+    if not_shown:
+        _say(f"Away for long, and still counted and tried: {', '.join(map(str, not_shown))}")
+
+
+def _show_forgotten(found: dict[str, Any]) -> None:
+    _say(f"{found.get('name')} is given up: it counts and is tried no more, unless it comes back")
+    _say(partition_line(found))
 
 
 def _row(member: dict[str, Any]) -> tuple[object, ...]:

@@ -148,6 +148,11 @@ def _member_reaped(event: events.MemberReaped) -> Told:
     return Told(logging.INFO, f"{name} is not shown any more{tried}", _node(name))
 
 
+def _member_forgotten(event: events.MemberForgotten) -> Told:
+    text = f"{event.name} was given up as lost for good: it counts and is tried no more"
+    return Told(logging.INFO, text, _node(event.name))
+
+
 def _duplicate_name(event: events.DuplicateName) -> Told:
     address = shown_address(event.address)
     text = (
@@ -205,6 +210,7 @@ TELLERS: Final[Mapping[type, Callable[[Any], Told]]] = MappingProxyType(
         events.MemberDied: _member_died,
         events.MemberLeft: _member_left,
         events.MemberReaped: _member_reaped,
+        events.MemberForgotten: _member_forgotten,
         events.MemberRefused: _member_refused,
         events.DuplicateName: _duplicate_name,
         events.Impaired: _impaired,

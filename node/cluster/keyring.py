@@ -210,7 +210,8 @@ class GossipKeys:
             raise KeyChangeRefused(
                 f"members are away: {_some(absent)}",
                 why="whoever has missed the change of the key cannot come back with the old one",
-                fix="Wait until they are back, or go ahead with --force and copy gossip.key to them then.",
+                fix="Wait until they are back, or go ahead with --force and copy gossip.key to them then. "
+                "Who is lost for good is given up with `caxton members --forget NAME`.",
                 details={"absent": absent[:64]},
             )
         return await self._operate(verb, key, timeout_s=timeout_s, force=force)

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 import trio
 
 from node.cluster import reachability
+from node.cluster.cores import build_cores
+from node.cluster.forgetting import Forgetting
 from node.cluster.holders import MemoryHolders
 from node.cluster.journal import Journal
 from node.cluster.keyring import GossipKeys
@@ -27,7 +29,6 @@ from node.cluster.why import Story, Why
 from node.config import NodeConfig
 from node.environment import Address, Environment
 from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
-from node.recording.membership import record_member
 from node.recording.tape import Recorder
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
@@ -36,9 +37,7 @@ from swim import driver, events
 from swim.map_events import DuplicateIdentity, MapEvent, Rebased
 from swim.members import Member, State
 from swim.partition import Partition
-from swim.protocol import Swim
 from swim.publisher import StateError
-from swim.replicated import Replicated
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class Membership:
         self._environment, self._config = environment, config
         self._version = release.software
         self.node = credentials.name
-        self.swim, self.replicated = _build(environment, config, credentials, release, recorder)
+        self.swim, self.replicated = build_cores(environment, config, credentials, release, recorder)
         for name in config.cluster.no_stream_probes:
             self.swim.set_stream_probes(name, enabled=False)
         self.keys = GossipKeys(
@@ -105,7 +104,7 @@ class Membership:
             credentials,
             environment,
             wake=self._wake,
-            absent=self._absent,
+            absent=self.away,
             obeys=config.security.key_rotation == "members",
         )
         self.traffic = UserTraffic(self.swim, environment, release.software, wake=self._wake)
@@ -132,8 +131,16 @@ class Membership:
         self.holders = MemoryHolders(
             self.replicated, self.node, is_up=self.is_alive, flush=self.flush, clock=environment.clock
         )
+        self.forgetting = Forgetting(
+            self.swim,
+            self.replicated,
+            environment.clock,
+            partition=self.partition,
+            flush=self.flush,
+            save=self.save,
+        )
         self.listeners: list[MembershipListener] = []
-        self.watchers: list[Callable[[Sequence[MapEvent]], None]] = []
+        self.watchers: list[Callable[[Sequence[MapEvent]], None]] = [self.forgetting.apply]
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)
         self._started_at = self._registry_changed_at = environment.clock.now()
@@ -216,6 +223,13 @@ class Membership:
         """
         return self.swim.partition(self._environment.clock.now())
 
+    def away(self) -> list[str]:
+        """The members that are not up and have not said goodbye, sorted, be they dead or not shown any more.
+
+        However long ago that was: their addresses are tried for ever, so they may come back.
+        """
+        return sorted(name for name, _ in self.swim.address_book() if not self.is_alive(name))
+
     def statistics(self) -> dict[str, Any]:
         """Counters of swim, of the maps and of the registry."""
         return {
@@ -227,6 +241,7 @@ class Membership:
             "reachability": self.reachability.statistics(),
             "keys": self.keys.statistics(),
             "traffic": self.traffic.statistics(),
+            "forgetting": self.forgetting.statistics(),
         }
 
     # Life
@@ -243,7 +258,7 @@ class Membership:
             DuplicateIdentityError: another process has this node's name and the better claim.
         """
         known = await self._memory.load(self._environment.clock.wall())
-        self._remembered = dict.fromkeys(known.expected)
+        self._remembered = dict.fromkeys(n for n in known.expected if not self.forgetting.is_given_up(n))
         async with trio.open_nursery() as nursery:
             self._handle = await nursery.start(self._drive)
             self._rejoin(self._handle, known)
@@ -344,11 +359,14 @@ class Membership:
         self._why.note(event)
         self.keys.note(event)
         self.traffic.note(event)
+        self.forgetting.note(event)
         if isinstance(event, _PATH_EVENTS):
             self._paths_changed.set()
         member = getattr(event, "member", None)
         if isinstance(event, events.Joined):
             self._joined.set()
+        elif isinstance(event, events.MemberForgotten):
+            self._drop(event.name)
         elif isinstance(event, events.DuplicateName):
             self._end(f"it listens on {event.address[0]}:{event.address[1]}")
         elif isinstance(member, Member) and member.name != self.node:
@@ -356,11 +374,10 @@ class Membership:
         self.flush()
 
     def _on_member(self, event: events.Event, member: Member) -> None:
-        self._remembered.pop(member.name, None)
         if isinstance(event, events.MemberReaped):
-            self._up.pop(member.name, None)
-            self.registry.liveness_changed()
+            self._drop(member.name)
             return
+        self._remembered.pop(member.name, None)
         was_up, self._up[member.name] = self._up.get(member.name), member.is_up
         if bool(was_up) != member.is_up:
             self.registry.liveness_changed()
@@ -375,6 +392,12 @@ class Membership:
         if bool(was_up) != member.is_up:
             for listener in self.listeners:
                 listener.registry_changed()
+
+    def _drop(self, name: str) -> None:
+        """A member is not shown any more."""
+        self._remembered.pop(name, None)
+        self._up.pop(name, None)
+        self.registry.liveness_changed()
 
     def flush(self) -> None:
         """Hand on what changed in the maps: whoever has changed them calls it."""
@@ -396,13 +419,6 @@ class Membership:
         """Let the driver look at what was begun; before it runs, it will look anyway."""
         if self._handle is not None:
             self._handle.wake()
-
-    def _absent(self) -> list[str]:
-        """The members that are away and have not said goodbye, sorted, be they dead or not shown any more.
-
-        However long ago that was: their addresses are tried for ever, so they may come back.
-        """
-        return sorted(name for name, _ in self.swim.address_book() if not self.is_alive(name))
 
     def _note_maps(self) -> None:
         self._maps_changed.set()
@@ -439,6 +455,7 @@ class Membership:
         clock = self._environment.clock
         before = await self._memory.reserve_generation()
         self.replicated.start(before, clock.now(), clock.wall())
+        self.forgetting.apply_all()
         self.flush()
 
     async def _keep(self) -> None:
@@ -467,34 +484,6 @@ class Membership:
 
     def _uptime(self) -> float:
         return self._environment.clock.now() - self._started_at
-
-
-def _build(
-    environment: Environment,
-    config: NodeConfig,
-    credentials: NodeCredentials,
-    release: Release,
-    recorder: Recorder | None,
-) -> tuple[Swim, Replicated]:
-    """The two cores of membership, recorded or not."""
-    cluster, randomness = config.cluster, environment.randomness
-    parameters = cluster.swim_config(credentials.cluster)
-    address = (cluster.advertise_host or cluster.bind_host, cluster.bind_port)
-    meta = encode_meta(0, release.software)
-    map_chance, chance = randomness.stream("maps"), randomness.stream("swim")
-    identity, authority, keys = credentials.identity, credentials.authority, credentials.gossip_keys
-    if recorder is not None:
-        return record_member(
-            recorder, parameters, identity, authority,
-            address=address, meta=meta, chance=chance, map_chance=map_chance,
-            entropy=randomness.token, gossip_keys=keys, versions=release.protocols,
-        )  # fmt: skip
-    maps = Replicated(identity, authority, rng=map_chance, entropy=randomness.token)
-    swim = Swim(
-        parameters, identity, authority, address, meta, maps, chance,
-        entropy=randomness.token, gossip_keys=keys, versions=release.protocols,
-    )  # fmt: skip
-    return swim, maps
 
 
 _PATH_EVENTS = (events.PathLost, events.PathRestored, events.MemberDied, events.MemberLeft)

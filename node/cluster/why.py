@@ -86,6 +86,8 @@ class Why:
             self._doubted[event.member.name] = (event.author,)
         elif isinstance(event, events.MemberDied):
             self._doubted[event.member.name] = event.accusers or (event.author,)
+        elif isinstance(event, events.MemberForgotten):
+            self._doubted.pop(event.name, None)
         elif isinstance(event, _ENDINGS):
             self._doubted.pop(event.member.name, None)
 

@@ -15,17 +15,21 @@ from node.errors import CapabilityNotFound
 from node.http.answers import (
     CapabilitiesBody,
     CapabilityBody,
-    ClusterBody,
-    ClusterStatisticsBody,
+    ErrorBody,
     HealthBody,
-    MembersBody,
     ModelsBody,
-    ReachabilityBody,
     StatusBody,
     StoppingBody,
+)
+from node.http.cluster_answers import (
+    ClusterBody,
+    ClusterStatisticsBody,
+    ForgottenBody,
+    MembersBody,
+    ReachabilityBody,
     WhyBody,
 )
-from node.http.models import CapabilityQuery
+from node.http.models import CapabilityQuery, ForgetBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute
 from node.labels import labels_shown
@@ -122,12 +126,29 @@ def _add_membership(router: APIRouter, services: NodeServices) -> None:
     async def members() -> Response:
         """All members this node knows, and in what state."""
         shown = [member.as_json() for member in membership.members()]
-        return JSONResponse({"node": services.node} | _partition(services) | {"members": shown})
+        return JSONResponse(
+            {"node": services.node}
+            | _partition(services)
+            | {"members": shown, "away": list(membership.away())}
+        )
 
     @router.get("/cluster/members/{member}/why", response_model=WhyBody)
     async def why(member: str) -> Response:
         """Why a member is held for what it is: what was found out about it, and who doubts it."""
         return JSONResponse({"node": services.node} | membership.why(member).as_json())
+
+    @router.post(
+        "/cluster/members/{member}/forget",
+        response_model=ForgottenBody,
+        responses={
+            404: {"model": ErrorBody, "description": "None of that name counts."},
+            409: {"model": ErrorBody, "description": "It is up, or this node may itself be cut off."},
+        },
+    )
+    async def forget(member: str, body: ForgetBody) -> Response:
+        """Have every node count a member no more that is lost for good; it may still come back."""
+        await membership.forgetting.forget(member, force=body.force)
+        return JSONResponse({"node": services.node, "name": member} | _partition(services))
 
     @router.get("/cluster/reachability", response_model=ReachabilityBody)
     async def reachability() -> Response:
@@ -152,6 +173,7 @@ def _add_membership(router: APIRouter, services: NodeServices) -> None:
             | {
                 "joined": membership.joined,
                 "members": shown,
+                "away": list(membership.away()),
                 "members_by_state": dict(sorted(Counter(str(m.get("state", "")) for m in shown).items())),
                 "agents_count": len(agents),
                 "capabilities": {name: len(providers) for name, providers in capabilities},

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from node.errors import ValidationFailed
-from node.http.answers import ErrorBody, KeysBody
+from node.http.answers import ErrorBody
+from node.http.cluster_answers import KeysBody
 from node.http.models import KeyChangeBody, KeyQuery
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute

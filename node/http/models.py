@@ -259,6 +259,12 @@ class KeyChangeBody(StrictBody):
     timeout_s: Annotated[float, Field(ge=0.1, le=KEY_TIMEOUT_LIMIT_S, allow_inf_nan=False)] = 10.0
 
 
+class ForgetBody(StrictBody):
+    """How a member that is lost for good is given up."""
+
+    force: Annotated[bool, Field(description="Go ahead without a majority.")] = False
+
+
 class FireBody(StrictBody):
     """A user event: what every node shall hear."""
 

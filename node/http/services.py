@@ -322,6 +322,14 @@ class UserTraffic(Protocol):
         ...
 
 
+class Forgetting(Protocol):
+    """The verb of ``cluster.forgetting.Forgetting``."""
+
+    async def forget(self, name: str, *, force: bool = False) -> None:
+        """Have all count a lost member no more; raises MemberNotFound, ForgetRefused, StorageFailed."""
+        ...
+
+
 class Members(Protocol):
     """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
 
@@ -333,6 +341,11 @@ class Members(Protocol):
     @property
     def traffic(self) -> UserTraffic:
         """User events and queries."""
+        ...
+
+    @property
+    def forgetting(self) -> Forgetting:
+        """Members that are lost for good."""
         ...
 
     def members(self) -> Sequence[Rendered]:
@@ -349,6 +362,10 @@ class Members(Protocol):
 
     def partition(self) -> PartitionView:
         """Whether this node sees a majority, and of how many."""
+        ...
+
+    def away(self) -> Sequence[str]:
+        """The members that count and are not up, sorted."""
         ...
 
     @property

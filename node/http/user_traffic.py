@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from node.http.answers import QueryBody, UserEventBody, UserEventsBody
+from node.http.cluster_answers import QueryBody, UserEventBody, UserEventsBody
 from node.http.models import FireBody, QuestionBody
 from node.http.services import NodeServices
 from node.http.strict_json import StrictRoute

@@ -43,9 +43,9 @@ _QUESTION_BYTES: Final = 8
 SWIM_VERBS: Final = {
     name: f"swim.{name}"
     for name in (
-        "start", "join", "leave", "update_meta", "update_address", "load", "remember", "set_stream_probes",
-        "receive", "handle_timer", "loop_lagged", "stream_accepted", "stream_opened", "stream_failed",
-        "stream_received", "stream_closed",
+        "start", "join", "leave", "update_meta", "update_address", "load", "remember", "forget",
+        "set_stream_probes", "receive", "handle_timer", "loop_lagged", "stream_accepted", "stream_opened",
+        "stream_failed", "stream_received", "stream_closed",
     )
 }  # fmt: skip
 TRAFFIC_VERBS: Final = {name: f"traffic.{name}" for name in ("fire", "ask", "collect", "answer", "set_tags")}

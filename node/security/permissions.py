@@ -70,6 +70,7 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("POST", "/shutdown"): _P.MANAGE_CLUSTER,
         ("GET", "/cluster/members"): _P.VIEW_METRICS,
         ("GET", "/cluster/members/{member}/why"): _P.VIEW_METRICS,
+        ("POST", "/cluster/members/{member}/forget"): _P.MANAGE_CLUSTER,  # it changes what is a majority
         ("GET", "/cluster/reachability"): _P.VIEW_METRICS,
         ("GET", "/cluster/statistics"): _P.VIEW_METRICS,
         ("GET", "/cluster/status"): _P.VIEW_METRICS,

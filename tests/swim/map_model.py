@@ -1,6 +1,7 @@
 """A little cluster of replicated maps in memory: what the tests of `swim.replicated` talk to."""
 
 import random
+from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -38,7 +39,10 @@ def push(*pushed: bytes, horizon: int = 0) -> bytes:
 class Peers:
     """Nodes that exchange frames over a network that may be partitioned, on one clock."""
 
-    def __init__(self, *names: str, seed: int = 0, limits: Limits | None = None) -> None:
+    def __init__(
+        self, *names: str, seed: int = 0, limits: Limits | None = None, roster: Sequence[str] = ()
+    ) -> None:
+        self.roster = roster
         self.random = random.Random(seed)
         self.limits = limits
         self.now = 0.0
@@ -68,7 +72,7 @@ class Peers:
         return node
 
     def create(self, name: str) -> Replicated:
-        return Replicated(
+        node = Replicated(
             identity(name),
             authority(),
             rng=random.Random(self.random.random()),
@@ -76,6 +80,8 @@ class Peers:
             max_frame_bytes=MAX_FRAME_BYTES,
             limits=self.limits,
         )
+        node.set_roster(self.roster)
+        return node
 
     def wall_of(self, name: str) -> float:
         return self.wall + self.skew_s.get(name, 0.0)
@@ -150,7 +156,4 @@ class Peers:
 
 def three_with_a_roster() -> Peers:
     """Three nodes of which each knows that there are three."""
-    peers = Peers("a", "b", "c")
-    for name in "abc":
-        peers[name].set_roster("abc")
-    return peers
+    return Peers("a", "b", "c", roster="abc")

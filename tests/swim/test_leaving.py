@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from swim.events import DuplicateName, MemberDied, MemberLeft, MemberReaped, MemberSuspected
+from swim.events import (
+    DuplicateName,
+    MemberDied,
+    MemberForgotten,
+    MemberLeft,
+    MemberReaped,
+    MemberSuspected,
+)
 from swim.members import MAX_INCARNATION_JUMP, State
 from swim.messages import MAX_INCARNATION, Boot, Left
 from swim.own_word import LONE_REFUTATION_GAP_S
@@ -195,6 +202,53 @@ def test_dead_members_are_reaped_and_their_addresses_are_kept() -> None:
     net.forget()
     net.run_for(60)
     assert not any(host.events for host in net.hosts.values())
+
+
+@pytest.mark.parametrize("reap_after_s", [5.0, 1000.0], ids=["reaped", "dead"])
+def test_who_is_given_up_counts_and_is_tried_no_more_until_it_comes_back(reap_after_s: float) -> None:
+    net = settled(4, reap_after_s=reap_after_s, reconnect_interval_s=1.0)
+    net.kill("n1")
+    names = ("n0", "n2", "n3")
+    gone = (None, State.DEAD)
+    net.run_for(30, until=lambda: all(net.state(name, "n1") in gone for name in names))
+    net.run_for(10)
+    net.forget()
+    for name in names:
+        swim = net.hosts[name].swim
+        life = swim.last_life("n1")
+        assert life is not None
+        assert not swim.forget("n1", replace(life, time_ms=life.time_ms - 1))  # an earlier life
+        assert swim.partition(net.now).remembered == 4
+        assert swim.forget("n1", life)
+        assert not swim.forget("n1", life)
+        assert swim.partition(net.now).remembered == 3
+        assert swim.member("n1") is None
+        assert "n1" not in dict(swim.address_book())
+        net.pump(name)
+        assert net.told(name, MemberForgotten) == [MemberForgotten("n1")]
+    net.run_for(5)
+    net.sent.clear()
+    before = net.total("reconnect_attempts")
+    net.run_for(20)
+    assert not [s for s in net.sent if s.to == "n1"]
+    assert net.total("reconnect_attempts") == before
+    net.add("n1", seeds=["n0:7946"])
+    net.run_for(10, until=net.all_up)
+    assert net.all_up()
+    assert not net.hosts["n0"].swim.forget("n1")  # it is up
+
+
+def test_who_was_only_cut_off_comes_back_though_it_was_given_up() -> None:
+    net = settled(4, reconnect_interval_s=1.0)
+    net.partition(["n1"], ["n0", "n2", "n3"])
+    net.run_for(60, until=lambda: net.up("n0") == ["n2", "n3"])
+    for name in ("n0", "n2", "n3"):
+        net.run_for(20, until=lambda name=name: net.state(name, "n1") is State.DEAD)  # type: ignore[misc]
+        assert net.hosts[name].swim.forget("n1")
+    net.heal()
+    assert net.run_for(60, until=net.all_up) < 60
+    assert not net.hosts["n0"].swim.forget("n1")
+    assert not net.hosts["n0"].swim.forget("nobody")
 
 
 def test_departed_members_are_reaped_and_not_in_the_address_book() -> None:

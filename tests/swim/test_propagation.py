@@ -2,7 +2,7 @@ import pytest
 
 from swim import units
 from swim.propagation import MAX_SAMPLES, MAX_SAMPLES_PER_OWNER, Delays, Propagation, PropagationLog
-from tests.swim.map_model import Peers, identity, push
+from tests.swim.map_model import Peers, identity, push, three_with_a_roster
 
 NOTHING = (0, None, None, None)
 
@@ -175,9 +175,7 @@ def test_each_node_says_who_is_in_step_with_it() -> None:
 
 
 def test_a_node_behind_the_horizon_is_in_step_with_nobody_that_is_not() -> None:
-    peers = Peers("a", "b", "c")
-    for name in "abc":
-        peers[name].set_roster("abc")
+    peers = three_with_a_roster()
     peers["a"].cluster_put("x", b"1", peers.wall)
     peers.settle()
     old_disk = peers["c"].export()

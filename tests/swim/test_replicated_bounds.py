@@ -21,7 +21,7 @@ fast = settings(
 
 @pytest.mark.parametrize("kind", ["bucket", "register", "load", "retirement"])
 def test_a_unit_altered_by_one_byte_is_rejected_and_counted(kind: str) -> None:
-    peers = Peers("a", "b")
+    peers = Peers("a", "b", roster="ab")
     author = identity("b")
     life = (7, b"8 bytes.")
     stamp = stamp_at(peers.wall)

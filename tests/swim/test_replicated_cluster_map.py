@@ -4,13 +4,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swim import units
 from swim.hlc import ClockSkewError, HybridClock, wall_of
 from swim.map_events import (
     BehindHorizon,
     ClusterChanged,
     ClusterConflict,
 )
-from tests.swim.map_model import Peers, three_with_a_roster
+from tests.swim.map_model import Peers, identity, push, three_with_a_roster
 
 fast = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -100,7 +101,6 @@ def test_who_comes_back_from_behind_the_horizon_pulls_and_never_pushes() -> None
         peers.settle(rounds=1)
     assert peers["a"].statistics()["tombstones"] == 0
     peers.boot("c", counter=1, stored=old_disk)
-    peers["c"].set_roster("abc")
     assert peers["c"].cluster_get("x") == b"1"
     peers["c"].events()
     seen = []
@@ -124,6 +124,22 @@ def test_without_a_roster_deletions_are_kept() -> None:
     for _ in range(20):
         peers.settle(rounds=1)
     assert peers["b"].statistics()["tombstones"] == 1
+
+
+def test_nobody_retires_deletions_where_there_is_no_roster() -> None:
+    """One liar could have everybody set aside what it holds, and take the liar's word for what there is."""
+    peers = Peers("a", "b", "c")
+    peers["a"].cluster_put("x", b"1", peers.wall)
+    peers.settle()
+    liar = identity("c")
+    stamp = (int(peers.wall) * 1000 << 16) + 1
+    forged = units.encode(units.Retirement(liar.credential, stamp, 0, ((b"\0" * 8, stamp),)), liar)
+    for name in "ab":
+        peers[name].receive("c", push(forged, horizon=stamp), peers.now, peers.wall)
+        assert peers[name].statistics()["dropped_not_in_roster"] == 1
+        assert peers[name].statistics()["behind_horizon"] == 0
+    peers.settle()
+    assert [peers[name].cluster_get("x") for name in "abc"] == [b"1"] * 3
 
 
 @fast

@@ -102,6 +102,32 @@ def test_a_member_without_a_story_and_one_that_is_forgotten_are_told_so(node: Fa
     assert shell.out.startswith("alpha is not shown by alpha any more\n")
 
 
+def test_a_member_that_is_lost_for_good_is_given_up(node: FakeNode, shell: Shell) -> None:
+    partition = {"state": "majority", "up": 2, "remembered": 2}
+    given_up = {"node": "alpha", "name": "beta", "partition_state": "majority", "partition": partition}
+    node.answers["POST", "/cluster/members/beta/forget"] = 200, given_up
+    assert shell("members", "--forget", "beta") == 0
+    assert shell.out.splitlines() == [
+        "beta is given up: it counts and is tried no more, unless it comes back",
+        "Seen from alpha: majority, 2 of 2 remembered members are up",
+    ]
+    assert shell.json("members", "--forget", "beta", "--force") == given_up
+    assert [body for _, _, body, _ in node.requests] == [{"force": False}, {"force": True}]
+    for wrong in (("--forget", "b", "--why", "b"), ("--forget", "b", "--unreachable"), ("--force",)):
+        assert shell("members", *wrong) == 2
+
+
+def test_who_counts_and_is_not_shown_any_more_is_named(node: FakeNode, shell: Shell) -> None:
+    found = {
+        "node": "alpha",
+        "members": [ALPHA, BETA | {"state": "dead"}],
+        "away": ["beta", "delta", "gamma"],
+    }
+    node.answers["GET", "/cluster/members"] = 200, found
+    assert shell("members") == 0
+    assert shell.out.splitlines()[-1] == "Away for long, and still counted and tried: delta, gamma"
+
+
 def test_every_finding_has_its_words_and_one_of_a_later_version_is_shown_as_it_is(
     node: FakeNode, shell: Shell
 ) -> None:
@@ -134,7 +160,7 @@ def test_who_cannot_reach_whom_is_shown_with_how_it_is_reached(node: FakeNode, s
 
 def test_two_questions_at_once_are_refused(node: FakeNode, shell: Shell) -> None:
     assert shell("members", "--why", "beta", "--unreachable") == 2
-    assert "ask one of them" in shell.err
+    assert "ask for one of them" in shell.err
     assert shell("members", "--why", "..") == 2
     assert node.requests == []
 

@@ -13,6 +13,7 @@ import httpx
 import trio
 
 from node.agents.parked import already_decided, not_found, shown, shown_whole
+from node.cluster.forgetting import ForgetRefused
 from node.cluster.keyring import GossipKeyNotFound
 from node.cluster.provider import Provider
 from node.cluster.why import MemberNotFound
@@ -454,11 +455,24 @@ class FakeTraffic:
         return self.fired
 
 
+class FakeForgetting:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool]] = []
+
+    async def forget(self, name: str, *, force: bool = False) -> None:
+        if name != "gamma":
+            raise ForgetRefused(f"{name} is up")
+        self.asked.append((name, force))
+
+
 class FakeMembers:
     joined = False
 
     def __init__(self) -> None:
-        self.keys, self.traffic = FakeKeys(), FakeTraffic()
+        self.keys, self.traffic, self.forgetting = FakeKeys(), FakeTraffic(), FakeForgetting()
+
+    def away(self) -> list[str]:
+        return ["gamma"]
 
     def partition(self) -> Partition:
         return Partition(Side.MAJORITY, 2, 3)

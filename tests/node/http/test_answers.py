@@ -18,6 +18,7 @@ from node.environment import SystemClock, system_environment
 from node.http import (
     answers,
     approval_models,
+    cluster_answers,
     deployment_models,
     memory_answers,
     memory_upkeep_answers,
@@ -161,6 +162,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/cluster/members", None, 200),
     ("GET", "/cluster/members/alpha/why", None, 200),
     ("GET", "/cluster/members/talk/why", None, 404),
+    ("POST", "/cluster/members/alpha/forget", {}, 409),
+    ("POST", "/cluster/members/talk/forget", {"force": True}, 404),
     ("GET", "/cluster/reachability", None, 200),
     ("GET", "/cluster/statistics", None, 200),
     ("GET", "/cluster/status", None, 200),
@@ -217,6 +220,7 @@ def described(document: dict[str, Any], method: str, path: str, status: int) -> 
     name = described_as["schema"]["$ref"].rpartition("/")[2]
     places = (
         answers,
+        cluster_answers,
         approval_models,
         deployment_models,
         message_answers,

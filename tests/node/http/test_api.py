@@ -406,6 +406,20 @@ async def test_gossip_keys_are_changed_with_an_admins_token_only() -> None:
         assert (await client.post("/cluster/keys", json={"operation": "install"})).status_code == 403
 
 
+async def test_a_member_is_given_up_with_an_admins_token_only() -> None:
+    world, path = World(), "/cluster/members/gamma/forget"
+    async with world.client() as client:
+        answer = await client.post(path, json={"force": True})
+        assert (answer.status_code, answer.json()["partition"]["up"]) == (200, 2)
+        assert (await client.post(path, json={})).json()["name"] == "gamma"
+        assert (await client.post(path, json={"force": "yes"})).status_code == 400
+        refused = await client.post("/cluster/members/beta/forget", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "FORGET_REFUSED")
+    async with world.client(SENDER) as client:
+        assert (await client.post(path, json={})).status_code == 403
+    assert world.members.forgetting.asked == [("gamma", True), ("gamma", False)]
+
+
 @pytest.mark.parametrize(
     "body",
     [
