@@ -176,7 +176,6 @@ class Core:
             replicated=self._replicated,
             table=self._table,
             effects=self._effects,
-            counts=self._counts,
         )
         self._seeds = Seeds(self.config, rng)
         self._prober = Prober(

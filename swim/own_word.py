@@ -107,6 +107,14 @@ class OwnWord:
         self._heartbeat_at: float | None = None
         self._relax_at: float | None = None
 
+    def statistics(self) -> dict[str, int]:
+        """Tell the incarnation, the patience asked for in seconds, and whether another process is newer."""
+        return {
+            "incarnation": self.alive.incarnation,
+            "patience_s": self.alive.patience_s,
+            "superseded": int(self._superseded),
+        }
+
     def start(self, wall: float, address: Address) -> None:
         """Begin this life.
 

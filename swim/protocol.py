@@ -369,14 +369,14 @@ class Swim(Core):
             self._table, self._rumours, self._user_queue, self._health, self._streams, self._prober,
             self._accusations, self._learning, self._evidence, self._paths, self._pairwise, self._repair,
             self._vivaldi, self.traffic, self.keys, self._spreading, self._reception, self._hearing,
+            self._own, self._outgoing, self._roll, self._seeds,
         )  # fmt: skip
         counted = dict(sorted(self._counts.items()))
         for part in parts:
             counted.update(part.statistics())
         if self.keyring is not None:
             counted.update(self.keyring.statistics())
-        own = {"incarnation": self.own.incarnation, "stream_probes_off": len(self._stream_probes_off)}
-        return {**counted, **own, "seeds_pending": self._seeds.pending}
+        return {**counted, "stream_probes_off": len(self._stream_probes_off)}
 
     # ---- inside -----------------------------------------------------------------------------
 

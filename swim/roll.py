@@ -34,6 +34,7 @@ class Roll:
     def __init__(self, table: MemberTable, own_word: Callable[[], bytes], rng: random.Random) -> None:
         self._table = table
         self._own_word = own_word
+        self._frames = self._words = 0
         self._repair = AntiEntropy(
             table.roll,
             fetch=self._fetch,
@@ -60,6 +61,8 @@ class Roll:
         """
         decoded = decode(frame, max_bytes=MAX_FRAME_BYTES)
         words = list(decoded.units) if decoded.kind == PUSH else []
+        self._frames += 1
+        self._words += len(words)
         return words, self._repair.answer(decoded)
 
     def push(self, words: list[bytes]) -> list[bytes]:
@@ -78,6 +81,10 @@ class Roll:
         """
         digests = self._repair.differing(decode(digest, max_bytes=MAX_SLOTS_DIGEST_BYTES))
         return [word for found in digests if (word := self._fetch(found)) is not None]
+
+    def statistics(self) -> dict[str, int]:
+        """Count the frames of peers, and the words in them."""
+        return {"roll_frames_received": self._frames, "roll_words_received": self._words}
 
     def _fetch(self, digest: bytes) -> bytes | None:
         record = self._table.by_digest(digest)

@@ -58,11 +58,6 @@ class Seeds:
         self._seeds: dict[str, _Seed] = {}
         self._visited: dict[str, Address] = {}  # the ones given, once one of them has answered
 
-    @property
-    def pending(self) -> int:
-        """How many are still being tried."""
-        return len(self._seeds)
-
     def add(self, texts: list[str], now: float) -> None:
         """Start trying these seeds.
 
@@ -114,6 +109,12 @@ class Seeds:
         if self._seeds or not self._visited:
             return None
         return self._visited[self._rng.choice(list(self._visited))]
+
+    def statistics(self) -> dict[str, int]:
+        """Count the seeds still being tried, their failures, and those that are visited now and then."""
+        failures = sum(seed.attempts for seed in self._seeds.values())
+        pending, visited = len(self._seeds), len(self._visited)
+        return {"seeds_pending": pending, "seed_failures": failures, "seeds_visited": visited}
 
     def next_timer(self) -> float | None:
         """Return when a seed is due."""

@@ -105,8 +105,13 @@ def test_timers_that_are_not_due_do_nothing_and_those_that_are_make_progress() -
 
 def test_what_is_counted_has_one_name_each_and_whole_numbers() -> None:
     net = settled(3)
-    statistics = net.hosts["n0"].swim.statistics()
+    swim = net.hosts["n0"].swim
+    statistics = swim.statistics()
     assert all(type(value) is int for value in statistics.values())
+    parts = [part for part in vars(swim).values() if hasattr(part, "statistics")]
+    names = [name for part in parts for name in part.statistics()]
+    assert len(names) == len(set(names))
+    assert set(names) <= statistics.keys()
     assert statistics["members_alive"] == 2
     assert statistics["incarnation"] == 0
 

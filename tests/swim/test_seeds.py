@@ -50,6 +50,7 @@ def test_pauses_double_up_to_their_limit_and_are_spread() -> None:
         assert (failed.attempt, failed.reason) == (attempt, "refused")
         pauses.append(failed.retry_in_s)
         assert seeds.next_timer() == now + failed.retry_in_s
+        assert seeds.statistics() == {"seeds_pending": 1, "seed_failures": attempt, "seeds_visited": 0}
         now += failed.retry_in_s
     for pause, wanted in zip(pauses, [1, 2, 4, 8, 8, 8, 8], strict=True):
         assert 0.75 * wanted <= pause <= 1.25 * wanted
@@ -61,7 +62,7 @@ def test_the_first_answer_ends_the_search_for_all_and_late_failures_do_not_matte
     assert len(seeds.due(0.0)) == 2
     assert seeds.answered()
     assert not seeds.answered()
-    assert seeds.pending == 0
+    assert seeds.statistics() == {"seeds_pending": 0, "seed_failures": 0, "seeds_visited": 2}
     assert seeds.next_timer() is None
     assert seeds.failed("b:1", "refused", 1.0) is None
     assert {seeds.revisit() for _ in range(30)} == {("a", 1), ("b", 1)}
@@ -85,4 +86,4 @@ def test_the_number_of_seeds_is_bounded_those_that_answered_included() -> None:
     seeds.add(["a:1", "c:1"], 0.0)
     with pytest.raises(ValueError, match="at most 3"):
         seeds.add(["d:1"], 0.0)
-    assert seeds.pending == 2
+    assert seeds.statistics()["seeds_pending"] == 2
