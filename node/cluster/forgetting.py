@@ -141,6 +141,7 @@ class Forgetting:
                 why=str(error),
                 fix="Delete deployments that are not needed, or set the clock of this node.",
             ) from error
+        log.info("%s is given up as lost for good, by order%s", name, " and by force" if force else "")
         self._flush()
         await self._save()
 

@@ -247,6 +247,23 @@ def test_a_replica_is_not_changed_by_hand_and_takes_no_other_s_place(tmp_path: P
     simulated(tmp_path, scenario)
 
 
+def test_of_two_nodes_the_last_one_takes_over_when_the_other_is_given_up_as_lost(tmp_path: Path) -> None:
+    async def scenario(nodes: Nodes) -> None:
+        await nodes.start("a", "b")
+        await nodes.pass_(1.0)
+        await nodes.of("a").deploy(PACKAGE, Wanted(1), by="admin@a")
+        await nodes.until(lambda: len(nodes.running()) == 1)
+        [lost] = nodes.running()
+        await nodes.cluster.crash(lost)
+        await nodes.pass_(60.0)
+        assert nodes.running() == []
+        [left] = nodes.cluster.nodes
+        await nodes.cluster.nodes[left].node.membership.forgetting.forget(lost, force=True)
+        await nodes.until(lambda: nodes.running() == [left])
+
+    simulated(tmp_path, scenario)
+
+
 def test_an_agent_of_one_node_alone_keeps_its_name_there_and_replicas_go_elsewhere(tmp_path: Path) -> None:
     async def scenario(nodes: Nodes) -> None:
         await nodes.start("a", "b", "c")
