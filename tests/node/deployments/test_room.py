@@ -254,6 +254,7 @@ def test_of_two_nodes_the_last_one_takes_over_when_the_other_is_given_up_as_lost
         await nodes.of("a").deploy(PACKAGE, Wanted(1), by="admin@a")
         await nodes.until(lambda: len(nodes.running()) == 1)
         [lost] = nodes.running()
+        await nodes.pass_(5.0)  # the other one gets the package in advance
         await nodes.cluster.crash(lost)
         await nodes.pass_(60.0)
         assert nodes.running() == []
