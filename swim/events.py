@@ -169,6 +169,17 @@ class MemberForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberRevoked:
+    """A member was dropped because its key is revoked; it may come back with another key.
+
+    Attributes:
+        member: as it was held when that was heard of.
+    """
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
 class DuplicateName:
     """Another live process speaks under this member's name and is the younger one.
 
@@ -274,7 +285,7 @@ class KeyOperationFinished:
 
 Event = (
     Joined | SeedUnreachable | MemberJoined | MemberAlive | MemberUpdated | MemberSuspected
-    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberForgotten | MemberRefused
-    | DuplicateName | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard | QueryFinished
-    | KeyringChanged | KeyOperationFinished
+    | MemberRefuted | MemberDied | MemberLeft | MemberReaped | MemberForgotten | MemberRevoked
+    | MemberRefused | DuplicateName | Impaired | PathLost | PathRestored | UserEventHeard | QuestionHeard
+    | QueryFinished | KeyringChanged | KeyOperationFinished
 )  # fmt: skip

@@ -13,6 +13,14 @@ Layout of a credential, a canonical CBOR array:
     [1, cluster: str, name: str, public_key: bytes 32, not_after: uint seconds, signature: bytes 64]
 
 The signature covers `domain("credential") + CBOR([1, cluster, name, public_key, not_after])`.
+
+A **revocation** is the authority's word that a key counts only for what was signed before a time:
+
+    [1, cluster: str, name: str, public_key: bytes 32, since: uint seconds, not_after: uint seconds,
+     signature: bytes 64]
+
+under `domain("revocation")`. What the key certified has an end of its own, `not_after`, after which nobody
+need keep the revocation.
 """
 
 import math
@@ -30,6 +38,8 @@ from swim import strict_cbor
 CREDENTIAL_VERSION: Final = 1
 MAX_CREDENTIAL_BYTES: Final = 320
 """Two names of 63 characters, the key, the expiry and the signature, with room to spare."""
+REVOCATION_VERSION: Final = 1
+MAX_REVOCATION_BYTES: Final = 320
 MAX_CACHED_CREDENTIALS: Final = 4096
 """Admitted credentials an authority remembers: four for each node of a 1,000-node cluster."""
 PUBLIC_KEY_BYTES: Final = 32
@@ -37,6 +47,7 @@ SIGNATURE_BYTES: Final = 64
 
 MAX_NAME_CHARACTERS: Final = 63
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_REVOCATION_TYPES: Final = [int, str, str, bytes, int, int, bytes]
 
 
 class Identity(Protocol):
@@ -69,11 +80,34 @@ class Admitted:
     not_after: float
 
 
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The authority's word that a key counts no more.
+
+    Attributes:
+        name: of the node whose key it was.
+        public_key: the key, raw Ed25519, 32 bytes.
+        since: wall time in seconds since the epoch; what the key signed later does not count.
+        not_after: wall time at which the credential ends anyway.
+    """
+
+    name: str
+    public_key: bytes
+    since: float
+    not_after: float
+
+
 class Authority(Protocol):
     """Decides which credentials count."""
 
     def admit(self, credential: bytes, wall: float) -> Admitted | None:
         """Return whom the credential certifies at `wall` seconds since the epoch, or None."""
+
+    def revoke(self, encoded: bytes) -> Revocation | None:
+        """Let a key count no more if the authority has signed that; return what it says, or None."""
+
+    def is_revoked(self, public_key: bytes) -> bool:
+        """Say whether a key counts no more."""
 
 
 def domain(purpose: str) -> bytes:
@@ -160,11 +194,49 @@ def issue_credential(
     return strict_cbor.encode([*statement, signature])
 
 
+def issue_revocation(
+    ca_private_key: Ed25519PrivateKey,
+    *,
+    cluster: str,
+    name: str,
+    public_key: bytes,
+    since: float,
+    not_after: float,
+) -> bytes:
+    """Say with the authority's key that a node's key counts no more.
+
+    Args:
+        ca_private_key: the cluster authority's key.
+        cluster: the cluster's name.
+        name: of the node whose key it is.
+        public_key: that key, raw Ed25519, 32 bytes.
+        since: wall time in seconds since the epoch after which nothing that it signs counts.
+        not_after: when the credential of the key ends; whole seconds count.
+
+    Returns:
+        The revocation, about 130 bytes.
+
+    Raises:
+        ValueError: for what no authority would take.
+    """
+    _require_name(cluster, "cluster")
+    _require_name(name, "node")
+    if len(public_key) != PUBLIC_KEY_BYTES:
+        raise ValueError(f"an Ed25519 public key has 32 bytes, not {len(public_key)}")
+    for moment in (since, not_after):
+        if not math.isfinite(moment) or not 0 <= moment < 2**53:
+            raise ValueError(f"times are seconds since the epoch, not {moment!r}")
+    statement = [REVOCATION_VERSION, cluster, name, public_key, int(since), math.ceil(not_after)]
+    signature = ca_private_key.sign(domain("revocation") + strict_cbor.encode(statement))
+    return strict_cbor.encode([*statement, signature])
+
+
 class ClusterAuthority:
-    """Admits the credentials that the authority of one cluster has issued.
+    """Admits the credentials that the authority of one cluster has issued, and has not revoked.
 
     The signature of a credential is checked once and remembered; its expiry is checked each time.
-    Refusals are not remembered, so garbage cannot push admitted credentials out of the cache.
+    Refusals are not remembered, so garbage cannot push admitted credentials out of the cache. Revocations
+    are kept for good: there are no more of them than credentials that the authority has issued.
 
     Args:
         ca_public_key: the authority's raw Ed25519 public key, 32 bytes.
@@ -182,6 +254,7 @@ class ClusterAuthority:
         self.cluster = cluster
         self._max_cached = max_cached
         self._admitted: OrderedDict[bytes, Admitted] = OrderedDict()
+        self._revoked: dict[bytes, Revocation] = {}
         self._refused = 0
 
     def admit(self, credential: bytes, wall: float) -> Admitted | None:
@@ -195,14 +268,58 @@ class ClusterAuthority:
                     self._admitted.popitem(last=False)
         else:
             self._admitted.move_to_end(credential)
-        if admitted is None or not wall <= admitted.not_after:  # NaN is refused too
+        if admitted is None or not wall <= self._ends(admitted):  # NaN is refused too
             self._refused += 1
             return None
         return admitted
 
+    def revoke(self, encoded: bytes) -> Revocation | None:
+        """Let a key count no more if the authority has signed that; return what it says, or None.
+
+        Of several for one key the earliest `since` holds.
+        """
+        found = self._check_revocation(encoded)
+        if found is not None:
+            known = self._revoked.get(found.public_key)
+            if known is None or found.since < known.since:
+                self._revoked[found.public_key] = found
+        return found
+
+    def is_revoked(self, public_key: bytes) -> bool:
+        """Say whether a key counts no more."""
+        return public_key in self._revoked
+
+    def revoked_keys(self) -> tuple[bytes, ...]:
+        """Return the keys that count no more."""
+        return tuple(self._revoked)
+
     def statistics(self) -> dict[str, int]:
-        """Count what is remembered and what was refused."""
-        return {"cached": len(self._admitted), "refused": self._refused}
+        """Count what is remembered, what was refused, and the keys that are revoked."""
+        return {"cached": len(self._admitted), "refused": self._refused, "revoked": len(self._revoked)}
+
+    def _ends(self, admitted: Admitted) -> float:
+        """Return until when what a key signs counts."""
+        revoked = self._revoked.get(admitted.public_key)
+        return admitted.not_after if revoked is None else min(admitted.not_after, revoked.since)
+
+    def _check_revocation(self, encoded: bytes) -> Revocation | None:
+        try:
+            fields = strict_cbor.decode(encoded, max_bytes=MAX_REVOCATION_BYTES)
+        except ValueError:
+            return None
+        if type(fields) is not list or [type(field) for field in fields] != _REVOCATION_TYPES:
+            return None
+        version, cluster, name, public_key, since, not_after, signature = fields
+        if version != REVOCATION_VERSION or cluster != self.cluster or not is_name(name):
+            return None
+        if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+            return None
+        if not (0 <= since < 2**53 and 0 <= not_after < 2**53):
+            return None
+        signed = domain("revocation") + strict_cbor.encode(fields[:6])
+        if not verify(self.ca_public_key, signature, signed):
+            return None
+        return Revocation(name, public_key, float(since), float(not_after))
 
     def _check(self, credential: bytes) -> Admitted | None:
         try:

@@ -24,7 +24,7 @@ from swim.events import (
     MemberUpdated,
 )
 from swim.evidence import Evidence
-from swim.identity import Authority
+from swim.identity import Authority, Revocation
 from swim.members import MAX_INCARNATION_JUMP, MemberTable, Record, State, digest_of
 from swim.messages import Alive, Boot, DecodeError, Left, Statement
 from swim.networks import AllowedNetworks
@@ -160,6 +160,13 @@ class Learning:
             self._insert(record.alive, record.encoded, record.public_key, now)
             self._rumours.add(record.alive, record.encoded)
 
+    def revoke(self, encoded: bytes) -> Revocation | None:
+        """Take note of a revocation; return what it says, or None where the authority has not signed it."""
+        revocation = self._authority.revoke(encoded)
+        if revocation is not None:
+            self._knocks.pop(revocation.name, None)
+        return revocation
+
     def knocked(self, name: str) -> Record | None:
         """Return what is known of somebody who was asked whether it lives."""
         return self._knocks.get(name)
@@ -177,7 +184,7 @@ class Learning:
             self._refuse("meta_too_long")
         elif not self._networks.allows(alive.host):
             self._refuse("network_not_allowed")
-        elif admitted is None:
+        elif admitted is None or self._authority.is_revoked(admitted.public_key):
             self._refuse("credential_refused")
         elif admitted.name != alive.name:
             self._refuse("credential_of_another")

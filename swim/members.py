@@ -369,6 +369,13 @@ class MemberTable:
         self._remembered[name] = replace(past, has_left=True)
         return True, None
 
+    def expel(self, record: Record) -> None:
+        """Drop a member at once, whatever it is held for, as one that has said goodbye."""
+        record.state = State.LEFT
+        self._sort(record, record.digest)
+        self._first_change = None
+        self._drop(record, has_left=True)
+
     def remember(self, name: str, remembered: Remembered) -> None:
         """Keep a member that is not in the table in the address book."""
         if name not in self._records:

@@ -21,8 +21,9 @@ from swim.codec import encode_message, require_address, split_packet
 from swim.config import MAX_PACKET_BYTES
 from swim.coordinates import Coordinate, distance
 from swim.core import Core
-from swim.events import CloseStream, Effect, Event, MemberForgotten, MemberReaped
+from swim.events import CloseStream, Effect, Event, MemberForgotten, MemberReaped, MemberRevoked
 from swim.evidence import Finding
+from swim.identity import Revocation
 from swim.keyring import Channel
 from swim.members import Member, Record, Remembered
 from swim.messages import (
@@ -362,6 +363,32 @@ class Swim(Core):
         if counted:
             self._events.append(MemberForgotten(name))
         return counted
+
+    def revoke(self, encoded: bytes, now: float) -> Revocation | None:
+        """Let a key count no more, by the authority's word: who speaks under it is a member no longer.
+
+        Args:
+            encoded: what `swim.identity.issue_revocation` returned.
+            now: the time.
+
+        Returns:
+            What it says; None, and counted, where the authority has not signed it.
+        """
+        revocation = self._learning.revoke(encoded)
+        if revocation is None:
+            self._counts["revocations_refused"] += 1
+            return None
+        record = self._table.get(revocation.name)
+        if record is None:
+            self.forget(revocation.name)
+        elif record.public_key == revocation.public_key:
+            before = record.view()
+            self._table.expel(record)
+            if before.is_up:
+                self.gone(record, now)
+            self._after(record)
+            self._events.append(MemberRevoked(before))
+        return revocation
 
     def statistics(self) -> dict[str, int]:
         """Count everything: members, queues, streams, health, and every drop by its reason."""

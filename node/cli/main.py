@@ -40,6 +40,7 @@ VERBS: Final = {
     "status": ("node.cli.status", "Show a node, or its whole cluster."),
     "members": ("node.cli.members", "Show who is in the cluster, and why."),
     "keys": ("node.cli.keys", "Show or change the keys that encrypt the gossip of all members."),
+    "revoke": ("node.cli.revoke", "Revoke the key of a node, or show what is revoked."),
     "event": ("node.cli.event", "Announce something to every node, or show what was announced."),
     "query": ("node.cli.query", "Ask every node, or some, and show the answers."),
     "logs": ("node.cli.logs", "Show what agents have logged."),

@@ -153,6 +153,12 @@ def _member_forgotten(event: events.MemberForgotten) -> Told:
     return Told(logging.INFO, text, _node(event.name))
 
 
+def _member_revoked(event: events.MemberRevoked) -> Told:
+    name = event.member.name
+    text = f"{name} is a member no more: its key is revoked. Change the gossip key, which it knows"
+    return Told(logging.WARNING, text, _node(name))
+
+
 def _duplicate_name(event: events.DuplicateName) -> Told:
     address = shown_address(event.address)
     text = (
@@ -211,6 +217,7 @@ TELLERS: Final[Mapping[type, Callable[[Any], Told]]] = MappingProxyType(
         events.MemberLeft: _member_left,
         events.MemberReaped: _member_reaped,
         events.MemberForgotten: _member_forgotten,
+        events.MemberRevoked: _member_revoked,
         events.MemberRefused: _member_refused,
         events.DuplicateName: _duplicate_name,
         events.Impaired: _impaired,

@@ -22,13 +22,14 @@ from node.cluster.memory import ClusterMemory, Remembrance
 from node.cluster.provider import ClusterView
 from node.cluster.reachability import Reachability, lost_path_as_json
 from node.cluster.registry import CapabilityRegistry
+from node.cluster.revocations import Revocations
 from node.cluster.spending import SharedSpending
 from node.cluster.user_traffic import UserTraffic
 from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, shown_address, view_of
 from node.cluster.why import Story, Why
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import AddressInUse, ConfigInvalid, DuplicateIdentityError, StorageFailed
+from node.errors import AddressInUse, CaxtonError, ConfigInvalid, DuplicateIdentityError, StorageFailed
 from node.recording.tape import Recorder
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
@@ -140,7 +141,20 @@ class Membership:
             save=self.save,
         )
         self.listeners: list[MembershipListener] = []
-        self.watchers: list[Callable[[Sequence[MapEvent]], None]] = [self.forgetting.apply]
+        self.revocations = Revocations(
+            self.swim,
+            self.replicated,
+            environment.clock,
+            own_key=credentials.public_key,
+            writes=lambda: self.node == self.alive_nodes()[0],
+            end=self._end,
+            flush=self.flush,
+            save=self.save,
+        )
+        self.watchers: list[Callable[[Sequence[MapEvent]], None]] = [
+            self.revocations.apply,
+            self.forgetting.apply,
+        ]
         self._journal = Journal(environment.clock)
         self._why = Why(self.swim, environment.clock)
         self._started_at = self._registry_changed_at = environment.clock.now()
@@ -152,7 +166,7 @@ class Membership:
         self.replicated.when_changed(self._note_maps)
         self._save_failures = 0
         self._handle: driver.SwimHandle | None = None
-        self._superseded: str | None = None
+        self._failure: CaxtonError | None = None
         self._stop = trio.Event()
 
     # Questions
@@ -242,6 +256,7 @@ class Membership:
             "keys": self.keys.statistics(),
             "traffic": self.traffic.statistics(),
             "forgetting": self.forgetting.statistics(),
+            "revocations": self.revocations.statistics(),
         }
 
     # Life
@@ -256,8 +271,11 @@ class Membership:
         Raises:
             AddressInUse: the gossip port is taken.
             DuplicateIdentityError: another process has this node's name and the better claim.
+            KeyRevoked: the authority has revoked this node's key.
         """
         known = await self._memory.load(self._environment.clock.wall())
+        self.revocations.apply_all()
+        self._check_place()
         self._remembered = dict.fromkeys(n for n in known.expected if not self.forgetting.is_given_up(n))
         async with trio.open_nursery() as nursery:
             self._handle = await nursery.start(self._drive)
@@ -269,13 +287,10 @@ class Membership:
             nursery.start_soon(self._publish_paths)
             nursery.start_soon(self.keys.run)
             await self._stop.wait()
+            if self._failure is not None:
+                await self._try_to_save()  # what it has failed of, so that the next start knows at once
             nursery.cancel_scope.cancel()
-        if self._superseded is not None:
-            raise DuplicateIdentityError(
-                f"another process runs as {self.node!r}",
-                why=self._superseded,
-                fix="Stop one of the two, or give this one a bundle of its own (caxton init --node NAME).",
-            )
+        self._check_place()
 
     async def leave(self) -> None:
         """Say goodbye, and return when it has been said often enough; :meth:`run` ends then."""
@@ -367,8 +382,13 @@ class Membership:
             self._joined.set()
         elif isinstance(event, events.MemberForgotten):
             self._drop(event.name)
+        elif isinstance(event, events.MemberRevoked):
+            self._drop(event.member.name)
+            for listener in self.listeners:
+                listener.node_left(event.member.name)
+                listener.registry_changed()
         elif isinstance(event, events.DuplicateName):
-            self._end(f"it listens on {event.address[0]}:{event.address[1]}")
+            self._end(self._duplicate(f"it listens on {event.address[0]}:{event.address[1]}"))
         elif isinstance(member, Member) and member.name != self.node:
             self._on_member(event, member)
         self.flush()
@@ -404,7 +424,7 @@ class Membership:
         changes = self.replicated.events()
         for change in changes:
             if isinstance(change, DuplicateIdentity) and not change.stays:
-                self._end("both publish under one name, and the other one has the higher boot id")
+                self._end(self._duplicate("both publish as it, and the other one has the higher boot id"))
         for watch in self.watchers:
             watch(changes)
         if self.registry.apply(changes):
@@ -423,8 +443,20 @@ class Membership:
     def _note_maps(self) -> None:
         self._maps_changed.set()
 
-    def _end(self, why: str) -> None:
-        self._superseded = why
+    def _duplicate(self, why: str) -> CaxtonError:
+        return DuplicateIdentityError(
+            f"another process runs as {self.node!r}",
+            why=why,
+            fix="Stop one of the two, or give this one a bundle of its own (caxton init --node NAME).",
+        )
+
+    def _check_place(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _end(self, failure: CaxtonError) -> None:
+        """End this node: it has no place in the cluster any more."""
+        self._failure = failure
         self._stop.set()
 
     async def _watch(self) -> None:
@@ -455,6 +487,7 @@ class Membership:
         clock = self._environment.clock
         before = await self._memory.reserve_generation()
         self.replicated.start(before, clock.now(), clock.wall())
+        self.revocations.apply_all()
         self.forgetting.apply_all()
         self.flush()
 

@@ -116,4 +116,6 @@ class Why:
         return Story(name, known.get(name), doubted_by, findings, clock.now(), clock.wall())
 
 
-_ENDINGS = (events.MemberRefuted, events.MemberAlive, events.MemberLeft, events.MemberReaped)
+_ENDINGS = (
+    events.MemberRefuted, events.MemberAlive, events.MemberLeft, events.MemberReaped, events.MemberRevoked,
+)  # fmt: skip

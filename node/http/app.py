@@ -29,6 +29,7 @@ from node.http.mailboxes import mailbox_routes, reading_routes
 from node.http.memory import memory_routes
 from node.http.memory_upkeep import memory_upkeep_routes
 from node.http.messages import message_routes
+from node.http.revocations import revocation_routes
 from node.http.routes import API
 from node.http.services import NodeServices
 from node.http.sockets import Sockets
@@ -88,6 +89,7 @@ def create_app(services: NodeServices) -> FastAPI:
     routers = [
         cluster_routes(services, lambda: traffic.statistics() | streams.statistics() | sockets.statistics()),
         key_routes(services),
+        revocation_routes(services),
         user_traffic_routes(services),
     ]
     routers += [

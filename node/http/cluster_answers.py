@@ -38,6 +38,28 @@ class ForgottenBody(Answer):
     partition: PartitionView
 
 
+class RevokedView(Answer):
+    """A key that counts no more."""
+
+    name: Annotated[str, Field(description="Of the node whose key it is.")]
+    key_id: Annotated[str, Field(description="Identifier of the key (RFC 5280, 4.2.1.2), in hexadecimal.")]
+    since: Annotated[Time, Field(description="What the key has signed since then does not count.")]
+    not_after: Annotated[Time, Field(description="When its certificate ends anyway.")]
+
+
+class RevokedBody(RevokedView):
+    """A revocation that was taken."""
+
+    node: str
+
+
+class RevocationsBody(Answer):
+    """All keys that count no more."""
+
+    node: str
+    revocations: list[RevokedView]
+
+
 class FindingView(Answer):
     """One thing that was found out about a member."""
 
@@ -159,6 +181,7 @@ class ClusterStatisticsBody(Answer):
     keys: dict[str, int]
     traffic: dict[str, int]
     forgetting: dict[str, int]
+    revocations: dict[str, int]
 
 
 class ClusterBody(MembersBody):

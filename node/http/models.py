@@ -265,6 +265,12 @@ class ForgetBody(StrictBody):
     force: Annotated[bool, Field(description="Go ahead without a majority.")] = False
 
 
+class RevocationBody(StrictBody):
+    """A revocation, signed by the cluster's authority."""
+
+    revocation: Annotated[str, Field(min_length=1, max_length=512, description="Base64.")]
+
+
 class FireBody(StrictBody):
     """A user event: what every node shall hear."""
 

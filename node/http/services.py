@@ -330,6 +330,18 @@ class Forgetting(Protocol):
         ...
 
 
+class Revocations(Protocol):
+    """The verbs of ``cluster.revocations.Revocations``."""
+
+    def all(self) -> Sequence[Rendered]:
+        """Every revocation known."""
+        ...
+
+    async def revoke(self, encoded: bytes) -> Rendered:
+        """Take a revocation and tell it to all; raises RevocationInvalid, StorageFailed."""
+        ...
+
+
 class Members(Protocol):
     """The verbs of ``cluster.membership.Membership`` that HTTP calls."""
 
@@ -346,6 +358,11 @@ class Members(Protocol):
     @property
     def forgetting(self) -> Forgetting:
         """Members that are lost for good."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """Keys that count no more."""
         ...
 
     def members(self) -> Sequence[Rendered]:

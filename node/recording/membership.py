@@ -43,7 +43,7 @@ _QUESTION_BYTES: Final = 8
 SWIM_VERBS: Final = {
     name: f"swim.{name}"
     for name in (
-        "start", "join", "leave", "update_meta", "update_address", "load", "remember", "forget",
+        "start", "join", "leave", "update_meta", "update_address", "load", "remember", "forget", "revoke",
         "set_stream_probes", "receive", "handle_timer", "loop_lagged", "stream_accepted", "stream_opened",
         "stream_failed", "stream_received", "stream_closed",
     )

@@ -4,6 +4,8 @@ The cluster directory stays with the operator; a node gets only its own bundle. 
 overwrites a key, unless a renewal of one node is asked for by name.
 
     DIR/            ca.crt  ca.key  gossip.key  admin.token  tokens.yaml  cluster.yaml
+    DIR/replaced/   NAME-KEYID.crt, the certificates that renewals replaced
+    DIR/revoked/    NAME-KEYID.revocation, what ``caxton revoke`` has signed
     DIR/nodes/NAME/ ca.crt  node.crt  node.key  node.credential  gossip.key  tokens.yaml  node.yaml
 """
 
@@ -204,6 +206,7 @@ def issue_node(
         )
     material = pki.certify_node(secrets, name, environment)
     make_directory(bundle.directory)
+    _keep_replaced(directory, name, bundle.directory / "node.crt")
     contents = (
         ("ca.crt", pki.cert_pem(material.ca_cert), PUBLIC_MODE),
         ("node.crt", pki.cert_pem(material.cert), PUBLIC_MODE),
@@ -219,6 +222,14 @@ def issue_node(
     # The key comes last: its presence means that the bundle is complete.
     write_atomically(bundle.directory / "node.key", pki.key_pem(material.key), mode=SECRET_MODE)
     return bundle
+
+
+def _keep_replaced(directory: Path, name: str, path: Path) -> None:
+    """Keep the certificate that a renewal replaces: without it, its key could not be revoked later."""
+    if path.exists():
+        make_directory(directory / "replaced")
+        kept = directory / "replaced" / f"{name}-{pki.key_id(read_cert(path)).hex()[:8]}.crt"
+        write_atomically(kept, read_bounded(path, "certificate"), mode=PUBLIC_MODE)
 
 
 def load_cluster(directory: Path) -> tuple[ClusterFiles, pki.ClusterSecrets]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,7 +72,6 @@ class NodeCredentials:
     Args:
         material: The node's keys and certificates.
         environment: Source of leaf keys, and of the time.
-        revoked: Says whether a node key (its identifier in hexadecimal, :attr:`key_id`) is revoked.
         gossip_key_file: Where changed gossip keys are kept; nowhere if None.
     """
 
@@ -81,12 +80,10 @@ class NodeCredentials:
         material: pki.NodeMaterial,
         environment: Environment,
         *,
-        revoked: Callable[[str], bool] = lambda _key_id: False,
         gossip_key_file: Path | None = None,
     ) -> None:
         self._material = material
         self._environment = environment
-        self._revoked = revoked
         self._gossip_key_file = gossip_key_file
         self._gossip_keys = material.gossip_keys
         self._authority = ClusterAuthority(_raw_public_key(material.ca_cert), material.cluster)
@@ -162,6 +159,11 @@ class NodeCredentials:
         return self._identity
 
     @property
+    def public_key(self) -> bytes:
+        """This node's long-term key, raw Ed25519, 32 bytes."""
+        return self._material.key.public_key().public_bytes_raw()
+
+    @property
     def authority(self) -> ClusterAuthority:
         """What decides whose statements count."""
         return self._authority
@@ -191,8 +193,13 @@ class NodeCredentials:
 
     @property
     def key_id(self) -> str:
-        """Identifier of this node's long-term key, in hexadecimal: what a revocation names."""
+        """Identifier of this node's long-term key, in hexadecimal: how people call it."""
         return pki.key_id(self._material.cert).hex()
+
+    @property
+    def cert(self) -> x509.Certificate:
+        """The certificate of this node's long-term key: what a revocation is made of."""
+        return self._material.cert
 
     @property
     def expires_s(self) -> float:
@@ -275,7 +282,8 @@ class NodeCredentials:
                 f"the certificate of {named} is outside its validity",
                 fix="Check the clocks of both machines.",
             )
-        if issuer_key.key_identifier is None or self._revoked(issuer_key.key_identifier.hex()):
+        revoked = map(pki.key_identifier, self._authority.revoked_keys())
+        if issuer_key.key_identifier is None or issuer_key.key_identifier in revoked:
             raise PeerRejected(f"the key of {named} is revoked")
         if expected is not None and named != expected:
             raise PeerRejected(f"the peer is {named}, not {expected}")

@@ -74,6 +74,8 @@ ROUTES: Final[Mapping[tuple[str, str], Permission]] = MappingProxyType(
         ("GET", "/cluster/reachability"): _P.VIEW_METRICS,
         ("GET", "/cluster/statistics"): _P.VIEW_METRICS,
         ("GET", "/cluster/status"): _P.VIEW_METRICS,
+        ("GET", "/cluster/revocations"): _P.VIEW_METRICS,
+        ("POST", "/cluster/revocations"): _P.MANAGE_CLUSTER,  # signed by the authority besides
         ("GET", "/cluster/keys"): _P.MANAGE_CLUSTER,
         ("POST", "/cluster/keys"): _P.MANAGE_CLUSTER,
         ("GET", "/cluster/events"): _P.READ_MESSAGES,  # they quote what applications said
@@ -221,6 +223,7 @@ VERBS: Final[Mapping[str, Permission]] = MappingProxyType(
         "status": _P.VIEW_METRICS,
         "members": _P.VIEW_METRICS,
         "keys": _P.MANAGE_CLUSTER,
+        "revoke": _P.MANAGE_CLUSTER,
         "event": _P.MANAGE_CLUSTER,
         "query": _P.MANAGE_CLUSTER,
         "logs": _P.READ_MESSAGES,

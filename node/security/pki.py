@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from node.environment import Environment
-from swim.identity import issue_credential
+from swim.identity import issue_credential, issue_revocation
 
 CA_LIFETIME: Final = timedelta(days=3650)
 NODE_LIFETIME: Final = timedelta(days=825)
@@ -163,9 +164,35 @@ def common_name(name: x509.Name) -> str | None:
     return str(found[0].value) if len(found) == 1 else None
 
 
+@lru_cache(maxsize=1024)
+def key_identifier(public_key: bytes) -> bytes:
+    """The subject key identifier of a raw Ed25519 public key (RFC 5280, 4.2.1.2); see :func:`key_id`."""
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    return x509.SubjectKeyIdentifier.from_public_key(key).digest
+
+
 def key_id(cert: x509.Certificate) -> bytes:
     """The subject key identifier of a certificate made here."""
     return cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def revoke(secrets: ClusterSecrets, cert: x509.Certificate, since_s: float) -> bytes:
+    """The authority's word that the key of a node's certificate counts only until ``since_s`` (Unix seconds).
+
+    Raises:
+        ValueError: the certificate is not one of a node.
+    """
+    key, name = cert.public_key(), common_name(cert.subject)
+    if not isinstance(key, Ed25519PublicKey) or name is None:
+        raise ValueError("it is no certificate of a node")
+    return issue_revocation(
+        secrets.ca_key,
+        cluster=secrets.cluster,
+        name=name,
+        public_key=key.public_bytes_raw(),
+        since=since_s,
+        not_after=cert.not_valid_after_utc.timestamp(),
+    )
 
 
 def key_pem(key: Ed25519PrivateKey) -> bytes:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -8,9 +10,11 @@ from swim.identity import (
     Admitted,
     ClusterAuthority,
     Ed25519Identity,
+    Revocation,
     domain,
     is_name,
     issue_credential,
+    issue_revocation,
     verify,
 )
 
@@ -29,7 +33,7 @@ def test_an_issued_credential_is_admitted_until_it_expires() -> None:
     assert gate.admit(CREDENTIAL, 1_999.0) == Admitted("node-1", NODE_KEY, 2_000.0)
     assert gate.admit(CREDENTIAL, 2_000.5) is None
     assert gate.admit(CREDENTIAL, 1_000.0) is not None
-    assert gate.statistics() == {"cached": 1, "refused": 1}
+    assert gate.statistics() == {"cached": 1, "refused": 1, "revoked": 0}
 
 
 def test_a_credential_is_small_enough_to_travel_with_every_statement() -> None:
@@ -54,6 +58,62 @@ def test_a_credential_altered_by_one_byte_is_refused(position: int, flip: int) -
 def test_garbage_is_refused_without_an_exception(garbage: bytes) -> None:
     assert authority().admit(garbage, 0.0) is None
     assert not verify(garbage, garbage, garbage)
+
+
+def revocation(since: float = 1_000.0, cluster: str = "prod", ca: Ed25519PrivateKey = CA) -> bytes:
+    return issue_revocation(
+        ca, cluster=cluster, name="node-1", public_key=NODE_KEY, since=since, not_after=2_000.5
+    )
+
+
+def test_a_revoked_key_counts_for_what_it_has_signed_before_alone() -> None:
+    gate = authority()
+    assert gate.admit(CREDENTIAL, 1_500.0) is not None  # now it is remembered
+    assert gate.revoke(revocation()) == Revocation("node-1", NODE_KEY, 1_000.0, 2_001.0)
+    assert gate.is_revoked(NODE_KEY)
+    assert gate.admit(CREDENTIAL, 1_000.0) is not None
+    assert gate.admit(CREDENTIAL, 1_000.5) is None
+    assert gate.revoke(revocation(since=1_200.0)) is not None  # a later one takes nothing back
+    assert gate.admit(CREDENTIAL, 1_000.5) is None
+    assert gate.revoke(revocation(since=500.0)) is not None
+    assert gate.admit(CREDENTIAL, 600.0) is None
+    assert gate.revoked_keys() == (NODE_KEY,)
+    assert gate.statistics()["revoked"] == 1
+    other = Ed25519PrivateKey.from_private_bytes(b"\x04" * 32).public_key().public_bytes_raw()
+    renewed = issue_credential(CA, cluster="prod", name="node-1", public_key=other, not_after=2_000.0)
+    assert gate.admit(renewed, 1_500.0) is not None
+
+
+def test_a_revocation_of_another_cluster_or_authority_is_not_believed() -> None:
+    other = Ed25519PrivateKey.from_private_bytes(b"\x03" * 32)
+    for forged in (revocation(cluster="staging"), revocation(ca=other), CREDENTIAL, b"", b"\x80"):
+        gate = authority()
+        assert gate.revoke(forged) is None
+        assert not gate.is_revoked(NODE_KEY)
+    assert authority().admit(revocation(), 0.0) is None  # nor does it stand for a credential
+
+
+@given(position=st.integers(0, len(revocation()) - 1), flip=st.integers(1, 255))
+def test_a_revocation_altered_by_one_byte_is_not_believed(position: int, flip: int) -> None:
+    altered = bytearray(revocation())
+    altered[position] ^= flip
+    assert authority().revoke(bytes(altered)) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "Node"}, {"cluster": ""}, {"public_key": b"short"}, {"since": float("nan")}, {"since": -1.0},
+        {"not_after": 2.0**53}, {"not_after": float("inf")},
+    ],
+)  # fmt: skip
+def test_a_revocation_that_nobody_would_take_is_not_issued(wrong: dict[str, Any]) -> None:
+    said: dict[str, Any] = {
+        "cluster": "prod", "name": "a", "public_key": NODE_KEY, "since": 1.0, "not_after": 2.0
+    }  # fmt: skip
+    assert authority().revoke(issue_revocation(CA, **said)) is not None
+    with pytest.raises(ValueError, match=r"cannot name|32 bytes|seconds since"):
+        issue_revocation(CA, **said | wrong)
 
 
 def test_the_cache_of_admitted_credentials_is_bounded() -> None:

@@ -33,6 +33,7 @@ CASES = [
     (events.MemberLeft(BETA), "INFO", "beta has said goodbye"),
     (events.MemberReaped(BETA), "INFO", "beta is not shown any more; its address is tried on"),
     (events.MemberForgotten("beta"), "INFO", "beta was given up as lost for good"),
+    (events.MemberRevoked(BETA), "WARNING", "beta is a member no more: its key is revoked"),
     (events.MemberRefused("eta", ("::1", 7), "it speaks another version"), "WARNING",
      "eta at [::1]:7 has a certificate of this cluster and cannot be a member: it speaks another version"),
     (events.DuplicateName("alpha", ("10.0.0.7", 7946)), "ERROR", "another process speaks as alpha"),

@@ -16,6 +16,7 @@ from node.agents.parked import already_decided, not_found, shown, shown_whole
 from node.cluster.forgetting import ForgetRefused
 from node.cluster.keyring import GossipKeyNotFound
 from node.cluster.provider import Provider
+from node.cluster.revocations import RevocationInvalid
 from node.cluster.why import MemberNotFound
 from node.environment import Environment, SystemClock, SystemNetwork, ThreadWorkers
 from node.errors import (
@@ -465,11 +466,26 @@ class FakeForgetting:
         self.asked.append((name, force))
 
 
+class FakeRevocations:
+    def __init__(self) -> None:
+        self.known: list[Shown] = []
+
+    def all(self) -> list[Shown]:
+        return self.known
+
+    async def revoke(self, encoded: bytes) -> Shown:
+        if encoded != b"signed":
+            raise RevocationInvalid("this is no revocation of this cluster")
+        self.known.append(Shown({"name": "gamma", "key_id": "0a" * 20, "since": "t", "not_after": "u"}))
+        return self.known[-1]
+
+
 class FakeMembers:
     joined = False
 
     def __init__(self) -> None:
         self.keys, self.traffic, self.forgetting = FakeKeys(), FakeTraffic(), FakeForgetting()
+        self.revocations = FakeRevocations()
 
     def away(self) -> list[str]:
         return ["gamma"]

@@ -164,6 +164,8 @@ CALLS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("GET", "/cluster/members/talk/why", None, 404),
     ("POST", "/cluster/members/alpha/forget", {}, 409),
     ("POST", "/cluster/members/talk/forget", {"force": True}, 404),
+    ("GET", "/cluster/revocations", None, 200),
+    ("POST", "/cluster/revocations", {"revocation": "gA=="}, 422),
     ("GET", "/cluster/reachability", None, 200),
     ("GET", "/cluster/statistics", None, 200),
     ("GET", "/cluster/status", None, 200),

@@ -420,6 +420,28 @@ async def test_a_member_is_given_up_with_an_admins_token_only() -> None:
     assert world.members.forgetting.asked == [("gamma", True), ("gamma", False)]
 
 
+async def test_a_revocation_is_taken_with_an_admins_token_only_and_shown_to_all() -> None:
+    world, path = World(), "/cluster/revocations"
+    signed = {"revocation": base64.b64encode(b"signed").decode()}
+    async with world.client() as client:
+        taken = await client.post(path, json=signed)
+        assert (taken.status_code, taken.json()["name"], taken.json()["node"]) == (200, "gamma", "alpha")
+        forged = await client.post(path, json={"revocation": base64.b64encode(b"forged").decode()})
+        assert (forged.status_code, forged.json()["code"]) == (422, "REVOCATION_INVALID")
+        for wrong in (
+            {},
+            {"revocation": ""},
+            {"revocation": "%"},
+            {"revocation": "A" * 513},
+            {"revocation": 1},
+        ):
+            answer = await client.post(path, json=wrong)
+            assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+        assert len((await client.get(path)).json()["revocations"]) == 1
+    async with world.client(SENDER) as client:
+        assert (await client.post(path, json=signed)).status_code == 403
+
+
 @pytest.mark.parametrize(
     "body",
     [

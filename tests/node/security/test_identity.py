@@ -136,9 +136,9 @@ def test_a_revoked_key_is_refused_and_the_renewed_one_is_not() -> None:
     environment, _ = seeded()
     secrets = pki.new_cluster(environment, "prod")
     lost, renewed = (NodeCredentials.ephemeral("beta", environment, secrets=secrets) for _ in range(2))
-    alpha = NodeCredentials(
-        pki.certify_node(secrets, "alpha", environment), environment, revoked={lost.key_id}.__contains__
-    )
+    alpha = NodeCredentials.ephemeral("alpha", environment, secrets=secrets)
+    assert alpha.verify_peer(lost.leaf()) == "beta"
+    assert alpha.authority.revoke(pki.revoke(secrets, lost.cert, environment.clock.wall())) is not None
     with pytest.raises(PeerRejected, match="revoked"):
         alpha.verify_peer(lost.leaf())
     assert alpha.verify_peer(renewed.leaf()) == "beta"
