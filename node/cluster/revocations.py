@@ -35,7 +35,6 @@ class RevocationInvalid(CaxtonError):
 
     code = "REVOCATION_INVALID"
     status = 422
-    exit_code = 2
 
 
 class KeyRevoked(CaxtonError):
