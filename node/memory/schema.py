@@ -224,7 +224,36 @@ CREATE TRIGGER changes_gone AFTER DELETE ON observations BEGIN
 END;
 """  # noqa: S608 - a number of our own
 
-STEPS: Final = (_FIRST, _SHARED, _OUTBOX, _CHANGES)
+_NAMED: Final = """
+-- proof: the stretch that an operation stands on, which is kept for it. What this node has said itself names
+-- none, nor does what is from before this step. named: whether operations name a stretch.
+ALTER TABLE operations ADD COLUMN proof INTEGER;
+CREATE INDEX operations_proof ON operations (proof) WHERE proof IS NOT NULL;
+ALTER TABLE proofs RENAME TO proofs_before;
+CREATE TABLE proofs (
+    key INTEGER PRIMARY KEY,
+    log INTEGER NOT NULL REFERENCES logs (key),
+    named INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    signed_ms INTEGER NOT NULL,
+    credential BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    hashes BLOB NOT NULL,
+    UNIQUE (log, first, signature)
+);
+INSERT INTO proofs (log, named, first, last, signed_ms, credential, signature, hashes)
+    SELECT log, 0, first, last, signed_ms, credential, signature, hashes FROM proofs_before;
+DROP TABLE proofs_before;
+CREATE INDEX proofs_place ON proofs (log, last);
+-- The bytes of a log are those of its operations and of its stretches.
+UPDATE logs SET bytes = bytes + (
+    SELECT coalesce(sum(length(credential) + length(signature) + length(hashes)), 0) FROM proofs
+    WHERE proofs.log = logs.key
+);
+"""
+
+STEPS: Final = (_FIRST, _SHARED, _OUTBOX, _CHANGES, _NAMED)
 """Every step there has ever been, oldest first."""
 
 

@@ -219,12 +219,17 @@ class Exchange:
         return any(now < until_s for until_s, _ in self._stalled.values())
 
     def _differing(self, state: _Peer) -> list[LogName]:
-        """The logs that differ although as much is held of all of them as the partner holds."""
-        if {name: heading.seen for name, heading in state.told.items()} != {
-            name: head.seen for name, head in self._heads.items()
+        """The logs that differ although as much is held of all of them as the partner holds.
+
+        A log that was begun and of which nothing is told yet counts for nothing, on either side.
+        """
+        told = {name: heading for name, heading in state.told.items() if heading.seen}
+        held = {name: head for name, head in self._heads.items() if head.seen}
+        if {name: each.seen for name, each in told.items()} != {
+            name: each.seen for name, each in held.items()
         }:
             return []
-        return [name for name, heading in state.told.items() if heading.digest != self._heads[name].digest]
+        return [name for name, heading in told.items() if heading.digest != held[name].digest]
 
     def _due_s(self, state: _Peer) -> float | None:
         """When a request that waits is to be answered."""

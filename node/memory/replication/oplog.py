@@ -16,7 +16,7 @@ peer's log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ import apsw
 
 from node.memory.replication.head import DIGEST_BYTES, LOGS_LIMIT, STRETCH_BYTES, STRETCH_OPERATIONS, Head
 from node.memory.replication.operations import HASH_BYTES, Facts, Kind, body_hash
+from node.memory.replication.proofs import Place, Proof, Proofs
 from node.memory.rows import full
 from node.storage.query import each, number, rows
 from swim.hlc import stamp_at
@@ -31,9 +32,9 @@ from swim.hlc import stamp_at
 NODE_LOGS_LIMIT: Final = 64
 """Most logs of one node; it begins a new one each time it comes back with an older file."""
 NODE_OPERATIONS_LIMIT: Final = 2_000_000
-"""Most operations of one log that hold."""
+"""Most operations that hold, of all logs of one node."""
 NODE_BYTES_LIMIT: Final = 4 * 1024**3
-"""Most bytes of operations of one log that hold."""
+"""Most bytes of them, and of the signed stretches that are kept."""
 FORGOTTEN_S: Final = 30 * 86_400.0
 """How long it is kept what was forgotten, in seconds."""
 FORGOTTEN_LIMIT: Final = 500_000
@@ -59,36 +60,16 @@ class Held(NamedTuple):
     entity: bytes | None
     other: bytes | None
     body: bytes
-
-
-class Proof(NamedTuple):
-    """A signed stretch of a log.
-
-    Args:
-        first: The number of its first operation.
-        last: Of its last.
-        signed_ms: When the origin signed it, in Unix milliseconds: its credential must count then.
-        credential: The origin's.
-        signature: Over the names of node and log, ``first``, ``signed_ms`` and the hashes.
-        hashes: Of its operations, one after the other.
-    """
-
-    first: int
-    last: int
-    signed_ms: int
-    credential: bytes
-    signature: bytes
-    hashes: bytes
-
-    def hash_of(self, seq: int) -> bytes:
-        """The hash of the operation of a number in this stretch."""
-        start = (seq - self.first) * HASH_BYTES
-        return self.hashes[start : start + HASH_BYTES]
+    proof: int | None
 
 
 @dataclass(slots=True)
 class Log:
-    """One log, as it is changed."""
+    """One log, as it is changed.
+
+    Args:
+        bytes: Of the operations that hold, and of the stretches that are kept.
+    """
 
     key: int
     node: str
@@ -121,7 +102,7 @@ class Admitted:
     end: Held | None = None
 
 
-_HELD: Final = "key, log, seq, kind, stamp, born, element, entity, other, body"
+_HELD: Final = "key, log, seq, kind, stamp, born, element, entity, other, body, proof"
 _ABOUT_ENTITY: Final = "(entity = ?1 OR (other = ?1 AND kind IN (4, 5)))"
 
 
@@ -136,9 +117,16 @@ class OperationLogs:
     connection: apsw.Connection
     _logs: dict[int, Log] = field(default_factory=dict, init=False)
     _keys: dict[tuple[str, bytes], int] = field(default_factory=dict, init=False)
+    _of_node: dict[str, list[Log]] = field(default_factory=dict, init=False)
+    _proofs: Proofs = field(init=False)
+    _place: Place | None = field(default=None, init=False)
+    """Of the stretch that the operations stand on which are admitted now."""
     _forgotten: dict[bytes, int] = field(default_factory=dict, init=False)
     _new: set[bytes] = field(default_factory=set, init=False)
     """Elements that no operation is about, or names beside its own."""
+
+    def __post_init__(self) -> None:
+        self._proofs = Proofs(self.connection)
 
     # Logs
 
@@ -167,6 +155,7 @@ class OperationLogs:
         self.connection.execute(
             "INSERT INTO logs (node, log, digest) VALUES (?, ?, ?)", (node, log, bytes(DIGEST_BYTES))
         )
+        self._of_node.pop(node, None)
         return self.log(self.connection.last_insert_rowid())
 
     def log(self, key: int) -> Log:
@@ -184,6 +173,13 @@ class OperationLogs:
     def all(self) -> list[Log]:
         """All logs, in a fixed order."""
         return [self.log(key) for (key,) in rows(self.connection, "SELECT key FROM logs ORDER BY node, log")]
+
+    def of_node(self, node: str) -> list[Log]:
+        """The logs of a node."""
+        if node not in self._of_node:
+            found = rows(self.connection, "SELECT key FROM logs WHERE node = ?", (node,))
+            self._of_node[node] = [self.log(key) for (key,) in found]
+        return self._of_node[node]
 
     def has_seen(self, log: Log, seq: int) -> None:
         """Take note that everything up to ``seq`` was seen."""
@@ -210,10 +206,13 @@ class OperationLogs:
 
     # Operations
 
-    def holds(self, log: Log, seq: int, body: bytes) -> bool:
-        """Whether an operation of this number and these bytes holds."""
-        sql = "SELECT count(*) FROM operations WHERE log = ? AND seq = ? AND body = ?"
-        return number(self.connection, sql, (log.key, seq, body)) > 0
+    def holds(self, log: Log, seq: int, element: bytes, body: bytes) -> bool:
+        """Whether an operation of this number, on this element and of these bytes holds.
+
+        It is found by its element, since a node may have used a number any number of times.
+        """
+        sql = "SELECT count(*) FROM operations WHERE element = ? AND +log = ? AND +seq = ? AND body = ?"
+        return number(self.connection, sql, (element, log.key, seq, body)) > 0
 
     def expect(self, elements: Sequence[bytes]) -> None:
         """Find out which of the elements of a stretch are new: of these nothing is looked for one by one."""
@@ -282,6 +281,8 @@ class OperationLogs:
             self.connection.execute("DELETE FROM operations WHERE key = ?", (held.key,))
             self._count(self.log(held.log), held.kind, held.body, -1)
             self._forgotten.pop(held.element, None)
+            if held.proof is not None:
+                self._proofs.left(held.proof)
 
     def _is_void(self, facts: Facts, about: dict[Kind, Held]) -> bool:
         """Whether what was forgotten has an operation in it."""
@@ -300,13 +301,12 @@ class OperationLogs:
         return entity is not None and born <= self.forgotten(entity)
 
     def _insert(self, log: Log, seq: int, facts: Facts, body: bytes) -> None:
-        if log.operations >= NODE_OPERATIONS_LIMIT:
+        if sum(each.operations for each in self.of_node(log.node)) >= NODE_OPERATIONS_LIMIT:
             raise full(f"operations of {log.node}", NODE_OPERATIONS_LIMIT)
-        if log.bytes + len(body) > NODE_BYTES_LIMIT:
-            raise full(f"bytes of operations of {log.node}", NODE_BYTES_LIMIT)
+        self._require_bytes(log, len(body))
         self.connection.execute(
-            "INSERT INTO operations (log, seq, kind, stamp, born, element, entity, other, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO operations (log, seq, kind, stamp, born, element, entity, other, body, proof)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 log.key,
                 seq,
@@ -317,11 +317,16 @@ class OperationLogs:
                 facts.entity,
                 facts.other,
                 body,
+                self._place.key if self._place is not None and self._place.is_named else None,
             ),
         )
         self._count(log, facts.kind, body, 1)
         self._forgotten.pop(facts.element, None)
         self._new -= {facts.element, facts.other}
+
+    def _require_bytes(self, log: Log, size: int) -> None:
+        if sum(each.bytes for each in self.of_node(log.node)) + size > NODE_BYTES_LIMIT:
+            raise full(f"bytes of operations of {log.node}", NODE_BYTES_LIMIT)
 
     def _count(self, log: Log, kind: Kind, body: bytes, by: int) -> None:
         if kind in _DIGESTED:
@@ -359,38 +364,57 @@ class OperationLogs:
 
     def knows(self, log: Log, proof: Proof) -> bool:
         """Whether a signed stretch is kept."""
-        sql = "SELECT count(*) FROM proofs WHERE log = ? AND first = ? AND signature = ?"
-        return number(self.connection, sql, (log.key, proof.first, proof.signature)) > 0
+        return self._proofs.place(log.key, proof).is_kept
 
     def start_again(self, log: Log, before: int) -> list[Held]:
         """Take out what holds of a log up to a number, as if it had never been seen; returns what it was."""
         held = self._held("log = ? AND seq <= ?", (log.key, before))
         self.remove(held)
-        self.connection.execute("DELETE FROM proofs WHERE log = ? AND last <= ?", (log.key, before))
+        self._let_go(self._proofs.drop(log.key, before))
         return held
 
     def prove(self, log: Log, proof: Proof) -> None:
-        """Keep a signed stretch; the same one twice is one."""
-        self.connection.execute(
-            "INSERT OR IGNORE INTO proofs (log, first, last, signed_ms, credential, signature, hashes)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (log.key, *proof),
-        )
-        if proof.last > log.sealed:
-            log.sealed, log.changed = proof.last, True
+        """Keep a signed stretch of this node's own, until it is tidied; the same one twice is one."""
+        place = self._proofs.place(log.key, proof)
+        if not place.is_kept:
+            self._keep(log, place.key, proof, named=False)
+
+    def stand_on(self, log: Log, proof: Proof) -> None:
+        """Have the operations that are admitted from now on stand on a stretch of another node."""
+        self._place = self._proofs.place(log.key, proof)
+
+    def keep_if_needed(self, log: Log, proof: Proof) -> None:
+        """Keep the stretch that operations stood on, if one of them still holds, or it is the last one.
+
+        Raises:
+            MemoryLimitExceeded: its node has too many bytes already.
+        """
+        place, self._place = self._place, None
+        if place is not None and not place.is_kept and self._proofs.is_needed(log.key, place, proof):
+            self._require_bytes(log, proof.size_bytes)
+            self._keep(log, place.key, proof, named=True)
+
+    def prune(self) -> None:
+        """Let go of the stretches of others on which nothing stands any more since this transaction."""
+        self._let_go(self._proofs.prune())
 
     def proofs(self, log: Log, after: int) -> Iterator[tuple[Proof, list[tuple[int, bytes]]]]:
         """Signed stretches that reach beyond a number, each with those of its operations that hold."""
-        sql = (
-            "SELECT first, last, signed_ms, credential, signature, hashes FROM proofs"
-            " WHERE log = ? AND last > ? ORDER BY last, first, signature"
-        )
-        for row in each(self.connection, sql, (log.key, after)):
-            proof = Proof(*row)
-            sql = "SELECT seq, body FROM operations WHERE log = ? AND seq BETWEEN ? AND ? ORDER BY seq"
-            found = rows(self.connection, sql, (log.key, max(proof.first, after + 1), proof.last))
-            # Of a number that was used twice, only what this stretch is about.
-            yield proof, [(seq, body) for seq, body in found if proof.hash_of(seq) == body_hash(body)]
+        return self._proofs.beyond(log.key, after)
+
+    def ends_alone(self, log: Log, proof: Proof) -> bool:
+        """Whether no other signed stretch ends where this one does."""
+        return self._proofs.ends_alone(log.key, proof)
+
+    def _keep(self, log: Log, key: int, proof: Proof, *, named: bool) -> None:
+        self._proofs.keep(log.key, key, proof, named=named)
+        log.bytes += proof.size_bytes
+        log.sealed, log.changed = max(log.sealed, proof.last), True
+
+    def _let_go(self, gone: Iterable[tuple[int, int]]) -> None:
+        for key, size in gone:
+            log = self.log(key)
+            log.bytes, log.changed = log.bytes - size, True
 
     def move_unsealed(self, log: Log, to: Log) -> None:
         """Give what is not signed yet new numbers in another log of the same node."""
@@ -413,12 +437,7 @@ class OperationLogs:
         if not old and beyond > 0:
             old = self._held("kind >= 6 ORDER BY stamp LIMIT ?", (min(beyond, limit),))
         self.remove(old)
-        # A stretch of which nothing holds is not needed, unless it is the last: it says how long a log is.
-        self.connection.execute(
-            "DELETE FROM proofs WHERE last < (SELECT max(last) FROM proofs p WHERE p.log = proofs.log)"
-            " AND NOT EXISTS (SELECT 1 FROM operations o"
-            " WHERE o.log = proofs.log AND o.seq BETWEEN proofs.first AND proofs.last)"
-        )
+        self._let_go(self._proofs.tidy())
         return len(old)
 
 

@@ -19,8 +19,16 @@ from node.memory.replication.head import Head, LogName
 from node.memory.replication.journal import Journal
 from node.memory.replication.merge import Merger
 from node.memory.replication.operations import OperationInvalid, body_hash, decode
-from node.memory.replication.oplog import Log, OperationLogs, Proof
-from node.memory.replication.wire import PAGE_BYTES, PAGE_STRETCHES, Heading, Page, Stretch
+from node.memory.replication.oplog import Log, OperationLogs
+from node.memory.replication.proofs import Proof
+from node.memory.replication.wire import (
+    PAGE_BYTES,
+    PAGE_STRETCHES,
+    STRETCH_LIMIT_BYTES,
+    Heading,
+    Page,
+    Stretch,
+)
 from node.memory.rows import Rows
 from node.memory.scopes import REPLICA, Scoped
 from swim import strict_cbor
@@ -142,16 +150,18 @@ class Replica:
                 log = journal.logs.make(*name)
                 seen = log.seen
                 self._mind_own_place(journal, log, proof)
+                if log.node != self.node:
+                    journal.logs.stand_on(log, proof)
                 read = []
                 for seq, body in stretch.operations:
                     if not proof.first <= seq <= proof.last or proof.hash_of(seq) != body_hash(body):
                         raise PageRefused(f"an operation of {stretch.node} was altered")
-                    if seq <= seen and journal.logs.holds(log, seq, body):
-                        continue
                     try:
                         operation, facts = decode(body, stretch.node)
                     except OperationInvalid:
                         refused += 1
+                        continue
+                    if seq <= seen and journal.logs.holds(log, seq, facts.element, body):
                         continue
                     if facts.stamp > latest:
                         raise Stalled(name, "clock")
@@ -162,11 +172,15 @@ class Replica:
                     rest()
                     is_kept = merger.apply(log, seq, operation, facts, body)
                     kept, void = kept + is_kept, void + (not is_kept)
+                if log.node == self.node:
+                    journal.logs.prove(log, proof)
+                else:
+                    journal.logs.keep_if_needed(log, proof)
             except MemoryLimitExceeded:
                 raise Stalled(name, "room") from None
-            journal.logs.prove(log, proof)
             journal.logs.has_seen(log, proof.last)
         merger.finish()
+        journal.logs.prune()
         journal.flush()
         return Taken(kept, void, refused, merger.vectors_refused, heads(connection))
 
@@ -246,24 +260,41 @@ def page_for(connection: apsw.Connection, have: Mapping[LogName, int]) -> Page:
         connection: The reader.
         have: Log -> how much of it the peer holds.
     """
-    logs, stretches, size = OperationLogs(connection), list[Stretch](), 0
+    logs = OperationLogs(connection)
     every = logs.all()
     told = tuple(Heading(log.node, log.log, log.sealed, log.head.digest) for log in every if log.sealed)
+    return Page(told, _stretches(logs, every, have))
+
+
+def _stretches(logs: OperationLogs, every: Sequence[Log], have: Mapping[LogName, int]) -> tuple[Stretch, ...]:
+    """As many as a page takes.
+
+    Whoever has taken a page asks for what goes beyond it. So stretches that end at one number, as those of a
+    node do that has used numbers twice, come in one page, as long as that takes them.
+    """
+    found, size, begun, is_full = list[Stretch](), 0, 0, False
     for log in every:
+        last = 0
         for proof, operations in logs.proofs(log, have.get((log.node, log.log), 0)):
-            stretches.append(
-                Stretch(
-                    log.node,
-                    log.log,
-                    proof.first,
-                    proof.signed_ms,
-                    proof.credential,
-                    proof.signature,
-                    proof.hashes,
-                    tuple(operations),
-                )
+            made = Stretch(
+                log.node,
+                log.log,
+                proof.first,
+                proof.signed_ms,
+                proof.credential,
+                proof.signature,
+                proof.hashes,
+                tuple(operations),
             )
-            size += stretches[-1].size_bytes
-            if size > PAGE_BYTES or len(stretches) == PAGE_STRETCHES:
-                return Page(told, tuple(stretches))
-    return Page(told, tuple(stretches))
+            if proof.last != last:
+                if is_full:
+                    return tuple(found)
+                begun, last = len(found), proof.last
+            elif len(found) == PAGE_STRETCHES or size + made.size_bytes > PAGE_BYTES + STRETCH_LIMIT_BYTES:
+                return tuple(found[: begun or len(found)])
+            found.append(made)
+            size += made.size_bytes
+            is_full = size > PAGE_BYTES or len(found) == PAGE_STRETCHES
+            if is_full and logs.ends_alone(log, proof):
+                return tuple(found)
+    return tuple(found)

@@ -67,7 +67,7 @@ class Heading(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Stretch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A signed stretch of a log; see :class:`node.memory.replication.oplog.Proof`.
+    """A signed stretch of a log; see :class:`node.memory.replication.proofs.Proof`.
 
     Args:
         operations: Number and bytes of those that hold.
@@ -140,7 +140,7 @@ def decode_page(body: bytes) -> Page:
     """
     page = _decode(_PAGES, body)
     for stretch in page.stretches:
-        if len(stretch.hashes) % HASH_BYTES or not is_name(stretch.node):
+        if len(stretch.hashes) % HASH_BYTES or not is_name(stretch.node) or stretch.last > EVERYTHING:
             raise BodyInvalid("a stretch has no form")
         if stretch.operations_bytes > STRETCH_LIMIT_BYTES:
             raise BodyInvalid(f"a stretch has more than {STRETCH_LIMIT_BYTES} bytes")

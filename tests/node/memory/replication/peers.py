@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+import apsw
+
 from node.environment import SystemClock, system_environment
 from node.memory.embedding import Embedder
 from node.memory.records import MemorySettings
 from node.memory.replication.head import Head
+from node.memory.replication.operations import body_hash
+from node.memory.replication.oplog import OperationLogs
 from node.memory.replication.replica import Replica, Taken
 from node.memory.replication.shared import SharedMemory
 from node.memory.replication.wire import Page
@@ -142,3 +146,32 @@ class Peers:
     ) -> None:
         for peer in self.peers.values():
             peer.storage.close()
+
+
+async def held_texts(peer: Peer) -> list[str]:
+    """All texts that it holds."""
+    sql = "SELECT text FROM observations ORDER BY text"
+    return await peer.storage.read(lambda c: [text for (text,) in c.execute(sql)])
+
+
+async def unproven(peer: Peer) -> list[str]:
+    """Operations, of those that are signed, which it cannot pass on, and logs whose end it cannot tell."""
+
+    def query(connection: apsw.Connection) -> list[str]:
+        found = []
+        for log in OperationLogs(connection).all():
+            proven, last = set(), 0
+            for proof, operations in OperationLogs(connection).proofs(log, 0):
+                assert all(proof.hash_of(seq) == body_hash(body) for seq, body in operations)
+                proven |= set(operations)
+                last = max(last, proof.last)
+            held = set(
+                connection.execute(
+                    "SELECT seq, body FROM operations WHERE log = ? AND seq <= ?", (log.key, log.sealed)
+                )
+            )
+            found += [f"{log.node} {seq}" for seq, _ in sorted(held - proven)]
+            found += [f"{log.node} ends at {last}, not {log.sealed}"] if last != log.sealed else []
+        return found
+
+    return await peer.storage.read(query)

@@ -155,8 +155,9 @@ async def carried_out(peer: Peer, order: list[tuple[str, bytes, int, bytes]]) ->
         merger = Merger(Rows(connection, Scoped(connection, REPLICA), Limits()), logs)
         for node, log_id, seq, body in order:
             log = logs.make(node, log_id)
-            if not logs.holds(log, seq, body):
-                merger.apply(log, seq, *decode(body, node), body)
+            operation, facts = decode(body, node)
+            if not logs.holds(log, seq, facts.element, body):
+                merger.apply(log, seq, operation, facts, body)
         merger.finish()
         logs.flush()
         return state_digest(connection)

@@ -18,7 +18,6 @@ from node.memory.replication import oplog
 from node.memory.replication.oplog import OperationLogs
 from node.memory.replication.replica import AWAY_S, PageRefused, Stalled, statement
 from node.memory.replication.wire import (
-    PAGE_BYTES,
     BodyInvalid,
     Heading,
     Page,
@@ -540,25 +539,3 @@ async def test_what_a_liar_has_signed_is_passed_on_in_pages_that_a_link_carries_
             continue
     assert len(encode(await peers["n1"].page_from(relay))) <= MAX_PAGE_BYTES
     assert taken == 2  # what is honest was taken
-
-
-async def test_stretches_of_which_nothing_holds_fill_no_page_beyond_what_it_may_have(peers):
-    liar, relay = peers["n3"], peers["n2"]
-    for first in range(1, 40 * oplog.STRETCH_OPERATIONS, oplog.STRETCH_OPERATIONS):
-        hashes = bytes(oplog.STRETCH_OPERATIONS * said.HASH_BYTES)
-        signature = liar.credentials.identity.sign(
-            statement(liar.name, b"log-of-n", first, int(NOW_S * 1000), hashes)
-        )
-        void = Stretch(
-            liar.name,
-            b"log-of-n",
-            first,
-            int(NOW_S * 1000),
-            liar.credentials.identity.credential,
-            signature,
-            hashes,
-            (),
-        )
-        await relay.shared.take(Page((), (void,)))
-    page = await peers["n1"].page_from(relay)
-    assert len(encode(page)) <= PAGE_BYTES + 64 * 1024
