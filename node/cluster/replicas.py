@@ -35,6 +35,8 @@ RETRY_S: Final = 0.5
 """Pause before a partner is asked again whose link is down, in seconds."""
 PULL_S: Final = 10.0
 """Longest that a page is waited for while others wait to catch up, in seconds."""
+TURN_S: Final = 5.0
+"""So long one partner is followed while others wait to catch up, in seconds; then it is their turn."""
 DISK_S: Final = 30.0
 """Pause after the disk has refused, in seconds."""
 GATHER_S: Final = 0.02
@@ -261,11 +263,12 @@ class Replicas:
                     await self._clock.sleep(RETRY_S)
 
     async def _catch_up(self, peer: str) -> bool:
-        """Take all that a partner has; False when it was not to be had, or nothing came of it."""
+        """Take all that a partner has; False when it was not to be had, or is to be gone on with later."""
+        until_s = self._clock.now() + TURN_S
         shared = await self._shared_if_any()
         if shared is not None:
             await self._freshen(shared)
-        while True:
+        while self._clock.now() < until_s or not self._turn.statistics().tasks_waiting:
             page = None
             with self._clock.move_on_after(PULL_S):
                 page = await self._pull(peer, wait=False)
@@ -287,6 +290,7 @@ class Replicas:
             if shared is not None:
                 await shared.in_step()
             return True
+        return False
 
     async def _take(self, peer: str, page: Page) -> bool:
         """Believe what a page proves; False when the partner is to be left alone for now."""
@@ -308,20 +312,20 @@ class Replicas:
         except Stalled as error:
             log.warning("%s", error)
             self._exchange.stall(error.log, error.why, now)
-            return True
+            return self._exchange.gained(peer, anything=False)
         self._counts["pages"] += 1
         self._taken_s = self._clock.now()
         self._has_taken.set()
         for name in ("kept", "void", "refused", "vectors_refused"):
             self._counts["taken" if name == "kept" else name] += getattr(taken, name)
         has_grown = self._exchange.know(taken.heads, self._clock.now())
-        is_repair = self._exchange.is_repairing(peer)
-        self._exchange.told(peer, page, self._clock.now())
+        is_repair = self._exchange.told(peer, page, self._clock.now())
         self._wake.set()
         if not has_grown and not is_repair:
             log.warning("%s repeats itself", peer)
             self._exchange.refuse(peer, now)
-        return has_grown or is_repair
+            return False
+        return self._exchange.gained(peer, anything=taken.kept + taken.known > 0)
 
     async def _start_again(self, shared: SharedMemory, peer: str, page: Page) -> bool:
         """Give up what a partner knows better, after a long absence; says whether it was one."""

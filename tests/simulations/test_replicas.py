@@ -6,13 +6,18 @@ import msgspec
 import pytest
 import trio
 
+from node.cluster import replicas as replicas_module
 from node.memory.model import EntityDraft, ObservationDraft, Realm, Scope
 from node.memory.replication import exchange as exchange_module
 from node.memory.replication import shared as shared_module
 from node.memory.replication.merge import Merger
+from node.memory.replication.operations import Named, SayEntity, Told, body_hash, encode
+from node.memory.replication.replica import statement
+from node.memory.replication.wire import Heading, Page, Stretch
 from node.memory.scopes import OPERATOR, for_agent
 from simulations.cluster import SimulatedCluster
 from simulations.kernel import run
+from swim.hlc import stamp_at
 
 GLOBAL = Realm(Scope.GLOBAL)
 NAMES = ("alpha", "beta", "gamma")
@@ -128,6 +133,44 @@ def test_what_comes_while_a_node_dies_again_and_again_is_there_in_the_end(tmp_pa
     simulated(tmp_path, story)
 
 
+def test_what_a_node_told_before_it_came_back_with_an_older_file_is_everywhere(tmp_path, monkeypatch):
+    """It says as much anew, under the numbers that it had used, before it hears anybody."""
+    monkeypatch.setattr(exchange_module, "REPAIR_EVERY_S", 30.0)
+
+    def files(life):
+        return sorted((tmp_path / "data" / f"gamma.{life}").glob("memory.db*"))
+
+    async def story(cluster):
+        clock = cluster.nodes["alpha"].environment.clock
+        await say(cluster, "gamma", "tea", "is green")
+        await in_step(cluster)
+        await cluster.crash("gamma")
+        backup = {file.name: file.read_bytes() for file in files(1)}
+        await cluster.start("gamma", "alpha")
+        for number in range(12):
+            await say(cluster, "gamma", "tea", f"lost {number}")
+            await clock.sleep(0.5)
+        await in_step(cluster)
+        await cluster.crash("gamma")
+        for file in files(2):
+            file.unlink()
+        for name, content in backup.items():
+            (tmp_path / "data" / "gamma.2" / name).write_bytes(content)
+        cluster.network.partition(("gamma",), ("alpha", "beta"))
+        await cluster.start("gamma")
+        await say(cluster, "gamma", "tea", *(f"anew {number}" for number in range(12)))
+        shared = (await cluster.nodes["gamma"].node.memory.file()).shared
+        await shared.heads()
+        await clock.sleep(5.0)
+        cluster.network.heal()
+        await in_step(cluster, limit_s=4 * exchange_module.WAIT_S)
+        for running in cluster.nodes.values():
+            tea = await (await running.node.memory.store()).get(OPERATOR, "tea")
+            assert len(tea.observations) == 25
+
+    simulated(tmp_path, story)
+
+
 def test_the_same_seed_gives_the_same_memory(tmp_path):
     found = []
 
@@ -193,6 +236,47 @@ def test_a_member_that_forges_is_left_alone_and_its_link_carries_on(tmp_path, mo
         assert found["gamma"] != found["beta"]
         monkeypatch.setattr(shared_module, "page_for", page_for)
         await in_step(cluster, limit_s=90.0)
+
+    simulated(tmp_path, story)
+
+
+@pytest.mark.parametrize("says_something", [False, True])
+def test_a_member_that_goes_on_without_end_keeps_nobody_from_hearing_the_others(
+    tmp_path, monkeypatch, says_something
+):
+    page_for, pages, cluster_ = shared_module.page_for, 0, None
+
+    def endless(connection, have):
+        nonlocal pages
+        if "beta." not in connection.filename:
+            return page_for(connection, have)
+        pages += 1
+        node, log = cluster_.nodes["beta"].node, b"log-of-b"
+        wall, identity = node.environment.clock.wall(), node.credentials.identity
+        first = have.get(("beta", log), 0) + 1
+        cup = Named(2, "", "cup", "thing")
+        body = encode(SayEntity(stamp_at(wall) + first, cup, 1.0, 1.0, None, None, None, Told()))
+        hashes = body_hash(body) if says_something else bytes(32)
+        signature = identity.sign(statement("beta", log, first, int(wall * 1000), hashes))
+        operations = ((first, body),) if says_something else ()
+        credential = identity.credential
+        signed = Stretch("beta", log, first, int(wall * 1000), credential, signature, hashes, operations)
+        return Page((Heading("beta", log, first, bytes(16)),), (signed,))
+
+    async def story(cluster):
+        nonlocal cluster_
+        cluster_, clock = cluster, cluster.nodes["alpha"].environment.clock
+        monkeypatch.setattr(replicas_module, "TURN_S", 0.5)
+        await say(cluster, "beta", "pot", "is round")
+        await in_step(cluster)
+        monkeypatch.setattr(shared_module, "page_for", endless)
+        await say(cluster, "beta", "pot", "is red")  # for which it is asked
+        await clock.sleep(1.0)
+        await say(cluster, "gamma", "tea", "is green")
+        await clock.sleep(4.0)
+        tea = await (await cluster.nodes["alpha"].node.memory.store()).get(OPERATOR, "tea")
+        assert [each.text for each in tea.observations] == ["is green"]
+        assert says_something or pages < 60
 
     simulated(tmp_path, story)
 

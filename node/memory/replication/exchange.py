@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from node.memory.replication.head import Head, LogName
+from node.memory.replication.head import STALLED_LIMIT, Head, LogName
 from node.memory.replication.wire import EVERYTHING, Have, Heading, Page, Request
 
 PARTNERS: Final = 4
@@ -35,6 +35,8 @@ WAIT_S: Final = 60.0
 """Longest that a request waits, in seconds: then nothing is new, and digests are compared."""
 REPAIR_EVERY_S: Final = 600.0
 """Least time between two repairs with one partner, in seconds."""
+IDLE_PAGES: Final = 8
+"""Pages of one partner in a row that may bring nothing before it is asked less often."""
 PEERS_LIMIT: Final = 1_024
 """Most nodes of which something is noted."""
 
@@ -47,6 +49,7 @@ class _Peer:
     repair: dict[LogName, int] = field(default_factory=dict)
     repaired_s: float | None = None
     paused_until_s: float = 0.0
+    idle_pages: int = 0
     refused: int = 0
     repairs: int = 0
 
@@ -92,25 +95,37 @@ class Exchange:
             held |= self._peer(peer).repair
         return Request(tuple(Have(*name, seen) for name, seen in sorted(held.items())), wait)
 
-    def told(self, peer: str, page: Page, now: float) -> None:
-        """Take note of what a partner holds, and begin or end a repair."""
+    def told(self, peer: str, page: Page, now: float) -> bool:
+        """Take note of what a partner holds, and begin or end a repair; says whether one has gone on."""
         state = self._peer(peer)
         state.told = {(heading.node, heading.log): heading for heading in page.heads}
         if state.repair:
+            has_gone_on = False
             for stretch in page.stretches:
                 name = (stretch.node, stretch.log)
-                if name in state.repair:
-                    state.repair[name] = stretch.last
+                if stretch.last > state.repair.get(name, EVERYTHING):
+                    state.repair[name], has_gone_on = stretch.last, True
             if not page.stretches:
                 state.repair = {}
-            return
+            return has_gone_on
         if page.stretches or self._is_stalled(now):
-            return
+            return False
         due = state.repaired_s is None or now - state.repaired_s >= REPAIR_EVERY_S
         differing = self._differing(state)
         if due and differing:
             state.repaired_s = now
             self.repair(peer, differing)
+        return False
+
+    def gained(self, peer: str, *, anything: bool) -> bool:
+        """Take note whether a page has brought anything; says whether to ask for the next one at once.
+
+        An honest node tells little that everybody else has made void already; one that signs without end
+        what says nothing would keep this one busy.
+        """
+        state = self._peer(peer)
+        state.idle_pages = 0 if anything else state.idle_pages + 1
+        return state.idle_pages <= IDLE_PAGES
 
     def repair(self, peer: str, logs: Iterable[LogName]) -> None:
         """Ask a partner for logs from their beginning."""
@@ -133,7 +148,9 @@ class Exchange:
 
     def stall(self, log: LogName, why: str, now: float) -> None:
         """Leave a log alone for a while."""
-        self._stalled = {name: at for name, at in self._stalled.items() if now < at[0]}
+        self._stalled = {name: at for name, at in self._stalled.items() if now < at[0] and name != log}
+        if len(self._stalled) >= STALLED_LIMIT:
+            del self._stalled[next(iter(self._stalled))]
         self._stalled[log] = (now + STALLED_S, why)
 
     def refuse(self, peer: str, now: float) -> None:

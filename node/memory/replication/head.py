@@ -8,6 +8,8 @@ LOG_ID_BYTES: Final = 8
 DIGEST_BYTES: Final = 16
 LOGS_LIMIT: Final = 4_096
 """Most logs, of all nodes that ever were."""
+STALLED_LIMIT: Final = 512
+"""Most logs that are left alone at one time; of more the first are asked for again."""
 STRETCH_OPERATIONS: Final = 256
 """Most operations under one signature."""
 STRETCH_BYTES: Final = 128 * 1024

@@ -121,6 +121,8 @@ class OperationLogs:
     _proofs: Proofs = field(init=False)
     _place: Place | None = field(default=None, init=False)
     """Of the stretch that the operations stand on which are admitted now."""
+    _brought: int = field(default=0, init=False)
+    """How many operations it has brought that held when they came."""
     _forgotten: dict[bytes, int] = field(default_factory=dict, init=False)
     _new: set[bytes] = field(default_factory=set, init=False)
     """Elements that no operation is about, or names beside its own."""
@@ -320,6 +322,7 @@ class OperationLogs:
                 self._place.key if self._place is not None and self._place.is_named else None,
             ),
         )
+        self._brought += 1
         self._count(log, facts.kind, body, 1)
         self._forgotten.pop(facts.element, None)
         self._new -= {facts.element, facts.other}
@@ -377,22 +380,25 @@ class OperationLogs:
         """Keep a signed stretch of this node's own, until it is tidied; the same one twice is one."""
         place = self._proofs.place(log.key, proof)
         if not place.is_kept:
-            self._keep(log, place.key, proof, named=False)
+            self._proofs.keep(log.key, place, proof, named=False)
+            self._has_kept(log, proof)
 
     def stand_on(self, log: Log, proof: Proof) -> None:
         """Have the operations that are admitted from now on stand on a stretch of another node."""
-        self._place = self._proofs.place(log.key, proof)
+        self._place, self._brought = self._proofs.place(log.key, proof), 0
 
     def keep_if_needed(self, log: Log, proof: Proof) -> None:
-        """Keep the stretch that operations stood on, if one of them still holds, or it is the last one.
+        """Keep the stretch that operations stood on, if it has brought one that holds, or it is the last one.
 
         Raises:
             MemoryLimitExceeded: its node has too many bytes already.
         """
         place, self._place = self._place, None
-        if place is not None and not place.is_kept and self._proofs.is_needed(log.key, place, proof):
+        is_needed = self._brought > 0 or proof.last > self._proofs.last(log.key)
+        if place is not None and not place.is_kept and is_needed:
             self._require_bytes(log, proof.size_bytes)
-            self._keep(log, place.key, proof, named=True)
+            self._proofs.keep(log.key, place, proof, named=True, is_void=self._brought == 0)
+            self._has_kept(log, proof)
 
     def prune(self) -> None:
         """Let go of the stretches of others on which nothing stands any more since this transaction."""
@@ -406,8 +412,7 @@ class OperationLogs:
         """Whether no other signed stretch ends where this one does."""
         return self._proofs.ends_alone(log.key, proof)
 
-    def _keep(self, log: Log, key: int, proof: Proof, *, named: bool) -> None:
-        self._proofs.keep(log.key, key, proof, named=named)
+    def _has_kept(self, log: Log, proof: Proof) -> None:
         log.bytes += proof.size_bytes
         log.sealed, log.changed = max(log.sealed, proof.last), True
 

@@ -92,6 +92,11 @@ class Proofs:
     connection: apsw.Connection
     _left: set[int] = field(default_factory=set, init=False)
     """Stretches on which one operation fewer stands, or that are not the last any more."""
+    _next_key: int = field(default=0, init=False)
+    _last: dict[int, int] = field(default_factory=dict, init=False)
+    """Log -> up to which number its stretches are kept."""
+    _void: dict[int, list[int]] = field(default_factory=dict, init=False)
+    """Log -> its last stretch, if nothing stood on it from the first; of logs that have grown."""
 
     def place(self, log: int, proof: Proof) -> Place:
         """Where a stretch is kept, or would be."""
@@ -99,32 +104,44 @@ class Proofs:
         found = rows(self.connection, sql, (log, proof.first, proof.signature))
         if found:
             return Place(found[0][0], bool(found[0][1]), True)
-        return Place(1 + number(self.connection, "SELECT coalesce(max(key), 0) FROM proofs"), True, False)
+        if not self._next_key:
+            self._next_key = 1 + number(self.connection, "SELECT coalesce(max(key), 0) FROM proofs")
+        return Place(self._next_key, True, False)
 
     def last(self, log: int) -> int:
         """Up to which number stretches of a log are kept, or 0."""
-        return number(self.connection, "SELECT coalesce(max(last), 0) FROM proofs WHERE log = ?", (log,))
+        if log not in self._last:
+            sql = "SELECT coalesce(max(last), 0) FROM proofs WHERE log = ?"
+            self._last[log] = number(self.connection, sql, (log,))
+        return self._last[log]
 
     def ends_alone(self, log: int, proof: Proof) -> bool:
         """Whether no other stretch ends where this one does."""
         sql = "SELECT count(*) FROM (SELECT 1 FROM proofs WHERE log = ? AND last = ? LIMIT 2)"
         return number(self.connection, sql, (log, proof.last)) < 2
 
-    def is_needed(self, log: int, place: Place, proof: Proof) -> bool:
-        """Whether something stands on a stretch, or it is the last."""
-        sql = "SELECT EXISTS (SELECT 1 FROM operations WHERE proof = ?)"
-        return proof.last > self.last(log) or number(self.connection, sql, (place.key,)) > 0
+    def keep(self, log: int, place: Place, proof: Proof, *, named: bool, is_void: bool = False) -> None:
+        """Keep a stretch that is not kept yet.
 
-    def keep(self, log: int, key: int, proof: Proof, *, named: bool) -> None:
-        """Keep a stretch that is not kept yet."""
+        Args:
+            log: The key of its log.
+            place: Where.
+            proof: What.
+            named: Whether operations name it.
+            is_void: Whether none does.
+        """
         before = self.last(log)
         if proof.last > before:
-            sql = "SELECT key FROM proofs WHERE log = ? AND last = ? AND named"
-            self._left.update(found for (found,) in rows(self.connection, sql, (log, before)))
+            if log not in self._void:
+                sql = "SELECT key FROM proofs WHERE log = ? AND last = ? AND named"
+                self._void[log] = [key for (key,) in rows(self.connection, sql, (log, before))]
+            self._left.update(self._void[log])
+            self._void[log], self._last[log] = [place.key] if is_void else [], proof.last
         self.connection.execute(
             f"INSERT INTO proofs (key, log, named, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-            (key, log, named, *proof),
+            (place.key, log, named, *proof),
         )
+        self._next_key = place.key + 1
 
     def left(self, key: int) -> None:
         """Take note that an operation does not stand on a stretch any more."""
@@ -150,6 +167,7 @@ class Proofs:
 
     def drop(self, log: int, before: int) -> Iterator[tuple[int, int]]:
         """Let go of the stretches of a log up to a number; yields log and bytes of each."""
+        self._last.pop(log, None)
         sql = f"DELETE FROM proofs WHERE log = ? AND last <= ? RETURNING log, {_SIZE}"  # noqa: S608
         yield from rows(self.connection, sql, (log, before))
 

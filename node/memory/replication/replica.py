@@ -63,6 +63,7 @@ class Taken:
 
     Attributes:
         kept: Operations that are new here and hold.
+        known: That hold already.
         void: That others had made void.
         refused: That are none, by their origin's own fault.
         vectors_refused: Vectors of another length than their model has.
@@ -70,6 +71,7 @@ class Taken:
     """
 
     kept: int
+    known: int
     void: int
     refused: int
     vectors_refused: int
@@ -140,10 +142,11 @@ class Replica:
         """
         journal = self.journal(connection, wall)
         merger = Merger(Rows(connection, Scoped(connection, REPLICA), limits), journal.logs, model)
-        kept = void = refused = 0
+        kept = known = void = refused = 0
         rest = self._rests()
         latest = stamp_at(wall + MAX_SKEW_S)
         for stretch in page.stretches:
+            rest()
             name = (stretch.node, stretch.log)
             proof = self._proven(stretch, wall)
             try:
@@ -162,6 +165,7 @@ class Replica:
                         refused += 1
                         continue
                     if seq <= seen and journal.logs.holds(log, seq, facts.element, body):
+                        known += 1
                         continue
                     if facts.stamp > latest:
                         raise Stalled(name, "clock")
@@ -182,7 +186,7 @@ class Replica:
         merger.finish()
         journal.logs.prune()
         journal.flush()
-        return Taken(kept, void, refused, merger.vectors_refused, heads(connection))
+        return Taken(kept, known, void, refused, merger.vectors_refused, heads(connection))
 
     def start_again(
         self, connection: apsw.Connection, peer: Sequence[Heading], limits: Limits, wall: float

@@ -15,6 +15,7 @@ from node.memory.replication.head import (
     DIGEST_BYTES,
     LOG_ID_BYTES,
     LOGS_LIMIT,
+    STALLED_LIMIT,
     STRETCH_BYTES,
     STRETCH_OPERATIONS,
 )
@@ -48,12 +49,12 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """What the sender holds.
 
     Args:
-        have: Of each log; of others nothing.
+        have: Of each log, also of those that are left alone; of others nothing.
         wait: Whether the answer shall wait until there is something that the sender does not hold, and then
             only say so.
     """
 
-    have: Annotated[tuple[Have, ...], Meta(max_length=LOGS_LIMIT)]
+    have: Annotated[tuple[Have, ...], Meta(max_length=LOGS_LIMIT + STALLED_LIMIT)]
     wait: bool
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from node.memory.replication import exchange as exchange_module
 from node.memory.replication.exchange import (
+    IDLE_PAGES,
     NEWS_S,
     PARTNERS,
     REFUSED_S,
@@ -18,8 +19,19 @@ from node.memory.replication.exchange import (
     Exchange,
     partners,
 )
-from node.memory.replication.head import Head
-from node.memory.replication.wire import EVERYTHING, Have, Heading, Page, Request, Stretch
+from node.memory.replication.head import LOGS_LIMIT, STALLED_LIMIT, Head
+from node.memory.replication.wire import (
+    EVERYTHING,
+    Have,
+    Heading,
+    Page,
+    Request,
+    Stretch,
+    decode_request,
+    encode,
+)
+from node.transport.frames import MAX_PULL_BYTES
+from swim.identity import MAX_NAME_CHARACTERS
 
 LOG = b"log-of-n"
 OWN, THEIRS = ("n1", LOG), ("n2", LOG)
@@ -118,6 +130,42 @@ def test_logs_that_differ_are_asked_for_from_the_beginning_and_not_too_often(exc
     assert not exchange.is_repairing("n2")
     exchange.told("n2", differs, REPAIR_EVERY_S)
     assert exchange.is_repairing("n2")
+
+
+def test_a_log_of_which_nothing_is_told_yet_keeps_no_others_from_being_compared(exchange):
+    exchange.know([head("n1", 5), head("n2", 7), Head("n1", b"a-new-on", 0, bytes(16))], 1.0)
+    exchange.told("n2", page(head("n1", 5), head("n2", 7, bytes([1]) * 16)), 1.0)
+    assert exchange.is_repairing("n2")
+
+
+def test_a_repair_goes_on_with_what_lies_beyond_what_it_had(exchange):
+    exchange.repair("n2", [THEIRS])
+    assert exchange.told("n2", page(stretches=(stretch("n2", 1, 4),)), 0.0)
+    assert not exchange.told("n2", page(stretches=(stretch("n2", 1, 4),)), 0.0)
+    assert not exchange.told("n2", page(stretches=(stretch("n1", 6, 4),)), 0.0)
+    assert exchange.told("n2", page(stretches=(stretch("n2", 1, 5),)), 0.0)
+
+
+def test_who_brings_nothing_again_and_again_is_asked_less_often(exchange):
+    for _ in range(2):
+        assert all(exchange.gained("n2", anything=False) for _ in range(IDLE_PAGES))
+        assert not exchange.gained("n2", anything=False)
+        assert exchange.gained("n3", anything=False)
+        assert exchange.gained("n2", anything=True)
+
+
+def test_as_many_logs_as_there_can_be_fit_into_a_request_beside_those_that_are_left_alone(exchange):
+    def name(number: int) -> str:
+        return f"{number:x<{MAX_NAME_CHARACTERS}}"
+
+    exchange.know([Head(name(number), LOG, EVERYTHING, bytes(16)) for number in range(LOGS_LIMIT)], 0.0)
+    for number in range(STALLED_LIMIT + 10):
+        exchange.stall((name(LOGS_LIMIT + number), LOG), "room", 0.0)
+    body = encode(exchange.request("n2", 0.0, wait=False))
+    assert len(body) <= MAX_PULL_BYTES
+    asked = {have.node for have in decode_request(body).have}
+    assert len(asked) == LOGS_LIMIT + STALLED_LIMIT
+    assert name(LOGS_LIMIT + STALLED_LIMIT + 9) in asked
 
 
 def test_logs_that_are_not_held_alike_are_not_compared(exchange):

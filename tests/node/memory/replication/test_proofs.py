@@ -10,6 +10,7 @@ import apsw
 import msgspec
 import pytest
 
+from node.memory.model import EntityDraft, Realm, Scope
 from node.memory.records import Limits
 from node.memory.replication import operations as said
 from node.memory.replication import oplog
@@ -238,3 +239,42 @@ async def test_tidying_lets_nothing_go_that_is_needed_and_keeps_the_last(peers):
     await victim.shared.tidy()
     assert await kept(victim) == 3
     await is_followed(peers, victim, ["fact 0000", "fact 0001"])
+
+
+_AS_BEFORE = """
+DROP INDEX operations_proof;
+ALTER TABLE operations DROP COLUMN proof;
+UPDATE logs SET bytes = (SELECT coalesce(sum(length(body)), 0) FROM operations WHERE log = logs.key);
+ALTER TABLE proofs RENAME TO proofs_after;
+CREATE TABLE proofs (
+    log INTEGER NOT NULL REFERENCES logs (key), first INTEGER NOT NULL, last INTEGER NOT NULL,
+    signed_ms INTEGER NOT NULL, credential BLOB NOT NULL, signature BLOB NOT NULL, hashes BLOB NOT NULL,
+    UNIQUE (log, first, signature)
+);
+INSERT INTO proofs SELECT log, first, last, signed_ms, credential, signature, hashes FROM proofs_after;
+DROP TABLE proofs_after;
+CREATE INDEX proofs_place ON proofs (log, last);
+PRAGMA user_version = 4;
+"""
+
+
+async def test_what_is_in_a_file_from_before_there_were_names_is_told_as_it_was(peers):
+    victim = peers["n1"]
+    for number in range(3):
+        await victim.shared.take(signed(peers, 1 + number * SIZE, observation(number)))
+    await victim.store.remember(OPERATOR, Realm(Scope.GLOBAL), [EntityDraft("pot", "thing")])
+    heads = await victim.shared.heads()
+    victim.storage.close()
+    before = apsw.Connection(str(victim.path))
+    before.execute(_AS_BEFORE)
+    before.close()
+    victim.open()
+    assert await victim.shared.heads() == heads
+    sizes = [log["bytes"] for log in (await victim.shared.statistics())["origins"]]
+    assert sum(sizes) == await victim.storage.read(_bytes_kept)
+    await victim.shared.take(signed(peers, 1, observation(3), observation(4), earlier_ms=1))
+    await victim.shared.take(signed(peers, 1, observation(0), earlier_ms=2))
+    await victim.shared.take(signed(peers, 1 + 3 * SIZE))
+    await victim.shared.tidy()
+    assert await kept(victim) == 6
+    await is_followed(peers, victim, [f"fact {number:04}" for number in range(5)])

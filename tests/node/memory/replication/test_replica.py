@@ -254,7 +254,7 @@ async def test_what_may_not_be_stored_is_counted_and_left_out_and_the_rest_is_ta
     assert (await peers["n1"].shared.take(page)).kept == 0
 
 
-async def test_a_page_is_taken_with_a_rest_before_each_operation(peers):
+async def test_a_page_is_taken_with_a_rest_before_each_stretch_and_operation(peers):
     alpha, beta = peers["n1"], peers["n2"]
     await say(alpha, "tea", "is green", "is grown in uji", "is steeped")
     made = []
@@ -270,7 +270,7 @@ async def test_a_page_is_taken_with_a_rest_before_each_operation(peers):
     beta.replica._rests = rests
     taken = await beta.shared.take(await beta.page_from(alpha))
     assert taken.kept == 4
-    assert made == [4]
+    assert made == [5]
 
 
 @pytest.mark.parametrize("size", [0, 1, 383, 385, 4096])
