@@ -132,9 +132,12 @@ def test_logs_that_differ_are_asked_for_from_the_beginning_and_not_too_often(exc
     assert exchange.is_repairing("n2")
 
 
-def test_a_log_of_which_nothing_is_told_yet_keeps_no_others_from_being_compared(exchange):
-    exchange.know([head("n1", 5), head("n2", 7), Head("n1", b"a-new-on", 0, bytes(16))], 1.0)
-    exchange.told("n2", page(head("n1", 5), head("n2", 7, bytes([1]) * 16)), 1.0)
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_log_of_which_nothing_is_told_yet_keeps_no_others_from_being_compared(exchange, is_ours):
+    begun = Head("n1", b"a-new-on", 0, bytes(16))
+    exchange.know([head("n1", 5), head("n2", 7), *([begun] if is_ours else [])], 1.0)
+    differs = head("n2", 7, bytes([1]) * 16)
+    exchange.told("n2", page(head("n1", 5), differs, *([] if is_ours else [begun])), 1.0)
     assert exchange.is_repairing("n2")
 
 

@@ -25,6 +25,7 @@ from node.memory.replication.wire import (
     encode,
 )
 from node.memory.scopes import OPERATOR
+from node.transport.frames import MAX_PAGE_BYTES
 from swim.hlc import stamp_at
 from tests.node.memory.replication.peers import NOW_S, Peer, Peers, held_texts, unproven
 
@@ -96,6 +97,14 @@ async def test_of_stretches_in_which_nothing_is_said_the_last_is_kept(peers):
     await is_followed(peers, victim, ["fact 0000"])
 
 
+async def test_of_many_in_one_page_the_last_is_kept_too(peers):
+    victim = peers["n1"]
+    pages = [signed(peers, 1, observation(0)), *(signed(peers, 1 + place * SIZE) for place in range(1, 9))]
+    await victim.shared.take(Page((), tuple(page.stretches[0] for page in pages)))
+    assert await kept(victim) == 2
+    await is_followed(peers, victim, ["fact 0000"])
+
+
 async def test_what_was_signed_again_and_again_is_kept_once(peers):
     victim = peers["n1"]
     for again in range(9):
@@ -127,16 +136,18 @@ async def test_a_stretch_of_which_all_is_forgotten_goes_at_once(peers):
     await is_followed(peers, victim, ["fact 0007"])
 
 
-async def test_what_others_forget_lets_go_of_it_too(peers):
+@pytest.mark.parametrize(("forgotten", "stretches"), [(0, 2), (1, 3)])
+async def test_what_others_forget_lets_go_of_it_too_but_not_of_the_last(peers, forgotten, stretches):
     victim, other = peers["n1"], peers["n2"]
     await victim.shared.take(signed(peers, 1, observation(0)))
     await victim.shared.take(signed(peers, 1 + SIZE, observation(1)))
     await other.pull(victim)
-    [first, _] = (await other.store.get(OPERATOR, "tea")).observations
-    await other.store.forget_observation(OPERATOR, first.id)
+    found = (await other.store.get(OPERATOR, "tea")).observations
+    [gone] = [each for each in found if each.text == f"fact {forgotten:04}"]
+    await other.store.forget_observation(OPERATOR, gone.id)
     await victim.pull(other)
-    assert await kept(victim) == 2
-    await is_followed(peers, victim, ["fact 0001"])
+    assert await kept(victim) == stretches  # with that of the forgetting
+    await is_followed(peers, victim, [f"fact {1 - forgotten:04}"])
 
 
 async def test_numbers_that_are_used_again_and_again_cost_no_more_each_time(peers):
@@ -182,13 +193,18 @@ async def test_a_stretch_of_which_a_relay_kept_the_operations_back_is_known_when
     assert await kept(victim) == 1
 
 
-async def test_all_logs_of_a_node_have_room_for_as_much_as_one(peers, monkeypatch):
-    monkeypatch.setattr(oplog, "NODE_OPERATIONS_LIMIT", 3)
-    victim = peers["n1"]
-    await victim.shared.take(signed(peers, 1, observation(0), observation(1)))
-    await victim.shared.take(signed(peers, 1, observation(2), log=b"another!"))
+@pytest.mark.parametrize("limit", ["NODE_OPERATIONS_LIMIT", "NODE_BYTES_LIMIT"])
+async def test_all_logs_of_a_node_have_room_for_as_much_as_one(peers, monkeypatch, limit):
+    victim, logs = peers["n1"], [b"log-of-n", b"another!", b"a-third!", b"a-fourth"]
+    pages = [signed(peers, 1, observation(number), size=1, log=log) for number, log in enumerate(logs)]
+    size = pages[0].stretches[0].size_bytes
+    monkeypatch.setattr(oplog, limit, 3 * size + 2 if limit == "NODE_BYTES_LIMIT" else 3)
     with pytest.raises(Stalled, match="room"):
-        await victim.shared.take(signed(peers, 1 + SIZE, observation(3), log=b"another!"))
+        await victim.shared.take(Page((), tuple(page.stretches[0] for page in pages)))
+    for page in pages[:3]:
+        await victim.shared.take(page)
+    with pytest.raises(Stalled, match="room"):
+        await victim.shared.take(pages[3])
     assert len(await held_texts(victim)) == 3
 
 
@@ -229,6 +245,15 @@ async def test_stretches_with_little_in_them_fill_no_page_beyond_what_it_may_hav
     page = await peers["n1"].page_from(relay)
     assert len(encode(page)) <= PAGE_BYTES + 64 * 1024
     await is_followed(peers, relay, [f"fact {number:04}" for number in range(40)])
+
+
+async def test_what_ends_at_one_number_fills_no_page_beyond_what_a_link_carries(peers):
+    relay = peers["n2"]
+    for number in range(30):
+        await relay.shared.take(signed(peers, 1, observation(number, text="x" * 100_000), size=1))
+    page = await peers["n1"].page_from(relay)
+    assert len(encode(page)) <= MAX_PAGE_BYTES
+    assert len(page.stretches) > 2
 
 
 async def test_tidying_lets_nothing_go_that_is_needed_and_keeps_the_last(peers):
