@@ -108,10 +108,10 @@ class Exchange:
             if not page.stretches:
                 state.repair = {}
             return has_gone_on
-        if page.stretches or self._is_stalled(now):
+        if page.stretches:
             return False
         due = state.repaired_s is None or now - state.repaired_s >= REPAIR_EVERY_S
-        differing = self._differing(state)
+        differing = [name for name in self._differing(state) if not self._is_stalled(name, now)]
         if due and differing:
             state.repaired_s = now
             self.repair(peer, differing)
@@ -143,15 +143,17 @@ class Exchange:
         return bool(state.repair) or any(
             heading.seen > self._seen(name)
             for name, heading in state.told.items()
-            if now >= self._stalled.get(name, (0.0, ""))[0]
+            if not self._is_stalled(name, now)
         )
 
     def stall(self, log: LogName, why: str, now: float) -> None:
-        """Leave a log alone for a while."""
+        """Leave a log alone for a while, also where it was being repaired."""
         self._stalled = {name: at for name, at in self._stalled.items() if now < at[0] and name != log}
         if len(self._stalled) >= STALLED_LIMIT:
             del self._stalled[next(iter(self._stalled))]
         self._stalled[log] = (now + STALLED_S, why)
+        for state in self._peers.values():
+            state.repair.pop(log, None)
 
     def refuse(self, peer: str, now: float) -> None:
         """Leave a partner alone for a while."""
@@ -232,8 +234,8 @@ class Exchange:
         head = self._heads.get(name)
         return 0 if head is None else head.seen
 
-    def _is_stalled(self, now: float) -> bool:
-        return any(now < until_s for until_s, _ in self._stalled.values())
+    def _is_stalled(self, name: LogName, now: float) -> bool:
+        return now < self._stalled.get(name, (0.0, ""))[0]
 
     def _differing(self, state: _Peer) -> list[LogName]:
         """The logs that differ although as much is held of all of them as the partner holds.

@@ -141,6 +141,23 @@ def test_a_log_of_which_nothing_is_told_yet_keeps_no_others_from_being_compared(
     assert exchange.is_repairing("n2")
 
 
+def test_a_log_that_is_left_alone_keeps_no_others_from_being_compared(exchange):
+    """Else a member that signs something of tomorrow would keep everybody from finding out who lies."""
+    exchange.stall(THEIRS, "clock", 0.0)
+    exchange.told("n3", page(head("n1", 5), head("n2", 7, bytes([1]) * 16)), 1.0)
+    assert not exchange.is_repairing("n3")
+    exchange.told("n3", page(head("n1", 5, bytes([1]) * 16), head("n2", 7)), 2.0)
+    assert exchange.is_repairing("n3")
+
+
+def test_a_log_that_is_left_alone_is_not_repaired_on(exchange):
+    exchange.repair("n2", [OWN, THEIRS])
+    exchange.stall(THEIRS, "room", 0.0)
+    assert seen(exchange.request("n2", 1.0, wait=False)) == {"n1": 0, "n2": EVERYTHING}
+    exchange.stall(OWN, "room", 1.0)
+    assert not exchange.is_repairing("n2")
+
+
 def test_a_repair_goes_on_with_what_lies_beyond_what_it_had(exchange):
     exchange.repair("n2", [THEIRS])
     assert exchange.told("n2", page(stretches=(stretch("n2", 1, 4),)), 0.0)
