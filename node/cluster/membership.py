@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_INTERVAL_S: Final = 10.0
 """How often changed state is written to disk."""
+FIRST_SNAPSHOT_S: Final = 1.0
+"""How long after somebody was met the first time: a node that loses power then would know nobody."""
 LEARN_BEFORE_PUBLISHING_S: Final = 3.0
 """How long a node with seeds waits to hear what generation its peers hold of it."""
 FLUSH_PAUSE_S: Final = 0.02
@@ -160,7 +162,7 @@ class Membership:
         self._started_at = self._registry_changed_at = environment.clock.now()
         self._up: dict[str, bool] = {self.node: True}
         self._remembered: dict[str, None] = {}
-        self._joined = trio.Event()
+        self._joined, self._met = trio.Event(), trio.Event()
         self._maps_changed = trio.Event()
         self._paths_changed = trio.Event()
         self.replicated.when_changed(self._note_maps)
@@ -402,6 +404,7 @@ class Membership:
         if bool(was_up) != member.is_up:
             self.registry.liveness_changed()
         if member.is_up:
+            self._met.set()
             self.replicated.admit_owner(member.name, self._environment.clock.wall())
         for listener in self.listeners:
             if member.is_up and not was_up:
@@ -493,9 +496,13 @@ class Membership:
 
     async def _keep(self) -> None:
         """Write the snapshot now and then."""
+        clock = self._environment.clock
+        with clock.move_on_after(SNAPSHOT_INTERVAL_S):
+            await self._met.wait()
+            await clock.sleep(FIRST_SNAPSHOT_S)
         while True:
-            await self._environment.clock.sleep(SNAPSHOT_INTERVAL_S)
             await self._try_to_save()
+            await clock.sleep(SNAPSHOT_INTERVAL_S)
 
     async def save(self) -> None:
         """Write the snapshot, and so what was just written to the cluster map.

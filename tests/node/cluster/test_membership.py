@@ -317,6 +317,21 @@ def lookups(monkeypatch, name, addresses):
     return asked
 
 
+def test_a_node_that_loses_power_soon_after_it_has_joined_finds_its_cluster_without_seeds(tmp_path):
+    async def scenario(cluster):
+        settings = {"storage.durability": "full"}
+        await cluster.start("alpha", settings=settings)
+        await cluster.start("beta", "alpha", settings=settings)
+        await trio.sleep(3)
+        for name in ("alpha", "beta"):
+            await cluster.crash(name, power=True)
+        alpha = await cluster.start("alpha", settings=settings)
+        await cluster.start("beta", settings=settings)
+        await until(lambda: alpha.membership.alive_nodes() == ["alpha", "beta"])
+
+    simulate(scenario, tmp_path)
+
+
 def test_the_settings_of_membership_reach_swim(tmp_path):
     async def scenario(cluster):
         settings = {
