@@ -13,6 +13,7 @@ from node.agents.scenarios import read_scenarios
 from node.cli.agent_files import scenarios_path
 from node.cli.deploy import read_file
 from node.cli.output import print_table, safe
+from node.cli.whole_file import check_free, whole_file
 from node.errors import ValidationFailed, nearest
 from node.samples import sample_agents
 
@@ -81,16 +82,12 @@ def init(name: str, template: str, directory: Path, *, force: bool) -> list[Path
     agent = directory / f"{identifier.replace('-', '_')}.md"
     files = _files(name, identifier, template, agent)
     for path in files:
-        if path.exists() and not force:
-            raise ValidationFailed(
-                f"{path} exists already",
-                why="nothing is overwritten without --force",
-                fix="Choose another name or directory, or give --force.",
-            )
+        check_free(path, force=force)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            path.write_bytes(content)
+            with whole_file(path, force=force) as file:
+                file.write(content)
     except OSError as error:
         raise ValidationFailed(
             f"{error.filename or directory} cannot be written", why=error.strerror or str(error)

@@ -18,6 +18,7 @@ from node.agents.scenarios import Make, Scenario, Trial, Verdict, read_scenarios
 from node.cli.agent_files import SCENARIOS_SUFFIX, files_below, read_agent, scenarios_path
 from node.cli.deploy import read_file
 from node.cli.output import print_json, print_table, safe
+from node.cli.whole_file import whole_file
 from node.config import ToolsConfig, load_config
 from node.environment import Environment, system_environment
 from node.errors import ValidationFailed, nearest
@@ -182,7 +183,8 @@ def _replay(recording: bytes, _: Scenario) -> Provider:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        with whole_file(path, force=True) as file:
+            file.write(text.encode())
     except OSError as error:
         raise ValidationFailed(
             f"{path} cannot be written", why=error.strerror or str(error), fix="Name another file."

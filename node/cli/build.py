@@ -16,6 +16,7 @@ from node.cli.build_template import AGENT_FILE, new_project
 from node.cli.errors import BuildFailed
 from node.cli.options import json_option
 from node.cli.output import print_json, safe
+from node.cli.whole_file import whole_file
 from node.errors import ValidationFailed
 
 MODULE: Final = "agent.wasm"
@@ -105,7 +106,8 @@ def build(project: Path, language: str, target: Path, engine: str | None = None)
                 fix="Make the project a library: see the template of its language.",
             )
         try:
-            target.write_bytes(without_debug(plan.product.read_bytes()))
+            with whole_file(target, force=True) as file:
+                file.write(without_debug(plan.product.read_bytes()))
         except OSError as error:
             raise ValidationFailed(f"{target} cannot be written", why=error.strerror or str(error)) from error
 

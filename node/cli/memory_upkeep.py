@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
@@ -18,7 +18,11 @@ from node.cli.memory_options import agent_option, asked, scope_option, workspace
 from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 from node.cli.progress import bar
+from node.cli.whole_file import check_free, force_option, whole_file
 from node.errors import StorageFailed, ValidationFailed
+
+if TYPE_CHECKING:
+    from node.memory.checking import Checked
 
 SILENCE_S: Final = 600.0
 """Longest time that the node may take for one piece: a batch of an import is embedded in it."""
@@ -35,6 +39,7 @@ _FOUND: Final = 1
     "export", epilog="For example: caxton memory export memory.jsonl, or --format mcp > graph.jsonl"
 )
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@force_option
 @agent_option
 @workspace_option
 @scope_option
@@ -50,6 +55,7 @@ _FOUND: Final = 1
 @node_options
 def export(
     file: Path | None,
+    force: bool,
     agent: str | None,
     workspace: str | None,
     scope: str | None,
@@ -58,13 +64,15 @@ def export(
     as_json: bool,
     where: Where,
 ) -> int:
-    """Write all that is remembered to FILE, or to standard output."""
+    """Write all that is remembered to FILE, which must not exist, or to standard output."""
     if as_json and file is None:
         raise UsageFailed("--json and the export cannot both be printed", fix="Name a FILE.")
+    if file is not None:
+        check_free(file, force=force)
     target = find_target(where)
     query = asked(agent, workspace, scope) | {"format": form, "include_embeddings": vectors}
     with Client(target) as client, client.pieces("/memory/export", silence_s=SILENCE_S, **query) as (_, body):
-        size = _save(body, file, "Exporting", None)
+        size = _print(body) if file is None else _save(body, file, "Exporting", None, force=force)
     if file is not None:
         _tell({"file": str(file), "bytes": size}, f"{size} bytes in {file}", as_json=as_json)
     return 0
@@ -155,22 +163,31 @@ def check(
 
 @click.command("backup", epilog="For example: caxton memory backup memory-monday.db")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@force_option
 @node_options
 def backup(
     file: Path,
+    force: bool,
     as_json: bool,
     where: Where,
 ) -> int:
-    """Copy the memory's file while the node runs, and check the copy.
+    """Copy the memory's file to FILE, which must not exist, while the node runs, and check the copy.
 
     To go back to it, stop the node and put it in the place of memory.db.
     """
-    target = find_target(where)
-    with Client(target) as client, client.pieces("/memory/backup", silence_s=SILENCE_S) as (headers, body):
-        size = _save(body, file, "Copying", int(headers.get("content-length", "0")) or None)
     from node.memory.backup import check_copy  # noqa: PLC0415 - loads numpy
 
-    found = check_copy(file)
+    check_free(file, force=force)
+    checks: list[Checked] = []
+
+    def look(part: Path) -> None:
+        checks.append(check_copy(part, file.name))
+
+    target = find_target(where)
+    with Client(target) as client, client.pieces("/memory/backup", silence_s=SILENCE_S) as (headers, body):
+        total = int(headers.get("content-length", "0")) or None
+        size = _save(body, file, "Copying", total, force=force, look=look)
+    [found] = checks
     told = {"file": str(file), "bytes": size, **found.as_json()}
     state = "it is whole" if found.ok else f"{len(found.findings)} findings, see `caxton memory check`"
     _tell(told, f"{size} bytes in {file}: {state}", as_json=as_json)
@@ -255,44 +272,56 @@ COMMANDS: Final = (export, import_, backup, check, reembed, dedup)
 """What :mod:`node.cli.memory` adds to its own."""
 
 
-def _save(body: Iterator[bytes], file: Path | None, what: str, total: int | None) -> int:
-    """Write what comes to a file, which appears when all has come, or to standard output; returns bytes.
+def _print(body: Iterator[bytes]) -> int:
+    """Write what comes to standard output; returns bytes."""
+    size = 0
+    for piece in body:
+        sys.stdout.buffer.write(piece)
+        size += len(piece)
+    sys.stdout.buffer.flush()
+    return size
+
+
+def _save(
+    body: Iterator[bytes],
+    file: Path,
+    what: str,
+    total: int | None,
+    *,
+    force: bool,
+    look: Callable[[Path], None] | None = None,
+) -> int:
+    """Write what comes to a file, which appears when all has come; returns bytes.
+
+    Args:
+        body: What comes.
+        file: Where it is written to, for its owner only.
+        what: What is done, for people.
+        total: How much will come, if that is known.
+        force: Whether a file of that name may be overwritten.
+        look: Is shown the file before it takes the place of another one; what it raises leaves that one.
 
     Raises:
+        ValidationFailed: there is a file of that name.
         StorageFailed: the file cannot be written.
     """
-    if file is None:
-        size = 0
-        for piece in body:
-            sys.stdout.buffer.write(piece)
-            size += len(piece)
-        sys.stdout.buffer.flush()
-        return size
-    part = file.with_name(file.name + ".part")
+    size = 0
     try:
-        size = _write(body, part, what, total)
-        part.replace(file)
+        with whole_file(file, force=force, private=True) as target:
+            with bar(what, total, in_bytes=True) as told:
+                for piece in body:
+                    target.write(piece)
+                    size += len(piece)
+                    told(size)
+            if look is not None:
+                target.flush()
+                look(Path(target.name))
     except OSError as error:
         raise StorageFailed(
             f"the file {file} cannot be written",
             why=error.strerror or str(error),
             fix="Check free space and permissions, or name another file.",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return size
-
-
-def _write(body: Iterator[bytes], part: Path, what: str, total: int | None) -> int:
-    size = 0
-    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(opened, "wb") as target, bar(what, total, in_bytes=True) as told:
-        for piece in body:
-            target.write(piece)
-            size += len(piece)
-            told(size)
-        target.flush()
-        os.fsync(target.fileno())
     return size
 
 

@@ -11,6 +11,7 @@ from node.cli.build import carry_out
 from node.cli.build_languages import Plan, Step, find_tool
 from node.cli.deploy import read_file
 from node.cli.errors import BuildFailed
+from node.cli.whole_file import whole_file
 from node.errors import ValidationFailed
 
 PLUGS_LIMIT: Final = 16
@@ -49,7 +50,8 @@ def compose(agent: Path, plugs: Sequence[Path], output: Path) -> dict[str, Any]:
         if not product.is_file():
             raise BuildFailed("there is no component", why="wac has written none")
         try:
-            output.write_bytes(product.read_bytes())
+            with whole_file(output, force=True) as written:
+                written.write(product.read_bytes())
         except OSError as error:
             raise ValidationFailed(f"{output} cannot be written", why=error.strerror or str(error)) from error
     found = inspect(output)

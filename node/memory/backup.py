@@ -59,8 +59,12 @@ def remove(target: Path) -> None:
         target.with_name(target.name + suffix).unlink(missing_ok=True)
 
 
-def check_copy(target: Path) -> Checked:
+def check_copy(target: Path, name: str | None = None) -> Checked:
     """Look whether a copy is whole; blocks.
+
+    Args:
+        target: The copy.
+        name: What the one who reads of it calls it; as its file without it.
 
     Raises:
         StorageFailed: it is no database at all.
@@ -70,7 +74,7 @@ def check_copy(target: Path) -> Checked:
             return checked(connection)
     except apsw.Error as error:
         raise StorageFailed(
-            f"the copy {target.name} is no memory",
+            f"the copy {name or target.name} is no memory",
             why=f"{type(error).__name__}: {error}",
             fix="Make another; check the disk.",
         ) from error

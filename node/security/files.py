@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
             why=error.strerror or str(error),
             fix="Choose a directory that you may write to.",
         ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # half of a key is nobody's business
 
 
 def sync_directory(directory: Path) -> None:
