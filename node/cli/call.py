@@ -10,6 +10,7 @@ import click
 
 from node.cli.client import Client, find_target, pretty
 from node.cli.errors import FailureReply, UsageFailed
+from node.cli.near import near_capability
 from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
 from node.cli.send import attachments_of, content_of
@@ -96,6 +97,8 @@ def command(
         if attach:
             body["attachments"] = attachments_of(client, attach)
         found = client.call("POST", "/tasks", body=body, wait_s=longest_s)
+        nobody = found.get("status") != "done" and not found.get("asked")
+        hint = near_capability(client, capability) if nobody and not as_json else ""
     if as_json:
         print_json(found)
     else:
@@ -107,7 +110,8 @@ def command(
     raise FailureReply(
         f"the task ended as {safe(found.get('status'))}",
         why="; ".join(_reasons(found))[:500],
-        fix="Wait longer for bids (--deadline) or results (--result), or have more in reserve (--reserves).",
+        fix=hint
+        or "Wait longer for bids (--deadline) or results (--result), or have more in reserve (--reserves).",
     )
 
 

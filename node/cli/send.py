@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, Final
 import click
 
 from node.cli.client import Client, find_target, pretty, segment
-from node.cli.errors import FailureReply, UsageFailed
+from node.cli.errors import FailureReply, Refused, UsageFailed
+from node.cli.near import near_agent, near_capability, unknown_node
 from node.cli.options import Where, node_options
 from node.cli.output import print_json, safe
-from node.errors import ValidationFailed
+from node.errors import CapabilityNotFound, NoReply, ValidationFailed
 from node.vocabulary import EXPECTS_REPLY, DeliveryClass, Performative
 
 INPUT_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -28,6 +29,10 @@ NAMES_LIMIT: Final = 1_000
 _LIMIT: Final = (
     f"a message carries at most {INPUT_LIMIT_BYTES:,} bytes (messaging.max_message_bytes may be less)"
 )
+_NO_AGENT: Final = "no such agent"
+"""In the words of a node that was given a message for an agent that it has not."""
+_WAITING: Final = frozenset({"accepted", "waiting"})
+"""States of a message that may still find somebody."""
 _REFUSALS: Final = frozenset({"failure", "not_understood", "refuse"})
 
 
@@ -127,13 +132,14 @@ def command(
             body["attachments"] = attachments_of(client, attach)
         found, is_shown = _sent(client, body, timeout_s if wait or stream else 0.0, stream, as_json)
         saved = [] if save_attachments is None else _save(client, _replies(found), save_attachments)
+        hint = "" if as_json else _hint(client, body, found)
     if as_json and not is_shown:
         print_json(found)
     elif not as_json:
-        _show(found, with_content=not is_shown)
+        _show(found, with_content=not is_shown, hint=hint)
     for path in saved:
         click.echo(safe(f"saved {path}"), err=True)
-    _raise_refusal(found, as_json=as_json)
+    _raise_refusal(found, as_json=as_json, hint=hint)
 
 
 def _sent(
@@ -145,7 +151,31 @@ def _sent(
 
         return streamed(client, body, wait_s, as_json=as_json)
     query = {"wait": wait_s} if wait_s else None
-    return client.call("POST", "/messages", body=body, query=query, wait_s=wait_s), False
+    try:
+        return client.call("POST", "/messages", body=body, query=query, wait_s=wait_s), False
+    except Refused as error:
+        if error.code == NoReply.code:
+            error.why = unknown_node(client, body.get("receiver", "")) or error.why
+        raise
+
+
+def _hint(client: Client, body: dict[str, Any], found: dict[str, Any]) -> str:
+    """What the user may have meant whose message nobody is there for; empty where somebody is."""
+    content = _of_the_node(found)
+    is_nobody = content.get("code") == CapabilityNotFound.code or _NO_AGENT in str(content.get("why"))
+    if found.get("status") != "waiting" and not is_nobody:
+        return ""
+    if "receiver" in body:
+        return near_agent(client, body["receiver"])
+    return near_capability(client, body["capability"]) if "capability" in body else ""
+
+
+def _of_the_node(found: dict[str, Any]) -> dict[str, Any]:
+    """The FAILURE with which the node itself has answered, for nobody else did; empty where there is none."""
+    reply = found.get("reply") or {}
+    content = reply.get("content")
+    is_own = str(reply.get("sender")).startswith("system@") and reply.get("performative") == "failure"
+    return content if is_own and isinstance(content, dict) and "what" in content else {}
 
 
 def _labels(given: tuple[str, ...]) -> dict[str, list[str]]:
@@ -210,12 +240,16 @@ def _free_file(directory: Path, name: str) -> tuple[Path, BinaryIO]:
     raise ValidationFailed(f"{directory} has {NAMES_LIMIT} files named like {plain!r}", fix="Clear it.")
 
 
-def _show(found: dict[str, Any], *, with_content: bool) -> None:
+def _show(found: dict[str, Any], *, with_content: bool, hint: str) -> None:
     replies = _replies(found)
     if not replies:
-        nobody = "nobody subscribes" if found.get("status") == "settled" else "waiting for a provider"
+        nobody = "waiting for a provider" if found.get("status") in _WAITING else "nobody subscribes"
         where = ", ".join(found.get("routed_to", [])) or nobody
         click.echo(safe(f"{found.get('message_id')}  {found.get('status')}  {where}"))
+        if hint:
+            click.echo(safe(hint), err=True)
+    if _of_the_node(found):
+        return  # the error that follows says all of it
     for reply in replies:
         click.echo(safe(f"{reply.get('sender')} ({reply.get('performative')})"), err=True)
         answer = reply.get("content")
@@ -226,19 +260,28 @@ def _show(found: dict[str, Any], *, with_content: bool) -> None:
             click.echo(safe(told), err=True)
 
 
-def _raise_refusal(found: dict[str, Any], *, as_json: bool) -> None:
+def _raise_refusal(found: dict[str, Any], *, as_json: bool, hint: str) -> None:
     """End with a status other than 0 when the answer was no; the answer itself is printed already."""
     reply = found.get("reply") or {}
     if reply.get("performative") not in _REFUSALS:
         return
     if as_json:
         click.get_current_context().exit(FailureReply.exit_code)
+    its_way = f"See its way with `caxton trace {found.get('message_id')}`."
+    own = _of_the_node(found)
+    if own:
+        fix = hint or str(own.get("fix", ""))
+        raise FailureReply(
+            safe(own["what"])[:500],
+            why=safe(own.get("why", ""))[:500],
+            fix=safe(fix if "caxton trace" in fix else f"{fix} {its_way}".strip()),
+        )
     answer = reply.get("content")
     why = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
     raise FailureReply(
         f"the answer was {reply['performative']}",
         why=safe(why or "")[:500],
-        fix=f"See its way with `caxton trace {found.get('message_id')}`.",
+        fix=its_way,
     )
 
 

@@ -131,16 +131,20 @@ def is_by_its_reply_by(letter: Letter) -> bool:
 
 
 def no_provider(message: Message, related: Sequence[tuple[str, int]]) -> CaxtonError:
-    """Nobody offers what ``message`` wants, as it requires it."""
+    """Nobody offers what ``message`` wants, as it requires it; or nobody is called as its receiver."""
     wanted, required = message.wanted, labels_shown(message.require)
     suggestions = [name for name, _ in related]
-    fix = "Deploy an agent that offers it, or look at the capabilities of the cluster."
-    if suggestions:
-        fix = f"Did you mean {suggestions[0]!r}? {fix}"
+    if message.receiver is None:
+        what, likeness = f"nobody in the cluster offers {wanted!r}", "with it"
+        fix = "Deploy an agent that offers it, or look at what is offered: `caxton status --cluster`."
+        fix = f"Did you mean {suggestions[0]!r}? {fix}" if suggestions else fix
+    else:
+        what, likeness = f"no agent of the cluster is called {wanted!r}", "of that name"
+        fix = "Deploy it, or look who is there: `caxton status --cluster`."
+        fix = f"{wanted!r} is a capability: send to it as one. {fix}" if wanted in suggestions else fix
     return CapabilityNotFound(
-        f"nobody in the cluster offers {wanted!r}"
-        + (f" with {', '.join(f'{n}={v}' for n, v in message.require)}" if required else ""),
-        why="no agent with it appeared within the time the message could wait",
+        what + (f" with {', '.join(f'{n}={v}' for n, v in message.require)}" if required else ""),
+        why=f"no agent {likeness} appeared within the time the message could wait",
         fix=fix,
         details={
             "wanted": wanted,

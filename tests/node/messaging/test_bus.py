@@ -185,6 +185,18 @@ async def test_agents_talk_to_agents_and_ask_in_the_middle_of_their_work(tmp_pat
         assert reply.content == {"boss heard": "x"}
 
 
+async def test_nobody_is_called_so_ends_in_a_failure_that_speaks_of_agents(tmp_path, autojump_clock):
+    async with cluster(tmp_path, "a", "b") as c:
+        c["b"].attach("worker", echo(), "work")
+        told = (await c["a"].bus.request(c["a"].message(receiver="nobody"), timeout_s=30)).content
+        assert (told["code"], told["what"]) == (
+            "CAPABILITY_NOT_FOUND",
+            "no agent of the cluster is called 'nobody'",
+        )
+        told = (await c["a"].bus.request(c["a"].message(receiver="work"), timeout_s=30)).content
+        assert "'work' is a capability" in told["fix"]
+
+
 async def test_nobody_offers_it_ends_in_a_failure_that_names_what_is_there(tmp_path, autojump_clock):
     async with cluster(tmp_path, "a", "b") as c:
         c["b"].attach("worker", echo(), "data-analysis", "data-cleaning")
