@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -10,29 +10,41 @@ from node.cli.client import Client, find_target
 from node.cli.members import partition_line
 from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
+from node.cli.status_page import show_page
+
+AGENTS_ASKED: Final = 200
+"""Most agents that a node is asked for: more it does not tell at once."""
 
 
 @click.command("status")
 @click.option("--cluster", is_flag=True, help="Show the members, agents and capabilities of the cluster.")
+@click.option("--all", "everything", is_flag=True, help="Show all that every room of the node counts, too.")
 @node_options
 def command(
     cluster: bool,
+    everything: bool,
     as_json: bool,
     where: Where,
 ) -> None:
-    """Show how a node does: agents, queues, links, bytes; with --cluster, its cluster."""
+    """Show how a node does: what is under way, its agents, what is wrong; with --cluster, its cluster."""
+    if cluster and everything:
+        raise click.UsageError("--all is of one node; leave --cluster out.")
     target = find_target(where)
     with Client(target) as client:
         if cluster:
             found = client.get("/cluster/status") | client.get("/capabilities")
         else:
-            found = client.get("/status") | {"agents": client.get("/agents", limit=200)["agents"]}
+            found = client.get("/status") | {"agents": client.get("/agents", limit=AGENTS_ASKED)["agents"]}
     if as_json:
         print_json(found)
     elif cluster:
         _show_cluster(found)
+    elif everything:
+        show_page(found, agents_shown=AGENTS_ASKED)
+        _show_counts(found)
     else:
-        _show_node(found)
+        show_page(found)
+        click.echo("\nAll that is counted: caxton status --all")
 
 
 def _show_cluster(found: dict[str, Any]) -> None:
@@ -63,30 +75,15 @@ def _still_trying(events: list[dict[str, Any]]) -> str:
     return "Not joined yet, still trying " + ("; ".join(seeds) or "its seeds")
 
 
-def _show_node(found: dict[str, Any]) -> None:
-    click.echo(
-        safe(
-            f"{found.get('node')}: {found.get('status')}, up {found.get('uptime', 0):.0f} s, "
-            f"version {found.get('version')}, {found.get('partition_state')}"
-        )
-    )
-    memory = found.get("rooms", {}).get("memory", {})
-    if memory.get("embedding_error"):
-        click.echo(safe(f"Memory is searched by words only: {memory['embedding_error']}"))
-    elif memory.get("upkeep", {}).get("reembedding", {}).get("state") == "running":
-        click.echo("Memory is being embedded with another model: see `caxton memory reembed`.")
-    agents = [(a.get("name"), a.get("status"), ", ".join(a.get("capabilities", []))) for a in found["agents"]]
-    if agents:
-        click.echo()
-        print_table("Agents", ("agent", "status", "capabilities"), agents)
+def _show_counts(found: dict[str, Any]) -> None:
+    """All that every room counts."""
     rooms = {"messaging": found.get("messaging"), "membership": found.get("membership")} | found.get(
         "rooms", {}
     )
     counts = [(room, *row) for room, values in rooms.items() for row in _flat(values)]
     counts += [("unsettled", node, count) for node, count in found.get("unsettled_by_node", {}).items()]
-    if counts:
-        click.echo()
-        print_table("Counts", ("room", "what", "value"), counts)
+    click.echo()
+    print_table("Counts", ("room", "what", "value"), counts)
 
 
 def _flat(values: object, prefix: str = "") -> list[tuple[str, object]]:

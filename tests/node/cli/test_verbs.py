@@ -288,7 +288,7 @@ def test_status_shows_agents_counts_and_no_control_characters(node: FakeNode, sh
         200,
         {"agents": [{"name": "a\x1b[31m", "status": "running", "capabilities": ["x"]}]},
     )
-    assert shell("status") == 0
+    assert shell("status", "--all") == 0
     assert "\x1b" not in shell.out
     rows = [line.split() for line in shell.out.splitlines()]
     assert ["messaging", "outbox", "2"] in rows
