@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -156,10 +155,8 @@ def watch(
     began with.
     """
     from node.cli.agent_watch import watch as keep_watching  # noqa: PLC0415 - not for --help
-    from node.cli.client import find_target  # noqa: PLC0415
 
-    find = partial(find_target, where)
-    keep_watching(find, file, workspace, as_json=as_json)
+    keep_watching(where, file, workspace, as_json=as_json)
 
 
 @command.command("scale", epilog="For example: caxton agent scale triage --replicas 3")

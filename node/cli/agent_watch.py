@@ -3,7 +3,8 @@
 The file and its module are read a few times a second and compared by their hash, which works on every file
 system and with every editor. A change counts once it has stood still for one look, so that a file that is
 being written is not deployed in half. A file with problems is not deployed: they are shown, and the
-version on the node stays. While the node cannot be reached, it is tried again at every look.
+version on the node stays. While the node cannot be reached, it is tried again at every look; where it is not
+said which node, or the token is not good, the verb ends as any other does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +21,17 @@ import click
 
 from node.cli.agent_files import read_agent
 from node.cli.agent_validate import problems_of
-from node.cli.client import Client, Target
+from node.cli.client import Client, Target, find_target
 from node.cli.deploy import deployment
+from node.cli.errors import AmbiguousNode
+from node.cli.options import Where
 from node.cli.output import print_json, safe
-from node.errors import CaxtonError, NodeUnreachable
+from node.errors import CaxtonError, Forbidden, NodeUnreachable, Unauthorized
 
 LOOK_S: Final = 0.2
 """Seconds between two looks at the file."""
+_NO_USE: Final = frozenset({Forbidden.code, Unauthorized.code})
+"""Codes of refusals that no change of the file makes good."""
 
 
 class Watcher:
@@ -83,11 +89,15 @@ class Watcher:
         try:
             found = self._deploy(self._file)
         except NodeUnreachable as error:
+            if isinstance(error, AmbiguousNode):
+                raise
             if not self._away:
                 self._say(f"waiting for the node: {error}")
             self._away, self._done = True, ""
             return False
         except CaxtonError as error:
+            if error.code in _NO_USE:
+                raise
             self._say(f"not deployed: {error}")
             return False
         self._away = False
@@ -96,15 +106,41 @@ class Watcher:
         return True
 
 
-def watch(find: Callable[[], Target], file: Path, workspace: str, *, as_json: bool) -> None:
+def finder(where: Where) -> Callable[[], Target]:
+    """What finds a node each time it is asked, which may have come back at another address.
+
+    The node that was found first is kept to, whichever others start on this machine meanwhile.
+
+    Args:
+        where: The node that is meant.
+    """
+
+    def find() -> Target:
+        nonlocal where
+        target = find_target(where)
+        if where.api is None and where.node_name is None:
+            where = replace(where, node_name=target.node)
+        return target
+
+    return find
+
+
+def watch(where: Where, file: Path, workspace: str, *, as_json: bool) -> None:
     """Deploy a file to a node, and again whenever it changes, until interrupted.
 
     Args:
-        find: Finds the node, which may come back at another address.
+        where: The node.
         file: The agent file.
         workspace: The workspace it belongs to.
         as_json: What happened as one JSON document a line.
+
+    Raises:
+        AmbiguousNode: it is not said which of several nodes.
+        ValidationFailed: the address of the node is none.
+        SecurityMaterialInvalid: the token file cannot be read.
+        Refused: the token is not good for it.
     """
+    find = finder(where)
 
     def deploy(path: Path) -> dict[str, Any]:
         body = deployment(path) | {"workspace": workspace, "replace": True, "auto_start": True}
@@ -119,6 +155,11 @@ def watch(find: Callable[[], Target], file: Path, workspace: str, *, as_json: bo
         else:
             click.echo(safe(f"{now.astimezone():%H:%M:%S} {line}"))
 
+    try:
+        find()  # what is wrong with the command line is told at once
+    except NodeUnreachable as error:
+        if isinstance(error, AmbiguousNode):
+            raise
     watcher = Watcher(file, deploy, say)
     while True:
         watcher.look()

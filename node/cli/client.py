@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from node.cli.errors import Refused
+from node.cli.errors import AmbiguousNode, Refused
 from node.cli.local_nodes import local_nodes
 from node.cli.options import Where
 from node.errors import BlobNotFound, NodeUnreachable, SecurityMaterialInvalid, ValidationFailed, nearest
@@ -36,18 +36,21 @@ class Target:
         api: Base URL, without ``/api/v1``.
         token: Bearer token, if any.
         pid: Its process, when it runs on this machine.
+        node: Its name, when it runs on this machine.
     """
 
     api: str
     token: str | None = None
     pid: int | None = None
+    node: str | None = None
 
 
 def find_target(where: Where) -> Target:
     """The node that a user means, else the one that runs on this machine.
 
     Raises:
-        NodeUnreachable: none runs here, or several do.
+        NodeUnreachable: none runs here.
+        AmbiguousNode: several do.
         ValidationFailed: the address is not one.
         SecurityMaterialInvalid: the token file cannot be read.
     """
@@ -62,7 +65,7 @@ def find_target(where: Where) -> Target:
         [node] = chosen
         if token is None and node.token_file is not None:
             token = _read_token(Path(node.token_file))
-        return Target(_checked(node.api), token, node.pid)
+        return Target(_checked(node.api), token, node.pid, node.node)
     names = ", ".join(node.node for node in running)
     if not chosen and where.node_name is not None:
         guess = nearest(where.node_name, [node.node for node in running])
@@ -77,7 +80,7 @@ def find_target(where: Where) -> Target:
             why="none has announced itself to this user",
             fix="Start one with `caxton start`, or name a node's address with --api URL.",
         )
-    raise NodeUnreachable(
+    raise AmbiguousNode(
         "several nodes are running on this machine",
         why=f"they are {names}",
         fix=f"Choose one, for example --node {chosen[0].node}.",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import click
 
-from node.errors import CaxtonError, error_classes
+from node.errors import CaxtonError, NodeUnreachable, error_classes
 
 
 class UsageFailed(CaxtonError):
@@ -28,6 +28,10 @@ class UsageFailed(CaxtonError):
             fix=f"{fix}See `{path} --help`.",
             details={"nearest": possible[0]} if possible else {},
         )
+
+
+class AmbiguousNode(NodeUnreachable):
+    """Several nodes run on this machine, and none was chosen: waiting does not help."""
 
 
 class UnexpectedFailure(CaxtonError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from jsonschema import Draft202012Validator
 
 from node.agents.frontmatter import read_yaml
 from node.cli.agent_files import scenarios_path
-from node.cli.agent_watch import Watcher
+from node.cli.agent_watch import Watcher, finder
+from node.cli.errors import AmbiguousNode
+from node.cli.local_nodes import LocalNode, announce
+from node.cli.options import Where
 from node.errors import NodeUnreachable
 from node.samples import sample, sample_agents
 from node.tools.builtin_servers import builtin_servers
@@ -385,3 +389,33 @@ def test_watch_replaces_the_agent_on_a_node(
     assert "Good 1.0.0 is running" in shell.out
     method, path, body, _ = node.requests[0]
     assert (method, path, body["replace"], body["content"]) == ("POST", "/agents", True, GOOD)
+
+
+def test_watch_ends_as_any_verb_where_waiting_is_of_no_use(
+    folder: Path, node: FakeNode, shell: Shell, monkeypatch: Any
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("node.cli.agent_watch.time.sleep", interrupt)
+    watch = ("agent", "watch", str(folder / "good.md"))
+    assert shell(*watch, "--api", "ftp://x") == 2
+    assert shell(*watch, "--node", "alpha", "--token-file", str(folder / "none")) == 2
+    node.answers["POST", "/agents"] = 401, {"error": {"code": "UNAUTHORIZED", "message": "no such token"}}
+    assert shell(*watch) == 4
+    assert "no such token" in shell.err
+    assert shell(*watch, "--node", "beta") == 130  # it may start yet
+    assert "no node 'beta' runs on this machine" in shell.out
+    announce(LocalNode("beta", "http://127.0.0.1:1", os.getpid()))
+    assert shell(*watch) == 3
+    assert "several nodes are running on this machine\n  why: they are alpha, beta" in shell.err
+    assert shell.out == ""
+
+
+def test_watch_keeps_to_the_node_that_it_began_with(node: FakeNode) -> None:
+    find = finder(Where())
+    assert find().node == "alpha"
+    announce(LocalNode("beta", "http://127.0.0.1:1", os.getpid()))
+    assert find().node == "alpha"
+    with pytest.raises(AmbiguousNode):
+        finder(Where())()
