@@ -344,6 +344,14 @@ class ProviderFailed(CaxtonError):
     status = 502
 
 
+class ProviderNotFound(CaxtonError):
+    """An agent file, or a command line, names a language-model provider that is not configured here."""
+
+    code = "PROVIDER_NOT_FOUND"
+    status = 422
+    exit_code = 2
+
+
 class AnswerInvalid(CaxtonError):
     """A model's answer does not follow the ``output_schema`` of its agent, repaired or not."""
 

@@ -151,7 +151,7 @@ def check_room(agent: str, known: tuple[str, str] | None, *, full_at: int | None
         raise AgentAlreadyExists(
             f"there is already an agent {agent!r} on this node",
             why=f"version {version} is {status}",
-            fix="Replace it explicitly, or give this one another name.",
+            fix="Replace it explicitly (--replace), or give this one another name.",
             details={"agent": agent, "version": version},
         )
     if full_at is not None:

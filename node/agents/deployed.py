@@ -140,7 +140,7 @@ def no_such_agent(agent: str, known: Sequence[str]) -> AgentNotFound:
     return AgentNotFound(
         f"there is no agent {agent[:80]!r} on this node",
         why="no agent deployed here has that id or name",
-        fix=f"Did you mean {guess!r}?" if guess else "List the agents to see their names.",
+        fix=f"Did you mean {guess!r}?" if guess else "`caxton status` lists the agents of a node.",
         details={"agent": agent[:80], "nearest": guess},
     )
 

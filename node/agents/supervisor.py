@@ -163,7 +163,7 @@ class AgentSupervisor:
             AgentPlaced: a deployment runs one of that name here.
             NameConflict: a client's mailbox has that name.
             ResourceLimitExceeded: too many agents, or too large.
-            ProviderFailed: the file names a provider that is not configured.
+            ProviderNotFound: the file names a provider that is not configured.
             StorageFailed: nothing was deployed.
         """
         files = dict(sorted((artifacts or {}).items()))

@@ -16,7 +16,10 @@ FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PLACES: Final = click.Path(path_type=Path, exists=True)
 OUT: Final = click.Path(path_type=Path, dir_okay=False)
 _revision = click.option(
-    "--revision", metavar="N", help="Only as it was read: `caxton deployments AGENT` shows its revision."
+    "--revision",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Only as it was read: `caxton deployments AGENT` shows its revision.",
 )
 
 
@@ -166,12 +169,12 @@ def watch(
 )
 @_revision
 @node_options
-def scale(agent: str, replicas: int, revision: str | None, as_json: bool, where: Where) -> None:
+def scale(agent: str, replicas: int, revision: int | None, as_json: bool, where: Where) -> None:
     """Have another number of nodes run AGENT, which was deployed with --replicas; 0 for none."""
     from node.cli.client import Client, find_target, segment  # noqa: PLC0415 - not for --help
     from node.cli.output import print_json, safe  # noqa: PLC0415
 
-    body = {"replicas": replicas} | ({} if revision is None else {"revision": revision})
+    body = {"replicas": replicas} | ({} if revision is None else {"revision": str(revision)})
     with Client(find_target(where)) as client:
         found = client.call("POST", f"/deployments/{segment(agent)}/scale", body=body)
     if as_json:
@@ -184,7 +187,7 @@ def scale(agent: str, replicas: int, revision: str | None, as_json: bool, where:
 @click.argument("agent")
 @_revision
 @node_options
-def undeploy(agent: str, revision: str | None, as_json: bool, where: Where) -> None:
+def undeploy(agent: str, revision: int | None, as_json: bool, where: Where) -> None:
     """Have no node run AGENT any more, which was deployed with --replicas."""
     from node.cli.client import Client, find_target, segment  # noqa: PLC0415 - not for --help
     from node.cli.output import print_json, safe  # noqa: PLC0415

@@ -110,7 +110,7 @@ def show(name: str | None, template: str, directory: Path, *, force: bool) -> No
         tell_templates()
         return
     if name is None:
-        raise click.UsageError("Missing argument 'NAME'.")
+        raise click.UsageError("NAME is missing.")
     written = init(name, template, directory, force=force)
     for path in written:
         click.echo(safe(f"Wrote {path}"))

@@ -52,9 +52,15 @@ def find_target(where: Where) -> Target:
         NodeUnreachable: none runs here.
         AmbiguousNode: several do.
         ValidationFailed: the address is not one.
-        SecurityMaterialInvalid: the token file cannot be read.
+        SecurityMaterialInvalid: the token file cannot be read, or the token is none.
     """
     token = where.token
+    if token is not None and not _is_token(token):
+        raise SecurityMaterialInvalid(
+            "what was given as --token is no token",
+            why="a token is one line of letters, digits and signs, without blanks",
+            fix="Give it as it stands in admin.token, or name the file with --token-file.",
+        )
     if token is None and where.token_file is not None:
         token = _read_token(where.token_file)
     if where.api is not None:
@@ -344,8 +350,10 @@ def segment(text: str) -> str:
     """``text`` as one segment of a path.
 
     Raises:
-        ValidationFailed: it would be read as a step through the path.
+        ValidationFailed: it is empty, or would be read as a step through the path.
     """
+    if not text:
+        raise ValidationFailed("'' is no name", why="it is empty", fix="Give a name, or leave it out.")
     if text in (".", ".."):
         raise ValidationFailed(f"{text!r} is no name", why="in a path it means another place")
     return quote(text, safe="@:")
@@ -381,6 +389,11 @@ def _read_token(path: Path) -> str:
             why=getattr(error, "strerror", None) or "it is not plain text",
             fix="Name another with --token-file; `caxton init` writes admin.token.",
         ) from error
-    if not token or len(raw) > TOKEN_LIMIT_BYTES or not token.isprintable() or " " in token:
+    if len(raw) > TOKEN_LIMIT_BYTES or not _is_token(token):
         raise SecurityMaterialInvalid(f"{path} does not hold a token", fix="Name another with --token-file.")
     return token
+
+
+def _is_token(text: str) -> bool:
+    """Whether a text can be sent as a token."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text

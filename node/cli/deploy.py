@@ -74,7 +74,7 @@ def command(
     """
     chosen = one_of("FILE", file, named)
     if chosen is None:
-        raise click.UsageError("Missing argument 'FILE'.")
+        raise click.UsageError("FILE is missing.")
     body = deployment(chosen)
     body |= {"workspace": workspace, "replace": replace}
     if name is not None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import click
 
+from node.cli.usage import told
 from node.errors import CaxtonError, NodeUnreachable, error_classes
 
 
@@ -20,13 +21,12 @@ class UsageFailed(CaxtonError):
         """What click found wrong."""
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "caxton"
-        possible = getattr(error, "possibilities", None) or []
-        fix = f"Did you mean {possible[0]!r}? " if possible else ""
-        message = getattr(error, "message", str(error)) if possible else error.format_message()
+        what, why, guess = told(error)
         return cls(
-            message.rstrip("."),
-            fix=f"{fix}See `{path} --help`.",
-            details={"nearest": possible[0]} if possible else {},
+            what,
+            why=why,
+            fix=(f"Did you mean {guess!r}? " if guess else "") + f"See `{path} --help`.",
+            details={"nearest": guess} if guess else {},
         )
 
 

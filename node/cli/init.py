@@ -18,8 +18,16 @@ from node.security.authority import ClusterFiles, NodeSettings, create_cluster, 
 _COUNTED: Final = "on loopback counted on for each further node; 0 takes a free one at the start"
 
 
+class _Directory(click.Path):
+    """A directory that was named: ``init "$UNSET"`` makes no keys in the one that the shell is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, which is not empty."""
+        return super().convert(value, param, ctx) if value else self.fail("it is empty", param, ctx)
+
+
 @click.command("init")
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=_Directory(path_type=Path, file_okay=False))
 @click.option("--cluster", metavar="NAME", help="The cluster's name; a random one by default.")
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="Write a bundle for a node; repeatable.")
 @click.option("--bind-host", default="127.0.0.1", show_default=True, help="Where the nodes listen for peers.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import click
 
 from node.cli.client import Client, find_target
+from node.cli.errors import UsageFailed
 from node.cli.options import Where, node_options
 from node.cli.output import print_json, print_table, safe
 
@@ -18,6 +20,7 @@ _NEXT: Final = {
     "use": "Next, when all use it: caxton keys remove KEY_ID, with the id of the old one",
     "remove": "Copy gossip.key of a node to the cluster's directory: nodes that are added later need it",
 }
+_KEY_ID: Final = re.compile("[0-9a-f]{8}")
 _INCOMPLETE: Final = 1
 """Exit status when some member has not done what was asked."""
 
@@ -50,6 +53,12 @@ def command(
     needs_key = action in ("use", "remove")
     if needs_key and key_id is None:
         raise click.UsageError(f"keys {action} needs a KEY_ID; `caxton keys list` shows them.")
+    if key_id is not None and _KEY_ID.fullmatch(key_id) is None:
+        raise UsageFailed(
+            f"{key_id[:80]!r} is no KEY_ID",
+            why="it has 8 digits, of 0-9 and a-f",
+            fix="`caxton keys list` shows them.",
+        )
     if not needs_key and key_id is not None:
         raise click.UsageError(f"keys {action} takes no KEY_ID.")
     if force and not needs_key:

@@ -60,7 +60,7 @@ def command(
 
 
 def _records(client: Client, agent: str | None, **query: object) -> list[dict[str, Any]]:
-    names = [agent] if agent else [a["name"] for a in client.get("/agents", limit=200)["agents"]]
+    names = [agent] if agent is not None else [a["name"] for a in client.get("/agents", limit=200)["agents"]]
     found = [
         {"agent": name, **record}
         for name in names

@@ -153,6 +153,9 @@ def run(arguments: Sequence[str]) -> int:
         found = cli.main(args=list(arguments), prog_name="caxton", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except Exception as error:
         if _is_interrupt(error):
             return INTERRUPTED

@@ -14,6 +14,7 @@ from node.cli.errors import UsageFailed
 from node.cli.output import print_json
 from node.cli.progress import bar
 from node.errors import ConfigInvalid, MemoryBackendFailed, StorageFailed
+from node.wording import said_of
 
 if TYPE_CHECKING:
     from node.config.model import NodeConfig
@@ -57,7 +58,7 @@ def migrate(name: str, path: Path | None, as_json: bool) -> int:
         told = config.memory.model_dump(exclude_unset=True) | {"backend": name}
         memory = MemoryConfig.model_validate(told)
     except ValidationError as error:
-        why = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        why = "; ".join(said_of(each) for each in error.errors())
         raise ConfigInvalid(
             f"the configuration does not say enough for the backend {name!r}",
             why=why,

@@ -25,6 +25,7 @@ from node.cli.errors import UsageFailed
 from node.cli.mcp_http import serve_http
 from node.cli.options import Where, target_options
 from node.errors import NoReply
+from node.wording import said_of
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -188,9 +189,7 @@ def _reach(asked: _Given) -> Any:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageFailed(
-            "what the server may reach is not valid", why=first["msg"].removeprefix("Value error, ")
-        ) from None
+        raise UsageFailed("what the server may reach is not valid", why=said_of(first)) from None
 
 
 @asynccontextmanager

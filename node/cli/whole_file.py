@@ -30,8 +30,10 @@ def check_free(file: Path, *, force: bool) -> None:
     """Refuse a name that is taken; asked before anything is fetched for the file.
 
     Raises:
-        ValidationFailed: it is, and nothing may be overwritten.
+        ValidationFailed: it is, and nothing may be overwritten, or it is a directory.
     """
+    if file.is_dir():
+        raise ValidationFailed(f"{file} is a directory", fix="Name a file in it.")
     if not force and os.path.lexists(file) and not _is_stream(file):
         raise _taken(file)
 

@@ -26,6 +26,7 @@ from node.config.model import KEY_ALIASES, NodeConfig, is_loopback
 from node.config.swim_settings import culprit
 from node.config.yaml_source import MAX_FILE_BYTES, Place, parse
 from node.errors import ConfigInvalid, InsecureListener, nearest
+from node.wording import said_of
 from swim.networks import AllowedNetworks
 
 SYSTEM_CONFIG: Final = Path("/etc/caxton/config.yaml")
@@ -342,7 +343,7 @@ def _validate(merge: _Merge, path: Path | None) -> NodeConfig:
             key = tuple(str(part) for part in entry["loc"])
             if any(p.key == ".".join(key) for p in merge.problems):
                 continue  # what made the value unusable has been said
-            what = entry["msg"].removeprefix("Value error, ")
+            what = said_of(entry)
             choices = re.findall(r"'([^']*)'", str(entry.get("ctx", {}).get("expected", "")))
             guess = nearest(str(_value_at(merge.data, key)), choices) if choices else None
             merge.problem(merge.origin_of(key), key, what[:1].lower() + what[1:], guess)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from node.errors import CaxtonError, ResourceLimitExceeded, Unauthorized, ValidationFailed
 from node.message import iso8601
+from node.wording import said_of
 
 PROBLEM_LIMIT: Final = 20
 """Most problems of one request that are listed."""
@@ -123,8 +124,10 @@ def _problem(problem: Mapping[str, Any]) -> dict[str, Any]:
         "field": ".".join(path),
         "in": place,
         "type": problem.get("type", "invalid"),
-        "message": str(problem.get("msg", "invalid"))[: 2 * TEXT_LIMIT],
+        "message": said_of(problem)[: 2 * TEXT_LIMIT],
     }
+    if found["type"] == "missing" and not path:
+        found["message"] = "there is no body"
     if context.get("nearest"):
         found["nearest"] = context["nearest"]
     return found

@@ -16,6 +16,7 @@ from pydantic import SecretStr, ValidationError
 from node.config import LlmConfig, LlmProvider
 from node.errors import ConfigInvalid, nearest
 from node.llm.builtin import NAME as BUILTIN
+from node.wording import said_of
 
 OWN: Final = "CAXTON_LLM_"
 _TYPES: Final = ("openai", "anthropic")
@@ -118,7 +119,7 @@ def _remote(
         where = ".".join(str(part) for part in problem["loc"])
         raise ConfigInvalid(
             f"the provider that {variable} stands for cannot be used",
-            why=f"{where}: {problem['msg']}".removeprefix(": ").replace("Value error, ", ""),
+            why=f"{where}: {said_of(problem)}".removeprefix(": "),
             fix="Correct the variables, or name a provider in the configuration.",
             details={"variable": variable},
         ) from None

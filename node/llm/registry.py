@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from node.config import LlmConfig
 from node.config.llm import AUTO
 from node.environment import Environment
-from node.errors import ProviderFailed, nearest
+from node.errors import ProviderNotFound, nearest
 from node.llm.automatic import Chosen, choose
 from node.llm.budgets import Budgets
 from node.llm.building import Built, build_providers
@@ -32,7 +32,7 @@ class ProviderRegistry:
         chosen: What ``auto`` stood for, where it was asked for.
 
     Raises:
-        ProviderFailed: the default is not among them.
+        ProviderNotFound: the default is not among them.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class ProviderRegistry:
         """The provider of that name, or the node's default when ``name`` is None.
 
         Raises:
-            ProviderFailed: there is none of that name; a named provider is never replaced by another.
+            ProviderNotFound: there is none of that name; a named provider is never replaced by another.
         """
         wanted = name or self._default
         found = self._providers.get(wanted)
         if found is None:
             guess = nearest(wanted, self._providers)
-            raise ProviderFailed(
+            raise ProviderNotFound(
                 f"there is no language-model provider {wanted[:80]!r}",
                 why="configured are " + ", ".join(sorted(self._providers)),
                 fix=f"Did you mean {guess!r}?" if guess else "Configure it, or name one that is.",

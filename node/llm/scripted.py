@@ -43,6 +43,7 @@ from node.llm.provider import (
 )
 from node.llm.schema import structured_content
 from node.llm.wire import arguments_of
+from node.wording import said_of
 
 NAME: Final = "scripted"
 SCRIPT_LIMIT_BYTES: Final = 256 * 1024
@@ -248,7 +249,8 @@ def _read(script: str | bytes) -> Script:
         raise ValidationFailed("the script is not valid", why="it is nested too deep") from None
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in p['loc'])}: {p['msg']}" for p in error.errors(include_url=False)
+            f"{'.'.join(str(part) for part in p['loc'])}: {said_of(p)}"
+            for p in error.errors(include_url=False)
         ]
         raise ValidationFailed(
             "the script is not valid", why=problems[0], details={"problems": problems[:50]}

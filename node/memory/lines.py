@@ -22,6 +22,7 @@ from node.memory.embedding import EmbeddingModel
 from node.memory.exporting import FORMAT, VERSION
 from node.memory.model import DIMENSION_LIMIT, NAME_LIMIT, STRENGTH, TYPE_LIMIT
 from node.memory.vectors import SCALE, Vector, unquantised
+from node.wording import said_of
 
 LINE_BYTES_LIMIT: Final = 8 * 1024**2
 """Longest line of an import, in bytes: an observation of 1 MB all of whose characters are escaped fits."""
@@ -184,7 +185,7 @@ def read_line(value: object) -> EntityLine | RelationLine | None:
         field = ".".join(map(str, first["loc"]))
         raise ValidationFailed(
             f"the {kind} cannot be read",
-            why=f"{field[:200]}: {first['msg'][:200]}",
+            why=f"{field[:200]}: {said_of(first)[:200]}",
             fix="Correct the line; docs/memory.md says what it may have.",
             details={"field": field[:200]},
         ) from None

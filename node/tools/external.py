@@ -30,6 +30,7 @@ from node.json_schema import without_patterns
 from node.tools.calls import QUEUE_LIMIT, STOPPED, Call, serve_calls
 from node.tools.described import TOOLS_LIMIT, ToolInfo, model_name, one_line, schema_problem
 from node.tools.pins import Described, Pending, Pins
+from node.wording import said_of
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -421,7 +422,7 @@ def _text_of(error: BaseException) -> str:
         return f"{error.what}: {error.why}" if error.why else error.what
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"what it says of itself is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}"[
+        return f"what it says of itself is not valid: {'.'.join(map(str, first['loc']))}: {said_of(first)}"[
             :300
         ]
     text = " ".join(str(error).split())[:300]

@@ -42,6 +42,7 @@ from node.errors import AgentInvalid, ValidationFailed, nearest
 from node.llm.schema import schema_problem
 from node.llm.scripted import Rule
 from node.vocabulary import Performative
+from node.wording import said_of
 
 SUFFIX: Final = ".scenarios.yaml"
 """Of the file of scenarios of an agent: ``analyst.scenarios.yaml`` beside ``analyst.md``."""
@@ -265,7 +266,7 @@ def read_scenarios(content: bytes) -> ReadScenarios:
         found = ScenarioFile.model_validate(front.values)
     except ValidationError as error:
         for entry in error.errors(include_url=False, include_input=False):
-            _note(front, entry["type"], tuple(entry["loc"]), entry["msg"])
+            _note(front, entry["type"], tuple(entry["loc"]), said_of(entry))
         return ReadScenarios((), tuple(sorted(front.problems, key=lambda p: (p.line, p.column, p.field))))
     return ReadScenarios(tuple(found.scenarios), ())
 
@@ -289,7 +290,6 @@ def _note(front: FrontMatter, kind: str, path: Path, message: str) -> None:
     for part in path:
         if (*known, part) in front.places:
             known = (*known, part)
-    message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if kind == "extra_forbidden":
         guess = nearest(str(path[-1]), _keys_beside(path))

@@ -26,6 +26,7 @@ from node.agents.grants import Grant
 from node.errors import ArtifactUntrusted, ValidationFailed
 from node.message import check_capability
 from node.security.artifacts import ArtifactTrust, is_signed, public_key_hex, sign_artifact
+from node.wording import said_of
 
 MANIFEST_LIMIT_BYTES: Final = 16 * 1024
 """Largest manifest."""
@@ -305,9 +306,9 @@ def _read(raw: bytes) -> _File:
 
 
 def _malformed(error: ValidationError) -> ArtifactUntrusted:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"]) or "the manifest"
-    return refused("manifest", f"{where}: {first['msg']}")
+    return refused("manifest", f"{where}: {said_of(first)}")
 
 
 def _check(manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from node.errors import (
     AgentInvalid,
     AgentNotFound,
     InvalidWasm,
-    ProviderFailed,
+    ProviderNotFound,
     ResourceLimitExceeded,
     StorageFailed,
     ValidationFailed,
@@ -142,7 +142,7 @@ async def test_a_failed_deployment_changes_nothing() -> None:
             await here.supervisor.deploy(sample("echo.md"), replace=True)
         with pytest.raises(InvalidWasm):
             await here.supervisor.deploy(sample("echo.md"), artifacts={"echo.wat": b"(module)"}, replace=True)
-        with pytest.raises(ProviderFailed, match="opanai"):
+        with pytest.raises(ProviderNotFound, match="opanai"):
             await here.supervisor.deploy(agent("llm: {provider: opanai}", name="data-analyzer"), replace=True)
         with pytest.raises(ResourceLimitExceeded):
             await here.supervisor.deploy(agent())

@@ -205,7 +205,7 @@ def test_every_sample_is_a_template(path: Path, tmp_path: Path, shell: Shell) ->
     [
         (["X"], "is not an agent name"),
         (["Mine", "--template", "data-analyser"], "Did you mean 'data-analyzer'?"),
-        ([], "Missing argument"),
+        ([], "NAME is missing"),
     ],
 )
 def test_init_refuses_what_it_cannot_write(

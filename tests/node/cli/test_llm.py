@@ -74,7 +74,7 @@ def test_a_check_that_fails_says_why_without_the_key(config: Path, model: FakeNo
 
 
 def test_a_check_of_what_there_is_not_or_of_a_wrong_configuration(config: Path, shell: Shell) -> None:
-    assert shell("llm", "check", "--config", str(config), "--provider", "mian") == 1
+    assert shell("llm", "check", "--config", str(config), "--provider", "mian") == 2
     assert "'main'" in shell.err
     config.write_text("llm: {provider: mian}")
     assert shell("llm", "check", "--config", str(config)) == 2

@@ -156,7 +156,7 @@ async def test_a_capability_is_asked_for_through_a_node(node: FakeNode) -> None:
         (("memory",), "could reach nothing"),
         (("time", "--root", "."), "--root means nothing for time"),
         (("files", "--root", ".", "--allow-domain", "a.b"), "--allow-domain means nothing"),
-        (("files", "--root", "/does/not/exist"), "does not exist"),
+        (("files", "--root", "/does/not/exist"), "nothing is there"),
         (("http_client", "--allow-domain", "https://a.b"), "not valid"),
         (("http_client", "--allow-domain", "*", "--allow-network", "10.0.0.1/8"), "not valid"),
         (("time", "--http", "0"), "--http"),

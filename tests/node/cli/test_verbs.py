@@ -463,4 +463,4 @@ def test_agents_can_be_named_by_an_option_too(node: FakeNode, shell: Shell, tmp_
     assert shell("stop", "a", "--agent", "b") == 2
     assert "given twice" in shell.err
     assert shell("deploy") == 2
-    assert "Missing argument 'FILE'" in shell.err
+    assert "FILE is missing" in shell.err

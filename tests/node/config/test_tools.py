@@ -48,7 +48,7 @@ def test_the_map_of_other_clients_is_taken_word_for_word(tmp_path: Path) -> None
         ("{url: 'https://b.c', headers: {Host: x}}", "", "set by the transport"),
         ('{url: "https://b.c", headers: {A: "x\\r\\nB: y"}}', "", "not a header that can be sent"),
         ("{url: 'https://b.c', envFile: a.env}", "", "belong to a server with a command"),
-        ("{command: a, timeout: 0}", "", "greater than 0"),
+        ("{command: a, timeout: 0}", "", "must be above 0"),
         ("{command: a, timeout: soon}", "", "must be a duration"),
         ("{command: a, oauth: {}}", "", "there is no such key"),
         ("{command: a, includeTools: [b]}", "", "there is no such key"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.config import LlmConfig
-from node.errors import ConfigInvalid, ProviderFailed
+from node.errors import ConfigInvalid, ProviderNotFound
 from node.llm.automatic import choose
 from node.llm.registry import ProviderRegistry
 from tests.node.agents.inline import inline_environment
@@ -102,7 +102,7 @@ async def test_variables_are_read_only_where_the_configuration_says_auto() -> No
     environ = {"OPENAI_API_KEY": KEY, "CAXTON_LLM_PROVIDER": "openai"}
     registry = ProviderRegistry.from_config(LlmConfig(), inline_environment(), environ)
     assert registry.choose(None).name == "builtin"
-    with pytest.raises(ProviderFailed):
+    with pytest.raises(ProviderNotFound):
         registry.choose("openai")
     assert registry.statistics()["automatic"] == ""
     taken = ProviderRegistry.from_config(auto(), inline_environment(), environ)

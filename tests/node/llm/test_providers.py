@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from node.config import LlmConfig
-from node.errors import ConfigInvalid, ProviderFailed, ValidationFailed
+from node.errors import ConfigInvalid, ProviderFailed, ProviderNotFound, ValidationFailed
 from node.llm.builtin import BuiltinProvider
 from node.llm.provider import ChatMessage, CompletionRequest, FileInfo, Subject, ToolCall, ToolSpec
 from node.llm.registry import ProviderRegistry
@@ -209,9 +209,9 @@ def test_a_wrong_script_is_refused(text: str) -> None:
 def test_a_named_provider_is_never_replaced() -> None:
     registry = ProviderRegistry()
     assert registry.choose(None).name == "builtin"
-    with pytest.raises(ProviderFailed, match="Did you mean 'builtin'"):
+    with pytest.raises(ProviderNotFound, match="Did you mean 'builtin'"):
         registry.choose("bultin")
-    with pytest.raises(ProviderFailed):
+    with pytest.raises(ProviderNotFound):
         ProviderRegistry(default="openai")
 
 
