@@ -4,7 +4,9 @@
     .venv/bin/python -m tests.swim.fuzz member -max_total_time=600
 
 The first word is a target below, everything after it goes to libFuzzer. What breaks a target is written to
-the directory one is in; moved to ``tests/swim/fuzz_found/TARGET-SAYING-WHAT``, every test run repeats it.
+the directory one is in. Move it to ``tests/swim/fuzz_found/TARGET-SAYING-WHAT``, and name the bug that it has
+found in ``BUGS`` of ``test_fuzz.py``: every test run repeats it, with the bug and without. The first ones
+there were made and not found, one for each target, so that each is known to bite.
 """
 
 import sys
