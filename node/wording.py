@@ -29,6 +29,8 @@ def said_of(problem: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
@@ -38,12 +40,12 @@ def _count(number: int, what: str, many: str) -> str:
 
 def _too_short(facts: Mapping[str, Any]) -> str:
     least = facts["min_length"]
-    return "it is empty" if least == 1 else f"it has at least {_count(least, 'character', 'characters')}"
+    return "it is empty" if least == 1 else f"it must have at least {_count(least, 'character', 'characters')}"
 
 
 def _too_few(facts: Mapping[str, Any]) -> str:
     least = facts["min_length"]
-    return "it is empty" if least == 1 else f"it has at least {_count(least, 'entry', 'entries')}"
+    return "it is empty" if least == 1 else f"it must have at least {_count(least, 'entry', 'entries')}"
 
 
 def _plainly(text: str) -> Callable[[Mapping[str, Any]], str]:
@@ -59,12 +61,12 @@ _TOLD: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "extra_forbidden": _plainly("there is no such field"),
     "string_type": _plainly("it must be text"),
     "string_too_short": _too_short,
-    "string_too_long": lambda f: f"it has at most {_count(f['max_length'], 'character', 'characters')}",
+    "string_too_long": lambda f: f"it may have at most {_count(f['max_length'], 'character', 'characters')}",
     "string_pattern_mismatch": lambda f: f"it must have the form {f['pattern']}",
-    "bytes_too_short": lambda f: f"it has at least {_count(f['min_length'], 'byte', 'bytes')}",
-    "bytes_too_long": lambda f: f"it has at most {_count(f['max_length'], 'byte', 'bytes')}",
+    "bytes_too_short": lambda f: f"it must have at least {_count(f['min_length'], 'byte', 'bytes')}",
+    "bytes_too_long": lambda f: f"it may have at most {_count(f['max_length'], 'byte', 'bytes')}",
     "too_short": _too_few,
-    "too_long": lambda f: f"it has at most {_count(f['max_length'], 'entry', 'entries')}",
+    "too_long": lambda f: f"it may have at most {_count(f['max_length'], 'entry', 'entries')}",
     "int_type": _plainly("it must be a whole number"),
     "int_parsing": _plainly("it must be a whole number"),
     "int_from_float": _plainly("it must be a whole number"),

@@ -290,6 +290,7 @@ def _note(front: FrontMatter, kind: str, path: Path, message: str) -> None:
     for part in path:
         if (*known, part) in front.places:
             known = (*known, part)
+    message = message.removeprefix("it ")  # it stands behind the name of its field
     message = message[:1].lower() + message[1:]
     if kind == "extra_forbidden":
         guess = nearest(str(path[-1]), _keys_beside(path))

@@ -73,11 +73,11 @@ def test_every_problem_has_its_place_and_the_nearest_key() -> None:
     [
         ("", "empty"),
         ("- a", "mapping"),
-        ("scenarios: []", "it is empty"),
+        ("scenarios: []", "is empty"),
         ("scenarios: [{name: a}]", "'input' is required"),
         ("scenarios: [{name: a, input: {}}, {name: a, input: {}}]", "two scenarios have the name 'a'"),
         ("scenarios: [{name: a, input: {}, providers: [scripted]}]", "a script is needed"),
-        ("scenarios: [{name: a, input: {}, providers: [openai]}]", "it must be"),
+        ("scenarios: [{name: a, input: {}, providers: [openai]}]", "must be"),
         ("scenarios: [{name: a, input: {}, script: [{text: a, tool_calls: [{name: b}]}]}]", "exactly one of"),
         ("scenarios: [{name: a, input: {}, expect: {content: [{follows: {type: x}}]}}]", "no JSON Schema"),
         ("scenarios: &a [*a]", "aliases"),
