@@ -40,12 +40,12 @@ def _count(number: int, what: str, many: str) -> str:
 
 def _too_short(facts: Mapping[str, Any]) -> str:
     least = facts["min_length"]
-    return "it is empty" if least == 1 else f"it must have at least {_count(least, 'character', 'characters')}"
+    return "it is empty" if least == 1 else f"it must have at least {_number(least)} characters"
 
 
 def _too_few(facts: Mapping[str, Any]) -> str:
     least = facts["min_length"]
-    return "it is empty" if least == 1 else f"it must have at least {_count(least, 'entry', 'entries')}"
+    return "it is empty" if least == 1 else f"it must have at least {_number(least)} entries"
 
 
 def _plainly(text: str) -> Callable[[Mapping[str, Any]], str]:

@@ -80,7 +80,7 @@ def _memory(memory: Mapping[str, Any]) -> str:
     if not memory.get("open", True):
         return f"{_size(memory.get('bytes', 0))}, not opened since the start"
     counted = f"{memory.get('stored', 0)} stored here, {memory.get('searches', 0)} searches"
-    return f"{_size(memory.get('bytes', 0))}, {counted}"
+    return f"{_size(memory.get('bytes', 0) + memory.get('wal_bytes', 0))}, {counted}"
 
 
 def _show_agents(agents: list[dict[str, Any]], number: int, shown: int) -> None:
