@@ -43,7 +43,10 @@ def list_approvals(
         print_json(found)
         return
     columns = ("approval", "agent", "tool", "arguments", "caller", "age", "state", "outcome")
-    print_table("Approvals", columns, [_row(each) for each in found["approvals"]])
+    if found["approvals"]:
+        print_table("Approvals", columns, [_row(each) for each in found["approvals"]])
+    else:
+        click.echo("No calls of tools wait" if not wanted.get("all") else "No approvals")
 
 
 @command.command("show", epilog="For example: caxton approvals show 0196f0c2-7c1e-7cc3-98a5")

@@ -33,6 +33,8 @@ def command(agent: str | None, nodes: bool, as_json: bool, where: Where) -> None
         columns = ("node", "takes replicas", "labels")
         rows = [(n["node"], "yes" if n["takes"] else "no", " ".join(n["labels"])) for n in found["nodes"]]
         print_table("Nodes", columns, rows)
+    elif not found["deployments"]:
+        click.echo("No deployments")
     else:
         wide = ("agent", "version", "wanted", "running", "state", "where", "why")
         print_table("Deployments", wide, [_row(each) for each in found["deployments"]])

@@ -30,6 +30,8 @@ def command(
         print_json(found)
     elif name is not None:
         click.echo(safe(f"{found.get('author')} has announced {found.get('name')}"))
+    elif not found.get("events"):
+        click.echo("Nothing was announced lately")
     else:
         fields = ("heard_at", "author", "name", "payload")
         rows = [[event.get(field) for field in fields] for event in found.get("events", [])]

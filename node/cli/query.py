@@ -41,6 +41,10 @@ def command(
         print_json(found)
         return
     answers = found.get("answers", [])
+    silent = [node for node in nodes if node not in {answer.get("node") for answer in answers}]
     click.echo(safe(f"{len(answers)} answers to {found.get('name')}, seen from {found.get('node')}"))
     rows = [(answer.get("node"), answer.get("answer")) for answer in answers]
-    print_table("Answers", ("node", "answer"), rows)
+    if rows:
+        print_table("Answers", ("node", "answer"), rows)
+    if silent:
+        click.echo(safe(f"No answer from {', '.join(silent)}; `caxton members` lists who is there"), err=True)

@@ -163,6 +163,9 @@ def _hint(client: Client, body: dict[str, Any], found: dict[str, Any]) -> str:
     """What the user may have meant whose message nobody is there for; empty where somebody is."""
     content = _of_the_node(found)
     is_nobody = content.get("code") == CapabilityNotFound.code or _NO_AGENT in str(content.get("why"))
+    if found.get("status") == "routed":
+        nowhere = unknown_node(client, body.get("receiver", ""))
+        return f"{nowhere[:1].upper()}{nowhere[1:]}: the message waits for it" if nowhere else ""
     if found.get("status") != "waiting" and not is_nobody:
         return ""
     if "receiver" in body:

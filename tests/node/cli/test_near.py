@@ -99,6 +99,43 @@ def test_a_node_that_is_no_member_is_named_when_no_reply_comes(cluster: FakeNode
     assert shell.json("send", "--to", "x@gamma", "x")["error"]["why"] == "it is slow"
 
 
+def test_a_message_that_waits_for_a_node_that_is_no_member_is_told_so(
+    cluster: FakeNode, shell: Shell
+) -> None:
+    cluster.answers["POST", "/messages"] = 202, RECEIPT | {"status": "routed", "routed_to": ["x@gamma"]}
+    assert shell("send", "--to", "x@gamma", "x", "--no-wait") == 0
+    assert shell.out == "m1  routed  x@gamma\n"
+    assert shell.err == "No member of the cluster is called 'gamma': the message waits for it\n"
+    assert shell("send", "--to", "x@beta", "x", "--no-wait") == 0
+    assert shell.err == ""
+
+
+def test_a_member_that_has_not_answered_a_query_is_named(node: FakeNode, shell: Shell) -> None:
+    answers = [{"node": "alpha", "answer": "alpha 0.1.0"}]
+    node.answers["POST", "/cluster/queries"] = 200, {"name": "ping", "node": "alpha", "answers": answers}
+    assert shell("query", "ping", "--member", "alpha", "--member", "gamma") == 0
+    assert shell.err == "No answer from gamma; `caxton members` lists who is there\n"
+    assert shell("query", "ping") == 0
+    assert shell.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "answer", "told"),
+    [
+        (("approvals", "list"), "/approvals", {"approvals": []}, "No calls of tools wait\n"),
+        (("approvals", "list", "--all"), "/approvals", {"approvals": []}, "No approvals\n"),
+        (("deployments",), "/deployments", {"deployments": []}, "No deployments\n"),
+        (("event",), "/cluster/events", {"events": []}, "Nothing was announced lately\n"),
+    ],
+)
+def test_where_there_is_nothing_it_is_said(
+    node: FakeNode, shell: Shell, *, arguments: tuple[str, ...], path: str, answer: dict[str, Any], told: str
+) -> None:
+    node.answers["GET", path] = 200, answer
+    assert shell(*arguments) == 0
+    assert shell.out == told
+
+
 def test_a_node_that_does_not_tell_what_is_offered_says_what_it_said(cluster: FakeNode, shell: Shell) -> None:
     cluster.answers["GET", "/capabilities"] = 403, {"error": {"code": "FORBIDDEN", "message": "no"}}
     assert shell("send", "--to", "x", "x") == 1
