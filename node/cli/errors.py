@@ -17,10 +17,15 @@ class UsageFailed(CaxtonError):
     exit_code = 2
 
     @classmethod
-    def of(cls, error: click.ClickException) -> UsageFailed:
-        """What click found wrong."""
+    def of(cls, error: click.ClickException, verb: str = "caxton") -> UsageFailed:
+        """What click found wrong.
+
+        Args:
+            error: It.
+            verb: What help there is for, where click does not say in which verb it was.
+        """
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "caxton"
+        path = context.command_path if context is not None else verb
         what, why, guess = told(error)
         return cls(
             what,

@@ -196,7 +196,7 @@ def _as_caxton(error: Exception, arguments: Sequence[str]) -> CaxtonError:
     if isinstance(leaf, CaxtonError):
         return leaf
     if isinstance(error, click.ClickException):
-        return UsageFailed.of(error)
+        return UsageFailed.of(error, _verb_of(arguments))
     if isinstance(leaf, UnicodeEncodeError):
         broken = next((text for text in arguments if any("\ud800" <= c <= "\udfff" for c in text)), None)
         if broken is not None:
@@ -210,6 +210,18 @@ def _as_caxton(error: Exception, arguments: Sequence[str]) -> CaxtonError:
         why="this is a bug in Caxton",
         fix="Run it again with CAXTON_DEBUG=1 in the environment and report the traceback.",
     )
+
+
+def _verb_of(arguments: Sequence[str]) -> str:
+    """The verb that a command line begins with, as ``caxton memory add``."""
+    context, path = click.Context(cli), ["caxton"]
+    command: click.Command = cli
+    for word in arguments:
+        found = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        command, path = found, [*path, word]
+    return " ".join(path)
 
 
 def _first_leaf(error: BaseException, wanted: type[BaseException]) -> BaseException:

@@ -146,12 +146,12 @@ def _sent(
     client: Client, body: dict[str, Any], wait_s: float, stream: bool, as_json: bool
 ) -> tuple[dict[str, Any], bool]:
     """Send a message; what came of it, and whether its reply has been shown already."""
-    if stream:
-        from node.cli.send_stream import streamed  # noqa: PLC0415 - seldom
-
-        return streamed(client, body, wait_s, as_json=as_json)
     query = {"wait": wait_s} if wait_s else None
     try:
+        if stream:
+            from node.cli.send_stream import streamed  # noqa: PLC0415 - seldom
+
+            return streamed(client, body, wait_s, as_json=as_json)
         return client.call("POST", "/messages", body=body, query=query, wait_s=wait_s), False
     except Refused as error:
         if error.code == NoReply.code:

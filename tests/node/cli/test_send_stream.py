@@ -90,6 +90,9 @@ def test_no_reply_in_time_is_said(node: FakeNode, shell: Shell) -> None:
     assert shell(*SEND) != 0
     assert "no reply within 5 s" in shell.err
     assert shell.out == "Once\n"
+    node.answers["GET", "/cluster/members"] = 200, {"members": [{"name": "alpha"}]}
+    assert shell("send", "--to", "teller@gamma", "tell", "--stream") != 0
+    assert "no member of the cluster is called 'gamma'" in shell.err
 
 
 def test_an_answer_that_breaks_off_is_said(node: FakeNode, shell: Shell) -> None:
