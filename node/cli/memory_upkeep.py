@@ -64,7 +64,7 @@ def export(
     as_json: bool,
     where: Where,
 ) -> int:
-    """Write all that is remembered to FILE, which must not exist, or to standard output."""
+    """Write all that is remembered to FILE, or to standard output."""
     if as_json and file is None:
         raise UsageFailed("--json and the export cannot both be printed", fix="Name a FILE.")
     if file is not None:
@@ -171,7 +171,7 @@ def backup(
     as_json: bool,
     where: Where,
 ) -> int:
-    """Copy the memory's file to FILE, which must not exist, while the node runs, and check the copy.
+    """Copy the memory's file while the node runs, and check the copy.
 
     To go back to it, stop the node and put it in the place of memory.db.
     """
