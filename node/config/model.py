@@ -305,6 +305,7 @@ class MessagingConfig(Section):
         retry_initial_s: Pause before the second attempt; it doubles.
         retry_max_s: Longest pause between attempts.
         retention_s: How long settled messages and their history are kept.
+        history_bytes: Most bytes of them, beyond those that are on their way.
         dead_letter_retention_s: How long dead letters are kept.
         conversation_ttl_s: How long a conversation may be silent; then no message is accepted into it.
         conversation_lifetime_s: How old a conversation may get; then no message is accepted into it.
@@ -328,6 +329,7 @@ class MessagingConfig(Section):
     retry_initial_s: Seconds = Field(default=0.2, alias="retry_initial")
     retry_max_s: Seconds = Field(default=30.0, alias="retry_max")
     retention_s: Seconds = Field(default=86_400.0, alias="retention")
+    history_bytes: Annotated[Bytes, Field(ge=16 * 1024**2)] = Field(default=1024**3, alias="history_limit")
     dead_letter_retention_s: Seconds = Field(default=7 * 86_400.0, alias="dead_letter_retention")
     conversation_ttl_s: Seconds = Field(default=86_400.0, alias="conversation_ttl")
     conversation_lifetime_s: Seconds = Field(default=7 * 86_400.0, alias="conversation_lifetime")

@@ -112,6 +112,7 @@ class Arrivals:
         self._node, self._settings, self._around = node, settings, around
         self._time = around.time
         self._held = self._rows = self._batches = 0
+        self._is_full = False
         self._fences = Fences(around.time.now)
         self._unsure: dict[str, float | None] = {}
         self._booted_s = around.time.wall()
@@ -127,7 +128,8 @@ class Arrivals:
         """Decode deliveries that came together, and say of each what storage is to turn away if it is new."""
         self._batches += 1
         batch = Batch(self._batches, origin, [], [])
-        room, is_full, fenced = self.room, self._rows >= INBOX_ROW_LIMIT, bool(self._fences)
+        room, fenced = self.room, bool(self._fences)
+        is_full = self._is_full or self._rows >= INBOX_ROW_LIMIT
         wall = self._time.wall()
         refusals: dict[str, str] = {}  # nothing attaches, or stops, an agent meanwhile
         for item, message in arrived:
@@ -216,7 +218,13 @@ class Arrivals:
     @property
     def room(self) -> int:
         """How many more messages may be held."""
+        if self._is_full:
+            return 0
         return min(self._settings.inbox_capacity - self._held, INBOX_ROW_LIMIT - self._rows)
+
+    def filled(self, is_full: bool) -> None:
+        """Whether what was received weighs so much that nothing more is taken."""
+        self._is_full = is_full
 
     def origin_lost(self, node: str) -> None:
         """What ``node`` has heard from here is uncertain until it is back."""
@@ -230,7 +238,8 @@ class Arrivals:
     def watermark(self, margin_s: float) -> float:
         """Unix seconds before which every origin is sure to have heard how its messages ended here."""
         wall = self._time.wall()
-        if wall - self._booted_s < self._settings.default_ttl_s and self._rows < INBOX_ROW_LIMIT // 2:
+        is_pressed = self._is_full or self._rows >= INBOX_ROW_LIMIT // 2
+        if wall - self._booted_s < self._settings.default_ttl_s and not is_pressed:
             return wall - self._settings.default_ttl_s
         if any(back is None or wall - back < margin_s for back in self._unsure.values()):
             return wall - self._settings.default_ttl_s

@@ -33,6 +33,7 @@ from node.messaging.handlers import Handlers
 from node.messaging.history import MessageHistory
 from node.messaging.inbox import Inbox
 from node.messaging.investigation import Investigation
+from node.messaging.kept import Kept
 from node.messaging.letterbox import DeadLetters, Insertion
 from node.messaging.letters import Letter
 from node.messaging.local import LocalDeliveries, LocalEnds
@@ -100,6 +101,7 @@ class Bus:
         self.letters = DeadLetters(environment=environment, storage=storage, accept=self.accept)
         self.conversations = Conversations(environment=environment, storage=storage, settings=settings)
         self.said = self.conversations.said
+        self._kept = Kept(settings.history_bytes)
         self.blobs = Blobs(environment=environment, node=node, store=blobs, storage=storage)
         self._outbox = Outbox(
             environment=environment,
@@ -114,6 +116,7 @@ class Bus:
             on_end=self._on_end,
             on_dead=self.letters.note,
             tail=self.tail,
+            kept=self._kept,
             recorder=recorder,
         )
         self.partials = Partials(node=node, clock=environment.clock, providers=self._outbox.providers)
@@ -192,6 +195,7 @@ class Bus:
             owed=self._owed,
             on_reply=self._outbox.answered,
             tail=self.tail,
+            kept=self._kept,
             recorder=recorder,
         )
         self._acceptance.use_inbox(self._inbox)
@@ -338,6 +342,7 @@ class Bus:
         return {
             "outbox": self._outbox.statistics(),
             "inbox": self._inbox.statistics(),
+            "history": self._kept.statistics(),
             "credit": self._inbox.credits.statistics(),
             "handlers": self._handlers.statistics(),
             "mailboxes": self.mailboxes.statistics(),
@@ -492,8 +497,11 @@ class Bus:
 
     async def _forget(self) -> None:
         while True:
-            await self._clock.sleep(self._timing.retention_every_s)
+            with self._clock.move_on_after(self._timing.retention_every_s):
+                await self._kept.wait_until_grown()
             wall, told = self._clock.wall(), {**self._outbox.confirmed(), self._node: self._ended_here.told_s}
             await forget_old_rows(
-                self._storage, self._settings, wall, self._inbox, self.letters, self.conversations, told
+                *(self._storage, self._settings, wall, self._inbox, self.letters, self.conversations),
+                self._kept,
+                told,
             )

@@ -92,7 +92,7 @@ class Expectations:
 
     def write(self, connection: apsw.Connection, letters: Iterable[Letter]) -> None:
         """Write what is expected of messages that are accepted; part of the caller's job."""
-        if self._expected < EXPECTED_LIMIT:
+        if not self._is_full:
             for letter in letters:
                 reply_by_s = letter.message.reply_by_s or 0.0
                 table.add(connection, letter.seq, reply_by_s)
@@ -100,11 +100,16 @@ class Expectations:
 
     def written(self, letters: Sequence[Letter]) -> None:
         """What :meth:`write` was given is durable."""
-        if self._expected >= EXPECTED_LIMIT:
+        if self._is_full:
             self._counts["unwatched"] += len(letters)
             return
         self._expected += len(letters)
         self._attention.set()  # one of them may be due before all others
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether no more is watched: such messages stay on disk until their time."""
+        return self._expected >= EXPECTED_LIMIT or self._outbox.kept.sent_is_full
 
     async def run(self) -> None:
         """Tell who waits in vain until cancelled."""

@@ -24,6 +24,7 @@ from node.messaging.credit import BEYOND, Credits
 from node.messaging.dated import Dated
 from node.messaging.decisions import NO_SUCH_AGENT
 from node.messaging.durably import durably
+from node.messaging.kept import Kept
 from node.messaging.letters import Letter
 from node.messaging.mailboxes import Entry
 from node.messaging.owed import Owed
@@ -65,6 +66,7 @@ class Inbox:
         owed: Ends that are told only when the replies have arrived.
         on_reply: Called with what a reply quotes, and its sender, when it is the first to be stored.
         tail: Told what happens to messages, while somebody listens.
+        kept: Told what is written, and how much is to go.
         recorder: Writes down what goes into the core, if it is to be replayed.
     """
 
@@ -84,6 +86,7 @@ class Inbox:
         owed: Owed,
         on_reply: Callable[[str, str], None],
         tail: Tail,
+        kept: Kept,
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
@@ -92,6 +95,7 @@ class Inbox:
         self._settings = settings
         self._owed = owed
         self._tail = tail
+        self._kept = kept
         self._untold: dict[int, float] = {}  # one for each write that is under way
         self._told_late_s = 0.0
         around = Receivers(
@@ -110,6 +114,7 @@ class Inbox:
             self._core = Arrivals(node=node, settings=settings, around=around)
         else:
             self._core = record_arrivals(recorder, node, settings, around)
+        kept.on_received_full = self._core.filled
         self.credits = Credits(
             capacity=capacity,
             free=settings.peer_window,
@@ -174,6 +179,8 @@ class Inbox:
             for each in batch.items:
                 if each.action in _TAKEN:
                     self._tail.received(each.message, len(each.row.sealed), each.row.target, batch.origin)
+        new = [len(each.row.sealed) for each in batch.items if each.action is ArrivalAction.STORE]
+        self._kept.add_received(len(new), sum(new))
         self._core.stored(batch)
 
     async def states(self, origin: str, keys: Sequence[DeliveryKey]) -> list[KeyState]:
@@ -366,11 +373,13 @@ class Inbox:
             keep=KEEP_ROWS,
             noted_before_s=wall - NOTED_AFTER_S,
             is_forgotten=is_forgotten,
+            excess_bytes=self._kept.excess_received,
         )
 
-    def forgot(self, rows: int) -> None:
+    def forgot(self, step: Forgotten) -> None:
         """Note that rows were dropped."""
-        self._core.forgot(rows)
+        self._core.forgot(step.gone)
+        self._kept.drop_received(step.gone, step.weight)
 
     def statistics(self) -> dict[str, int]:
         """Counts and sizes."""

@@ -28,6 +28,7 @@ from node.messaging.drain import DrainRate
 from node.messaging.durably import durably
 from node.messaging.explanation import Target
 from node.messaging.fullness import backlog_full, out_of_credit, outbox_full
+from node.messaging.kept import Kept
 from node.messaging.lanes import LocalDelivery
 from node.messaging.ledger import Ledger, expected
 from node.messaging.letters import Letter
@@ -67,6 +68,7 @@ class Outbox:
         on_end: Called for each message that ended, after that is durable.
         on_dead: Told how many dead letters there are when some were added.
         tail: Told what happens to messages, while somebody listens.
+        kept: Told what is written.
         recorder: Writes down what goes into the core, if it is to be replayed.
     """
 
@@ -85,6 +87,7 @@ class Outbox:
         on_end: Callable[[Letter], None],
         on_dead: Callable[[Totals], None],
         tail: Tail,
+        kept: Kept,
         recorder: Recorder | None = None,
     ) -> None:
         self._clock = environment.clock
@@ -93,6 +96,7 @@ class Outbox:
         self._timing = timing
         self._on_dead = on_dead
         self._tail = tail
+        self.kept = kept
         self.links: LinkSender | None = None
         around = Surroundings(
             time=environment.clock,
@@ -209,6 +213,7 @@ class Outbox:
     def admit(self, letters: Iterable[Letter]) -> None:
         """Take up messages that are durable now, and send them on their way."""
         letters = list(letters)
+        self._note_written([letter for letter in letters if not letter.parked])
         waited_for = expected(letters)
         if waited_for:
             self._ledger.expectations.written(waited_for)
@@ -426,10 +431,15 @@ class Outbox:
                 self._tail.routed(route)
             self._tail.ended(changes.ended)
             self._tail.admitted(changes.told)
+        self._note_written([*changes.taken_up, *changes.told])
         if changes.ended:
             self._drain.ended(len(changes.ended), self._clock.now())
         if self._core.written(changes) or self._rests:
             self._attention.set()
+
+    def _note_written(self, letters: Sequence[Letter]) -> None:
+        if letters:
+            self.kept.add_sent(len(letters), sum([len(letter.sealed) for letter in letters]))
 
 
 def _first(connection: apsw.Connection, wanted: str, limit: int) -> list[backlog.Parked]:

@@ -16,7 +16,7 @@ from node.recording.tape import Recorder, Tape
 from node.transport.frames import DeliveryKey, Outcome
 
 CORE: Final = "arrivals"
-VERSION: Final = 8
+VERSION: Final = 9
 """Of the verbs and draws below; raised whenever an older recording would be understood differently."""
 BEGIN: Final = "build"
 
@@ -59,6 +59,7 @@ VERBS: Final[dict[str, Verb]] = {
     "origin_back": Verb(as_given),
     "watermark": Verb(as_given),
     "forgot": Verb(as_given),
+    "filled": Verb(as_given),
 }
 """Every method by which the inbox changes the core."""
 

@@ -9,6 +9,7 @@ import apsw
 
 from node.storage import conversations
 from node.storage.query import Forgotten, each, number, of_conversation, rows
+from node.storage.weight import STEP_BYTES, WEIGHT
 
 RETENTION_BATCH: Final = 1_000
 """Rows looked at by one step of retention."""
@@ -407,9 +408,11 @@ def forget(
     keep: int,
     noted_before_s: float,
     is_forgotten: Callable[[str, str, str, float], bool],
+    excess_bytes: int = 0,
 ) -> Forgotten:
     """Drop ended rows that no duplicate can follow any more, of the next :data:`RETENTION_BATCH` rows.
 
+    It stops where it has dropped :data:`node.storage.weight.STEP_BYTES` of them.
     While there are mailboxes of clients, or webhooks, the newest row stays, so that no number is given twice:
     by it they know how far they are. Without any, what is too old goes to the last row.
 
@@ -421,6 +424,7 @@ def forget(
         noted_before_s: Of rows received before, it is remembered when their conversations were active.
         is_forgotten: Whether the origin of (origin, message id, target) that ended at that time has forgotten
             the message.
+        excess_bytes: So much is to go, oldest first, whatever its number.
     """
     newest = number(connection, "SELECT coalesce(max(seq), 0) FROM inbox")
     beyond = newest - keep
@@ -428,24 +432,30 @@ def forget(
     kept = newest if number(connection, numbered) else newest + 1
     found = rows(
         connection,
-        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id FROM inbox"
-        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        "SELECT seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id,"  # noqa: S608
+        f" {WEIGHT} FROM inbox WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, RETENTION_BATCH),
     )
-    old = [
-        (seq, conversation_id, received_s, proof_id)
-        for seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id in found
-        if ended_s is not None
-        and seq < kept
-        and (
-            ended_s < ended_before_s or (seq <= beyond and is_forgotten(origin, message_id, target, ended_s))
-        )
-    ]
+    is_last, weight = len(found) < RETENTION_BATCH, 0
+    old = []
+    for place, row in enumerate(found, start=1):
+        seq, origin, message_id, target, ended_s, conversation_id, received_s, proof_id, size = row
+        if ended_s is None or seq >= kept:
+            continue
+        if ended_s < ended_before_s or (
+            (seq <= beyond or weight < excess_bytes) and is_forgotten(origin, message_id, target, ended_s)
+        ):
+            old.append((seq, conversation_id, received_s, proof_id))
+            weight += size
+            if weight >= STEP_BYTES and place < len(found):
+                found, is_last = found[:place], False
+                break
     connection.executemany("DELETE FROM inbox WHERE seq = ?", [row[:1] for row in old])
     conversations.note(connection, [row[1:3] for row in old if row[2] < noted_before_s])
     gone = {row[0] for row in old}
     _drop_proofs(connection, {row[3] for row in old}, {row[7] for row in found if row[0] not in gone}, found)
-    if len(found) < RETENTION_BATCH:
-        return Forgotten(len(old), after, finished=True)
+    if is_last:
+        return Forgotten(len(old), after, finished=True, weight=weight)
     last, received_s = found[-1][0], found[-1][6]
-    return Forgotten(len(old), last, finished=last > beyond and received_s >= ended_before_s)
+    finished = weight >= excess_bytes and last > beyond and received_s >= ended_before_s
+    return Forgotten(len(old), last, finished, weight)

@@ -15,6 +15,7 @@ import apsw
 
 from node.storage import conversations
 from node.storage.query import Forgotten, number, of_conversation, rows
+from node.storage.weight import STEP_BYTES, WEIGHT
 
 EVENT_LIMIT: Final = 64
 """Most events kept for one message; a message that moves for ever must not fill the disk."""
@@ -328,23 +329,50 @@ def last_seq(connection: apsw.Connection) -> int:
 
 
 def forget(
-    connection: apsw.Connection, after: int, *, ended_before_s: float, keep: int, noted_before_s: float
+    connection: apsw.Connection,
+    after: int,
+    *,
+    ended_before_s: float,
+    keep: int,
+    noted_before_s: float,
+    excess_bytes: int = 0,
 ) -> Forgotten:
-    """Drop ended messages that are too old, or beyond the newest ``keep``, of the next rows after ``after``.
+    """Drop ended messages that are too old, too many or too heavy, of the next rows after ``after``.
 
-    One step looks at :data:`RETENTION_BATCH` messages. Of those accepted before ``noted_before_s`` it is
-    remembered when their conversations were active.
+    One step looks at :data:`RETENTION_BATCH` messages, and stops where it has dropped
+    :data:`node.storage.weight.STEP_BYTES` of them.
+
+    Args:
+        connection: A writing connection.
+        after: The seq to go on after.
+        ended_before_s: Messages that ended before go whatever their number.
+        keep: Newest rows to keep otherwise.
+        noted_before_s: Of messages accepted before, it is remembered when their conversations were active.
+        excess_bytes: So much is to go, oldest first, whatever its age and number.
     """
     beyond = last_seq(connection) - keep
     found = rows(
         connection,
-        "SELECT seq, accepted_s FROM outbox WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET ?",
-        (after, RETENTION_BATCH - 1),
+        f"SELECT seq, accepted_s, ended_s, {WEIGHT} FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (after, RETENTION_BATCH),
     )
-    reached, accepted_s = found[0] if found else (last_seq(connection), ended_before_s)
+    if not found:
+        return Forgotten(0, after, finished=True)
+    expected = "SELECT seq FROM expected_replies WHERE seq > ? AND seq <= ?"
+    awaited = {seq for (seq,) in rows(connection, expected, (after, found[-1][0]))}
+    weight, reached, accepted_s = 0, after, ended_before_s
+    for reached, accepted_s, ended_s, size in found:  # noqa: B007 - they are needed where it stops
+        if ended_s is None or reached in awaited:
+            continue
+        if weight < excess_bytes:
+            beyond = max(beyond, reached)  # all before it that has ended goes, too
+        if ended_s < ended_before_s or reached <= beyond:
+            weight += size
+            if weight >= STEP_BYTES:
+                break
+    is_last = len(found) < RETENTION_BATCH and reached == found[-1][0]
     passed = after, reached, ended_before_s, beyond
-    first = rows(connection, "SELECT accepted_s FROM outbox WHERE seq > ? ORDER BY seq LIMIT 1", (after,))
-    if first and min(first[0][0], accepted_s) < noted_before_s:  # else none of them is as old
+    if min(found[0][1], accepted_s) < noted_before_s:  # else none of them is as old
         noted = rows(
             connection,
             f"SELECT conversation_id, accepted_s FROM outbox WHERE {_PASSED} AND accepted_s < ?",  # noqa: S608
@@ -359,8 +387,8 @@ def forget(
             f"DELETE FROM {table} WHERE seq > ? AND seq <= ? AND seq NOT IN (SELECT seq FROM outbox)",  # noqa: S608
             (after, reached),
         )
-    finished = not found or (reached > beyond and accepted_s >= ended_before_s)
-    return Forgotten(gone, reached, finished)
+    finished = weight >= excess_bytes and reached > beyond and accepted_s >= ended_before_s
+    return Forgotten(gone, reached, is_last or finished, weight)
 
 
 def _outbox_row(row: Any) -> OutboxRow:

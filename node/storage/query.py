@@ -50,9 +50,11 @@ class Forgotten(NamedTuple):
     Args:
         gone: Rows dropped.
         reached: The last row looked at; the next step goes on after it.
-        finished: Whether no later row can be old enough.
+        finished: Whether no later row has to go.
+        weight: What they weighed, in bytes (:mod:`node.storage.weight`).
     """
 
     gone: int
     reached: int
     finished: bool
+    weight: int = 0

@@ -62,6 +62,12 @@ def test_the_longest_life_of_a_message_is_that_of_messaging(tmp_path: Path) -> N
     assert "2,592,000" in str(problem)
 
 
+def test_the_limit_of_what_is_kept_of_messages_has_room_for_the_largest(tmp_path: Path) -> None:
+    assert load(tmp_path, "messaging: {history_limit: 16MB}").messaging.history_bytes == 16 * 1024**2
+    with pytest.raises(ConfigInvalid, match=r"messaging\.history_limit"):
+        load(tmp_path, "messaging: {history_limit: 15MB}")
+
+
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     for text in ("", "\n", "# nothing\n", "---\n", "server:\n"):
         assert load(tmp_path, text).server.port == 8080

@@ -1,9 +1,20 @@
 import dataclasses
+from functools import partial
 
 import apsw
 import pytest
 
-from node.storage import agents, dead_letters, decisions, inbox, migrations, outbox, snapshots
+from node.storage import (
+    agents,
+    dead_letters,
+    decisions,
+    expectations,
+    inbox,
+    migrations,
+    outbox,
+    snapshots,
+    weight,
+)
 from node.storage.query import rows
 
 
@@ -168,8 +179,8 @@ def test_outbox_retention_spares_open_messages_and_the_newest(connection):
         outbox.add_event(connection, seq, outbox.EventRow(1, "x", ""))
         if seq != 3:
             ends(connection, seq, "settled", float(seq))
-    assert outbox.forget(connection, 0, ended_before_s=0.0, keep=5, noted_before_s=0.0) == (4, 10, True)
-    assert outbox.forget(connection, 0, ended_before_s=8.0, keep=5, noted_before_s=0.0) == (2, 10, True)
+    assert outbox.forget(connection, 0, ended_before_s=0.0, keep=5, noted_before_s=0.0)[:3] == (4, 10, True)
+    assert outbox.forget(connection, 0, ended_before_s=8.0, keep=5, noted_before_s=0.0)[:3] == (2, 10, True)
     left = [row[0] for row in connection.execute("SELECT seq FROM outbox ORDER BY seq")]
     assert left == [3, 8, 9, 10]
     assert connection.execute("SELECT count(*) FROM routes").fetchall() == [(4,)]
@@ -202,6 +213,53 @@ def test_retention_goes_on_past_what_is_open_until_nothing_later_can_be_old(conn
         )
         gone += step.gone
     assert (gone, step.reached) == (6, 16)
+
+
+def test_too_heavy_messages_go_oldest_first_and_no_more_of_them_than_needed(connection):
+    size = weight.ROW_BYTES + 1000
+    for seq in range(1, 11):
+        accept(connection, outbox_row(seq, sealed=b"x" * 1000))
+        inbox.insert(connection, inbox_row(seq, sealed=b"x" * 1000), None)
+        if seq != 3:
+            ends(connection, seq, "settled", 100.0)
+            handled(connection, seq, "settled", 100.0)
+    expectations.add(connection, 2, 200.0)
+    bounds = {"ended_before_s": 0.0, "keep": 100, "noted_before_s": 0.0, "excess_bytes": 3 * size - 7}
+    assert outbox.forget(connection, 0, **bounds) == (3, 10, True, 3 * size)
+    told = lambda origin, message_id, target, ended_s: message_id != "m1"  # noqa: E731
+    assert inbox.forget(connection, 0, **bounds, is_forgotten=told)[::3] == (3, 3 * size)
+    left = [row[0] for row in connection.execute("SELECT seq FROM outbox ORDER BY seq")]
+    assert left == [2, 3, 6, 7, 8, 9, 10]
+    left = [row[0] for row in connection.execute("SELECT seq FROM inbox ORDER BY seq")]
+    assert left == [1, 3, 6, 7, 8, 9, 10]
+
+
+def test_a_step_of_retention_ends_when_it_has_dropped_so_many_bytes(connection, monkeypatch):
+    monkeypatch.setattr(outbox, "STEP_BYTES", 2 * weight.ROW_BYTES)
+    monkeypatch.setattr(inbox, "STEP_BYTES", 2 * weight.ROW_BYTES)
+    for seq in range(1, 6):
+        accept(connection, outbox_row(seq))
+        inbox.insert(connection, inbox_row(seq), None)
+        ends(connection, seq, "settled", 5.0)
+        handled(connection, seq, "settled", 5.0)
+    bounds = {"ended_before_s": 10.0, "keep": 100, "noted_before_s": 0.0}
+    for forget in (outbox.forget, partial(inbox.forget, is_forgotten=lambda *_: True)):
+        steps, step = [], outbox.Forgotten(0, 0, False)
+        while not step.finished:
+            step = forget(connection, step.reached, **bounds)
+            steps.append(step.gone)
+        assert steps == [2, 2, 1]
+
+
+def test_messages_are_weighed_in_steps(connection, monkeypatch):
+    monkeypatch.setattr(weight, "STEP_ROWS", 3)
+    for seq in range(1, 8):
+        accept(connection, outbox_row(seq, sealed=b"x" * seq))
+    step, found = weight.Weighed(0, 0, finished=False), []
+    while not step.finished:
+        step = weight.weigh(connection, "outbox", step.reached, 6)
+        found.append(step.weight)
+    assert found == [6 + 3 * weight.ROW_BYTES, 15 + 3 * weight.ROW_BYTES, 0]
 
 
 def test_a_received_message_is_known_by_origin_id_and_target(connection):
@@ -263,7 +321,7 @@ def test_a_proof_goes_with_the_last_of_its_messages(connection, monkeypatch):
         inbox.finish_many(connection, [("settled", 1.0, "", None, 0, number) for number in numbers])
         after, finished = 0, False
         while not finished:
-            _, after, finished = inbox.forget(
+            _, after, finished, _ = inbox.forget(
                 connection,
                 after,
                 ended_before_s=2.0,
