@@ -3,8 +3,9 @@
 A schema of a few hundred bytes can take longer than the age of the universe: one that refers twice to one
 that refers twice, forty times over. So what following it costs is counted, step by step, and beyond
 :data:`STEPS_LIMIT` it cannot be followed. It refers to nothing outside of itself: nothing is fetched,
-whatever it says. A regular expression can take as long as it likes in a single step, and nothing can stop
-it, so those of a schema that is not trusted are left out first (:func:`without_patterns`).
+whatever it says. Regular expressions are tried at a cost that is known before (:mod:`node.patterns`), not by
+Python, which nothing could stop; those that other programs have written are left out
+(:func:`without_patterns`), since they may be none of that kind.
 
 JSON Schema draft 2020-12, by the library of that name.
 """
@@ -17,14 +18,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from node.patterns import Pattern, PatternInvalid, compiling
+
 STEPS_LIMIT: Final = 150_000
 """Most steps of following one schema: about a second; arguments with 5,000 objects of three values take
 two thirds of it."""
+UNEVALUATED: Final = "unevaluatedProperties is not followed beside patternProperties"
 DEPTH_LIMIT: Final = 120
 """Most keywords inside each other that are followed; to judge a schema takes five for each level of it. The
 end of the interpreter's stack could be met in a part of the library that is no Python, and panics there."""
 _PATTERNS: Final = ("pattern", "patternProperties", "propertyNames")
 _CLOSING: Final = ("additionalProperties", "unevaluatedProperties")
+_NAMED: Final = ("properties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose values are schemas by name."""
+_ANY_VALUE: Final = ("const", "enum", "default", "examples")
+"""Keywords whose values are no schemas, whatever they look like."""
 _BY_VALUE: Final = ("const", "enum")
 _BROKEN: Final = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What the library raises over schemas that are valid and make no sense, as ``$ref: "http://["``."""
@@ -47,9 +55,9 @@ def without_patterns(schema: Any) -> Any:
     left_out = (*_PATTERNS, *(_CLOSING if "patternProperties" in schema else ()))
     return {
         key: {name: without_patterns(each) for name, each in value.items()}
-        if key in ("properties", "$defs", "definitions", "dependentSchemas") and isinstance(value, dict)
+        if key in _NAMED and isinstance(value, dict)
         else value
-        if key in ("const", "enum", "default", "examples")
+        if key in _ANY_VALUE
         else without_patterns(value)
         for key, value in schema.items()
         if key not in left_out
@@ -81,6 +89,51 @@ def check_definition(schema: Any) -> None:
         raise SchemaInvalid(errors[0].message)
 
 
+def check_patterns(schema: Any) -> None:
+    """Check that the regular expressions of a schema can be tried.
+
+    Raises:
+        SchemaInvalid: one is none, cannot be tried in bounded time, or all of them cost too much.
+    """
+    left = STEPS_LIMIT
+    try:
+        for text in dict.fromkeys(_patterns(schema)):
+            left -= compiling(text)
+            if left >= 0:
+                Pattern(text)
+    except PatternInvalid as error:
+        raise SchemaInvalid(str(error)) from None
+    if left < 0:
+        raise SchemaInvalid(f"compiling its patterns takes more than {STEPS_LIMIT:,} steps")
+    if _has(schema, "unevaluatedProperties") and _has(schema, "patternProperties"):
+        raise SchemaInvalid(UNEVALUATED)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions of a schema."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _patterns(each)
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key == "pattern" and isinstance(value, str):
+            yield value
+        elif key in (*_NAMED, "patternProperties") and isinstance(value, dict):
+            yield from value if key == "patternProperties" else ()
+            for each in value.values():
+                yield from _patterns(each)
+        elif key not in _ANY_VALUE:
+            yield from _patterns(value)
+
+
+def _has(schema: Any, keyword: str) -> bool:
+    """Whether a keyword is anywhere in a schema; a property of that name counts as well."""
+    if isinstance(schema, dict):
+        return keyword in schema or any(_has(each, keyword) for each in schema.values())
+    return isinstance(schema, list) and any(_has(each, keyword) for each in schema)
+
+
 def _followed(value: Any, schema: Any) -> list[Any]:
     # With the library, as what follows is.
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped] # noqa: PLC0415
@@ -89,7 +142,7 @@ def _followed(value: Any, schema: Any) -> list[Any]:
     kind, budget = _counted()
     try:
         # The registry holds the drafts themselves, and fetches nothing.
-        return list(kind(schema, registry=REGISTRY, format_checker=budget()).iter_errors(value))
+        return list(kind(schema, registry=REGISTRY, format_checker=budget(schema)).iter_errors(value))
     except Unresolvable as error:
         raise Unfollowable(f"it refers to what is not there ({type(error).__name__})") from None
     except _BROKEN as error:
@@ -109,14 +162,27 @@ def _counted() -> tuple[Any, Any]:
     class Budget(FormatChecker):  # type: ignore[misc]
         """Counts down."""
 
-        def __init__(self) -> None:
+        def __init__(self, schema: Any) -> None:
             super().__init__(formats=())
+            self.schema = schema
             self.left, self.depth = STEPS_LIMIT, 0
+            self.patterns: dict[str, Pattern] = {}
 
         def spend(self, steps: int) -> None:
             self.left -= steps
             if self.left < 0:
                 raise Unfollowable(f"following it takes more than {STEPS_LIMIT:,} steps")
+
+        def is_in(self, pattern: str, text: str) -> bool:
+            found = self.patterns.get(pattern)
+            try:
+                if found is None:
+                    self.spend(compiling(pattern))
+                    found = self.patterns[pattern] = Pattern(pattern)
+            except PatternInvalid as error:
+                raise Unfollowable(str(error)) from None
+            self.spend(found.steps(text))
+            return found.is_in(text)
 
         @contextmanager
         def inside(self) -> Iterator[None]:
@@ -128,8 +194,12 @@ def _counted() -> tuple[Any, Any]:
             finally:
                 self.depth -= 1
 
-    judges = {name: _counting(name, judge) for name, judge in Draft202012Validator.VALIDATORS.items()}
-    return extend(Draft202012Validator, {**judges, "uniqueItems": _unique}), Budget
+    own = {"pattern": _pattern, "patternProperties": _pattern_properties, "uniqueItems": _unique}
+    given = dict(Draft202012Validator.VALIDATORS)
+    own["additionalProperties"] = functools.partial(_additional, given["additionalProperties"])
+    own["unevaluatedProperties"] = functools.partial(_unevaluated, given["unevaluatedProperties"])
+    judges = {name: _counting(name, judge) for name, judge in {**given, **own}.items()}
+    return extend(Draft202012Validator, judges), Budget
 
 
 def _counting(name: str, judge: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
@@ -144,9 +214,61 @@ def _counting(name: str, judge: Callable[..., Any]) -> Callable[..., Iterator[An
     return counted
 
 
+def _pattern(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    """``pattern``, which the library leaves to Python."""
+    from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped] # noqa: PLC0415
+
+    del schema
+    if isinstance(instance, str) and not validator.format_checker.is_in(rule, instance):
+        yield ValidationError(f"{instance!r} does not match {rule!r}")
+
+
+def _pattern_properties(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    """``patternProperties``, which the library leaves to Python."""
+    del schema
+    if not isinstance(instance, dict):
+        return
+    for pattern, part in rule.items():
+        for name, value in instance.items():
+            if validator.format_checker.is_in(pattern, name):
+                yield from validator.descend(value, part, path=name, schema_path=pattern)
+
+
+def _additional(
+    library: Callable[..., Any], validator: Any, rule: Any, instance: Any, schema: Any
+) -> Iterator[Any]:
+    """``additionalProperties``, which the library leaves to Python where there are patterns for others."""
+    from jsonschema.exceptions import ValidationError  # noqa: PLC0415
+
+    patterns = schema.get("patternProperties")
+    if not patterns or not isinstance(instance, dict):
+        yield from library(validator, rule, instance, schema) or ()
+        return
+    is_in, named = validator.format_checker.is_in, schema.get("properties", {})
+    further = [
+        name
+        for name in instance
+        if name not in named and not any(is_in(pattern, name) for pattern in patterns)
+    ]
+    if isinstance(rule, dict):
+        for name in further:
+            yield from validator.descend(instance[name], rule, path=name)
+    elif not rule and further:
+        yield ValidationError(f"additional properties are not allowed ({further[0]!r} was unexpected)")
+
+
+def _unevaluated(
+    library: Callable[..., Any], validator: Any, rule: Any, instance: Any, schema: Any
+) -> Iterator[Any]:
+    """``unevaluatedProperties``, for which the library looks through patterns anywhere in the schema."""
+    if _has(validator.format_checker.schema, "patternProperties"):
+        raise Unfollowable(UNEVALUATED)
+    yield from library(validator, rule, instance, schema) or ()
+
+
 def _unique(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Any]:
     """``uniqueItems``, which the library compares each with each."""
-    from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped] # noqa: PLC0415
+    from jsonschema.exceptions import ValidationError  # noqa: PLC0415
 
     del schema
     if not rule or not isinstance(instance, list):

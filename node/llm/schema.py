@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from node.json_schema import SchemaInvalid, Unfollowable, check_definition, errors_of
+from node.json_schema import SchemaInvalid, Unfollowable, check_definition, check_patterns, errors_of
 from node.llm.failures import RequestFailed
 from node.llm.wire import Nonsense, parse_json
 
@@ -62,6 +62,7 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
         return f"it refers to {outside[:ERROR_SHOWN]!r}, outside of itself"
     try:
         check_definition(schema)
+        check_patterns(schema)
     except SchemaInvalid as failure:
         return str(failure)[:ERROR_SHOWN]
     return ""

@@ -6,11 +6,13 @@ import socket
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from node.json_schema import SchemaInvalid, Unfollowable, check_definition, errors_of
+from node.json_schema import SchemaInvalid, Unfollowable, check_definition, check_patterns, errors_of
 from node.llm.bare_calls import bare_call
 from node.llm.provider import ToolSpec
 from node.llm.schema import problem_of
+from node.llm.schema import schema_problem as own_schema_problem
 from node.tools.described import Arguments, schema_problem
 
 OBJECT = {"type": "object"}
@@ -136,6 +138,79 @@ def test_arguments_and_answers_are_refused_where_the_schema_cannot_be_followed()
     with pytest.raises(Exception, match="steps"):
         Arguments("t", doubling(30)).check({})
     assert "cannot be followed" in problem_of({}, doubling(30))
+
+
+def test_a_careless_pattern_and_a_hostile_text_do_not_stop_a_node():
+    """Python's engine takes longer for each of them than a node lives."""
+    text = "a" * 200 + "!"
+    assert "does not match" in problem_of(text, {"pattern": "^(a+)+$"})
+    assert "does not match" in problem_of({"a": text}, {"properties": {"a": {"pattern": "^(a|aa)+$"}}})
+    names = {"patternProperties": {"^(a+)+$": {"type": "null"}}, "additionalProperties": {"type": "null"}}
+    assert problem_of({text: None}, names) == ""
+    assert "does not match" in problem_of({text: 1}, {"propertyNames": {"pattern": "^(a+)+$"}})
+
+
+def test_a_pattern_that_would_be_everywhere_at_once_costs_too_much():
+    schema = {"pattern": "((a{1,50}){1,50}){1,50}x"}
+    assert "does not match" in problem_of("a" * 100, schema)
+    with pytest.raises(Unfollowable, match="steps"):
+        errors_of("a" * 1_000, schema)
+    with pytest.raises(Unfollowable, match="steps"):
+        errors_of(["a" * 100] * 100, {"items": schema})
+    with pytest.raises(Unfollowable, match="steps"):
+        errors_of("a", {"allOf": [{"pattern": rf"^(\w{{200}})?{n}?"} for n in range(50)]})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (r"^(?!foo)", "look-around"),
+        (r"(a)\1", "backreferences"),
+        ("(", "unclosed group"),
+        (r"\w{500}", "too large when compiled"),
+        ("(?x) a", "flag x"),
+    ],
+)
+def test_a_pattern_that_cannot_be_tried_is_refused_with_its_agent_and_never_tried(pattern, why):
+    schema = OBJECT | {"properties": {"a": {"items": {"pattern": pattern}}}}
+    assert why in own_schema_problem(schema)
+    assert why in own_schema_problem(OBJECT | {"patternProperties": {pattern: {}}})
+    assert why in problem_of({"a": ["x"]}, schema)
+    assert own_schema_problem({"properties": {"pattern": {"const": {"pattern": pattern}}}}) == ""
+
+
+def test_patterns_that_cost_too_much_together_are_refused():
+    with pytest.raises(SchemaInvalid, match="steps"):
+        check_patterns({"allOf": [{"pattern": rf"\w{{200}}{n}"} for n in range(50)]})
+
+
+def test_properties_are_found_by_patterns_as_the_library_finds_them():
+    schema = {
+        "properties": {"plain": {"type": "string"}},
+        "patternProperties": {"^n_": {"type": "integer"}, "_s$": {"type": "string"}},
+        "additionalProperties": False,
+    }
+    for value in (
+        {"plain": "x", "n_a": 1, "b_s": ""},
+        {"n_a": "x"},
+        {"n_s": 1},
+        {"n_a": 1, "other": 2, "more": 3},
+        {"plain": 1},
+        ["n_a"],
+    ):
+        for closing in (False, True, {"type": "null"}, {"type": "integer"}):
+            rules = schema | {"additionalProperties": closing}
+            theirs = Draft202012Validator(rules).is_valid(value)
+            assert (errors_of(value, rules) == []) is theirs, (value, closing)
+
+
+def test_what_is_not_evaluated_is_followed_except_beside_patterns():
+    schema = {"properties": {"a": {}}, "unevaluatedProperties": False}
+    assert messages({"a": 1}, schema) == []
+    assert messages({"b": 1}, schema)
+    beside = {"allOf": [{"patternProperties": {"^b": {}}}], **schema}
+    assert "beside" in own_schema_problem(beside)
+    assert "beside" in problem_of({"b": 1}, beside)
 
 
 def test_a_call_that_a_model_has_written_is_held_against_no_regular_expression_of_others():
