@@ -40,6 +40,7 @@ _LANES = {
     "crypto": 1,
     "wasm": 2,
     "wasm_waiting": 4,
+    "wasm_compiling": 2,
     "model": 1,
     "files": 2,
     "blobs": 1,

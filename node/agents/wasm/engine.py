@@ -18,6 +18,7 @@ from wasmtime import component
 from node.agents.grants import Grant
 from node.agents.wasm import interface, world
 from node.agents.wasm.asking import ASKING_FUNCTIONS
+from node.agents.wasm.compiling import configuration
 from node.agents.wasm.component import COMPONENT_LIMIT_BYTES, ComponentInstance, ComponentModule, check_world
 from node.agents.wasm.host import Moment
 from node.agents.wasm.instance import HOST_FUNCTIONS, WasmInstance
@@ -28,10 +29,6 @@ from node.agents.wasm.signatures import EXPORT_TYPES, IMPORT_TYPES
 
 VERSION: Final = version("wasmtime")
 """Of the compiler: what another one made is not loaded."""
-STACK_BYTES: Final = 512 * 1024
-"""Stack of a guest: a worker thread has 8 MB, of which Python and the host need the rest."""
-CONFIGURATION: Final = f"fuel epochs nan-canonical relaxed-simd-deterministic no-gc stack-{STACK_BYTES}"
-"""What :func:`_configuration` sets, for the key of compiled artifacts: change both together."""
 CHECKED: Final = hashlib.sha256(repr((world.VERSION, IMPORT_TYPES, EXPORT_TYPES)).encode()).hexdigest()
 """What :meth:`WasmEngine.check` compares with, for the same key: what is kept has passed."""
 
@@ -50,11 +47,7 @@ class WasmEngine:
     """
 
     def __init__(self, *, parallel: bool = False, optimised: bool = True) -> None:
-        configuration = _configuration()
-        configuration.parallel_compilation = parallel
-        if not optimised:
-            configuration.cranelift_opt_level = "none"
-        self.engine = wasmtime.Engine(configuration)
+        self.engine = wasmtime.Engine(configuration(parallel=parallel, optimised=optimised))
         self.current = Current()
         self.deadline = deadline_callback(self.current)
         self._linker = wasmtime.Linker(self.engine)
@@ -113,6 +106,18 @@ class WasmEngine:
             return kind.deserialize_file(self.engine, str(artifact))
         except wasmtime.WasmtimeError:
             return None
+
+    def taken(self, binary: bytes, artifact: bytes) -> Compiled:
+        """``binary`` from what the node's own compiler has made of it.
+
+        Raises:
+            InvalidWasm: it was made of something else.
+        """
+        kind = component.Component if interface.is_component(binary) else wasmtime.Module
+        try:
+            return kind.deserialize(self.engine, artifact)
+        except wasmtime.WasmtimeError as error:
+            raise interface.invalid(" ".join(str(error).split())[:400]) from None
 
     def link(self, module: wasmtime.Module) -> wasmtime.InstancePre:
         """Resolve a module's imports, which have been checked, once for all its instances."""
@@ -189,21 +194,6 @@ def binary_of(source: bytes) -> bytes:
         raise interface.invalid("it is neither WebAssembly nor its text format") from None
     except wasmtime.WasmtimeError as error:
         raise interface.invalid(" ".join(str(error).split())[:400]) from None
-
-
-def _configuration() -> wasmtime.Config:
-    config = wasmtime.Config()
-    config.consume_fuel = True
-    config.epoch_interruption = True
-    config.wasm_threads = False
-    config.wasm_memory64 = False
-    config.wasm_multi_memory = True  # without it wasmtime aborts the process over components that nest
-    config.wasm_gc = False  # its heap would be a second memory beside the one that is bounded
-    config.wasm_exceptions = False  # they live on that heap
-    config.wasm_relaxed_simd_deterministic = True
-    config.cranelift_nan_canonicalization = True
-    config.max_wasm_stack = STACK_BYTES
-    return config
 
 
 def _function_type(signature: interface.Signature) -> wasmtime.FuncType:

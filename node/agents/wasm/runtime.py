@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from node.agents.deployed import AgentBus, Store
 from node.agents.journal import Journal
@@ -20,13 +23,28 @@ from node.agents.wasm.policy import WasmPolicy
 from node.agents.wasm.state import AgentState
 from node.agents.wasm.watch import Watch
 from node.environment import Environment
+from node.errors import InvariantViolation
 from node.storage.agent_state import load_agent_state
 from node.storage.own_keys import own_key
 from node.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
+    from node.agents.wasm.apart import Compilation
     from node.agents.wasm.engine import Compiled, GuestModule, WasmEngine
     from node.agents.wasm.sandbox import Sandbox
+
+
+class _Uncompiled(Exception):
+    """A module is to be compiled apart before it can start.
+
+    Args:
+        name: Of the artifact.
+        binary: The module.
+    """
+
+    def __init__(self, name: str, binary: bytes) -> None:
+        super().__init__(name)
+        self.name, self.binary = name, binary
 
 
 @dataclass(slots=True)
@@ -51,6 +69,7 @@ class WasmRuntime:
     _hops: Hops = field(init=False)
     _engine: WasmEngine | None = None
     _compiled: CompiledModules | None = None
+    _under_way: dict[str, trio.Event] = field(default_factory=dict)
     _modules: weakref.WeakValueDictionary[str, Compiled] = field(default_factory=weakref.WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -97,7 +116,7 @@ class WasmRuntime:
             sandboxes = [Sandbox(module, policy, self.node, outside) for _ in range(policy.instances)]
             return sandboxes, sandboxes[0].start(progress, moment)
 
-        sandboxes, outcome = await watch.run(begin)
+        sandboxes, outcome = await self._begun(watch, begin)
         found = WasmAgent(
             sandboxes,
             agent=agent,
@@ -117,7 +136,12 @@ class WasmRuntime:
 
     def statistics(self) -> dict[str, Any]:
         """How many modules are in memory, and what the cache of compiled ones does."""
-        found: dict[str, Any] = {"modules": len(self._modules), "hops": self._hops.statistics()}
+        compiling = len(self._under_way)
+        found: dict[str, Any] = {
+            "modules": len(self._modules),
+            "compiling": compiling,
+            "hops": self._hops.statistics(),
+        }
         if self._compiled is not None:
             found["compiled"] = self._compiled.statistics()
         return found
@@ -126,13 +150,62 @@ class WasmRuntime:
         if self._engine is not None:
             self._engine.tick()
 
+    async def _begun(
+        self, watch: Watch, begin: Callable[[Progress], tuple[list[Sandbox], Outcome]]
+    ) -> tuple[list[Sandbox], Outcome]:
+        """Start a module; one that is not compiled yet, and is not small, is compiled apart first."""
+        held: list[Compiled | None] = []  # until it is begun: the runtime itself keeps no module
+        while True:
+            try:
+                return await watch.run(begin)
+            except _Uncompiled as error:
+                left = error
+            held.append(await self._compiled_apart(left))
+
+    async def _compiled_apart(self, left: _Uncompiled) -> Compiled | None:
+        """What was to be compiled; None where somebody else was about it, and has ended."""
+        from node.agents.wasm.apart import Compilation  # noqa: PLC0415 - wasmtime is here by now
+
+        if left.name in self._under_way:
+            await self._under_way[left.name].wait()
+            return None
+        self._under_way[left.name] = trio.Event()
+        compilation, raised = Compilation(left.binary), list[Exception]()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_cancelled, compilation)
+                try:
+                    artifact = await self.environment.workers.run("wasm_compiling", compilation.run)
+                    return await self.environment.workers.run("wasm", self._take, left, artifact)
+                except Exception as error:  # as it is, not in the nursery's group
+                    raised.append(error)
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._under_way.pop(left.name).set()
+        await trio.lowlevel.checkpoint_if_cancelled()  # else it would seem that the module was at fault
+        raise raised[0]
+
+    def _take(self, left: _Uncompiled, artifact: bytes) -> Compiled:
+        """Runs on a worker."""
+        engine = self._engine
+        if engine is None:
+            raise InvariantViolation("it was the engine that had not compiled it")
+        compiled = engine.taken(left.binary, artifact)
+        engine.check(compiled)
+        if self._compiled is not None:
+            self._compiled.save(left.name, artifact)
+        self._modules[left.name] = compiled
+        return compiled
+
     def _module(self, source: bytes, policy: WasmPolicy, sha256: str) -> GuestModule:
         """Runs on a worker."""
         from node.agents.wasm import interface  # noqa: PLC0415 - 120 ms of import that a node may be spared
+        from node.agents.wasm.apart import APART_BYTES  # noqa: PLC0415
+        from node.agents.wasm.compiling import CONFIGURATION  # noqa: PLC0415
         from node.agents.wasm.component import COMPONENT_LIMIT_BYTES  # noqa: PLC0415
         from node.agents.wasm.engine import (  # noqa: PLC0415
             CHECKED,
-            CONFIGURATION,
             VERSION,
             WasmEngine,
             binary_of,
@@ -151,9 +224,19 @@ class WasmRuntime:
                 compiled = self._compiled.load(name, partial(self._engine.deserialize, binary))
             if compiled is None:
                 interface.check_size(binary, COMPONENT_LIMIT_BYTES)
+                if len(binary) > APART_BYTES:
+                    raise _Uncompiled(name, binary)
                 compiled = self._engine.compile(binary)
                 self._engine.check(compiled)
                 if self._compiled is not None:
                     self._compiled.save(name, bytes(compiled.serialize()))
             self._modules[name] = compiled
         return guest_module(self._engine, compiled, policy.grants, checked=True)
+
+
+async def _until_cancelled(compilation: Compilation) -> None:
+    """Who goes away ends what was begun for him."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        compilation.give_up()

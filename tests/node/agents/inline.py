@@ -21,6 +21,7 @@ class InlineWorkers:
         assert lane in (
             "wasm",
             "wasm_waiting",
+            "wasm_compiling",
             "files",
             "memory_read",
             "memory_write",

@@ -12,7 +12,8 @@ import pytest
 
 from node.agents.wasm import Grant, WasmPolicy, compiled
 from node.agents.wasm.compiled import CompiledModules, artifact_name
-from node.agents.wasm.engine import CHECKED, CONFIGURATION, VERSION, WasmEngine, binary_of
+from node.agents.wasm.compiling import CONFIGURATION
+from node.agents.wasm.engine import CHECKED, VERSION, WasmEngine, binary_of
 from tests.node.agents.rooms import MemoryStore
 from tests.node.agents.wasm.guests import House, ask, guest
 
