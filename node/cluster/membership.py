@@ -5,7 +5,6 @@ It owns the replicated maps; what of them outlives the process is in `node.clust
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -14,6 +13,7 @@ import trio
 
 from node.cluster import reachability
 from node.cluster.cores import build_cores
+from node.cluster.driving import drive
 from node.cluster.forgetting import Forgetting
 from node.cluster.holders import MemoryHolders
 from node.cluster.journal import Journal
@@ -29,7 +29,7 @@ from node.cluster.views import MemberView, decode_meta, encode_meta, own_view, s
 from node.cluster.why import Story, Why
 from node.config import NodeConfig
 from node.environment import Address, Environment
-from node.errors import AddressInUse, CaxtonError, ConfigInvalid, DuplicateIdentityError, StorageFailed
+from node.errors import CaxtonError, DuplicateIdentityError, StorageFailed
 from node.recording.tape import Recorder
 from node.security.identity import NodeCredentials
 from node.storage.storage import Storage
@@ -280,7 +280,9 @@ class Membership:
         self._check_place()
         self._remembered = dict.fromkeys(n for n in known.expected if not self.forgetting.is_given_up(n))
         async with trio.open_nursery() as nursery:
-            self._handle = await nursery.start(self._drive)
+            self._handle = await nursery.start(
+                drive, self.swim, self._environment, self._config.cluster, self._on_event
+            )
             self._rejoin(self._handle, known)
             task_status.started(self._handle.address)
             nursery.start_soon(self._publish)
@@ -302,58 +304,6 @@ class Membership:
             with self._environment.clock.move_on_after(self.swim.config.leave_linger_s + 1.0):
                 await self._handle.leave()
         self._stop.set()
-
-    async def _drive(self, *, task_status: trio.TaskStatus[driver.SwimHandle]) -> None:
-        cluster = self._config.cluster
-        if cluster.bind_host in driver.UNSPECIFIED_HOSTS and cluster.advertise_host is None:
-            raise ConfigInvalid(
-                f"cluster.bind_host is {cluster.bind_host}, so peers cannot be told where this node is",
-                why="a node bound to every address has to say by which one it is reached",
-                fix="Set cluster.advertise_host to the address of this machine that peers use.",
-                details={"key": "cluster.advertise_host"},
-            )
-        advertised = await self._advertised(cluster.advertise_host)
-        try:
-            await driver.run_swim(
-                self.swim,
-                network=self._environment.network,
-                clock=self._environment.clock,
-                bind=(cluster.bind_host, cluster.bind_port),
-                advertise=(advertised, 0) if advertised else None,
-                on_event=self._on_event,
-                task_status=task_status,
-            )
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ConfigInvalid(
-                    f"cannot listen on {cluster.bind_host}:{cluster.bind_port}",
-                    why=error.strerror or str(error),
-                    fix="Set cluster.bind_host to an address of this machine, and cluster.bind_port.",
-                    details={"key": "cluster.bind_port"},
-                ) from None
-            raise AddressInUse(
-                f"port {cluster.bind_port} is taken on {cluster.bind_host}",
-                why="another process listens there, by UDP or TCP",
-                fix="Stop it, or set cluster.bind_port (0 takes a free one).",
-                details={"key": "cluster.bind_port"},
-            ) from None
-
-    async def _advertised(self, host: str | None) -> str | None:
-        """The IP address of a configured host: what peers are told, because they look up no names."""
-        if host is None or driver.is_ip(host):
-            return host
-        try:
-            found = await self._environment.network.resolve(host, self._config.cluster.bind_port)
-        except OSError as error:
-            raise ConfigInvalid(
-                f"cluster.advertise_host is {host}, which has no address",
-                why=str(error),
-                fix="Set it to an IP address of this machine, or to a name that this machine can look up.",
-                details={"key": "cluster.advertise_host"},
-            ) from None
-        is_v6 = ":" in self._config.cluster.bind_host
-        addresses = [address for address, _ in found]
-        return next((a for a in addresses if (":" in a) == is_v6), addresses[0])
 
     def _rejoin(self, handle: driver.SwimHandle, known: Remembrance) -> None:
         """Take back the members of the last run, and look for the cluster through them and the seeds."""
