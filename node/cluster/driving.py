@@ -43,14 +43,14 @@ async def drive(
             fix="Set cluster.advertise_host to the address of this machine that peers use.",
             details={"key": "cluster.advertise_host"},
         )
-    advertised = await _advertised(environment, cluster)
+    host = await advertised(environment, cluster)
     try:
         await driver.run_swim(
             swim,
             network=environment.network,
             clock=environment.clock,
             bind=(cluster.bind_host, cluster.bind_port),
-            advertise=(advertised, 0) if advertised else None,
+            advertise=(host, 0) if host else None,
             on_event=on_event,
             task_status=task_status,
         )
@@ -70,7 +70,7 @@ async def drive(
         ) from None
 
 
-async def _advertised(environment: Environment, cluster: ClusterConfig) -> str | None:
+async def advertised(environment: Environment, cluster: ClusterConfig) -> str | None:
     """The IP address of a configured host: what peers are told, because they look up no names."""
     host = cluster.advertise_host
     if host is None or driver.is_ip(host):

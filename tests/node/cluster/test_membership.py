@@ -473,13 +473,16 @@ def test_a_disk_that_fails_costs_the_snapshot_and_not_the_node(tmp_path, monkeyp
     simulate(scenario, tmp_path)
 
 
+def advertised_as(node, host):
+    return advertised(node.environment, node.config.cluster.model_copy(update={"advertise_host": host}))
+
+
 def test_a_name_to_be_reached_by_is_looked_up_once(tmp_path):
     async def scenario(cluster):
         alpha = await cluster.start("alpha")
         cluster.network.host("beta")
-        return [await alpha.membership._advertised(host) for host in (None, "10.9.8.7", "::1", "beta")], (
-            cluster.network.host("beta").ip
-        )
+        hosts = (None, "10.9.8.7", "::1", "beta")
+        return [await advertised_as(alpha, host) for host in hosts], cluster.network.host("beta").ip
 
     found, beta = simulate(scenario, tmp_path)
     assert found == [None, "10.9.8.7", "::1", beta]
@@ -494,7 +497,7 @@ def test_a_name_without_an_address_is_an_error_that_names_its_key(tmp_path, monk
 
         monkeypatch.setattr(HostNetwork, "resolve", fail)
         with pytest.raises(ConfigInvalid) as raised:
-            await alpha.membership._advertised("nowhere.example")
+            await advertised_as(alpha, "nowhere.example")
         return raised.value.details
 
     assert simulate(scenario, tmp_path) == {"key": "cluster.advertise_host"}
