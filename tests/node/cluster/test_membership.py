@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from node.cluster import journal
+from node.cluster.driving import advertised
 from node.cluster.memory import ClusterMemory
 from node.cluster.why import MemberNotFound
 from node.errors import ConfigInvalid, StorageFailed
