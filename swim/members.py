@@ -205,6 +205,7 @@ class Remembered:
         incarnation: of its last word.
         has_left: whether it said goodbye, or was given up; then nobody tries to reach it.
         ending: the statements that say how it ended, for whoever has not heard of that.
+        public_key: its key then; empty if only the address is known.
     """
 
     address: Address
@@ -212,6 +213,7 @@ class Remembered:
     incarnation: int = 0
     has_left: bool = False
     ending: tuple[bytes, ...] = ()
+    public_key: bytes = b""
 
     def is_over(self, alive: Alive) -> bool:
         """Say whether a word is from a life that is known to be over."""
@@ -419,7 +421,8 @@ class MemberTable:
     def _drop(self, record: Record, *, has_left: bool) -> None:
         """Take a member that is down out of the table, and remember it."""
         del self._records[record.name], self._down[record.name]
-        past = Remembered(record.alive.address, *record.version, has_left, record.said_last)
+        said, key = record.said_last, record.public_key
+        past = Remembered(record.alive.address, *record.version, has_left, said, key)
         self.remember(record.name, past)
 
     def _sort(self, record: Record, before: bytes) -> None:

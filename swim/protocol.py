@@ -378,10 +378,10 @@ class Swim(Core):
         if revocation is None:
             self._counts["revocations_refused"] += 1
             return None
-        record = self._table.get(revocation.name)
-        if record is None:
+        record, past = self._table.get(revocation.name), self._table.remembered(revocation.name)
+        if past is not None and past.public_key == revocation.public_key:
             self.forget(revocation.name)
-        elif record.public_key == revocation.public_key:
+        if record is not None and record.public_key == revocation.public_key:
             before = record.view()
             self._table.expel(record)
             if before.is_up:

@@ -134,9 +134,10 @@ class Revocations:
                 why="it is not signed by the cluster's authority, or was altered",
                 fix="Make one with `caxton revoke DIRECTORY --node NAME`, in the directory of this cluster.",
             )
-        if self._maps.cluster_get(found.key) != found.encoded:
+        holds = self._known[found.key]
+        if self._maps.cluster_get(found.key) != holds.encoded:
             try:
-                self._maps.cluster_put(found.key, found.encoded, self._clock.wall())
+                self._maps.cluster_put(found.key, holds.encoded, self._clock.wall())
             except (StateError, ClockSkewError) as error:
                 raise ResourceLimitExceeded(
                     f"{found.said.name} is revoked here, and the others cannot be told",
@@ -145,7 +146,7 @@ class Revocations:
                 ) from error
         self._flush()
         await self._save()
-        return found
+        return holds
 
     def apply(self, changes: Sequence[MapEvent]) -> None:
         """Heed what has changed in the cluster map."""

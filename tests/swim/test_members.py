@@ -161,8 +161,9 @@ def test_the_reaped_are_remembered_with_the_life_that_is_over_and_departed_ones_
     assert table.remembered("n0") is None  # one too many
     endings = [record.said_last for record in gone]
     assert [len(ending) for ending in endings] == [2, 2, 2, 1]  # a Dead needs the word that it quotes
-    assert table.remembered("n1") == Remembered(("10.0.0.1", 7946), FIRST, 1, False, endings[1])
-    assert table.remembered("n3") == Remembered(("10.0.0.1", 7946), FIRST, 3, True, endings[3])
+    where, keys = ("10.0.0.1", 7946), [record.public_key for record in gone]
+    assert table.remembered("n1") == Remembered(where, FIRST, 1, False, endings[1], keys[1])
+    assert table.remembered("n3") == Remembered(where, FIRST, 3, True, endings[3], keys[3])
     assert [name for name, _ in table.lost()] == ["n1", "n2"]
     assert [name for name, _ in table.address_book()] == ["n4", "n1", "n2"]
     assert table.statistics()["remembered_members"] == 3

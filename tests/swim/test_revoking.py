@@ -1,5 +1,7 @@
 """A member whose key the authority revokes is one no longer, wherever it stands, until it has another key."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -96,6 +98,26 @@ def test_with_another_key_the_name_is_a_member_again(monkeypatch: pytest.MonkeyP
     revoke(net, *OTHERS)  # heard again: it is about the other key
     net.run_for(10)
     assert net.all_up()
+
+
+def test_what_is_remembered_of_another_key_is_left_alone() -> None:
+    """A node that hears of a revocation again, after each start, must not give up who has a new key."""
+    net = cluster(reap_after_s=5.0)
+    swim = net.hosts["n0"].swim
+    net.kill("n2")
+    net.run_for(60, until=lambda: net.state("n0", "n2") is None)
+    known = swim._table.remembered("n2")
+    assert known is not None
+    renewed = replace(known, public_key=b"another")
+    swim._table.remember("n2", renewed)
+    assert swim.revoke(revocation("n2"), net.now) is not None
+    assert "n2" in dict(swim.address_book())
+    swim._table.remember("n2", known)
+    assert swim.revoke(revocation("n2"), net.now) is not None
+    assert "n2" not in dict(swim.address_book())
+    swim.remember([("n9", ("n9", 7946))])  # of whom only the address is known
+    assert swim.revoke(revocation("n9"), net.now) is not None
+    assert "n9" in dict(swim.address_book())
 
 
 def test_what_the_authority_has_not_signed_is_counted_and_not_believed() -> None:
