@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from simulations import production
 from simulations.members import SimulatedMember
-from simulations.properties.base import Property
+from simulations.properties.base import Context, Property
 from swim.events import Event, MemberDied, MemberLeft
 
 
 class CrashesAreDetected(Property):
     """Every live member knows of the end of another's life within the bound.
 
-    Whoever starts later, with an old list on its disk, knows of it within the same time from then on.
+    Whoever starts later, with an old list on its disk, knows of it within the same time from then on; so does
+    who is told the old word by such a one, and had never met the member before.
     """
 
     name = "eventually_crashes_are_detected"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._met_us: dict[tuple[str, int, str, tuple[int, bytes]], int] = {}
+
+    def told(self, member: SimulatedMember, event: Event) -> None:
+        """Take note of when a life of a member was first met by a life of another."""
+        subject = production.subject(event)
+        if subject is not None and production.tells_up(event):
+            met = (member.name, member.machine.boots, subject.name, production.version_of(subject)[:2])
+            self._met_us.setdefault(met, self.context.cluster.timeline.now_us)
 
     def changed(self, what: str, member: SimulatedMember) -> None:
         """Look at everybody when the time is over, or at a member that has read its disk."""
@@ -49,9 +61,20 @@ class CrashesAreDetected(Property):
         held = observer.swim.member(name)
         if held is None or not held.is_up or production.version_of(held)[:2] != version[:2]:
             return
-        if not self.context.truth.was_hampered(observer.name, since_us):
+        timeline = self.context.cluster.timeline
+        met_us = self._met_us.get((observer.name, observer.machine.boots, name, version[:2]), since_us)
+        if met_us > since_us:
+            bound_us = self.context.after_s(self.context.bounds.detect_s) - timeline.now_us
+            timeline.at_us(met_us + bound_us, self._judge_later, observer, name, version, met_us)
+        elif not self.context.truth.was_hampered(observer.name, since_us):
             bound_s = self.context.bounds.detect_s
             self.violated(f"{observer.name} still holds {name} up, {bound_s:g} s after its end or the start")
+
+    def _judge_later(
+        self, observer: SimulatedMember, name: str, version: production.Version, met_us: int
+    ) -> None:
+        if not observer.fenced and not observer.leaving:
+            self._judge(observer, name, version, met_us)
 
 
 class JoinersAreKnown(Property):
