@@ -243,7 +243,7 @@ class Accusations:
         for name, case in [(n, c) for n, c in self._cases.items() if c.due <= now]:
             record = self._table.get(name)
             if record is not None and self._cases.get(name) is case:
-                self._review(record, case, now)
+                self._decide(record, case, now)
         self._next = min((case.due for case in self._cases.values()), default=None)
 
     def next_timer(self) -> float | None:
@@ -310,14 +310,31 @@ class Accusations:
         self._told[name] = now
         return True
 
-    def _review(self, record: Record, case: Case, now: float) -> None:
-        """Do what the signatures and the time allow, and plan when to look again."""
+    def _decide(self, record: Record, case: Case, now: float) -> None:
+        """Bury a member if it is time to, else plan when to look again: called by timers alone.
+
+        A timer fires when all that had arrived was read. Who has stood still would else bury a member on the
+        word of one packet, whose refutation is in the next.
+        """
+        if case.verdict is not None:
+            (dead, encoded), case.verdict = case.verdict, None
+            if self._believes(case, dead, now):
+                self._bury(record, case, dead, encoded, now)
+                return
+        if self._review(record, case, now):
+            own = self._owner.name
+            dead = Dead(record.name, case.boot, case.incarnation, case.authors(), own)
+            dead = replace(dead, signature=self._identity.sign(dead.signed_bytes()))
+            self._bury(record, case, dead, encode_message(dead), now)
+
+    def _review(self, record: Record, case: Case, now: float) -> bool:
+        """Do what signatures and time allow short of a verdict, and plan the next look; say if one is due."""
         if case.suspected_at is None:
             self._review_doubt(record, case, now)
-        if case.suspected_at is not None and record.is_up:
-            self._review_suspicion(record, case, now)
+        is_due = case.suspected_at is not None and record.is_up and self._review_suspicion(record, case, now)
         if self._cases.get(record.name) is case:
-            self._plan(case, case.due)
+            self._plan(case, now if is_due or case.verdict is not None else case.due)
+        return is_due
 
     def _review_doubt(self, record: Record, case: Case, now: float) -> None:
         own_only = set(case.signatures) == {self._owner.name}
@@ -357,7 +374,8 @@ class Accusations:
         self._rumours.add(suspect, encode_message(suspect))
         return suspect
 
-    def _review_suspicion(self, record: Record, case: Case, now: float) -> None:
+    def _review_suspicion(self, record: Record, case: Case, now: float) -> bool:
+        """Say whether the time is up and as many have signed as a verdict takes; plan when to look again."""
         is_author = self._owner.name in case.signatures
         deadline = case.deadline(0.0 if is_author else self._config.doubt_margin_s)
         if len(case.declarers) > 1 and case.suspected_at is not None and case.heard_at < case.suspected_at:
@@ -368,18 +386,13 @@ class Accusations:
                 case.checked = True
                 self._owner.check(record, now)
             case.due = deadline if case.checked else deadline - check_s
-            return
+            return False
+        case.due = now + self._config.probe_interval_s
         needed = self._quorum(VERDICT_QUORUM)
         signed = len(case.signatures)
         if signed < needed and now >= case.longest_end:
             needed = min(needed, 1 + self._owner.reachable(record.name, now))
-        if signed < needed:
-            case.due = now + self._config.probe_interval_s
-            return
-        own = self._owner.name
-        dead = Dead(record.name, case.boot, case.incarnation, case.authors(), own)
-        dead = replace(dead, signature=self._identity.sign(dead.signed_bytes()))
-        self._bury(record, case, dead, encode_message(dead), now)
+        return signed >= needed
 
     def _take_verdict(self, record: Record, case: Case, dead: Dead, encoded: bytes, now: float) -> None:
         """A verdict that proves itself: believed by whoever suspects already, else taken for a suspicion.
@@ -392,22 +405,30 @@ class Accusations:
         Who has come back lately declares what it held while a partition kept it from the subject. That
         shortens nothing: here the subject has all of the shortest suspicion.
         """
-        since = case.suspected_at
-        declarer = self._table.get(dead.declarer)
-        is_settled = declarer is not None and now >= declarer.changed_at + self._config.suspicion_max_s
-        wait_s = self._config.suspicion_min_s / (2 if is_settled else 1)
-        if is_settled and len(case.declarers) < MAX_DECLARERS:
+        if self._is_settled(dead, now) and len(case.declarers) < MAX_DECLARERS:
             case.declarers[dead.declarer] = None
-        if len(case.declarers) > 1:
-            wait_s = min(wait_s, self._config.doubt_margin_s)
-        if since is not None and now >= since + wait_s and case.heard_at < since:
-            self._bury(record, case, dead, encoded, now)
+        if self._believes(case, dead, now):
+            case.verdict = dead, encoded
+            self._plan(case, now)
             return
         self._note_declared(record.name, case, dead.declarer, now)
         if case.suspected_at is None:
             self._review_doubt(record, case, now)
             self._owner.tell_subject(record, encoded)
         self._review(record, case, now)
+
+    def _is_settled(self, dead: Dead, now: float) -> bool:
+        """Whether the declarer has been up for longer than any suspicion lasts."""
+        declarer = self._table.get(dead.declarer)
+        return declarer is not None and now >= declarer.changed_at + self._config.suspicion_max_s
+
+    def _believes(self, case: Case, dead: Dead, now: float) -> bool:
+        """Whether the subject has had its time, and has not been heard since it was suspected."""
+        wait_s = self._config.suspicion_min_s / (2 if self._is_settled(dead, now) else 1)
+        if len(case.declarers) > 1:
+            wait_s = min(wait_s, self._config.doubt_margin_s)
+        since = case.suspected_at
+        return since is not None and now >= since + wait_s and case.heard_at < since
 
     def _note_confirmed(self, name: str, case: Case, author: str, now: float) -> None:
         """Keep who has confirmed a suspicion; who doubted the member before is told with its beginning."""

@@ -13,7 +13,7 @@ confirm (K = 0, a cluster of two) the longest timeout stays, because one's own w
 import math
 from typing import Final
 
-from swim.messages import MAX_AUTHORS, Boot, Signatures
+from swim.messages import MAX_AUTHORS, Boot, Dead, Signatures
 
 MAX_SIGNATURES: Final = 16
 """Most accusers kept per case; no profile waits for more confirmations."""
@@ -36,12 +36,13 @@ class Case:
         checked: whether it was asked a last time.
         is_public: whether others have accused the member before everybody.
         declarers: who has declared the member dead, though that was not believed here yet.
+        verdict: a Dead that is to be believed at the next timer, and the same as it came.
         due: when the case wants to be looked at again.
     """
 
     __slots__ = (
         "_awaited", "_longest_s", "_shortest_s", "boot", "checked", "declarers", "due", "heard_at",
-        "incarnation", "is_public", "opened_at", "signatures", "suspected_at",
+        "incarnation", "is_public", "opened_at", "signatures", "suspected_at", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,7 @@ class Case:
         self.heard_at = -math.inf
         self.checked = self.is_public = False
         self.declarers: dict[str, None] = {}
+        self.verdict: tuple[Dead, bytes] | None = None
         self.due = now
         self._shortest_s = shortest_s
         self._longest_s = longest_s

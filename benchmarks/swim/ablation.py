@@ -167,14 +167,14 @@ def _is_signed(self: Accusations, record: Record, author: str, signature: bytes)
     return True
 
 
-def _review_suspicion(self: Accusations, record: Record, case: Case, now: float) -> None:
+def _review_suspicion(self: Accusations, record: Record, case: Case, now: float) -> bool:
     """The verdict falls when the time is up, and on nothing else."""
     case.due = case.deadline()
-    if now < case.due:
-        return
-    dead = Dead(record.name, case.boot, case.incarnation, case.authors(), self._owner.name)
-    dead = replace(dead, signature=self._identity.sign(dead.signed_bytes()))
-    self._bury(record, case, dead, encode_message(dead), now)
+    if now >= case.due:
+        dead = Dead(record.name, case.boot, case.incarnation, case.authors(), self._owner.name)
+        dead = replace(dead, signature=self._identity.sign(dead.signed_bytes()))
+        self._bury(record, case, dead, encode_message(dead), now)
+    return False
 
 
 def _believe(  # noqa: PLR0917 - the arguments of what it replaces

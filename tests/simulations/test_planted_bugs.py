@@ -143,11 +143,11 @@ def no_verdict_after_a_stall(patch: Patch) -> None:
     def stalled(self: Accusations) -> bool:
         return self._health.longest_lag_s > 5
 
-    def patched_review(self: Accusations, record: Record, case: Case, now: float) -> None:
+    def patched_review(self: Accusations, record: Record, case: Case, now: float) -> bool:
         if not stalled(self):
-            review(self, record, case, now)
-        else:
-            case.due = now + 1
+            return review(self, record, case, now)
+        case.due = now + 1
+        return False
 
     def patched_hear(self: Accusations, said: object, encoded: bytes, now: float, *, pass_on: bool) -> None:
         if not (stalled(self) and isinstance(said, Dead)):
@@ -175,12 +175,13 @@ def verdicts_that_do_not_last(patch: Patch) -> None:
     def quorum(self: Accusations, wanted: int) -> int:
         return 1 if self._identity.name in alone else original_quorum(self, wanted)
 
-    def review(self: Accusations, record: Record, case: Case, now: float) -> None:
+    def review(self: Accusations, record: Record, case: Case, now: float) -> bool:
         if self._identity.name in case.signatures:
             alone.append(self._identity.name)
             case._longest_s = case._shortest_s
-        original_review(self, record, case, now)
+        is_due = original_review(self, record, case, now)
         alone.clear()
+        return is_due
 
     alone: list[str] = []
     original_quorum, original_review = Accusations._quorum, Accusations._review

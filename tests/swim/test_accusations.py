@@ -15,6 +15,9 @@ from swim.probe import MAX_ASKED_AROUND_PER_S
 from tests.swim.net import Net, Sent, cluster, settled
 from tests.swim.statements import doubt, stranger, verdict, word
 
+AT_ONCE_S = 0.001
+"""Until a timer that is due has fired."""
+
 
 def longest_s(config: SwimConfig) -> float:
     """Return when at the latest a silent member is dead to whoever can reach others."""
@@ -270,8 +273,10 @@ def test_it_takes_two_to_suspect_and_three_to_bury_or_all_others_but_two_where_t
     net.run_for(net.config.suspicion_min_s + 0.01)  # all of it: the declarer has just come
     if to_die > to_suspect:
         net.inject("n0", verdict(about, *authors[: to_die - 1], declarer="m2"), sender="m2")
+        net.run_for(AT_ONCE_S)
         assert net.state("n0", "m1") is State.SUSPECT
     net.inject("n0", verdict(about, *authors[:to_die], declarer="m2"), sender="m2")
+    net.run_for(AT_ONCE_S)
     assert net.state("n0", "m1") is State.DEAD
 
 
@@ -335,9 +340,29 @@ def test_whoever_already_suspects_believes_a_verdict_that_proves_itself() -> Non
     net.run_for(net.config.suspicion_min_s)
     assert net.state("n0", "n1") is State.SUSPECT
     net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
+    net.run_for(AT_ONCE_S)
     assert net.state("n0", "n1") is State.DEAD
     (died,) = net.told("n0", MemberDied)
     assert died.author == "n2"
+
+
+@pytest.mark.parametrize("word_first", [False, True])
+@pytest.mark.parametrize("what", ["confirmations", "a verdict"])
+def test_who_has_stood_still_reads_all_that_has_arrived_before_it_buries(what: str, word_first: bool) -> None:
+    net = settled(8, suspicion_max_s=30.0)
+    about = own(net, "n1")
+    net.inject("n0", doubt(about, "n2", "n3"), sender="n2")
+    assert net.state("n0", "n1") is State.SUSPECT
+    net.forget()
+    net.now += 20.0  # no timer has fired, and this has come meanwhile
+    accusers = ("n2", "n3", "n4", "n5")
+    said = verdict(about, *accusers) if what == "a verdict" else doubt(about, *accusers)
+    arrived = [(said, "n4"), (word(net, "n1", incarnation=1), "n1")]
+    for statement, sender in reversed(arrived) if word_first else arrived:
+        net.inject("n0", statement, sender=sender)
+    net.run_for(5)
+    assert net.state("n0", "n1") is State.ALIVE
+    assert not net.told("n0", MemberDied)
 
 
 def test_the_verdict_of_somebody_who_has_just_come_back_does_not_cut_the_suspicion_short() -> None:
@@ -353,8 +378,10 @@ def test_the_verdict_of_somebody_who_has_just_come_back_does_not_cut_the_suspici
     assert net.state("n0", "n2") is State.SUSPECT
     net.inject("n0", word(net, "n2", incarnation=2), sender="n2")
     net.inject("n0", verdict(about, "n2", "n3", "n4"), sender="n2")
+    net.run_for(AT_ONCE_S)
     assert net.state("n0", "n1") is State.SUSPECT
     net.inject("n0", verdict(about, "n3", "n2", "n4"), sender="n3")
+    net.run_for(AT_ONCE_S)
     assert net.state("n0", "n1") is State.DEAD
 
 
