@@ -336,7 +336,9 @@ async def test_a_silent_or_slow_client_loses_its_socket_and_frees_its_mailbox(
             nursery.cancel_scope.cancel()
         await lively.send({"type": "ping"})
         await lively.expect("pong")
-        monkeypatch.setattr(server, "SILENCE_LIMIT_S", 60.0)
+        await lively.close()
+        monkeypatch.setattr(server, "SILENCE_LIMIT_S", 60.0)  # of sockets that open from now on
+        lively = await SocketClient.open(port)  # it does not read while the messages are made
         slow = await SocketClient.open(port)
         for n in range(60):
             await nodes[NODE].bus.accept(
