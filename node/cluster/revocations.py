@@ -132,7 +132,7 @@ class Revocations:
             raise RevocationInvalid(
                 "this is no revocation of this cluster",
                 why="it is not signed by the cluster's authority, or was altered",
-                fix="Make one with `caxton revoke DIRECTORY --node NAME`, in the directory of this cluster.",
+                fix="Make one with `caxton revoke DIRECTORY NAME`, with the directory of this cluster.",
             )
         holds = self._known[found.key]
         if self._maps.cluster_get(found.key) != holds.encoded:
